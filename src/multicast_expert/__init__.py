@@ -1,0 +1,48 @@
+"""IP multicast made simple and right: receivers, transmitters, and the facts about interfaces that they need."""
+
+from multicast_expert.addresses import (
+    LOCALHOST_IPV4,
+    LOCALHOST_IPV6,
+    Endpoint,
+    IPv4Or6Address,
+    MulticastAddress,
+    parse_endpoint,
+)
+from multicast_expert.discovery import (
+    find_interfaces,
+    get_default_gateway_iface,
+    get_default_gateway_iface_ip,
+    get_default_gateway_iface_ip_v4,
+    get_default_gateway_iface_ip_v6,
+    get_interface_ips,
+    scan_interfaces,
+)
+from multicast_expert.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier
+from multicast_expert.kernel import validate_mcast_ip
+from multicast_expert.receiver import McastRxSocket
+from multicast_expert.transmitter import McastTxSocket
+
+__all__ = [
+    "LOCALHOST_IPV4",
+    "LOCALHOST_IPV6",
+    "Endpoint",
+    "IPv4Or6Address",
+    "IfaceInfo",
+    "IfaceSpecifier",
+    "McastRxSocket",
+    "McastTxSocket",
+    "MulticastAddress",
+    "MulticastExpertError",
+    "MulticastOSError",
+    "MulticastWarning",
+    "find_interfaces",
+    "get_default_gateway_iface",
+    "get_default_gateway_iface_ip",
+    "get_default_gateway_iface_ip_v4",
+    "get_default_gateway_iface_ip_v6",
+    "get_interface_ips",
+    "parse_endpoint",
+    "scan_interfaces",
+    "validate_mcast_ip",
+]

@@ -1,0 +1,172 @@
+"""The shape of a kernel's table: what one OS has to say about multicast, as data. Pure: touches no OS.
+
+Each OS is one `Platform` in a file of its own. Only what differs is in the tables; how the tables are read is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from multicast_expert.platforms import layouts
+from multicast_expert.platforms.layouts import Layouts
+
+IPPROTO_IP = 0
+IPPROTO_IPV6 = 41
+
+Operation = Literal["join", "leave", "join source", "leave source", "block source", "unblock source"]
+
+
+class Option(NamedTuple):
+    """One call that sets something on a socket: setsockopt, or an ioctl where `level` is None."""
+
+    name: str
+    level: int | None
+    number: int
+    value: bytes
+    meaning: str = ""
+    """The value in words."""
+    may_fail: tuple[str, ...] = ()
+    """Names of errors that mean "this kernel has no such thing"; the socket goes on without it."""
+    isolates: bool = False
+    """Whether the kernel keeps foreign datagrams out because of it; without it the engine has to filter."""
+
+
+class ReceiveLayout(NamedTuple):
+    """How receiving sockets of one IP version are laid out, so that each gets what it asked for and nothing else."""
+
+    per_group: bool
+    """A socket for every group, bound to it; else one socket takes all groups of an interface."""
+    per_interface: bool
+    """A socket for every interface; else one socket joins on several."""
+    capacity: int | None
+    """How many memberships one socket may hold by default; None where no limit is known."""
+    options: tuple[Option, ...]
+    """What is set before bind."""
+    binds_to_device: bool
+    """Whether the socket is tied to its interface (SO_BINDTODEVICE)."""
+    filtered: bool
+    """Whether the engine has to look at the destination of every datagram, because the kernel lets others in, or because
+    nobody has seen on the real system that it does not."""
+
+
+class Ancillary(NamedTuple):
+    """What the kernel tells along with a datagram: how to switch it on, and which field each control message fills."""
+
+    options: Mapping[int, tuple[Option, ...]]
+    """By IP version: group and interface, hop limit."""
+    timestamp: Option | None
+    """Switches on the time of arrival."""
+    fields: Mapping[tuple[int, int], str]
+    """(level, type) of a control message to the name of its decoder in `datagram`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Everything that this library knows about one OS."""
+
+    name: str
+    """"linux", "macos", "windows" or "freebsd"."""
+    title: str
+    layouts: Layouts
+    options: Mapping[str, tuple[int | None, int]]
+    """Name to (level, number); level None: an ioctl."""
+    errors: Mapping[int, str]
+    """Error number to its name without the WSA of Winsock."""
+    receive: Mapping[int, ReceiveLayout]
+    """By IP version."""
+    ancillary: Ancillary
+    interface_by_mreqn: bool
+    """IP_MULTICAST_IF takes an ip_mreqn; else an index written as an address."""
+    classic_join: Literal["mreqn", "index as address"]
+    """How IP_ADD_MEMBERSHIP takes the interface."""
+    classic_source_join: Literal["address", "index as address"]
+    """How IP_ADD_SOURCE_MEMBERSHIP takes it: FreeBSD and Linux know only its address."""
+    loopback_at: Literal["sender", "receiver"]
+    """On which side IP_MULTICAST_LOOP decides whether this host hears its own datagrams."""
+    msg_trunc: int
+    """The MSG_TRUNC flag of recvmsg."""
+    segments: bool = False
+    """Whether UDP_SEGMENT and UDP_GRO exist."""
+
+    def family(self, version: int) -> int:
+        """Return the number of AF_INET or AF_INET6 on this OS."""
+        return 2 if version == 4 else self.layouts.af_inet6
+
+    def option(self, name: str, value: int | bytes, meaning: str = "") -> Option:
+        """Return the call that sets the named option."""
+        return make_option(self.options, name, value, meaning)
+
+    def change_membership(
+        self, operation: Operation, group: bytes, source: bytes, interface_index: int, interface_address: bytes
+    ) -> Iterator[Option]:
+        """Yield the ways to change a membership, the best first; the next one is for kernels that lack it.
+
+        Addresses are packed, 4 or 16 bytes; `source` is empty unless the operation speaks of one; `interface_address`
+        is the IPv4 address of the interface, 0.0.0.0 where it has none.
+        """
+        modern, classic4, classic6 = _OPERATIONS[operation]
+        struct = self.layouts
+        ipv4 = len(group) == 4
+        if source:
+            request = struct.group_source_req(group, source, interface_index)
+        else:
+            request = struct.group_req(group, interface_index)
+        yield Option(modern, IPPROTO_IP if ipv4 else IPPROTO_IPV6, self.options[modern][1], request)
+        if not ipv4:
+            if not source:
+                yield self.option(classic6, layouts.ipv6_mreq(group, interface_index))
+            return
+        by_index = layouts.index_as_address(interface_index)
+        if source:
+            interface = by_index if self.classic_source_join == "index as address" else interface_address
+            yield self.option(classic4, struct.ip_mreq_source(group, source, interface))
+        elif self.classic_join == "mreqn":
+            yield self.option(classic4, layouts.ip_mreqn(group, interface_address, interface_index))
+        else:
+            yield self.option(classic4, layouts.ip_mreq(group, by_index))
+
+    def send_interface(self, version: int, interface_index: int, interface_address: bytes, name: str) -> Option:
+        """Return the call that sets which interface, and for IPv4 which source address, datagrams leave with."""
+        meaning = f"{name} (index {interface_index})"
+        if version == 6:
+            return self.option("IPV6_MULTICAST_IF", layouts.index(interface_index), meaning)
+        if self.interface_by_mreqn:
+            value = layouts.ip_mreqn(layouts.NO_ADDRESS, interface_address, interface_index)
+        else:
+            value = layouts.index_as_address(interface_index)
+        return self.option("IP_MULTICAST_IF", value, meaning)
+
+    def hop_limit(self, version: int, hops: int) -> Option:
+        """Return the call that sets how many hops multicast datagrams may go."""
+        return self.option("IP_MULTICAST_TTL" if version == 4 else "IPV6_MULTICAST_HOPS", hops)
+
+    def loopback(self, version: int, enabled: bool) -> Option:
+        """Return the call that decides whether this host hears what it sends to groups."""
+        return self.option("IP_MULTICAST_LOOP" if version == 4 else "IPV6_MULTICAST_LOOP", int(enabled))
+
+
+def make_option(
+    options: Mapping[str, tuple[int | None, int]],
+    name: str,
+    value: int | bytes,
+    meaning: str = "",
+    may_fail: tuple[str, ...] = (),
+    isolates: bool = False,
+) -> Option:
+    """Return the call that sets the option; an int becomes a C int and is its own meaning."""
+    level, number = options[name]
+    packed = layouts.integer(value) if isinstance(value, int) else value
+    return Option(name, level, number, packed, meaning or (str(value) if isinstance(value, int) else ""), may_fail, isolates)
+
+
+# Operation to the protocol-independent option and the classic ones for IPv4 and IPv6 (RFC 3678, RFC 3493).
+_OPERATIONS: Mapping[Operation, tuple[str, str, str]] = {
+    "join": ("MCAST_JOIN_GROUP", "IP_ADD_MEMBERSHIP", "IPV6_JOIN_GROUP"),
+    "leave": ("MCAST_LEAVE_GROUP", "IP_DROP_MEMBERSHIP", "IPV6_LEAVE_GROUP"),
+    "join source": ("MCAST_JOIN_SOURCE_GROUP", "IP_ADD_SOURCE_MEMBERSHIP", ""),
+    "leave source": ("MCAST_LEAVE_SOURCE_GROUP", "IP_DROP_SOURCE_MEMBERSHIP", ""),
+    "block source": ("MCAST_BLOCK_SOURCE", "IP_BLOCK_SOURCE", ""),
+    "unblock source": ("MCAST_UNBLOCK_SOURCE", "IP_UNBLOCK_SOURCE", ""),
+}
