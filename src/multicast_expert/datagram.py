@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from multicast_expert.addresses import IPv4Or6Address
 
+MAX_DATAGRAM = 65535
+"""Bytes: no UDP datagram is larger (RFC 768)."""
+
 
 class Datagram(NamedTuple):
     """One datagram with all that the kernel told about it. What an OS cannot tell is None."""
@@ -27,6 +30,21 @@ class Datagram(NamedTuple):
     """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`."""
     truncated: bool = False
     """Whether the buffer was too small, so that the end of the payload is lost."""
+
+
+class ReceiveStats(NamedTuple):
+    """What a receiver got and lost since it was opened."""
+
+    datagrams: int
+    """Datagrams received."""
+    bytes: int
+    """Bytes of payload received."""
+    truncated: int
+    """Datagrams whose end was lost because the buffer given to `receive` was too small."""
+    kernel_drops: int | None
+    """Datagrams that the kernel threw away because the receive buffer was full; None where the OS does not say."""
+    filtered: int
+    """Datagrams that reached a socket and were refused because of their destination."""
 
 
 class Arrival(NamedTuple):

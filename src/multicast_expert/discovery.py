@@ -43,7 +43,7 @@ class _Identity(NamedTuple):
     """What names an interface in the OS."""
 
     machine_name: str
-    index: int
+    interface_index: int
     prefixes: Mapping[str, int] = {}
     """Address to prefix length, where psutil does not know it."""
 
@@ -145,7 +145,7 @@ def _interface(name: str, identity: _Identity, entries: Iterable[Any], state: _L
         elif entry.family == psutil.AF_LINK and entry.address.strip("0:-"):
             link = entry.address
     return IfaceInfo(
-        identity.machine_name, identity.index, link, tuple(ipv4.values()), tuple(ipv6.values()), name, *state
+        identity.machine_name, identity.interface_index, link, tuple(ipv4.values()), tuple(ipv6.values()), name, *state
     )
 
 
@@ -193,19 +193,21 @@ def _without_scope(specifier: object) -> str:
     return text
 
 
-def choose_for_receiving(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
+def choose_for_receiving(
+    specifiers: Sequence[IfaceSpecifier] | None, version: int, allow_missing: bool = False
+) -> list[InterfaceChoice]:
     """Return the interfaces to listen on: the named ones, or all that have an address of the IP version, except loopback.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none.
+    Asks the OS once at most. Raises MulticastExpertError when there is none, unless `allow_missing`.
     """
     if specifiers is not None:
-        return choose_interfaces(specifiers, _known(specifiers))
+        return choose_interfaces(specifiers, _known(specifiers), allow_missing)
     choices = [
         InterfaceChoice(iface, required=False)
         for iface in scan_interfaces()
         if iface.addresses(version) and not iface.is_localhost()
     ]
-    if not choices:
+    if not choices and not allow_missing:
         raise MulticastExpertError(
             f"No interface to listen on: none but loopback has an IPv{version} address. Name one with iface= "
             "(mcast interfaces lists them)."
@@ -213,13 +215,15 @@ def choose_for_receiving(specifiers: Sequence[IfaceSpecifier] | None, version: i
     return choices
 
 
-def choose_for_sending(specifier: IfaceSpecifier | None, version: int) -> InterfaceChoice:
-    """Return the interface to send from: the named one, or that of the default gateway.
+def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
+    """Return the interfaces to send from: the named ones, or that of the default gateway.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit.
+    Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit one specifier.
     """
-    if specifier is not None:
-        return choose_one_interface(specifier, _known([specifier]))
+    if specifiers is not None:
+        known = _known(specifiers)
+        choices = [choose_one_interface(specifier, known) for specifier in specifiers]
+        return list({choice.iface.index: choice for choice in choices}.values())
     found = _default_route(version, None)
     if found is None:
         raise MulticastExpertError(
@@ -227,7 +231,7 @@ def choose_for_sending(specifier: IfaceSpecifier | None, version: int) -> Interf
             "iface= (mcast interfaces lists them)."
         )
     iface, address = found
-    return InterfaceChoice(iface, ip_address(address) if version == 4 else None)
+    return [InterfaceChoice(iface, ip_address(address) if version == 4 else None)]
 
 
 def get_interface_ips(include_ipv4: bool = True, include_ipv6: bool = True) -> list[str]:

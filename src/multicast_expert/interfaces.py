@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import NamedTuple, TypeAlias
 
 from multicast_expert.addresses import LOCALHOST_IPV4, LOCALHOST_IPV6, IPAddress
 from multicast_expert.errors import MulticastExpertError
 
-_LOCALHOSTS = (IPv4Address(LOCALHOST_IPV4), IPv6Address(LOCALHOST_IPV6))
+_LOCALHOSTS = (IPv4Address(LOCALHOST_IPV4).packed, IPv6Address(LOCALHOST_IPV6).packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class IfaceInfo:
 
     def is_localhost(self) -> bool:
         """Whether this is the loopback interface: marked as one, or holding 127.0.0.1 or ::1."""
-        return self.is_loopback or any(interface.ip in _LOCALHOSTS for interface in (*self.ip4_addrs, *self.ip6_addrs))
+        return self.is_loopback or any(
+            address.packed in _LOCALHOSTS for addresses in (self.ip4_addrs, self.ip6_addrs) for address in addresses
+        )
 
     def ip_addrs(self, family: int) -> Sequence[IPv4Interface] | Sequence[IPv6Interface]:
         """Return its addresses of one family (`socket.AF_INET` or `socket.AF_INET6`).
@@ -68,6 +70,11 @@ IfaceSpecifier: TypeAlias = str | IPv4Address | IPv6Address | IfaceInfo
 """An address of the interface (text or object; the IPv6 scope is optional), its name, or an IfaceInfo."""
 
 
+def missing_interface(name: str) -> IfaceInfo:
+    """Return what stands for an interface that is not there (yet): its index is 0, as no real one has."""
+    return IfaceInfo(name, 0, None, (), (), is_up=False)
+
+
 class InterfaceChoice(NamedTuple):
     """An interface that a socket uses, and the address of it that the user named, if one was named."""
 
@@ -89,16 +96,33 @@ def address_text(interface: IPv4Interface | IPv6Interface) -> str:
     return str(interface.ip) if isinstance(interface, IPv4Interface) else IPv6Address.__str__(interface)
 
 
-def choose_interfaces(specifiers: Iterable[IfaceSpecifier], ifaces: Sequence[IfaceInfo]) -> list[InterfaceChoice]:
+def choose_interfaces(
+    specifiers: Iterable[IfaceSpecifier], ifaces: Sequence[IfaceInfo], allow_missing: bool = False
+) -> list[InterfaceChoice]:
     """Return what the specifiers mean among `ifaces`; each interface once, in the order asked for.
 
-    Raises MulticastExpertError for a specifier that fits none.
+    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, a name stands for what it will be.
     """
-    choices: dict[int, InterfaceChoice] = {}
+    choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        for choice in _matches(specifier, ifaces):
-            choices.setdefault(choice.iface.index, choice)
+        if allow_missing and isinstance(specifier, str) and not _could_be(specifier, ifaces):
+            found = [InterfaceChoice(missing_interface(specifier))]
+        else:
+            found = _matches(specifier, ifaces)
+        for choice in found:
+            choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
+
+
+def _could_be(specifier: str, ifaces: Sequence[IfaceInfo]) -> bool:
+    """Whether the text is the name of an interface, or an address."""
+    if any(specifier in (iface.machine_name, iface.friendly_name) for iface in ifaces):
+        return True
+    try:
+        ip_address(specifier)
+    except ValueError:
+        return False
+    return True
 
 
 def choose_one_interface(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo]) -> InterfaceChoice:

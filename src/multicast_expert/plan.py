@@ -6,7 +6,8 @@ group more plans that group only, and `SocketPlan.key` says which open socket it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multicast_expert.addresses import IPAddress
@@ -18,6 +19,12 @@ from multicast_expert.platforms.table import Operation, ReceiveLayout, make_opti
 
 SocketKey = tuple[str | None, int | None, int]
 """Group (None: all), interface index (None: several) and a running number of a receiving socket."""
+JoinKey = tuple[IPAddress, IPAddress | None, int]
+"""Group, source and interface index of a membership."""
+
+
+_NO_SOCKETS: Mapping[SocketKey, Mapping[JoinKey, Join]] = MappingProxyType({})
+_NOTHING: Mapping[JoinKey, Join] = MappingProxyType({})
 
 
 class Join(NamedTuple):
@@ -40,9 +47,19 @@ class Join(NamedTuple):
         )
 
     @property
+    def key(self) -> JoinKey:
+        """What makes it the same as another."""
+        return self.group, self.source, self.interface.iface.index
+
+    @property
     def join_operation(self) -> Operation:
         """The name of the operation that makes this membership."""
         return "join" if self.source is None else "join source"
+
+    @property
+    def leave_operation(self) -> Operation:
+        """The name of the operation that ends it."""
+        return "leave" if self.source is None else "leave source"
 
     def __str__(self) -> str:
         source = "" if self.source is None else f" from {self.source}"
@@ -68,31 +85,50 @@ class ReceiveSettings(NamedTuple):
 
     version: int
     port: int
+    timestamps: bool = False
+    """Whether the kernel shall note when each datagram arrived."""
+    receive_buffer: int | None = None
+    """The size of each socket's receive buffer in bytes; None leaves it as it is."""
     loopback: bool = False
     """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
 
 
-def plan_receive(platform: Platform, settings: ReceiveSettings, joins: Iterable[Join]) -> list[SocketPlan]:
-    """Return the sockets that receive exactly these memberships."""
+def plan_receive(
+    platform: Platform,
+    settings: ReceiveSettings,
+    joins: Iterable[Join],
+    held: Mapping[SocketKey, Mapping[JoinKey, Join]] = _NO_SOCKETS,
+) -> list[SocketPlan]:
+    """Return the sockets that receive exactly these memberships.
+
+    `held`: the memberships of sockets that are open already. A plan whose key is among them adds to that socket.
+    """
     layout = platform.receive[settings.version]
     rooms: dict[SocketKey, list[Join]] = {}
     for join in joins:
-        rooms.setdefault(_socket_key(layout, join, rooms), []).append(join)
+        rooms.setdefault(_socket_key(layout, join, rooms, held), []).append(join)
     return [_receive_socket(platform, settings, layout, key, tuple(joins)) for key, joins in rooms.items()]
 
 
-def _socket_key(layout: ReceiveLayout, join: Join, rooms: dict[SocketKey, list[Join]]) -> SocketKey:
+def _socket_key(
+    layout: ReceiveLayout,
+    join: Join,
+    rooms: Mapping[SocketKey, Sequence[Join]],
+    held: Mapping[SocketKey, Mapping[JoinKey, Join]],
+) -> SocketKey:
     """Return the first socket with room for the membership; sources of one group and interface stay together."""
     group = str(join.group) if layout.per_group else None
     index = join.interface.iface.index if layout.per_interface else None
+    if layout.capacity is None:
+        return group, index, 0
     number = 0
-    if layout.capacity is not None:
-        while (held := rooms.get((group, index, number))) is not None:
-            interfaces = {other.interface.iface.index for other in held}
-            if join.interface.iface.index in interfaces or len(interfaces) < layout.capacity:
-                break
-            number += 1
-    return group, index, number
+    while True:
+        key = group, index, number
+        present = (*held.get(key, _NOTHING).values(), *rooms.get(key, ()))
+        interfaces = {other.interface.iface.index for other in present}
+        if join.interface.iface.index in interfaces or len(interfaces) < layout.capacity:
+            return key
+        number += 1
 
 
 def _receive_socket(
@@ -103,6 +139,10 @@ def _receive_socket(
     options = layout.options + platform.ancillary.options[version]
     if layout.binds_to_device:
         options += (_device_option(platform, interface),)
+    if settings.timestamps and platform.ancillary.timestamp is not None:
+        options += (platform.ancillary.timestamp,)
+    if settings.receive_buffer is not None:
+        options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
     if platform.loopback_at == "receiver":
         options += (platform.loopback(version, settings.loopback or interface.iface.is_localhost()),)
     address: tuple[str, int] | tuple[str, int, int, int]
@@ -123,15 +163,23 @@ def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:
 
 
 def plan_send(
-    platform: Platform, version: int, interface: InterfaceChoice, hop_limit: int, loopback: bool = False
+    platform: Platform,
+    version: int,
+    interface: InterfaceChoice,
+    hop_limit: int,
+    loopback: bool = False,
+    dscp: int | None = None,
+    port: int = 0,
 ) -> SocketPlan:
     """Return the socket that sends to groups out of one interface.
 
-    `hop_limit` is 0 to 255. `loopback`: whether this host hears its own datagrams too; on the loopback interface it
-    always does. Raises MulticastExpertError where the interface has no address of the family.
+    `hop_limit` is 0 to 255, `dscp` 0 to 63 (RFC 2474). `loopback`: whether this host hears its own datagrams too; on the
+    loopback interface it always does. `port`: the port to send from; 0: any. Raises MulticastExpertError for values out
+    of range, and where the interface has no address of the family.
     """
-    if not 0 <= hop_limit <= 255:
-        raise MulticastExpertError(f"ttl {hop_limit} is out of range: 0 to 255.")
+    check_hop_limit(hop_limit)
+    if dscp is not None and not 0 <= dscp <= 63:
+        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
     iface = interface.iface
     if not iface.addresses(version):
         consequence = "would leave with the source 0.0.0.0, which receivers drop" if version == 4 else "could not leave"
@@ -147,10 +195,19 @@ def plan_send(
     )
     if platform.loopback_at == "sender":
         options += (platform.loopback(version, loopback or iface.is_localhost()),)
+    if dscp is not None:
+        # The DSCP is the upper six bits of the old type-of-service byte; the lower two are ECN.
+        options += (platform.option("IP_TOS" if version == 4 else "IPV6_TCLASS", dscp << 2, f"DSCP {dscp}"),)
     scope = iface.index if source is not None and source.is_link_local else 0
     text = _unspecified(version) if source is None else str(source).partition("%")[0]
-    address = _bind_address(text, version, 0, scope)
+    address = _bind_address(text, version, port, scope)
     return SocketPlan((None, iface.index, 0), version, platform.family(version), options, address)
+
+
+def check_hop_limit(hop_limit: int) -> None:
+    """Raise MulticastExpertError unless the hop limit (TTL) is 0 to 255."""
+    if not 0 <= hop_limit <= 255:
+        raise MulticastExpertError(f"ttl {hop_limit} is out of range: 0 to 255.")
 
 
 def _bind_address(

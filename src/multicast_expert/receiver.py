@@ -1,26 +1,96 @@
-"""McastRxSocket: receives from multicast groups, blocking."""
+"""McastRxSocket: receives from multicast groups, blocking; and what it shares with the async receiver."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import product
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from time import monotonic
 from typing import TypeVar
 
 from multicast_expert import kernel
-from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port, parse_source
+from multicast_expert.addresses import (
+    IPAddress,
+    IPv4Or6Address,
+    MulticastAddress,
+    parse_group,
+    parse_port,
+    parse_source,
+)
+from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.discovery import choose_for_receiving
 from multicast_expert.engine import ReceiveEngine
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
+from multicast_expert.errors import MulticastExpertError, warn
+from multicast_expert.healing import Healer, HealingEvent
+from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface, one_spelling
 from multicast_expert.kernel import ip_version
 from multicast_expert.lifecycle import Openable
-from multicast_expert.plan import Join, ReceiveSettings, plan_receive
+from multicast_expert.memberships import Attachment, Memberships
+from multicast_expert.plan import ReceiveSettings
+from multicast_expert.platforms.table import Operation
+from multicast_expert.watcher import Changes, watch
 
 Value = TypeVar("Value")
+Result = TypeVar("Result")
 
-MAX_DATAGRAM = 65535
-"""Bytes: no UDP datagram is larger (RFC 768)."""
+
+class Default(Enum):
+    """Stands for a timeout that was not given, because None means for ever."""
+
+    TIMEOUT = "the timeout of the receiver"
+
+
+DEFAULT = Default.TIMEOUT
+_BLOCK: tuple[Operation, Operation] = ("block source", "unblock source")
+
+
+class Membership:
+    """A group that a receiver has joined, from one source or from all, on one interface or on all of the receiver's."""
+
+    def __init__(
+        self, receiver: Receiver, group: IPAddress, source: IPAddress | None, attachments: list[Attachment]
+    ) -> None:
+        self._receiver = receiver
+        self._group = group
+        self._source = source
+        self._attachments = attachments
+
+    @property
+    def group(self) -> str:
+        """The group, as text."""
+        return str(self._group)
+
+    @property
+    def source(self) -> str | None:
+        """The only source that is wanted, as text; None: all."""
+        return None if self._source is None else str(self._source)
+
+    @property
+    def interface(self) -> IfaceInfo | None:
+        """The interface; None when the membership is on several."""
+        return self._attachments[0].choice.iface if len(self._attachments) == 1 else None
+
+    @property
+    def interfaces(self) -> list[IfaceInfo]:
+        """All interfaces of this membership."""
+        return [attachment.choice.iface for attachment in self._attachments]
+
+    def leave(self) -> None:
+        """Leave the group, or this source of it. Raises MulticastExpertError when that was done already."""
+        self._receiver._leave(self._group, self._source, self._attachments)
+
+    def block(self, source: MulticastAddress) -> None:
+        """Refuse datagrams from one source; the membership must be one from all sources."""
+        self._receiver._block(self._group, source, self._attachments, True)
+
+    def unblock(self, source: MulticastAddress) -> None:
+        """Take datagrams from a blocked source again."""
+        self._receiver._block(self._group, source, self._attachments, False)
+
+    def __repr__(self) -> str:
+        source = "" if self._source is None else f"{self._source}@"
+        names = ", ".join(attachment.name for attachment in self._attachments)
+        return f"<Membership {source}{self._group} on {names}>"
 
 
 class Receiver(Openable):
@@ -39,57 +109,242 @@ class Receiver(Openable):
         enable_external_loopback: bool = False,
         iface_ip: IfaceSpecifier | None = None,
         iface_ips: Iterable[IfaceSpecifier] | None = None,
+        *,
+        receive_buffer: int | None = None,
+        timestamps: bool = False,
+        heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
     ) -> None:
-        version = ip_version(addr_family)
+        self._version = version = ip_version(addr_family)
         groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
         if not groups:
             raise MulticastExpertError("mcast_ips is empty: name at least one group.")
-        sources = unique(parse_source(source, version) for source in listed(source_ips or (), "source_ips"))
-        self._settings = ReceiveSettings(version, parse_port(port), enable_external_loopback)
-        specifiers = one_spelling(
-            {"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces, "iface_ips": iface_ips}
+        sources: list[IPAddress | None] = []
+        sources += unique(parse_source(source, version) for source in listed(source_ips or (), "source_ips"))
+        self._settings = ReceiveSettings(
+            version, parse_port(port), timestamps, _checked_buffer(receive_buffer), enable_external_loopback
         )
-        self._interfaces = choose_for_receiving(specifiers, version)
-        self._joins = [
-            Join(group, source, interface)
-            for group, source, interface in product(groups, sources or (None,), self._interfaces)
-        ]
+        self._lock = threading.RLock()
+        self._memberships = Memberships()
+        self._attach(
+            one_spelling({"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces, "iface_ips": iface_ips}),
+            allow_missing and heal,
+        )
+        for group in groups:
+            for source in sources or [None]:
+                self._memberships.join(group, source, self._all_attachments())
+        self._heal = heal
+        self._on_event = on_event
         self.addr_family = addr_family
         self.port = port
         self.settimeout((None if blocking else 0) if blocking is not None else timeout)
 
+    def _attach(self, specifiers: list[IfaceSpecifier] | None, allow_missing: bool) -> None:
+        choices = choose_for_receiving(specifiers, self._version, allow_missing)
+        self._attachments = [Attachment(choice, choice.iface.index != 0) for choice in choices]
+        # Stands for the interfaces that are yet to come.
+        everywhere = InterfaceChoice(missing_interface("all interfaces"), required=False)
+        self._everywhere = Attachment(everywhere, present=False) if specifiers is None else None
+
+    def _all_attachments(self) -> list[Attachment]:
+        return self._attachments if self._everywhere is None else [self._everywhere, *self._attachments]
+
     def _open(self) -> None:
-        system = kernel.SYSTEM
-        self._engine = ReceiveEngine(system)
-        self._engine.open(plan_receive(system.platform, self._settings, self._joins))
+        engine = ReceiveEngine(kernel.SYSTEM, self._settings)
+        present = [attachment for attachment in self._attachments if attachment.present]
+        try:
+            engine.add(self._memberships.joins())
+            for attachment in present:
+                for join, count in self._memberships.blocked_on(attachment):
+                    engine.change_source(join, "block source", count)
+        except BaseException:
+            engine.close()
+            raise
+        self._engine = engine
+        self._unwatch: Callable[[], None] | None = None
+        if self._heal:
+            self._healer = Healer(
+                self._version, engine, self._memberships, self._attachments, self._everywhere, self._on_event
+            )
+            self._unwatch = watch(self._on_changes, soon=len(present) < len(self._attachments))
+        if self._settings.receive_buffer is not None:
+            self._check_buffer(self._settings.receive_buffer)
 
     def _close(self) -> None:
-        self._engine.close()
+        if self._unwatch is not None:
+            self._unwatch()
+        with self._lock:
+            self._engine.close()
+
+    def _on_changes(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
+        with self._lock:
+            return self.is_opened and self._healer.heal(changes, ifaces)
+
+    # Memberships
+
+    def join_group(
+        self,
+        group: MulticastAddress,
+        *,
+        source: MulticastAddress | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> Membership:
+        """Join a group, from all sources or from one, on one interface or on all of this receiver's.
+
+        Raises MulticastExpertError where the kernel would do something else than asked (a source after the whole group,
+        a second time), and MulticastOSError; nothing is changed then.
+        """
+        self._check_open()
+        parsed = parse_group(group, self._version)
+        parsed_source = None if source is None else parse_source(source, self._version)
+        with self._lock:
+            attachments = self._targets(iface)
+            joins = self._memberships.join(parsed, parsed_source, attachments)
+            try:
+                self._engine.add(joins)
+            except BaseException:
+                self._memberships.leave(parsed, parsed_source, attachments)
+                raise
+            self._attachments += [each for each in attachments if each not in self._all_attachments()]
+        return Membership(self, parsed, parsed_source, [each for each in attachments if each is not self._everywhere])
+
+    def _targets(self, iface: IfaceSpecifier | None) -> list[Attachment]:
+        """Return the interfaces that a run-time change is about; None: all of this receiver's."""
+        if iface is None:
+            return self._all_attachments()
+        targets = []
+        for choice in choose_for_receiving([iface], self._version):
+            known = [each for each in self._attachments if each.choice.iface.index == choice.iface.index]
+            targets += known or [Attachment(choice)]
+        return targets
+
+    def leave_group(
+        self,
+        group: MulticastAddress,
+        *,
+        source: MulticastAddress | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Leave a group, or one source of it, on one interface or wherever it is joined.
+
+        Raises MulticastExpertError for what was never joined that way, and MulticastOSError.
+        """
+        parsed = parse_group(group, self._version)
+        attachments = self._memberships.attachments(parsed) if iface is None else self._targets(iface)
+        if not attachments:
+            raise MulticastExpertError(f"{parsed} is not joined.")
+        self._leave(parsed, None if source is None else parse_source(source, self._version), attachments)
+
+    def _leave(self, group: IPAddress, source: IPAddress | None, attachments: list[Attachment]) -> None:
+        self._check_open()
+        with self._lock:
+            self._engine.remove(self._memberships.leave(group, source, attachments))
+
+    def block_source(
+        self, group: MulticastAddress, source: MulticastAddress, *, iface: IfaceSpecifier | None = None
+    ) -> None:
+        """Refuse the datagrams of one source to a group that is joined from all sources (RFC 3678, exclude mode)."""
+        self._change_block(group, source, iface, True)
+
+    def unblock_source(
+        self, group: MulticastAddress, source: MulticastAddress, *, iface: IfaceSpecifier | None = None
+    ) -> None:
+        """Take the datagrams of a blocked source again."""
+        self._change_block(group, source, iface, False)
+
+    def _change_block(
+        self, group: MulticastAddress, source: MulticastAddress, iface: IfaceSpecifier | None, blocked: bool
+    ) -> None:
+        parsed = parse_group(group, self._version)
+        attachments = self._memberships.attachments(parsed) if iface is None else self._targets(iface)
+        if not attachments:
+            raise MulticastExpertError(f"{parsed} is not joined.")
+        self._block(parsed, source, attachments, blocked)
+
+    def _block(
+        self, group: IPAddress, source: MulticastAddress, attachments: list[Attachment], blocked: bool
+    ) -> None:
+        self._check_open()
+        parsed = parse_source(source, self._version)
+        with self._lock:
+            done = []
+            changes = self._memberships.block(group, parsed, attachments, blocked)
+            forth, back = _BLOCK if blocked else reversed(_BLOCK)
+            try:
+                for join, count in changes:
+                    self._engine.change_source(join, forth, count)
+                    done.append((join, count))
+            except BaseException:
+                self._memberships.block(group, parsed, attachments, not blocked)
+                for join, count in done:
+                    self._engine.change_source(join, back, count)
+                raise
+
+    @property
+    def memberships(self) -> list[Membership]:
+        """All memberships, one for each group, source and interface."""
+        return [
+            Membership(self, group, source, [attachment])
+            for group, source, attachment in self._memberships
+            if attachment is not self._everywhere
+        ]
+
+    # Facts
 
     def settimeout(self, timeout: float | None) -> None:
         """Set how long a receive waits, in seconds; None: for ever; 0: not at all."""
-        if timeout is not None and not timeout >= 0:
-            raise MulticastExpertError(f"timeout {timeout!r} is neither None nor a number of seconds, 0 or more.")
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
+
+    def _effective(self, timeout: float | None | Default) -> float | None:
+        return self.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+
+    def stats(self) -> ReceiveStats:
+        """Return what was received and lost since it was opened; the kernel's drops as of this moment."""
+        self._check_open()
+        return self._engine.stats()
+
+    @property
+    def receive_buffer(self) -> int:
+        """The smallest receive buffer among its sockets, in the bytes that `receive_buffer=` asks for.
+
+        Linux counts twice what was asked, for its own use (socket(7)); this is half of that.
+        """
+        self._check_open()
+        sizes = self._engine.receive_buffers()
+        return (min(sizes) if sizes else 0) // (2 if kernel.SYSTEM.platform.name == "linux" else 1)
+
+    def _check_buffer(self, asked: int) -> None:
+        granted = self.receive_buffer
+        if granted < asked and self._engine.receive_buffers():
+            limit = {"linux": "net.core.rmem_max", "macos": "kern.ipc.maxsockbuf", "freebsd": "kern.ipc.maxsockbuf"}
+            name = limit.get(kernel.SYSTEM.platform.name)
+            cure = f" The limit is {name}; raise it with: sysctl -w {name}={asked}" if name else ""
+            warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}", stacklevel=5)
 
     def filenos(self) -> list[int]:
-        """Return the descriptors of all OS sockets of this receiver, for a selector of your own."""
+        """Return the descriptors of all OS sockets of this receiver, for a selector of your own.
+
+        They change when memberships change or are restored.
+        """
         self._check_open()
         return self._engine.filenos()
 
     @property
     def network_interfaces(self) -> list[IfaceInfo]:
         """The interfaces that it listens on."""
-        return [choice.iface for choice in self._interfaces]
+        return [attachment.choice.iface for attachment in self._attachments if attachment.choice.iface.index]
 
     @property
     def mcast_ips(self) -> list[str]:
         """The groups, as text."""
-        return unique(str(join.group) for join in self._joins)
+        return [str(group) for group in self._memberships.groups()]
 
     def __repr__(self) -> str:
         state = "open" if self.is_opened else "closed"
-        return f"<{type(self).__name__} {', '.join(self.mcast_ips[:4])} port {self.port} {state}>"
+        groups = self.mcast_ips
+        more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
+        return f"<{type(self).__name__} {', '.join(groups[:4])}{more} port {self.port} {state}>"
 
 
 class McastRxSocket(Receiver):
@@ -106,6 +361,12 @@ class McastRxSocket(Receiver):
     blocking: older form of timeout, and stronger: True is None, False is 0.
     enable_external_loopback: also receive what this host sends on other interfaces than loopback. Windows decides this
         at the receiver; on Unix the sender decides.
+    receive_buffer: bytes to ask the OS for, for each of its sockets; see the property of that name.
+    timestamps: whether datagrams carry the time of their arrival; costs the kernel a little for each.
+    heal: whether memberships are restored when an interface is deleted and comes back, and joined on interfaces that
+        appear when no interface was named.
+    allow_missing: whether named interfaces may be missing, to be joined when they appear.
+    on_event: called with a HealingEvent, in a background thread, when memberships were lost or restored.
 
     Raises MulticastExpertError for input that cannot work, before any socket exists.
     """
@@ -117,26 +378,60 @@ class McastRxSocket(Receiver):
         Raises MulticastOSError.
         """
         self._check_open()
-        engine = self._engine
-        received = engine.try_receive(bufsize, flags)
+        received = self._engine.try_receive(bufsize, flags)
         if received is not None:
             return received
-        deadline = None if self.timeout is None else monotonic() + self.timeout
-        remaining = self.timeout
-        while engine.wait(remaining):
-            received = engine.try_receive(bufsize, flags)
-            if received is not None:
-                return received
-            if deadline is not None:
-                remaining = deadline - monotonic()
-                if remaining <= 0:
-                    break
-        return None
+        return self._wait_for(lambda: self._engine.try_receive(bufsize, flags), self.timeout)
 
     def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes | None:
         """Return the payload of the next datagram; None when the timeout passes first. See `recvfrom`."""
         received = self.recvfrom(bufsize, flags)
         return None if received is None else received[0]
+
+    def receive(self, timeout: float | None | Default = DEFAULT) -> Datagram:
+        """Return the next datagram with all that the kernel knows about it.
+
+        timeout: seconds; None: for ever; left out: that of the receiver. Raises TimeoutError when nothing came,
+        MulticastOSError when the OS refuses.
+        """
+        self._check_open()
+        datagram = self._engine.try_receive_datagram()
+        if datagram is None:
+            datagram = self._wait_for(self._engine.try_receive_datagram, self._effective(timeout))
+        if datagram is None:
+            raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+        return datagram
+
+    def receive_many(self, limit: int = 1024, timeout: float | None | Default = DEFAULT) -> list[Datagram]:
+        """Return the datagrams that are there, 1 to `limit` of them; waits only for the first.
+
+        Raises as `receive` does.
+        """
+        datagrams = [self.receive(timeout)]
+        self._engine.receive_more(datagrams, limit)
+        return datagrams
+
+    def __iter__(self) -> Iterator[Datagram]:
+        """Yield datagrams as they come; ends when the receiver's timeout passes without one."""
+        while True:
+            try:
+                yield self.receive()
+            except TimeoutError:
+                return
+
+    def _wait_for(self, attempt: Callable[[], Result | None], timeout: float | None) -> Result | None:
+        """Wait and try until the attempt yields something; None when the timeout passes first."""
+        deadline = None if timeout is None else monotonic() + timeout
+        remaining = timeout
+        while True:
+            self._engine.wait(remaining)
+            received = attempt()
+            if received is not None:
+                return received
+            if deadline is not None:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    return None
 
 
 def listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
@@ -149,3 +444,16 @@ def listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastA
 def unique(values: Iterable[Value]) -> list[Value]:
     """Return the values without duplicates, in order."""
     return list(dict.fromkeys(values))
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return the timeout if it is None or not negative, else raise MulticastExpertError."""
+    if timeout is not None and not timeout >= 0:
+        raise MulticastExpertError(f"timeout {timeout!r} is neither None nor a number of seconds, 0 or more.")
+    return timeout
+
+
+def _checked_buffer(size: int | None) -> int | None:
+    if size is not None and not 1 <= size <= 0x3FFFFFFF:
+        raise MulticastExpertError(f"receive_buffer {size!r} is out of range: 1 to {0x3FFFFFFF} bytes.")
+    return size

@@ -1,105 +1,233 @@
-"""McastTxSocket: sends to multicast groups, blocking."""
+"""McastTxSocket: sends to multicast groups, blocking; and what it shares with the async transmitter."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from typing import Any
 
 from multicast_expert import kernel
 from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
-from multicast_expert.discovery import choose_for_sending
+from multicast_expert.discovery import choose_for_sending, scan_interfaces
 from multicast_expert.engine import SendEngine
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
+from multicast_expert.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.kernel import ip_version
 from multicast_expert.lifecycle import Openable
-from multicast_expert.plan import plan_send
+from multicast_expert.plan import SocketPlan, check_hop_limit, plan_send
 from multicast_expert.receiver import listed, unique
 
+logger = logging.getLogger("multicast_expert")
 
-class McastTxSocket(Openable):
-    """Sends datagrams to its groups out of one interface.
+# What a send answers when its interface was deleted, or lost the address that the socket is bound to.
+_INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
 
-    addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups that it may send to, text or `ipaddress` objects.
-    iface: the interface to send from: an address, a name or an IfaceInfo; `iface_ip` is an older name of it. Neither:
-        the interface of the default gateway.
-    ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
-    enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
-        Windows the receiver decides.
 
-    Raises MulticastExpertError for input that cannot work, before any socket exists.
-    """
+class Outlet:
+    """One interface that a transmitter sends from, with its open socket; finds the interface again when it came back."""
+
+    def __init__(self, choice: InterfaceChoice, plan: SocketPlan, hop_limit: int, **settings: Any) -> None:
+        self.choice = choice
+        self._plan = plan
+        self._hop_limit = hop_limit
+        self._settings = settings
+        self.engine: SendEngine
+
+    def open(self) -> None:
+        self.engine = SendEngine(kernel.SYSTEM, self._plan, self.choice.iface, self._hop_limit)
+
+    def try_send(self, data: bytes, address: IPv4Or6Address, heal: bool) -> bool:
+        """Send one datagram; return False when there is no room for it yet."""
+        try:
+            return self.engine.try_send(data, address)
+        except MulticastOSError as error:
+            if not heal or not self._renew(error):
+                raise
+            return self.engine.try_send(data, address)
+
+    def _renew(self, error: MulticastOSError) -> bool:
+        """Open the socket anew if the interface is there with another index or address; return whether it was."""
+        system = kernel.SYSTEM
+        if system.platform.errors.get(error.errno or 0) not in _INTERFACE_CHANGED:
+            return False
+        named = self.choice.iface.machine_name
+        iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
+        if iface is None:
+            return False
+        address = self.choice.address
+        if address is not None and all(own.packed != address.packed for own in iface.addresses(address.version)):
+            address = None
+        choice = InterfaceChoice(iface, address)
+        port = self.engine.socket.getsockname()[1]
+        try:
+            plan = plan_send(system.platform, self._plan.version, choice, self._hop_limit, port=port, **self._settings)
+        except MulticastExpertError:
+            return False
+        if plan._replace(address=self._plan.address) == self._plan and plan.address[0] == self._plan.address[0]:
+            return False
+        self.engine.close()
+        self.choice = choice
+        self._plan = plan
+        self.open()
+        logger.info("sending on %s again", iface.display_name)
+        return True
+
+
+class Transmitter(Openable):
+    """What the blocking and the async transmitter share: everything but the waiting."""
 
     def __init__(
         self,
         addr_family: int,
-        mcast_ips: Iterable[MulticastAddress],
+        mcast_ips: Iterable[MulticastAddress] | None = None,
         iface: IfaceSpecifier | None = None,
         ttl: int = 1,
         enable_external_loopback: bool = False,
         iface_ip: IfaceSpecifier | None = None,
+        *,
+        ifaces: Iterable[IfaceSpecifier] | None = None,
+        dscp: int | None = None,
+        heal: bool = True,
     ) -> None:
-        version = ip_version(addr_family)
-        self._version = version
-        self._groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
-        if not self._groups:
-            raise MulticastExpertError("mcast_ips is empty: name at least one group.")
-        specifiers = one_spelling({"iface": iface, "iface_ip": iface_ip}, {})
-        self._interface = choose_for_sending(specifiers[0] if specifiers else None, version)
-        self._plan = plan_send(kernel.SYSTEM.platform, version, self._interface, ttl, enable_external_loopback)
-        self._allowed = {str(group) for group in self._groups}
+        self._version = version = ip_version(addr_family)
+        groups = None
+        if mcast_ips is not None:
+            groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
+            if not groups:
+                raise MulticastExpertError("mcast_ips is empty: name at least one group, or leave it out for any.")
+        self._groups = groups
+        self._known = {str(group) for group in groups or ()}
+        specifiers = one_spelling({"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces})
+        settings = {"loopback": enable_external_loopback, "dscp": dscp}
+        self._outlets = [
+            Outlet(choice, plan_send(kernel.SYSTEM.platform, version, choice, ttl, **settings), ttl, **settings)
+            for choice in choose_for_sending(specifiers, version)
+        ]
+        self._heal = heal
         self.addr_family = addr_family
         self.ttl = ttl
 
     def _open(self) -> None:
-        iface = self._interface.iface
-        self._engine = SendEngine(kernel.SYSTEM, self._plan, iface.display_name, iface.is_localhost())
+        opened: list[Outlet] = []
+        try:
+            for outlet in self._outlets:
+                outlet.open()
+                opened.append(outlet)
+        except BaseException:
+            for outlet in opened:
+                outlet.engine.close()
+            raise
 
     def _close(self) -> None:
-        self._engine.close()
+        for outlet in self._outlets:
+            outlet.engine.close()
 
-    def sendto(self, data: bytes, address: IPv4Or6Address) -> None:
-        """Send one datagram to `address`: `(ip, port)`, or the IPv6 form `(ip, port, flow info, scope id)`.
-
-        Waits while the send buffer is full. Raises MulticastExpertError for an address that is none of `mcast_ips`, and
-        MulticastOSError.
-        """
+    def _prepare(self, address: IPv4Or6Address, hop_limit: int | None) -> None:
+        """Check a destination, and set the hop limit of what follows."""
         self._check_open()
-        if address[0] not in self._allowed:
-            self._allow(address[0])
+        if address[0] not in self._known:
+            self._learn(address[0])
         parse_port(address[1])
-        while self._engine.try_send(data, address) is None:
-            self._engine.wait(None)
+        if hop_limit is not None:
+            check_hop_limit(hop_limit)
+        for outlet in self._outlets:
+            outlet.engine.set_hop_limit(self.ttl if hop_limit is None else hop_limit)
 
-    def _allow(self, text: str) -> None:
-        """Accept another spelling of one of the groups, or raise."""
+    def _learn(self, text: str) -> None:
+        """Remember a spelling of a group that may be sent to, or raise."""
         group = parse_group(text.partition("%")[0] if isinstance(text, str) else text, self._version)
-        if group not in self._groups:
+        if self._groups is not None and group not in self._groups:
             raise MulticastExpertError(
                 f"The destination {text} is none of the groups that this socket was made for: "
                 f"{', '.join(str(known) for known in self._groups)}."
             )
+        if len(self._known) < 4096:
+            self._known.add(text)
 
     def fileno(self) -> int:
-        """Return the descriptor of the OS socket."""
+        """Return the descriptor of the OS socket; with several interfaces, of the first."""
+        return self.filenos()[0]
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors of the OS sockets, one for each interface."""
         self._check_open()
-        return self._engine.socket.fileno()
+        return [outlet.engine.socket.fileno() for outlet in self._outlets]
 
     def getsockname(self) -> IPv4Or6Address:
         """Return the address and port that datagrams leave from; `::` where the OS chooses the source for each."""
         self._check_open()
-        return self._engine.socket.getsockname()
+        address: IPv4Or6Address = self._outlets[0].engine.socket.getsockname()
+        return address
 
     @property
     def network_interface(self) -> IfaceInfo:
-        """The interface that it sends from."""
-        return self._interface.iface
+        """The interface that it sends from; with several, the first."""
+        return self._outlets[0].choice.iface
+
+    @property
+    def network_interfaces(self) -> list[IfaceInfo]:
+        """The interfaces that it sends from."""
+        return [outlet.choice.iface for outlet in self._outlets]
 
     @property
     def mcast_ips(self) -> list[str]:
-        """The groups, as text."""
-        return [str(group) for group in self._groups]
+        """The groups that it may send to, as text; empty: any."""
+        return [str(group) for group in self._groups or ()]
 
     def __repr__(self) -> str:
-        state = "open" if self.is_opened else "closed"
-        return f"<McastTxSocket {', '.join(self.mcast_ips[:4])} on {self._interface.iface.display_name} {state}>"
+        names = ", ".join(iface.display_name for iface in self.network_interfaces)
+        groups = ", ".join(self.mcast_ips[:4]) or "any group"
+        return f"<{type(self).__name__} {groups} on {names} {'open' if self.is_opened else 'closed'}>"
+
+
+class McastTxSocket(Transmitter):
+    """Sends datagrams to its groups out of one interface, or several.
+
+    addr_family: `socket.AF_INET` or `socket.AF_INET6`.
+    mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any.
+    iface, ifaces: the interface or interfaces to send from: an address, a name or an IfaceInfo; `iface_ip` is an older
+        name of `iface`. None of them: the interface of the default gateway.
+    ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
+    enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
+        Windows the receiver decides.
+    dscp: the priority mark of the datagrams, 0 to 63 (RFC 2474); None leaves it as it is.
+    heal: whether the socket is opened anew when its interface was deleted and is back, or got another address.
+
+    Raises MulticastExpertError for input that cannot work, before any socket exists.
+    """
+
+    def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
+        """Send one datagram to `address`: `(ip, port)`, or the IPv6 form `(ip, port, flow info, scope id)`.
+
+        `hop_limit`: how many hops this one may go, instead of `ttl`. Waits while the send buffer is full. With several
+        interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
+        none of `mcast_ips`, and MulticastOSError.
+        """
+        self._prepare(address, hop_limit)
+        failure: MulticastOSError | None = None
+        for outlet in self._outlets:
+            try:
+                while not outlet.try_send(data, address, self._heal):
+                    outlet.engine.wait(None)
+            except MulticastOSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def send_many(
+        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
+    ) -> int:
+        """Send several datagrams to one address; return how many went.
+
+        Fewer than given means that the OS refused the next one; where it is the first, its error is raised. See `sendto`.
+        """
+        sent = 0
+        for payload in payloads:
+            try:
+                self.sendto(payload, address, hop_limit=hop_limit)
+            except MulticastOSError:
+                if sent == 0:
+                    raise
+                break
+            sent += 1
+        return sent

@@ -1,0 +1,30 @@
+"""`mcast interfaces`: what there is to choose from with -i. Asks the OS, sends nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import JsonOption
+from multicast_expert.cli.render.interfaces import interface_object, interfaces_table
+from multicast_expert.discovery import get_default_gateway_iface, scan_interfaces
+
+
+def command(as_json: JsonOption = False) -> None:
+    """List this host's network interfaces.
+
+    The default interface is the one that `mcast send` uses unless -i names another: the default route leads there. The
+    loopback interface does multicast within this host ("local").
+
+    Example: mcast interfaces --json
+    """
+    ifaces = scan_interfaces()
+    default4 = get_default_gateway_iface(socket.AF_INET, ifaces=ifaces)
+    default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces)
+    if not as_json:
+        terminal.show(interfaces_table(ifaces, default4, default6))
+        return
+    defaults = (("IPv4", default4), ("IPv6", default6))
+    objects = [interface_object(iface, [name for name, default in defaults if default == iface]) for iface in ifaces]
+    terminal.write(json.dumps(objects, indent=2))

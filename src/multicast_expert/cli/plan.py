@@ -1,0 +1,116 @@
+"""`mcast plan`: prints what would be opened and set, for any OS. Opens nothing, but asks this host for its interfaces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from typing import Annotated
+
+import typer
+
+from multicast_expert.addresses import Endpoint
+from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, one_interface
+from multicast_expert.cli.render.plan import plan_lines, plan_objects
+from multicast_expert.cli.render.text import counted
+from multicast_expert.discovery import choose_for_receiving, choose_for_sending, scan_interfaces
+from multicast_expert.errors import MulticastExpertError
+from multicast_expert.interfaces import IfaceInfo, InterfaceChoice, choose_interfaces
+from multicast_expert.kernel import SYSTEM
+from multicast_expert.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
+from multicast_expert.platforms import PLATFORMS, Platform
+
+OperatingSystem = StrEnum("OperatingSystem", {name: name for name in PLATFORMS})
+
+
+def command(
+    endpoint: EndpointArgument,
+    system: Annotated[
+        OperatingSystem, typer.Option("--os", help="For which operating system.", show_default="this one")
+    ] = OperatingSystem(SYSTEM.platform.name),
+    iface: InterfaceOption = None,
+    ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops sent datagrams may go.")] = 1,
+    example: Annotated[
+        bool, typer.Option("--example", help="Plan for an example interface instead of one of this host.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what would be opened and set, for any OS.
+
+    That is what it takes to receive from a group and to send to it: every option with its level, number, bytes and
+    meaning, and what is bound and joined. Nothing is opened, so any operating system can be
+    asked for on any. For another one than this, an interface that this host does not have is taken for an example: index
+    5, addresses 10.0.0.1 and fd00::1.
+
+    Example: mcast plan 239.1.2.3:5000 --os windows
+    """
+    platform = PLATFORMS[system]
+    named = one_interface(endpoint, iface)
+    chosen = None if platform is SYSTEM.platform and not example else _interface(named, example)
+    receiving = _plan_receiving(platform, endpoint, [chosen] if chosen else _choices(named, endpoint))
+    sending = _plan_sending(platform, endpoint, chosen, named, ttl)
+    if as_json:
+        _write_json(platform, endpoint, receiving, sending)
+        return
+    terminal.write(f"To receive {endpoint} on {platform.title}: {counted(len(receiving), 'socket')}")
+    for line in plan_lines(platform, receiving):
+        terminal.write(line)
+    possible = counted(1, "socket") if isinstance(sending, SocketPlan) else f"not possible. {sending}"
+    terminal.write(f"To send to {endpoint._replace(source=None)} on {platform.title}: {possible}")
+    for line in plan_lines(platform, [sending] if isinstance(sending, SocketPlan) else []):
+        terminal.write(line)
+
+
+def _interface(named: str | None, example: bool) -> InterfaceChoice:
+    """Return the interface of this host that is named, else the example interface with that name."""
+    if named is not None and not example:
+        try:
+            return choose_interfaces([named], scan_interfaces())[0]
+        except MulticastExpertError:
+            if _is_address(named):
+                raise
+    addresses = (IPv4Interface("10.0.0.1/24"),), (IPv6Interface("fd00::1/64"),)
+    return InterfaceChoice(IfaceInfo(named or "eth0", 5, None, *addresses))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _choices(named: str | None, endpoint: Endpoint) -> list[InterfaceChoice]:
+    return choose_for_receiving(None if named is None else [named], endpoint.group.version)
+
+
+def _plan_receiving(platform: Platform, endpoint: Endpoint, choices: Sequence[InterfaceChoice]) -> list[SocketPlan]:
+    settings = ReceiveSettings(endpoint.group.version, endpoint.port or 0)
+    return plan_receive(platform, settings, [Join(endpoint.group, endpoint.source, choice) for choice in choices])
+
+
+def _plan_sending(
+    platform: Platform, endpoint: Endpoint, chosen: InterfaceChoice | None, named: str | None, ttl: int
+) -> SocketPlan | MulticastExpertError:
+    """Return the plan, or why there is none."""
+    version = endpoint.group.version
+    try:
+        return plan_send(platform, version, chosen or choose_for_sending(named, version), ttl)
+    except MulticastExpertError as error:
+        return error
+
+
+def _write_json(
+    platform: Platform, endpoint: Endpoint, receiving: list[SocketPlan], sending: SocketPlan | MulticastExpertError
+) -> None:
+    plan = {
+        "endpoint": str(endpoint),
+        "os": platform.name,
+        "receive": plan_objects(platform, receiving),
+        "send": plan_objects(platform, [sending]) if isinstance(sending, SocketPlan) else [],
+        "why_no_send": None if isinstance(sending, SocketPlan) else str(sending),
+    }
+    terminal.write(json.dumps(plan, indent=2))

@@ -1,0 +1,170 @@
+"""`mcast recv`: shows what arrives for one or more groups, of both IP versions, on any ports."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+
+import typer
+
+from multicast_expert.addresses import Endpoint, IPAddress
+from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import JsonOption, UsageError, read_endpoint
+from multicast_expert.cli.render.datagram import datagram_line, datagram_object, headline, hex_dump
+from multicast_expert.cli.render.text import counted
+from multicast_expert.datagram import Datagram
+from multicast_expert.receiver import McastRxSocket
+
+# How many datagrams one receiver may hand out before the others are asked.
+BATCH = 64
+# Seconds after which the descriptors are asked for again: a receiver may replace its sockets while it is waited for.
+PATIENCE = 1.0
+
+
+class Arrival(NamedTuple):
+    """A datagram, the port that it was sent to, and when it came."""
+
+    datagram: Datagram
+    port: int
+    time: datetime
+
+
+def command(
+    endpoints: Annotated[
+        list[Endpoint],
+        typer.Argument(metavar="ENDPOINT...", parser=read_endpoint, show_default=False, help="group:port, several."),
+    ],
+    ifaces: Annotated[
+        list[str] | None,
+        typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address; may be repeated."),
+    ] = None,
+    number: Annotated[int | None, typer.Option("-c", "--count", min=1, help="Stop after so many datagrams.")] = None,
+    wait: Annotated[float | None, typer.Option("-W", "--wait", min=0, help="Stop after so many seconds.")] = None,
+    as_json: JsonOption = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="Show payloads in hexadecimal.")] = False,
+) -> None:
+    """Receive from groups and show every datagram.
+
+    It goes on until Ctrl-C, -c or -W, and listens on all interfaces but loopback unless -i or the endpoint names one. Exit
+    status 1: nothing came, or fewer than -c within -W.
+
+    Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
+    """
+    if as_json and as_hex:
+        raise UsageError("--json and --hex exclude each other.")
+    with ExitStack() as opened:
+        receivers = [opened.enter_context(receiver) for receiver in _receivers(endpoints, ifaces or [])]
+        terminal.tell(f"listening to {_described(receivers)}")
+        start = time.monotonic()
+        sizes: list[int] = []
+        interrupted = False
+        try:
+            for arrivals in _batches(receivers, None if wait is None else start + wait):
+                for arrival in arrivals[: None if number is None else number - len(sizes)]:
+                    _show(arrival, as_json, as_hex)
+                    sizes.append(len(arrival.datagram.data))
+                sys.stdout.flush()
+                if len(sizes) == number:
+                    break
+        except KeyboardInterrupt:
+            interrupted = True
+        seconds = time.monotonic() - start
+    total = f"{counted(len(sizes), 'datagram')}, {counted(sum(sizes), 'byte')} in {seconds:.1f} s"
+    terminal.tell(total)
+    if not sizes or (number is not None and len(sizes) < number and not interrupted):
+        raise typer.Exit(1)
+
+
+def _receivers(endpoints: Iterable[Endpoint], ifaces: Sequence[str]) -> list[McastRxSocket]:
+    """Return a receiver for every IP version, port, source and set of interfaces, with all groups that share them."""
+    groups: dict[tuple[int, int, IPAddress | None, tuple[str, ...]], list[IPAddress]] = defaultdict(list)
+    for endpoint in endpoints:
+        if endpoint.iface is not None and ifaces and endpoint.iface not in ifaces:
+            raise UsageError(f"{endpoint} names another interface than -i: name one.")
+        named = tuple(ifaces) if endpoint.iface is None else (endpoint.iface,)
+        groups[endpoint.group.version, endpoint.port or 0, endpoint.source, named].append(endpoint.group)
+    return [
+        McastRxSocket(
+            socket.AF_INET if version == 4 else socket.AF_INET6,
+            members,
+            port,
+            ifaces=named or None,
+            source_ips=None if source is None else [source],
+            enable_external_loopback=True,
+        )
+        for (version, port, source, named), members in groups.items()
+    ]
+
+
+def _described(receivers: Iterable[McastRxSocket]) -> str:
+    return "; ".join(
+        f"{', '.join(receiver.mcast_ips)} port {receiver.port} on "
+        f"{', '.join(iface.display_name for iface in receiver.network_interfaces)}"
+        for receiver in receivers
+    )
+
+
+def _batches(receivers: Sequence[McastRxSocket], deadline: float | None) -> Iterator[list[Arrival]]:
+    """Yield what has arrived, each time that something has; end at the deadline (monotonic seconds)."""
+    busy: list[McastRxSocket] = []
+    while True:
+        patience = 0.0 if busy else PATIENCE
+        if deadline is not None:
+            patience = min(patience, deadline - time.monotonic())
+        if patience < 0:
+            return
+        busy = list(dict.fromkeys((*busy, *_readable(receivers, patience))))
+        arrivals: list[Arrival] = []
+        for receiver in tuple(busy):
+            taken = _take(receiver)
+            arrivals += taken
+            if len(taken) < BATCH:
+                busy.remove(receiver)
+        if arrivals:
+            yield arrivals
+
+
+def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
+    """Return the receivers for which something may have arrived, after `timeout` seconds at the latest."""
+    # Made anew each time, and not of the kind that keeps descriptors in the kernel: a receiver may have replaced a socket
+    # by another one of the same number.
+    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+        for receiver in receivers:
+            for descriptor in receiver.filenos():
+                selector.register(descriptor, selectors.EVENT_READ, receiver)
+        return [key.data for key, _ in selector.select(timeout)]
+
+
+def _take(receiver: McastRxSocket) -> list[Arrival]:
+    taken: list[Arrival] = []
+    while len(taken) < BATCH:
+        try:
+            datagram = receiver.receive(timeout=0)
+        except TimeoutError:
+            break
+        nanoseconds = datagram.timestamp_ns or time.time_ns()
+        taken.append(Arrival(datagram, receiver.port, datetime.fromtimestamp(nanoseconds / 1e9, UTC)))
+    return taken
+
+
+def _show(arrival: Arrival, as_json: bool, as_hex: bool) -> None:
+    datagram, port, when = arrival
+    if as_json:
+        text = when.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        terminal.write(json.dumps(datagram_object(datagram, port, text)))
+        return
+    text = when.astimezone().strftime("%H:%M:%S.%f")
+    if not as_hex:
+        terminal.write(datagram_line(datagram, port, text))
+        return
+    terminal.write(headline(datagram, port, text))
+    for row in hex_dump(datagram.data):
+        terminal.write(row)

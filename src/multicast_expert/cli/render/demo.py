@@ -1,0 +1,110 @@
+"""The result of the demonstration: its judgement and its tables. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+
+class Probe(NamedTuple):
+    """One datagram: where it was sent, and how many copies of it each listener got."""
+
+    destination: str
+    copies: tuple[int, ...]
+    listener: int | None = None
+    """Whose group the destination is, by position; None for the unicast probe."""
+
+    def judgement(self) -> str:
+        """Return "ok", or what went wrong in capitals."""
+        for position, copies in enumerate(self.copies):
+            if position != self.listener and copies:
+                return "LEAKED"
+        if self.listener is None or self.copies[self.listener] == 1:
+            return "ok"
+        return "TWICE" if self.copies[self.listener] else "LOST"
+
+
+class Trial(NamedTuple):
+    """What one IP version did on one interface."""
+
+    version: int
+    interface: str
+    port: int
+    hop_limit: int
+    groups: tuple[str, ...]
+    """The group of each listener; the last one is another program's, so to speak."""
+    probes: tuple[Probe, ...]
+
+    @property
+    def held(self) -> bool:
+        """Whether each listener got its own group exactly once, and nothing else."""
+        return all(probe.judgement() == "ok" for probe in self.probes)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing arrived anywhere."""
+        return not any(any(probe.copies) for probe in self.probes)
+
+
+class Omission(NamedTuple):
+    """Why an IP version could not be shown, and what to do about it."""
+
+    version: int
+    reason: str
+    cure: str = ""
+
+
+def trial_table(trial: Trial) -> Table:
+    """Return a table: a row for every datagram, a column for every listener."""
+    reach = "nothing leaves this host" if trial.hop_limit == 0 else f"hop limit {trial.hop_limit}"
+    table = Table(
+        title=f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="",
+    )
+    table.add_column("sent to", overflow="fold")
+    for name, group in zip(_listener_names(len(trial.groups)), trial.groups, strict=True):
+        table.add_column(f"{name}\n{group}", overflow="fold")
+    table.add_column("")
+    for probe in trial.probes:
+        judgement = probe.judgement()
+        table.add_row(
+            probe.destination + (" (unicast)" if probe.listener is None else ""),
+            *(_copies_text(copies) for copies in probe.copies),
+            Text(judgement, style="green" if judgement == "ok" else "bold red"),
+        )
+    return table
+
+
+def _listener_names(number: int) -> list[str]:
+    return [f"receiver {chr(ord('A') + position)}" for position in range(number - 1)] + ["neighbour"]
+
+
+def _copies_text(copies: int) -> str:
+    return {0: "-", 1: "received"}.get(copies, f"{copies} times")
+
+
+def conclusion(trial: Trial) -> str:
+    """Return what the trial has shown, in one sentence."""
+    if trial.held:
+        return f"IPv{trial.version}: every receiver got its own group once, and nothing else."
+    failures = ", ".join(f"{probe.destination} {probe.judgement()}" for probe in trial.probes if probe.judgement() != "ok")
+    return f"IPv{trial.version}: NOT as it should be: {failures}."
+
+
+def omission_lines(omission: Omission) -> list[str]:
+    """Return why an IP version was not shown, and the cure where there is one."""
+    lines = [f"IPv{omission.version}: not shown, because {omission.reason}."]
+    return [*lines, f"hint: {omission.cure}"] if omission.cure else lines
+
+
+def exit_status(results: list[Trial | Omission]) -> int:
+    """Return 0 if something was shown and all of it held, else 1."""
+    trials = [result for result in results if isinstance(result, Trial)]
+    return 0 if trials and all(trial.held for trial in trials) else 1

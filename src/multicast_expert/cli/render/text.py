@@ -1,0 +1,50 @@
+"""Words that several commands write: counts, addresses, payloads, errors. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from multicast_expert.errors import MulticastOSError
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 datagram", "2 datagrams"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def host_and_port(address: str, port: int) -> str:
+    """Return `10.0.0.1:5000` or `[fd00::1]:5000`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def printable(payload: bytes) -> str:
+    """Return the payload as one line of text that no terminal takes for a command.
+
+    UTF-8 is shown as it is; control characters, characters that change the direction of text and bytes that are no UTF-8
+    are escaped as in Python.
+    """
+    text = payload.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # how "surrogateescape" carries the bytes 80 to ff
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def error_lines(error: Exception) -> list[str]:
+    """Return one line that says what went wrong, and a hint where a remedy is known."""
+    if isinstance(error, MulticastOSError):
+        cause = f": {error.reason}" if error.reason else ""
+        lines = [f"{error.summary}{cause}.", *([f"hint: {error.remedy}"] if error.remedy else [])]
+    elif isinstance(error, OSError) and error.filename is not None:
+        lines = [f"{error.filename}: {error.strerror}"]
+    else:
+        lines = [str(error)]
+    # The library speaks to programs, which name an interface with a parameter.
+    return [line.replace("iface=", "-i") for line in (f"mcast: {lines[0]}", *lines[1:])]

@@ -1,0 +1,101 @@
+"""Opens sockets and changes memberships, one step of a plan after the other. Touches the OS; never waits.
+
+Every refusal leaves as a MulticastOSError that says what was being done, why it failed and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multicast_expert.errors import MulticastOSError, explain
+from multicast_expert.kernel import Kernel, Socket
+from multicast_expert.plan import Join, SocketPlan
+from multicast_expert.platforms import Option
+from multicast_expert.platforms.table import Operation
+
+SOCK_DGRAM = 2
+
+
+def error_name(kernel: Kernel, error: OSError) -> str:
+    """Return the name of an OS error ("ENODEV"), the same on every OS; empty for one that no table knows."""
+    return kernel.platform.errors.get(error.errno or 0, "")
+
+
+def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: object) -> MulticastOSError:
+    """Return the error to raise for what the OS refused; `doing` completes "Cannot ..."."""
+    name = error_name(kernel, error)
+    filled = {"group": "the group", "source": "", "interface": "the interface", "port": "", "count": "", **words}
+    reason, remedy = explain(kernel.platform.name, name, step, **filled)
+    summary = f"Cannot {doing}: {error.strerror or error} ({name or 'error'} {error.errno})"
+    return MulticastOSError(error.errno, step, summary, reason, remedy)
+
+
+def set_option(kernel: Kernel, sock: Any, option: Option) -> bool:
+    """Set the option; return False where this kernel has no such thing and the socket can go on without it."""
+    try:
+        if option.level is None:
+            sock.ioctl_bytes(option.number, option.value)
+        else:
+            sock.setsockopt(option.level, option.number, option.value)
+    except OSError as error:
+        if error_name(kernel, error) in option.may_fail:
+            return False
+        step = {"SO_BINDTODEVICE": "bind to device", "IP_MULTICAST_IF": "set interface"}.get(option.name, "set option")
+        doing = f"set {option.name} to {option.meaning}"
+        raise os_error(kernel, error, step, doing, interface=option.meaning) from error
+    return True
+
+
+def change_membership(kernel: Kernel, sock: Socket, join: Join, operation: Operation, count: int = 0) -> None:
+    """Join, leave, block or unblock; falls back to the classic call where the kernel lacks the modern one.
+
+    `count`: how many sources the membership holds already, for the error text.
+    """
+    refused: OSError | None = None
+    for option in join.change(kernel.platform, operation):
+        try:
+            sock.setsockopt(option.level or 0, option.number, option.value)
+        except OSError as error:
+            refused = error
+            if error_name(kernel, error) != "ENOPROTOOPT":
+                break
+        else:
+            return
+    if refused is not None:
+        doing = f"{operation.partition(' ')[0]} {join}"
+        raise os_error(
+            kernel,
+            refused,
+            operation,
+            doing,
+            group=join.group,
+            source=join.source,
+            interface=join.interface.iface.display_name,
+            count=count,
+        ) from refused
+
+
+def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
+    """Open and bind the socket of a plan, without its memberships.
+
+    Returns it and whether its datagrams have to be filtered by destination.
+    """
+    try:
+        sock = kernel.socket(plan.family, SOCK_DGRAM)
+    except OSError as error:
+        raise os_error(kernel, error, "socket", f"open a UDP socket for IPv{plan.version}") from error
+    filtered = plan.filtered
+    try:
+        sock.setblocking(False)
+        for option in plan.options:
+            if not set_option(kernel, sock, option):
+                filtered = filtered or option.isolates
+        try:
+            sock.bind(plan.address)
+        except OSError as error:
+            doing = f"bind to {plan.address[0]} port {plan.address[1]}"
+            raise os_error(kernel, error, "bind", doing, port=plan.address[1]) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock, filtered

@@ -1,0 +1,394 @@
+"""ReceiveEngine: the open sockets of one receiver, their memberships, and the fair turn of their datagrams.
+
+It never waits, except in `wait`. Memberships may change in one thread while another receives.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from ipaddress import ip_address
+from struct import Struct
+from typing import TypeVar
+
+from multicast_expert.addresses import IPv4Or6Address
+from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats, decode_arrival
+from multicast_expert.engine.opening import change_membership, error_name, open_socket, os_error
+from multicast_expert.engine.waiter import Waiter
+from multicast_expert.errors import MulticastExpertError, MulticastOSError, warn
+from multicast_expert.kernel import Kernel, Socket
+from multicast_expert.plan import Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
+from multicast_expert.platforms.table import Operation
+
+Result = TypeVar("Result")
+
+ANCILLARY_SIZE = 256
+"""Bytes: more than all control messages of one datagram take on any OS."""
+# How many datagrams are taken from the sockets known to be readable before the others are looked at again.
+TURNS = 64
+# How many foreign datagrams one attempt throws away before it lets its caller look at the clock.
+REFUSALS = 64
+# How many datagrams of a dying socket are kept at most.
+DRAIN_LIMIT = 65536
+_MEMINFO = Struct("=9I")
+_INT = Struct("=i")
+
+# Errors that mean "this interface cannot", as opposed to "this program cannot".
+_INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
+# What a datagram that this socket once sent can bring back; it says nothing about the next datagram to receive.
+_STALE_ERRORS = ("ECONNRESET", "ENETRESET", "ECONNREFUSED")
+
+
+class Channel:
+    """One open receiving socket with its memberships."""
+
+    __slots__ = ("accepts", "closed", "joins", "key", "queued", "socket")
+
+    def __init__(self, key: SocketKey, sock: Socket, filtered: bool) -> None:
+        self.key = key
+        self.socket = sock
+        self.joins: dict[JoinKey, Join] = {}
+        self.closed = False
+        self.queued = False
+        """Whether it is among those known to be readable."""
+        self.accepts: set[tuple[bytes, int]] | None = set() if filtered else None
+        """Destination and interface index of the datagrams to let through; None: the kernel sees to it."""
+
+    def add(self, join: Join) -> None:
+        self.joins[join.key] = join
+        if self.accepts is not None:
+            self.accepts.add((join.group.packed, join.interface.iface.index))
+
+    def discard(self, join: Join) -> None:
+        self.joins.pop(join.key, None)
+        if self.accepts is not None:
+            self.accepts = {(held.group.packed, held.interface.iface.index) for held in self.joins.values()}
+
+
+Receive = Callable[[Channel, int, int], Result | None]
+
+
+class ReceiveEngine:
+    """The open sockets of one receiver."""
+
+    def __init__(self, kernel: Kernel, settings: ReceiveSettings) -> None:
+        self._kernel = kernel
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._channels: dict[SocketKey, Channel] = {}
+        self._rooms: dict[SocketKey, dict[JoinKey, Join]] = {}
+        self._homes: dict[JoinKey, Channel] = {}
+        self._ready: deque[Channel] = deque()
+        self._turns = 0
+        self._waiter: Waiter[Channel] | None = None
+        self._closed = False
+        self._places: dict[tuple[bytes | None, int | None], tuple[str | None, str | None]] = {}
+        self.backlog: deque[Datagram] = deque()
+        """Datagrams taken from the sockets and not yet handed out; they come first."""
+        self._datagrams = self._bytes = self._truncated = self._filtered = self._past_drops = 0
+
+    # Memberships
+
+    def add(self, joins: Iterable[Join]) -> None:
+        """Join, opening the sockets that are needed; on failure nothing of it remains.
+
+        An interface that the user did not name may fail with a MulticastWarning, unless no membership is left.
+        """
+        done: list[Join] = []
+        skipped: MulticastOSError | None = None
+        with self._lock:
+            try:
+                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._rooms):
+                    skipped = self._carry_out(plan, done) or skipped
+                if skipped is not None and not self._homes:
+                    raise skipped
+            except BaseException:
+                self._give_up(done)
+                raise
+
+    def _carry_out(self, plan: SocketPlan, done: list[Join]) -> MulticastOSError | None:
+        """Open the socket of the plan unless it is open, and join; return the error of a skipped interface, if any."""
+        skipped: MulticastOSError | None = None
+        channel = self._channels.get(plan.key)
+        if channel is None:
+            try:
+                channel = self._open_channel(plan)
+            except MulticastOSError as error:
+                self._skip_or_raise(error, plan.joins)
+                return error
+        try:
+            for join in plan.joins:
+                try:
+                    change_membership(self._kernel, channel.socket, join, join.join_operation, len(channel.joins))
+                except MulticastOSError as error:
+                    self._skip_or_raise(error, (join,))
+                    skipped = error
+                else:
+                    channel.add(join)
+                    self._homes[join.key] = channel
+                    done.append(join)
+        finally:
+            if not channel.joins:
+                self._close_channel(channel)
+        return skipped
+
+    def _skip_or_raise(self, error: MulticastOSError, joins: Iterable[Join]) -> None:
+        named = any(join.interface.required for join in joins)
+        if named or error_name(self._kernel, error) not in _INTERFACE_ERRORS:
+            raise error
+        warn(f"{error} This interface is skipped, because it was only part of all interfaces.", stacklevel=7)
+
+    def remove(self, joins: Iterable[Join]) -> None:
+        """Leave; a socket without memberships is closed."""
+        with self._lock:
+            for join in joins:
+                channel = self._homes.get(join.key)
+                if channel is None:
+                    # It was part of all interfaces and could not be joined.
+                    continue
+                if len(channel.joins) > 1:
+                    change_membership(self._kernel, channel.socket, join, join.leave_operation)
+                self._drop(join, channel)
+
+    def change_source(self, join: Join, operation: Operation, count: int) -> None:
+        """Block or unblock the source of `join` in the any-source membership of its group and interface."""
+        with self._lock:
+            channel = self._homes.get(join._replace(source=None).key)
+            if channel is not None:
+                change_membership(self._kernel, channel.socket, join, operation, count)
+
+    def forget(self, interface_index: int) -> None:
+        """Give up the memberships on an interface that is gone or has lost them; what was received on it is kept.
+
+        The kernel leaves the dead entries on the socket, where they take up room until they are left.
+        """
+        with self._lock:
+            lost = [join for channel in self._channels.values() for join in channel.joins.values()]
+            self._give_up([join for join in lost if join.interface.iface.index == interface_index])
+            self._places.clear()
+
+    def _give_up(self, joins: Iterable[Join]) -> None:
+        """Leave, whatever the kernel says to it."""
+        for join in joins:
+            channel = self._homes[join.key]
+            if len(channel.joins) > 1:
+                with suppress(MulticastOSError):
+                    change_membership(self._kernel, channel.socket, join, join.leave_operation)
+            else:
+                self._drain(channel)
+            self._drop(join, channel)
+
+    def _drop(self, join: Join, channel: Channel) -> None:
+        del self._homes[join.key]
+        channel.discard(join)
+        if not channel.joins:
+            self._close_channel(channel)
+
+    # Sockets
+
+    def _open_channel(self, plan: SocketPlan) -> Channel:
+        sock, filtered = open_socket(self._kernel, plan)
+        channel = Channel(plan.key, sock, filtered)
+        self._channels[plan.key] = channel
+        self._rooms[plan.key] = channel.joins
+        if self._waiter is not None:
+            self._waiter.add(sock.fileno(), channel)
+        return channel
+
+    def _close_channel(self, channel: Channel) -> None:
+        del self._channels[channel.key]
+        del self._rooms[channel.key]
+        if self._waiter is not None:
+            self._waiter.remove(channel.socket.fileno())
+        self._past_drops += self._drops_of(channel) or 0
+        channel.closed = True
+        channel.socket.close()
+
+    def _drain(self, channel: Channel) -> None:
+        """Put what the socket holds into the backlog."""
+        for _ in range(DRAIN_LIMIT):
+            datagram = self._receive_datagram(channel, MAX_DATAGRAM, 0)
+            if datagram is None:
+                return
+            self.backlog.append(datagram)
+
+    def close(self) -> None:
+        """Close everything and wake whoever waits; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+            for channel in self._channels.values():
+                channel.closed = True
+                channel.socket.close()
+            self._channels.clear()
+            self._rooms.clear()
+            self._homes.clear()
+            waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.close()
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors of the open sockets."""
+        with self._lock:
+            return [channel.socket.fileno() for channel in self._channels.values()]
+
+    # Receiving
+
+    def try_receive(self, bufsize: int, flags: int) -> tuple[bytes, IPv4Or6Address] | None:
+        """Return the payload and sender of the next datagram, or None when nothing is there."""
+        if self.backlog:
+            datagram = self.backlog.popleft()
+            return datagram.data[:bufsize], datagram.sender
+        return self._take_turns(self._receive_payload, bufsize, flags)
+
+    def try_receive_datagram(self) -> Datagram | None:
+        """Return the next datagram with all that is known about it, or None when nothing is there."""
+        if self.backlog:
+            return self.backlog.popleft()
+        return self._take_turns(self._receive_datagram, MAX_DATAGRAM, 0)
+
+    def receive_more(self, datagrams: list[Datagram], limit: int) -> None:
+        """Append what is there, without waiting, until the list is `limit` long."""
+        while len(datagrams) < limit:
+            datagram = self.try_receive_datagram()
+            if datagram is None:
+                if not self.look():
+                    return
+                continue
+            datagrams.append(datagram)
+
+    def look(self) -> bool:
+        """Return whether a datagram may be there, by asking the OS, without waiting."""
+        return self.wait(0)
+
+    def waiter(self) -> Waiter[Channel]:
+        """Return what waits for the sockets of this receiver."""
+        with self._lock:
+            if self._closed:
+                raise MulticastExpertError("The receiver was closed while it was being used.")
+            if self._waiter is None:
+                self._waiter = Waiter()
+                for channel in self._channels.values():
+                    self._waiter.add(channel.socket.fileno(), channel)
+            return self._waiter
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until a datagram is there; return whether one may be. None waits for ever.
+
+        Raises MulticastExpertError when the receiver is closed meanwhile.
+        """
+        if self._ready or self.backlog:
+            return True
+        self._look(timeout)
+        if self._closed:
+            raise MulticastExpertError("The receiver was closed while it was waiting.")
+        return bool(self._ready or self.backlog)
+
+    def _look(self, timeout: float | None) -> None:
+        """Put the sockets that are readable behind those that are known to be."""
+        for channel in self.waiter().wait(timeout):
+            if not channel.queued:
+                channel.queued = True
+                self._ready.append(channel)
+        self._turns = TURNS
+
+    def _take_turns(self, receive: Receive[Result], bufsize: int, flags: int) -> Result | None:
+        """Try the sockets that are known to be readable, each in its turn; a busy one must not starve the rest."""
+        ready = self._ready
+        if self._turns <= 0:
+            self._look(0)
+        while ready:
+            channel = ready.popleft()
+            received = receive(channel, bufsize, flags)
+            if received is not None:
+                ready.append(channel)
+                self._turns -= 1
+                return received
+            channel.queued = False
+        return None
+
+    def _receive_payload(self, channel: Channel, bufsize: int, flags: int) -> tuple[bytes, IPv4Or6Address] | None:
+        if channel.accepts is not None:
+            datagram = self._receive_datagram(channel, bufsize, flags)
+            return None if datagram is None else (datagram.data, datagram.sender)
+        while True:
+            try:
+                received = channel.socket.recvfrom(bufsize, flags)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if self._is_over(channel, error):
+                    return None
+            else:
+                self._datagrams += 1
+                self._bytes += len(received[0])
+                return received
+
+    def _receive_datagram(self, channel: Channel, bufsize: int, flags: int) -> Datagram | None:
+        for _ in range(REFUSALS):
+            try:
+                data, messages, arrived, sender = channel.socket.recvmsg(bufsize, ANCILLARY_SIZE, flags)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if self._is_over(channel, error):
+                    return None
+                continue
+            destination, index, hop_limit, timestamp = decode_arrival(messages, self._kernel.platform.ancillary.fields)
+            if channel.accepts is not None and (destination, index) not in channel.accepts:
+                self._filtered += 1
+                continue
+            place = self._places.get((destination, index)) or self._learn_place(destination, index)
+            truncated = bool(arrived & self._kernel.platform.msg_trunc)
+            self._datagrams += 1
+            self._bytes += len(data)
+            self._truncated += truncated
+            return Datagram(data, sender, place[0], index, place[1], hop_limit, timestamp, truncated)
+        return None
+
+    def _is_over(self, channel: Channel, error: OSError) -> bool:
+        """Whether a failed receive means that this socket was closed meanwhile; an error that matters is raised."""
+        if channel.closed:
+            return True
+        if error_name(self._kernel, error) in _STALE_ERRORS:
+            return False
+        raise os_error(self._kernel, error, "receive", "receive") from error
+
+    def _learn_place(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+        """Return the group as text and the name of the interface, and remember them."""
+        with self._lock:
+            joins = [join for channel in self._channels.values() for join in channel.joins.values()]
+        names = {join.interface.iface.index: join.interface.iface.display_name for join in joins}
+        group = None if destination is None else str(ip_address(destination))
+        place = group, None if index is None else names.get(index)
+        if place[1] is not None:
+            self._places[destination, index] = place
+        return place
+
+    # Counting
+
+    def stats(self) -> ReceiveStats:
+        """Return what was received and lost so far; `kernel_drops` is right at this moment."""
+        with self._lock:
+            drops = [self._drops_of(channel) for channel in self._channels.values()]
+        known = [count for count in drops if count is not None]
+        kernel_drops = None if len(known) < len(drops) else self._past_drops + sum(known)
+        return ReceiveStats(self._datagrams, self._bytes, self._truncated, kernel_drops, self._filtered)
+
+    def _drops_of(self, channel: Channel) -> int | None:
+        """Return how many datagrams the kernel dropped because the socket's buffer was full; None where it won't say."""
+        option = self._kernel.platform.options.get("SO_MEMINFO")
+        if option is None:
+            return None
+        memory = channel.socket.getsockopt(option[0] or 0, option[1], _MEMINFO.size)
+        return int(_MEMINFO.unpack(memory)[8])
+
+    def receive_buffers(self) -> list[int]:
+        """Return the receive buffer of every socket in bytes, as the OS counts it."""
+        level, number = self._kernel.platform.options["SO_RCVBUF"]
+        with self._lock:
+            return [
+                _INT.unpack(channel.socket.getsockopt(level or 0, number, _INT.size))[0]
+                for channel in self._channels.values()
+            ]

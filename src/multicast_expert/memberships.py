@@ -1,0 +1,175 @@
+"""The memberships that a receiver was asked for, and the rules that keep them meaningful. Pure: touches no OS.
+
+The kernels accept much that silently delivers nothing, or less than before; what they would not say is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from multicast_expert.addresses import IPAddress
+from multicast_expert.errors import MulticastExpertError
+from multicast_expert.interfaces import InterfaceChoice
+from multicast_expert.plan import Join
+
+
+@dataclass(slots=True, eq=False)
+class Attachment:
+    """An interface that a receiver wants to be joined on, now or when it comes."""
+
+    choice: InterfaceChoice
+    """As it was last seen; it gets another index when it is deleted and comes back."""
+    present: bool = True
+    """Whether memberships on it are held at this moment."""
+
+    @property
+    def name(self) -> str:
+        """The name to show to people."""
+        return self.choice.iface.display_name
+
+
+@dataclass(slots=True)
+class SourceFilter:
+    """From whom a group is wanted on one interface."""
+
+    sources: set[IPAddress] | None = None
+    """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
+    blocked: set[IPAddress] = field(default_factory=set)
+
+
+class Memberships:
+    """Which groups are wanted from whom on which interfaces. Every change is checked whole before any of it is made."""
+
+    def __init__(self) -> None:
+        self._filters: dict[IPAddress, dict[Attachment, SourceFilter]] = {}
+
+    def _held(self, group: IPAddress, attachment: Attachment) -> SourceFilter | None:
+        return self._filters.get(group, {}).get(attachment)
+
+    def join(self, group: IPAddress, source: IPAddress | None, attachments: Iterable[Attachment]) -> list[Join]:
+        """Note a membership and return what to join. Raises MulticastExpertError where it would mean nothing good."""
+        attachments = list(attachments)
+        for attachment in attachments:
+            self._check_join(group, source, attachment)
+        for attachment in attachments:
+            wanted = self._filters.setdefault(group, {})
+            if source is None:
+                wanted[attachment] = SourceFilter()
+            elif (held := wanted.setdefault(attachment, SourceFilter(set()))).sources is not None:
+                held.sources.add(source)
+        return [Join(group, source, attachment.choice) for attachment in attachments if attachment.present]
+
+    def _check_join(self, group: IPAddress, source: IPAddress | None, attachment: Attachment) -> None:
+        held = self._held(group, attachment)
+        if held is None:
+            return
+        where = f"{group} on {attachment.name}"
+        if held.sources is None and source is not None:
+            raise MulticastExpertError(
+                f"{where} is joined from all sources already; to join {source} too would narrow that to {source} alone. "
+                "Leave the group first."
+            )
+        if held.sources is None or source in held.sources:
+            raise MulticastExpertError(f"{where} is joined {'' if source is None else f'from {source} '}already.")
+        if source is None:
+            raise MulticastExpertError(
+                f"{where} is joined from some sources only; leave the group before you join it from all."
+            )
+
+    def leave(self, group: IPAddress, source: IPAddress | None, attachments: Iterable[Attachment]) -> list[Join]:
+        """Forget a membership and return what to leave; without a source the whole group.
+
+        Raises MulticastExpertError for what was never joined that way.
+        """
+        attachments = list(attachments)
+        for attachment in attachments:
+            held = self._held(group, attachment)
+            if held is None or (source is not None and (held.sources is None or source not in held.sources)):
+                whole = held is not None and held.sources is None
+                hint = ": it is joined from all sources, so block_source() is what excludes one" if whole else ""
+                who = "" if source is None else f" from {source}"
+                raise MulticastExpertError(f"{group}{who} is not joined on {attachment.name}{hint}.")
+        left: list[Join] = []
+        for attachment in attachments:
+            left += self._leave_one(group, source, attachment)
+        return left
+
+    def _leave_one(self, group: IPAddress, source: IPAddress | None, attachment: Attachment) -> list[Join]:
+        held = self._filters[group][attachment]
+        sources: set[IPAddress | None] = {None} if held.sources is None else set(held.sources)
+        if source is not None and held.sources is not None:
+            sources = {source}
+            held.sources.discard(source)
+        if source is None or not held.sources:
+            del self._filters[group][attachment]
+            if not self._filters[group]:
+                del self._filters[group]
+        if not attachment.present:
+            return []
+        return [Join(group, one, attachment.choice) for one in sorted(sources, key=str)]
+
+    def block(
+        self, group: IPAddress, source: IPAddress, attachments: Iterable[Attachment], blocked: bool
+    ) -> list[tuple[Join, int]]:
+        """Note that a source is blocked (or no longer) and return what to change, with the number of blocked ones.
+
+        Raises MulticastExpertError where the group is not joined from all sources, or nothing would change.
+        """
+        attachments = list(attachments)
+        for attachment in attachments:
+            where = f"{group} on {attachment.name}"
+            held = self._held(group, attachment)
+            if held is None:
+                raise MulticastExpertError(f"{where} is not joined.")
+            if held.sources is not None:
+                raise MulticastExpertError(
+                    f"{where} is joined from some sources only; join and leave sources there instead of blocking them."
+                )
+            if (source in held.blocked) == blocked:
+                raise MulticastExpertError(f"{source} is {'blocked already' if blocked else 'not blocked'} in {where}.")
+        changes = []
+        for attachment in attachments:
+            held = self._filters[group][attachment]
+            if attachment.present:
+                changes.append((Join(group, source, attachment.choice), len(held.blocked)))
+            (held.blocked.add if blocked else held.blocked.discard)(source)
+        return changes
+
+    def joins(self) -> list[Join]:
+        """Return all memberships on interfaces that are there."""
+        return [Join(group, source, holder.choice) for group, source, holder in self if holder.present]
+
+    def of(self, attachment: Attachment) -> list[Join]:
+        """Return all memberships that are wanted on one interface."""
+        return [Join(group, source, attachment.choice) for group, source, holder in self if holder is attachment]
+
+    def blocked_on(self, attachment: Attachment) -> list[tuple[Join, int]]:
+        """Return the sources that are blocked on one interface, each with the number of those before it."""
+        return [
+            (Join(group, source, attachment.choice), count)
+            for group, holders in self._filters.items()
+            if attachment in holders
+            for count, source in enumerate(sorted(holders[attachment].blocked, key=str))
+        ]
+
+    def extend(self, model: Attachment, fresh: Attachment) -> None:
+        """Want on a new interface all that is wanted on another one."""
+        for holders in self._filters.values():
+            if model in holders:
+                held = holders[model]
+                holders[fresh] = SourceFilter(None if held.sources is None else set(held.sources), set(held.blocked))
+
+    def attachments(self, group: IPAddress) -> list[Attachment]:
+        """Return the interfaces on which the group is wanted."""
+        return list(self._filters.get(group, ()))
+
+    def groups(self) -> list[IPAddress]:
+        """Return the groups that are wanted anywhere, each once."""
+        return list(self._filters)
+
+    def __iter__(self) -> Iterator[tuple[IPAddress, IPAddress | None, Attachment]]:
+        for group, holders in list(self._filters.items()):
+            for attachment, held in list(holders.items()):
+                for source in (None,) if held.sources is None else sorted(held.sources, key=str):
+                    yield group, source, attachment

@@ -1,0 +1,191 @@
+"""A host of the lab and what can go wrong on it, one method a fault. Runs `ip` and `nft`, writes sysctls.
+
+A fault stays until it is undone, by the method's own opposite or by what it returns; the lab's exit undoes everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+from multicast_expert.testing import firewall
+from multicast_expert.testing.firewall import Direction, DropRule
+from multicast_expert.testing.interface import Cables, Interface, address_lines
+from multicast_expert.testing.namespaces import LabError
+from multicast_expert.testing.node import Node, wait_until
+from multicast_expert.testing.private_network import route_ipv6_multicast_to_loopback
+
+
+class Host(Node):
+    """A machine with interfaces. Methods take an interface or its name."""
+
+    def __init__(self, name: str, cables: Cables, *, dad: bool = False) -> None:
+        super().__init__(name, dad=dad)
+        self.interfaces: dict[str, Interface] = {}
+        self._cables = cables
+
+    def interface(self, interface: Interface | str) -> Interface:
+        """The interface of this name; LabError if this host was never given it."""
+        name = interface.name if isinstance(interface, Interface) else interface
+        try:
+            return self.interfaces[name]
+        except KeyError:
+            raise LabError(f"{self.name} has no interface {name}, only {', '.join(self.interfaces) or 'lo'}") from None
+
+    # Interfaces that come, go and change
+
+    def add_interface(self, name: str, *, ipv4: str | None = None, ipv6: str | None = None) -> Interface:
+        """A new interface appears, as when a USB adapter or a VPN comes: up, with a cable that leads to nobody."""
+        if name in self.interfaces:
+            raise LabError(f"{self.name} has an interface {name} already")
+        added = Interface(self, name, [address for address in (ipv4, ipv6) if address])
+        self._cables.connect_to_the_wall(added)
+        self.interfaces[name] = added
+        return added
+
+    def remove_interface(self, interface: Interface | str) -> None:
+        """The interface vanishes like a pulled-out adapter; its memberships and the far end of its cable go too."""
+        removed = self.interface(interface)
+        self.ip(f"link del {removed.name}")
+        # The kernel tells the network of the other end a moment later
+        wait_until(lambda: not removed.peer.exists(), f"{removed.peer.node.name} has lost {removed.peer.name}")
+
+    def recreate_interface(self, interface: Interface | str, *, same_index: bool = False) -> Interface:
+        """A removed interface comes back with its name, addresses and cable, and a new index unless `same_index`."""
+        again = self.interface(interface)
+        self._cables.connect(again, again.peer, same_indexes=same_index)
+        return again
+
+    def rename_interface(self, interface: Interface | str, new_name: str) -> None:
+        """The interface gets another name, as from udev. Kernels before 6.2 take it down for a moment for that."""
+        renamed = self.interface(interface)
+        try:
+            self.ip(f"link set {renamed.name} name {new_name}")
+        except LabError:
+            old = renamed.name
+            self.ip(f"link set {old} down", f"link set {old} name {new_name}", f"link set {new_name} up")
+        del self.interfaces[renamed.name]
+        renamed.name = new_name
+        self.interfaces[new_name] = renamed
+
+    def set_link(self, interface: Interface | str, up: bool) -> None:
+        """An administrator takes the interface down or up.
+
+        Down, it loses its IPv6 addresses, as on any Linux; up again, it has those that the lab gave it.
+        """
+        changed = self.interface(interface)
+        if not up:
+            self.ip(f"link set {changed.name} down")
+            return
+        lost = [address for address in changed.addresses if ":" in address]
+        self.ip(f"link set {changed.name} up", *address_lines("replace", changed.name, lost, dad=self.dad))
+        changed.wait_until_ready()
+
+    def set_cable(self, interface: Interface | str, plugged: bool) -> None:
+        """The cable is pulled out at the far end, or put back: the interface stays up and keeps its addresses."""
+        changed = self.interface(interface)
+        changed.peer.node.ip(f"link set {changed.peer.name} {'up' if plugged else 'down'}")
+        if plugged:
+            changed.wait_until_ready()
+            changed.peer.wait_until_ready()
+
+    def set_mtu(self, interface: Interface | str, mtu: int) -> None:
+        """The largest packet changes, on this side of the cable only.
+
+        Below 1280 Linux drops IPv6 from the interface, memberships included. The addresses that went that way come back
+        only with `replace_address`, as on a real machine.
+        """
+        self.ip(f"link set {self.interface(interface).name} mtu {mtu}")
+
+    def replace_address(self, interface: Interface | str, address: str) -> None:
+        """The interface gets another address of this family (with prefix length), as from DHCP or a new router."""
+        changed = self.interface(interface)
+        same_family = [old for old in changed.addresses if (":" in old) == (":" in address)]
+        changed.addresses = [old for old in changed.addresses if old not in same_family] + [address]
+        # New before old: without any IPv4 address in between, routes that others added would be lost
+        self.ip(*address_lines("replace", changed.name, [address], dad=self.dad))
+        for old in same_family:
+            if old != address:
+                with contextlib.suppress(LabError):  # another fault has taken it away already
+                    self.ip(*address_lines("del", changed.name, [old], dad=self.dad))
+        changed.wait_until_ready()
+
+    def remove_addresses(self, interface: Interface | str, *, ipv4: bool = True, ipv6: bool = True) -> None:
+        """The interface loses its addresses, as when a DHCP lease ends; of IPv6 the link-local one too."""
+        changed = self.interface(interface)
+        families = [family for family, wanted in (("-4", ipv4), ("-6", ipv6)) if wanted]
+        for family in families:
+            self.command("ip", family, "addr", "flush", "dev", changed.name)
+        gone = {":": ipv6, ".": ipv4}
+        changed.addresses = [kept for kept in changed.addresses if not gone[":" if ":" in kept else "."]]
+
+    def add_unroutable_address(self, interface: Interface | str, address: str = "172.16.9.9/32") -> str:
+        """A sender whose source address the receivers have no route to: bind to what this returns, the bare address."""
+        self.ip(*address_lines("add", self.interface(interface).name, [address], dad=self.dad))
+        return address.partition("/")[0]
+
+    # Settings of the kernel: each returns nothing and is undone by calling it again
+
+    def set_reverse_path_filter(self, interface: Interface | str, mode: Literal[0, 1, 2]) -> None:
+        """rp_filter: 0 off; 1 strict and 2 loose silently drop IPv4 from sources without a (matching) route back.
+
+        The larger of the interface's mode and that of `"all"` counts. IPv6 has no such filter.
+        """
+        self.set_sysctl(f"net/ipv4/conf/{self._scope(interface)}/rp_filter", mode)
+
+    def force_igmp_version(self, interface: Interface | str, version: Literal[0, 1, 2, 3]) -> None:
+        """The host speaks this IGMP version whatever the querier speaks; below 3 without sources. 0 is automatic."""
+        self.set_sysctl(f"net/ipv4/conf/{self._scope(interface)}/force_igmp_version", version)
+
+    def force_mld_version(self, interface: Interface | str, version: Literal[0, 1, 2]) -> None:
+        """The same for IPv6: version 1 cannot tell sources. 0 is automatic."""
+        self.set_sysctl(f"net/ipv6/conf/{self._scope(interface)}/force_mld_version", version)
+
+    def disable_ipv6(self, interface: Interface | str, disabled: bool = True) -> None:
+        """IPv6 is switched off on the interface, or on again; the lab then restores the addresses that it gave."""
+        scope = self._scope(interface)
+        self.set_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", int(disabled))
+        if not disabled:
+            for changed in list(self.interfaces.values()) if scope == "all" else [self.interface(interface)]:
+                lost = [address for address in changed.addresses if ":" in address]
+                self.ip(*address_lines("replace", changed.name, lost, dad=self.dad))
+                changed.wait_until_ready()
+
+    def limit_memberships(self, maximum: int) -> None:
+        """How many IPv4 groups one socket may join before ENOBUFS (igmp_max_memberships; Linux starts with 20)."""
+        self.set_sysctl("net/ipv4/igmp_max_memberships", maximum)
+
+    def limit_sources(self, maximum: int) -> None:
+        """How many sources one IPv4 membership may name before ENOBUFS (igmp_max_msf; Linux starts with 10)."""
+        self.set_sysctl("net/ipv4/igmp_max_msf", maximum)
+
+    def _scope(self, interface: Interface | str) -> str:
+        return "all" if interface == "all" else self.interface(interface).name
+
+    # Lost datagrams
+
+    def firewall_drop(self, traffic: str = "multicast", *, direction: Direction = "input") -> DropRule:
+        """A firewall swallows traffic without a word (a sender gets EPERM): `with`, or `remove()`; `dropped()` counts.
+
+        `traffic`: "multicast" (all but ICMPv6), "multicast-udp", "udp", "igmp", "mld", or any nft match such as
+        "ip daddr 239.1.2.3 udp dport 5000".
+        """
+        return firewall.drop(self, traffic, direction)
+
+    def lose_datagrams(
+        self,
+        *,
+        every: int | None = None,
+        probability: float | None = None,
+        traffic: str = "udp",
+        direction: Direction = "input",
+    ) -> DropRule:
+        """A bad line: every n-th datagram is lost, or each with a probability. Otherwise as `firewall_drop`."""
+        return firewall.lose(self, traffic, direction, every=every, probability=probability)
+
+    # Loopback
+
+    def allow_ipv6_loopback(self) -> None:
+        """Let `lo` carry IPv6 multicast, which no Linux machine does by itself; IPv4 multicast needs nothing."""
+        with self.entered():
+            route_ipv6_multicast_to_loopback()

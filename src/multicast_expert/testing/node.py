@@ -1,0 +1,164 @@
+"""A machine of the lab: a network namespace, and running things in it. Starts threads and processes, writes sysctls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from multicast_expert.testing.namespaces import LabError, NetworkNamespace
+from multicast_expert.testing.private_network import SYSTEM_DIRECTORIES, allow_ipv6, bring_loopback_up
+
+PATIENCE = 10.0  # seconds within which the kernel must have done what it was told; it takes milliseconds
+GRACE = 2.0  # seconds that a process has to end after SIGTERM
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class CommandError(LabError):
+    """A command failed. Attributes: `arguments`, `returncode`, `stdout`, `stderr`."""
+
+    def __init__(self, node: str, arguments: Sequence[str], returncode: int, stdout: str, stderr: str) -> None:
+        super().__init__(f"{node}: `{' '.join(arguments)}` ended with {returncode}: {(stderr or stdout).strip()}")
+        self.arguments, self.returncode, self.stdout, self.stderr = list(arguments), returncode, stdout, stderr
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
+    """Return as soon as the condition holds; LabError naming `what` when it does not in time (seconds)."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"Not within {timeout:g} s: {what}")
+        time.sleep(0.001)
+
+
+def command_environment() -> dict[str, str]:
+    """This process's environment with the sbin directories on the PATH, where `ip`, `nft` and the daemons live."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRECTORIES}"}
+
+
+class Node:
+    """Anything in the lab that has a network of its own; hosts, switches and routers are made by the Lab.
+
+    `dad=True` keeps IPv6 duplicate address detection, which makes every new address unusable for about two seconds.
+    """
+
+    def __init__(self, name: str, *, dad: bool = False) -> None:
+        self.name = name
+        self.dad = dad
+        self.namespace = NetworkNamespace()
+        self._processes: list[subprocess.Popen[Any]] = []
+        # A new namespace inherits some settings from the machine: whatever that is set to, a lab's machines are alike.
+        with self.entered():
+            bring_loopback_up()
+            allow_ipv6()
+            self._write_sysctl("net/ipv4/ip_forward", "0")
+            for scope in ("all", "default"):
+                self._write_sysctl(f"net/ipv4/conf/{scope}/rp_filter", "0")
+            # An interface does without the detection only if both its own setting and that of "all" say so
+            with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+                for scope in ("all", "default"):
+                    self._write_sysctl(f"net/ipv6/conf/{scope}/accept_dad", "1" if dad else "0")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        """The current thread is in this node's network inside the block; sockets stay in the network they were made in.
+
+        Only sockets, interface names and sysctls follow. Code that reads /sys or /proc/net goes through `run`.
+        """
+        return self.namespace.entered()
+
+    def run(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Call the function in a thread in this node's network, by /sys and /proc/net too; return its result."""
+        return self.namespace.run(function, *args, **kwargs)
+
+    def popen(self, arguments: Sequence[str], **subprocess_kwargs: Any) -> subprocess.Popen[Any]:
+        """Start a process in this node. The lab ends it at its exit (SIGTERM, then SIGKILL) and closes its pipes."""
+        subprocess_kwargs.setdefault("env", command_environment())
+        # A child is born in the namespaces of the thread that starts it.
+        process: subprocess.Popen[Any] = self.run(lambda: subprocess.Popen(list(arguments), **subprocess_kwargs))
+        self._processes.append(process)
+        return process
+
+    def command(self, *arguments: str, stdin: str = "", timeout: float = 30) -> str:
+        """Run a program in this node to its end and return its standard output; CommandError if it fails."""
+        return self._execute(arguments, stdin, timeout)
+
+    def _execute(
+        self, arguments: Sequence[str], stdin: str = "", timeout: float = 30, pass_fds: Sequence[int] = ()
+    ) -> str:
+        try:
+            finished = self.run(
+                subprocess.run,
+                list(arguments),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=command_environment(),
+                pass_fds=pass_fds,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise LabError(f"The program `{arguments[0]}` is not installed") from error
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"{self.name}: `{' '.join(arguments)}` took longer than {timeout:g} s") from error
+        output = str(finished.stdout)
+        if finished.returncode:
+            raise CommandError(self.name, arguments, finished.returncode, output, str(finished.stderr))
+        return output
+
+    def ip(self, *lines: str, pass_fds: Sequence[int] = ()) -> None:
+        """Give several commands to one `ip` process, each without the leading word "ip"."""
+        try:
+            self._execute(["ip", "-batch", "-"], "\n".join(lines) + "\n", pass_fds=pass_fds)
+        except CommandError as error:
+            raise LabError(f"{self.name}: ip {'; '.join(lines)}: {error.stderr.strip()}") from error
+
+    def sysctl(self, setting: str) -> str:
+        """The value of a setting, named by its path below /proc/sys, such as net/ipv4/conf/eth0/rp_filter."""
+        with self.entered():
+            return (Path("/proc/sys") / setting).read_text().strip()
+
+    def set_sysctl(self, setting: str, value: int | str) -> str:
+        """Set a setting and return its value from before, for setting it back."""
+        before = self.sysctl(setting)
+        with self.entered():
+            self._write_sysctl(setting, str(value))
+        return before
+
+    def _write_sysctl(self, setting: str, value: str) -> None:
+        (Path("/proc/sys") / setting).write_text(value)
+
+    def end_process(self, process: subprocess.Popen[Any]) -> None:
+        """End a process that `popen` started, wait for it and close its pipes."""
+        if process in self._processes:
+            self._processes.remove(process)
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not yet written to it has no reader any more
+                    pipe.close()
+
+    def close(self) -> None:
+        """End this node's processes and give its network up."""
+        try:
+            while self._processes:
+                self.end_process(self._processes[-1])
+        finally:
+            self.namespace.close()

@@ -1,0 +1,76 @@
+"""The pytest plugin: a lab and a private loopback as fixtures. Moves the process only when one or an option asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from multicast_expert.testing import Lab, LabError, enter_private_network, lab_unavailable
+from multicast_expert.testing.private_network import may_make_namespaces
+
+OPTION = "multicast_private_network"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option, once for the command line and once for the configuration file."""
+    meaning = "run the tests in a private network: nothing that they send or join reaches the machine's network (Linux)"
+    parser.addini(OPTION, meaning, type="bool", default=False)
+    parser.getgroup("multicast").addoption(
+        "--multicast-private-network", dest=OPTION, action="store_true", default=False, help=meaning
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Move the process before any conftest.py can start a thread or open a socket."""
+    _enter_if_asked(early_config, bool(early_config.known_args_namespace.__dict__.get(OPTION)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """The same where this plugin itself was loaded by a conftest.py."""
+    _enter_if_asked(config, bool(config.getoption(OPTION)))
+
+
+def _enter_if_asked(config: pytest.Config, asked: bool) -> None:
+    if not (asked or config.getini(OPTION)):
+        return
+    try:
+        enter_private_network()
+    except LabError as error:
+        # Going on would let tests into the very network that they were to be kept from.
+        raise pytest.UsageError(f"{OPTION} is asked for, but: {error}") from error
+
+
+def _enter_or_skip() -> None:
+    try:
+        enter_private_network()
+    except LabError as error:
+        pytest.skip(f"no private network: {error}")
+
+
+@pytest.fixture
+def multicast_lab() -> Iterator[Lab]:
+    """An empty network laboratory; skips where the machine allows none.
+
+    An ordinary user's process moves into a private network for it, and stays there for the tests that follow.
+    """
+    reason = lab_unavailable()
+    if reason is not None:
+        pytest.skip(f"no multicast lab: {reason}")
+    if not may_make_namespaces():
+        _enter_or_skip()
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def multicast_loopback() -> str:
+    """The name of a loopback interface that carries IPv4 and IPv6 multicast, in a private network.
+
+    The process moves into that network for it, and stays there for the tests that follow; skips where that is
+    impossible.
+    """
+    _enter_or_skip()
+    return "lo"

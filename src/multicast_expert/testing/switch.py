@@ -1,0 +1,184 @@
+"""A switch of the lab: a Linux bridge with IGMP and MLD snooping. Configures it with `ip` and `bridge`."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from multicast_expert.testing.interface import Interface
+from multicast_expert.testing.node import PATIENCE, Node, wait_until
+
+BRIDGE = "br0"
+
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
+
+
+@dataclass(eq=False)
+class Port(Interface):
+    """A port of a switch. `flood_unknown` is whether groups that nobody is known to want leave through it."""
+
+    flood_unknown: bool = True
+
+    def bring_up(self) -> None:
+        """Make it a port of the bridge."""
+        flood = "on" if self.flood_unknown else "off"
+        self.node.ip(
+            f"link set {self.name} master {BRIDGE}",
+            f"link set {self.name} type bridge_slave mcast_flood {flood}",
+            f"link set {self.name} up",
+        )
+
+    def wait_until_ready(self) -> None:
+        """Return as soon as the port forwards."""
+        wait_until(self._forwards, f"{self.node.name} {self.name} forwards")
+
+    def _forwards(self) -> bool:
+        (state,) = json.loads(self.node.command("bridge", "-j", "link", "show", "dev", self.name))
+        return bool(state["state"] == "forwarding")
+
+
+class Switch(Node):
+    """A switch that hosts are plugged into.
+
+    With `snooping` and a querier it forwards a group only to the ports that asked for it. Without a querier a Linux
+    bridge floods everything, like a switch without snooping; `flood_unknown=False` imitates one that drops what
+    nobody asked for.
+    """
+
+    def __init__(self, name: str, *, snooping: bool = True, querier: bool = False, flood_unknown: bool = True) -> None:
+        super().__init__(name)
+        self.ports: list[Port] = []
+        self.flood_unknown = flood_unknown
+        # IGMPv3 and MLDv2: the bridge's own default, version 2 and 1 queries, would silence the hosts' source filters
+        self.ip(
+            f"link add {BRIDGE} type bridge mcast_snooping {int(snooping)} mcast_querier 0 mcast_startup_query_count 0 "
+            "mcast_igmp_version 3 mcast_mld_version 2",
+            f"link set {BRIDGE} up",
+        )
+        if querier:
+            self.start_querier()
+
+    def new_port(self) -> Port:
+        """A port with nothing plugged in."""
+        port = Port(self, f"p{len(self.ports) + 1}", flood_unknown=self.flood_unknown)
+        self.ports.append(port)
+        return port
+
+    def start_querier(
+        self,
+        *,
+        interval: float = 1.0,
+        response: float = 0.2,
+        membership: float = 3.0,
+        igmp_version: int = 3,
+        mld_version: int = 2,
+    ) -> None:
+        """The switch asks every `interval` seconds who wants what, and filters by the answers once this returns.
+
+        Hosts have `response` seconds to answer; `membership` seconds after its last report a host is forgotten.
+        """
+        self._set_bridge(f"mcast_igmp_version {igmp_version} mcast_mld_version {mld_version}")
+        self._set_times(interval=interval, response=response, membership=membership, querier=membership)
+        self._set_bridge("mcast_startup_query_count 2")
+        # Last, by itself: the time until it filters is taken from the response interval at this moment
+        self._set_bridge("mcast_querier 1")
+        time.sleep(response)  # the bridge floods until then and tells nobody when it stops (br_multicast_toggle)
+
+    def stop_querier(self) -> None:
+        """The switch asks no more. What it knows runs out; then, as no querier is known any more, it floods."""
+        self._set_bridge("mcast_querier 0")
+
+    def one_query(
+        self,
+        *,
+        source: str = "0.0.0.0",
+        source6: str = "fe80::1",
+        response: float = 0.1,
+        membership: float = 1.0,
+        silence: float = 60.0,
+    ) -> None:
+        """A dead querier: one IGMPv3 and one MLDv2 general query on all ports, and then silence.
+
+        Hosts answer within `response` seconds. Nobody asks again, so the switch forgets them `membership` seconds
+        later, and their groups go dead without a sign; only after `silence` seconds does it give the querier up and
+        flood again. Call it while no querier is on. A `source` that a host has no route to makes its rp_filter drop
+        the query.
+        """
+        self._set_times(interval=membership, response=response, membership=membership, querier=silence)
+        code = max(1, round(response * 10))
+        self._send(igmp_query(source, code), ETH_P_IP, bytes.fromhex("01005e000001"))
+        self._send(mld_query(source6, round(response * 1000)), ETH_P_IPV6, bytes.fromhex("333300000001"))
+
+    def _send(self, packet: bytes, protocol: int, ethernet_group: bytes) -> None:
+        with self.entered():
+            with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
+                sender.sendto(packet, (BRIDGE, protocol, 0, 0, ethernet_group))
+
+    def set_flood_unknown(self, port: Interface, flood: bool) -> None:
+        """Whether groups that nobody asked for leave through this port; a host's interface stands for its port."""
+        name = (port if port.node is self else port.peer).name
+        self.ip(f"link set {name} type bridge_slave mcast_flood {'on' if flood else 'off'}")
+
+    def members(self, group: str) -> list[Interface]:
+        """The host interfaces that the switch knows to want this group, as its snooping has learnt."""
+        wanted = ipaddress.ip_address(group)
+        (listing,) = json.loads(self.command("bridge", "-j", "mdb", "show", "dev", BRIDGE)) or [{"mdb": []}]
+        names = {row["port"] for row in listing["mdb"] if ipaddress.ip_address(row["grp"]) == wanted}
+        return [port.peer for port in self.ports if port.name in names]
+
+    def wait_for_member(self, group: str, interface: Interface, timeout: float = PATIENCE) -> None:
+        """Return as soon as the switch knows that this host interface wants the group."""
+        wait_until(
+            lambda: interface in self.members(group),
+            f"{self.name} knows {interface.node.name} as a member of {group}",
+            timeout,
+        )
+
+    def _set_bridge(self, settings: str) -> None:
+        self.ip(f"link set {BRIDGE} type bridge {settings}")
+
+    def _set_times(self, *, interval: float, response: float, membership: float, querier: float) -> None:
+        seconds = {
+            "mcast_query_interval": interval,
+            "mcast_query_response_interval": response,
+            "mcast_membership_interval": membership,
+            "mcast_querier_interval": querier,
+            "mcast_startup_query_interval": interval / 4,
+        }
+        self._set_bridge(" ".join(f"{name} {max(1, round(value * 100))}" for name, value in seconds.items()))
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071."""
+    words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2))
+    total: int = sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total
+
+
+def igmp_query(source: str, response_code: int) -> bytes:
+    """An IPv4 packet with an IGMPv3 general query (RFC 3376, 4.1): TTL 1 and the router alert option."""
+    query = bytearray(struct.pack("!BBH4sBBH", 0x11, response_code, 0, bytes(4), 2, 125, 0))
+    query[2:4] = struct.pack("!H", internet_checksum(bytes(query)))
+    addresses = socket.inet_aton(source) + socket.inet_aton(ALL_HOSTS)
+    header = bytearray(struct.pack("!BBHHHBBH", 0x46, 0xC0, 24 + len(query), 0, 0, 1, socket.IPPROTO_IGMP, 0))
+    header += addresses + bytes.fromhex("94040000")
+    header[10:12] = struct.pack("!H", internet_checksum(bytes(header)))
+    return bytes(header + query)
+
+
+def mld_query(source: str, response_milliseconds: int) -> bytes:
+    """An IPv6 packet with an MLDv2 general query (RFC 3810, 5.1): hop limit 1 and the router alert option."""
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, ALL_NODES)
+    query = bytearray(struct.pack("!BBHHH16sBBH", 130, 0, 0, response_milliseconds, 0, bytes(16), 2, 125, 0))
+    pseudo_header = addresses + struct.pack("!II", len(query), socket.IPPROTO_ICMPV6)
+    query[2:4] = struct.pack("!H", internet_checksum(pseudo_header + bytes(query)))
+    hop_by_hop = bytes([socket.IPPROTO_ICMPV6, 0]) + bytes.fromhex("050200000100")
+    header = struct.pack("!IHBB", 0x60000000, len(hop_by_hop) + len(query), 0, 1)
+    return header + addresses + hop_by_hop + bytes(query)

@@ -1,0 +1,273 @@
+"""Watches for interfaces that come, go and change: netlink wakes it on Linux, elsewhere it looks twice a second.
+
+Touches the OS. One background thread serves all sockets of a network namespace; it ends when nobody has needed it for a
+while.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from struct import Struct
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from multicast_expert.discovery import scan_interfaces
+from multicast_expert.interfaces import IfaceInfo
+from multicast_expert.kernel import SYSTEM
+
+logger = logging.getLogger("multicast_expert")
+
+RETRY_INTERVAL = 0.2
+"""Seconds until a subscriber that could not restore everything is called again."""
+POLL_INTERVAL = 0.5
+"""Seconds between two looks where the OS has nothing to wake us."""
+LINGER = 5.0
+"""Seconds that the thread stays after its last subscriber has gone, so that sockets in quick succession share it."""
+MIN_IPV6_MTU = 1280
+"""Below it, Linux takes IPv6 off the interface and all its memberships with it (RFC 8200, 5)."""
+
+_RTM_NEWLINK = 16
+_RTM_DELLINK = 17
+# The multicast groups of rtnetlink(7) for links, IPv4 and IPv6 addresses.
+_RTMGRP = 0x1 | 0x10 | 0x100
+_IFLA_MTU = 4
+_HEADER = Struct("=IHHII")
+_IFINFO = Struct("=BxHiII")
+_ATTRIBUTE = Struct("=HH")
+_UNSIGNED = Struct("=I")
+
+
+class Changes(NamedTuple):
+    """What happened to interfaces since the last look, by index."""
+
+    deleted: frozenset[int] = frozenset()
+    """Deleted, though one of the same index may be there again."""
+    without_ipv6: frozenset[int] = frozenset()
+    """Lost IPv6, though it may be back."""
+
+
+Subscriber = Callable[[Changes, list[IfaceInfo]], bool]
+"""Is told the changes and the interfaces of now; returns whether it wants to be called again soon."""
+
+
+class Events(Protocol):
+    """Where changes come from."""
+
+    def wait(self, timeout: float) -> Changes | None:
+        """Return what changed, or None after `timeout` seconds."""
+
+    def close(self) -> None: ...
+
+
+def parse_link_events(messages: bytes) -> Changes:
+    """Return what the rtnetlink messages tell about deleted interfaces and lost IPv6; a cut message ends it."""
+    deleted = set()
+    without_ipv6 = set()
+    start = 0
+    while start + _HEADER.size <= len(messages):
+        length, kind, *_ = _HEADER.unpack_from(messages, start)
+        if length < _HEADER.size or start + length > len(messages):
+            break
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and length >= _HEADER.size + _IFINFO.size:
+            family, _, index, _, _ = _IFINFO.unpack_from(messages, start + _HEADER.size)
+            # Other families speak of a bridge port that was taken out of its bridge, not of the interface itself.
+            if family == 0 and kind == _RTM_DELLINK:
+                deleted.add(index)
+            elif family == 0 and _mtu(messages[start + _HEADER.size + _IFINFO.size : start + length]) < MIN_IPV6_MTU:
+                without_ipv6.add(index)
+        start += (length + 3) // 4 * 4
+    return Changes(frozenset(deleted), frozenset(without_ipv6))
+
+
+def _mtu(attributes: bytes) -> int:
+    start = 0
+    while start + _ATTRIBUTE.size <= len(attributes):
+        size, name = _ATTRIBUTE.unpack_from(attributes, start)
+        if size < _ATTRIBUTE.size:
+            break
+        if name == _IFLA_MTU and len(attributes) >= start + 8:
+            return int(_UNSIGNED.unpack_from(attributes, start + 4)[0])
+        start += (size + 3) // 4 * 4
+    return MIN_IPV6_MTU
+
+
+class NetlinkEvents:
+    """Changes as Linux tells them (rtnetlink(7)); needs no privilege."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        try:
+            self._socket.bind((0, _RTMGRP))
+        except OSError:
+            self._socket.close()
+            raise
+        self._socket.setblocking(False)
+
+    def wait(self, timeout: float) -> Changes | None:
+        """Return what changed, or None after `timeout` seconds."""
+        if not select.select([self._socket], [], [], timeout)[0]:
+            return None
+        changes = Changes()
+        with suppress(BlockingIOError):
+            while True:
+                changes = self._read(changes)
+        return changes
+
+    def _read(self, changes: Changes) -> Changes:
+        try:
+            more = parse_link_events(self._socket.recv(262144))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            # The queue overflowed and events are lost: every interface may have been deleted and come back.
+            every = frozenset(index for index, _ in socket.if_nameindex())
+            more = Changes(every, every)
+        return Changes(changes.deleted | more.deleted, changes.without_ipv6 | more.without_ipv6)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class PolledEvents:
+    """Changes found by looking again and again: a new interface of the same index in between stays unseen."""
+
+    def __init__(self) -> None:
+        self._seen = {iface.index: iface for iface in scan_interfaces()}
+
+    def wait(self, timeout: float) -> Changes | None:
+        """Return what changed, or None after `timeout` seconds."""
+        threading.Event().wait(min(timeout, POLL_INTERVAL))
+        now = {iface.index: iface for iface in scan_interfaces()}
+        before, self._seen = self._seen, now
+        if now == before:
+            return None
+        shrunk = [index for index, iface in now.items() if iface.mtu is not None and iface.mtu < MIN_IPV6_MTU]
+        return Changes(frozenset(before.keys() - now.keys()), frozenset(shrunk))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Watcher:
+    """The thread that watches the interfaces of one network namespace."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._lock = threading.RLock()
+        self._subscribers: dict[int, weakref.WeakMethod[Subscriber]] = {}
+        self._number = 0
+        self._again = False
+        self._idle_since = monotonic()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="multicast_expert interfaces", daemon=True)
+        self._thread.start()
+
+    def subscribe(self, subscriber: Subscriber, soon: bool) -> Callable[[], None] | None:
+        """Call the bound method whenever interfaces change, and at once if `soon`.
+
+        Returns what ends that, or None when this watcher has ended. It keeps no subscriber alive.
+        """
+        with self._lock:
+            if self._stopped:
+                return None
+            self._number += 1
+            number = self._number
+            self._subscribers[number] = weakref.WeakMethod(subscriber)
+            self._again |= soon
+        return lambda: self._unsubscribe(number)
+
+    def _unsubscribe(self, number: int) -> None:
+        with self._lock:
+            self._subscribers.pop(number, None)
+            if not self._subscribers:
+                self._idle_since = monotonic()
+
+    def stop(self) -> None:
+        """End the thread and close what it holds."""
+        self._stopped = True
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                changes = self._events.wait(RETRY_INTERVAL)
+                if changes is not None or self._again:
+                    self._tell(changes or Changes())
+        except Exception:
+            logger.exception("The watch for interface changes ended; memberships are no longer restored")
+        finally:
+            self._stopped = True
+            self._events.close()
+
+    def _is_over(self) -> bool:
+        with self._lock:
+            if not self._subscribers and monotonic() - self._idle_since > LINGER:
+                self._stopped = True
+            return self._stopped
+
+    def _tell(self, changes: Changes) -> None:
+        with self._lock:
+            self._again = False
+            subscribers = [reference() for reference in self._subscribers.values()]
+        ifaces = scan_interfaces()
+        for subscriber in subscribers:
+            if subscriber is None:
+                continue
+            try:
+                again = subscriber(changes, ifaces)
+            except Exception:
+                logger.exception("Restoring memberships failed")
+                again = True
+            with self._lock:
+                self._again |= again
+
+
+_watchers: dict[int, Watcher] = {}
+_watchers_lock = threading.Lock()
+
+
+def watch(subscriber: Subscriber, soon: bool = False) -> Callable[[], None]:
+    """Call the bound method (weakly held) with the changes and the interfaces of now, in a background thread.
+
+    `soon`: call it once without waiting for a change. Returns what ends the watch.
+    """
+    namespace = _network_namespace()
+    with _watchers_lock:
+        while True:
+            watcher = _watchers.get(namespace)
+            stop = None if watcher is None else watcher.subscribe(subscriber, soon)
+            if stop is not None:
+                return stop
+            events: Events = NetlinkEvents() if SYSTEM.platform.name == "linux" else PolledEvents()
+            _watchers[namespace] = Watcher(events)
+
+
+def _network_namespace() -> int:
+    """Return a number for the network namespace that this thread is in; 0 where there is no such thing."""
+    try:
+        return os.stat("/proc/thread-self/ns/net").st_ino
+    except OSError:
+        return 0
+
+
+def _stop_all() -> None:
+    with _watchers_lock:
+        for watcher in _watchers.values():
+            watcher.stop()
+        _watchers.clear()
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    # The child of a fork has no such threads.
+    os.register_at_fork(after_in_child=_watchers.clear)
