@@ -8,6 +8,8 @@ from multicast_expert.addresses import (
     MulticastAddress,
     parse_endpoint,
 )
+from multicast_expert.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
+from multicast_expert.datagram import Datagram, ReceiveStats
 from multicast_expert.discovery import (
     find_interfaces,
     get_default_gateway_iface,
@@ -18,24 +20,31 @@ from multicast_expert.discovery import (
     scan_interfaces,
 )
 from multicast_expert.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+from multicast_expert.healing import HealingEvent
 from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.kernel import validate_mcast_ip
-from multicast_expert.receiver import McastRxSocket
+from multicast_expert.receiver import McastRxSocket, Membership
 from multicast_expert.transmitter import McastTxSocket
 
 __all__ = [
     "LOCALHOST_IPV4",
     "LOCALHOST_IPV6",
+    "AsyncMcastRxSocket",
+    "AsyncMcastTxSocket",
+    "Datagram",
     "Endpoint",
+    "HealingEvent",
     "IPv4Or6Address",
     "IfaceInfo",
     "IfaceSpecifier",
     "McastRxSocket",
     "McastTxSocket",
+    "Membership",
     "MulticastAddress",
     "MulticastExpertError",
     "MulticastOSError",
     "MulticastWarning",
+    "ReceiveStats",
     "find_interfaces",
     "get_default_gateway_iface",
     "get_default_gateway_iface_ip",

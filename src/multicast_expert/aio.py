@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 
 from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.lifecycle import Openable
 from multicast_expert.receiver import DEFAULT, Default, Receiver, Result
 from multicast_expert.transmitter import Transmitter
 
+_FOREVER = nullcontext()
 YIELD_EVERY = 128
 """How many datagrams are handed out before other tasks get their turn, although more are there."""
 
@@ -28,12 +31,107 @@ class AsyncOpenable(Openable):
     """Base of the async sockets: they open under `async with` as well as under `with`."""
 
     async def __aenter__(self) -> Self:
-        return self.open()
+        return self.__enter__()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self.__exit__(exc_type, exc, traceback)
+
+
+class Arrivals:
+    """Waits, on whatever event loop runs, until one of a receiver's sockets is readable."""
+
+    def __init__(self, waiter: Waiter[Any]) -> None:
+        self._waiter = waiter
+        self._futures: set[asyncio.Future[None]] = set()
+        self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
+        self._gate: anyio.Lock | None = None
+
+    async def wait(self) -> None:
+        """Return when a socket may be readable; several tasks may wait at once."""
+        descriptor = self._waiter.fileno()
+        loop = _asyncio_loop()
+        if descriptor is None or loop is None or not self._start(loop, descriptor):
+            await self._wait_anyhow()
+            return
+        future = loop.create_future()
+        self._futures.add(future)
+        try:
+            await future
+        finally:
+            self._futures.discard(future)
+            if not self._futures:
+                self._stop()
+
+    def _start(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> bool:
+        """Let asyncio watch the selector's own descriptor; return whether this loop can (the Proactor cannot)."""
+        if self._watched is None:
+            try:
+                loop.add_reader(descriptor, self._wake)
+            except NotImplementedError:
+                return False
+            self._watched = loop, descriptor
+        return True
+
+    def _stop(self) -> None:
+        if self._watched is not None:
+            loop, descriptor = self._watched
+            self._watched = None
+            loop.remove_reader(descriptor)
+
+    def _wake(self) -> None:
+        for future in self._futures:
+            if not future.done():
+                future.set_result(None)
+
+    async def _wait_anyhow(self) -> None:
+        if self._gate is None:
+            self._gate = anyio.Lock()
+        async with self._gate:
+            descriptor = self._waiter.fileno()
+            try:
+                if descriptor is not None:
+                    await anyio.wait_readable(descriptor)
+                else:
+                    await _wait_for_any(self._waiter.descriptors())
+            except anyio.ClosedResourceError:
+                raise MulticastExpertError("The receiver was closed while it was waiting.") from None
+
+    def close(self) -> None:
+        """Let nobody wait any longer; to be called before the sockets are closed."""
+        self._wake()
+        self._stop()
+        if self._gate is not None and self._gate.statistics().locked:
+            descriptor = self._waiter.fileno()
+            for each in self._waiter.descriptors() if descriptor is None else [descriptor]:
+                anyio.notify_closing(each)
+
+
+async def _wait_for_any(descriptors: Iterable[int]) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def wait_for(descriptor: int) -> None:
+            await anyio.wait_readable(descriptor)
+            tasks.cancel_scope.cancel()
+
+        for descriptor in descriptors:
+            tasks.start_soon(wait_for, descriptor)
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def _checkpoint() -> None:
+    """Give other tasks their turn."""
+    if _asyncio_loop() is not None:
+        await asyncio.sleep(0)
+    else:
+        await anyio.lowlevel.checkpoint()
 
 
 class AsyncMcastRxSocket(Receiver, AsyncOpenable):
@@ -45,11 +143,11 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
     _until_yield = YIELD_EVERY
 
     def _open(self) -> None:
-        self._sleepers: set[asyncio.Future[None]] = set()
         super()._open()
+        self._arrivals = Arrivals(self._engine.waiter())
 
     def _close(self) -> None:
-        self._wake_sleepers()
+        self._arrivals.close()
         super()._close()
 
     async def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address]:
@@ -96,12 +194,46 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
             received = attempt()
         if received is not None:
             return received
-        with anyio.move_on_after(timeout) if timeout is not None else _FOREVER:
+        with _FOREVER if timeout is None else anyio.move_on_after(timeout):
             while True:
-                await self._readable()
+                await self._arrivals.wait()
                 self._check_open()
                 engine.look()
                 received = attempt()
                 if received is not None:
                     return received
         raise TimeoutError(f"Nothing was received within {timeout} s.")
+
+
+class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
+    """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
+
+    async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
+        """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
+        self._prepare(address, hop_limit)
+        failure: MulticastOSError | None = None
+        for outlet in self._outlets:
+            try:
+                while not outlet.try_send(data, address, self._heal):
+                    await anyio.wait_writable(outlet.engine.socket.fileno())
+            except MulticastOSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    async def send_many(
+        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
+        sent = 0
+        for payload in payloads:
+            try:
+                await self.sendto(payload, address, hop_limit=hop_limit)
+            except MulticastOSError:
+                if sent == 0:
+                    raise
+                break
+            sent += 1
+            if sent % YIELD_EVERY == 0:
+                await _checkpoint()
+        return sent

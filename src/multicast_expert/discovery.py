@@ -154,6 +154,15 @@ def _prefix_length(netmask: str) -> int:
     return int(IPv6Address(netmask)).bit_count()
 
 
+def interface_exists(index: int) -> bool:
+    """Return whether the OS has an interface of this index; a scan may miss one that is being renamed."""
+    try:
+        socket.if_indextoname(index)
+    except OSError:
+        return False
+    return True
+
+
 def find_interfaces(
     specifiers: Iterable[IfaceSpecifier], *, ifaces: Sequence[IfaceInfo] | None = None
 ) -> list[IfaceInfo]:

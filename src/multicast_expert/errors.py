@@ -110,7 +110,8 @@ CASES = (
          "not take this form of join", "choose one adapter with iface="),
     Case("EINVAL", SOURCE, (), "{group} is joined in another mode on {interface}: some sources only and all sources "
          "but some exclude each other", "leave the group and join it anew in the mode that you want"),
-    Case("EINVAL", JOIN, (), "the kernel does not take {group} as a group on {interface}", "check group and interface"),
+    Case("EINVAL", JOIN, (), "the kernel does not take {group} on {interface}; IPv6 may be off there", "look with: ip "
+         "-6 addr show dev {interface} (IPv6 needs an MTU of 1280 and disable_ipv6=0)"),
     Case("EINVAL", ("send",), (), "the destination does not fit the interface {interface}, or port 0 was given",
          "check the address; a scope in it must be that of the interface"),
     Case("ENETUNREACH", ("send",), ("linux",), "there is no route for {group} on {interface}", "is it up (ip link)? "

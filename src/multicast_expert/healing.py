@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from multicast_expert.discovery import interface_exists
 from multicast_expert.engine import ReceiveEngine
 from multicast_expert.errors import MulticastOSError
 from multicast_expert.interfaces import IfaceInfo, InterfaceChoice
@@ -57,12 +58,13 @@ class Healer:
         dead = changes.deleted | (changes.without_ipv6 if self._version == 6 else frozenset())
         for attachment in self._attachments:
             index = attachment.choice.iface.index
-            if attachment.present and (index in dead or index not in by_index):
+            if attachment.present and (index in dead or (index not in by_index and not interface_exists(index))):
                 self._lose(attachment)
-            kept = by_index.get(index) if attachment.present else None
-            now = kept or by_name.get(attachment.choice.iface.machine_name)
+            # While it is held it is known by its index, whatever its name is now; afterwards only the name is left.
+            now = by_index.get(index) if attachment.present else by_name.get(attachment.choice.iface.machine_name)
             if now is not None:
                 attachment.choice = attachment.choice._replace(iface=now)
+                self._engine.name_interface(now.index, now.display_name)
         if self._everywhere is not None:
             self._add_new(ifaces, self._everywhere)
         absent = [attachment for attachment in self._attachments if not attachment.present]

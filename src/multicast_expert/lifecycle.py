@@ -13,6 +13,7 @@ class Openable:
     """Base of the sockets: `open()` and `close()`, or a `with` block."""
 
     is_opened = False
+    _entered = False
 
     def _open(self) -> None:
         raise AssertionError
@@ -42,12 +43,17 @@ class Openable:
             raise MulticastExpertError(f"This {type(self).__name__} is not open: use it in a with block, or call open().")
 
     def __enter__(self) -> Self:
-        return self.open()
+        self.open()
+        self._entered = True
+        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        entered, self._entered = self._entered, False
+        # Closing it inside the block, or from another thread to end a receive, is fine.
+        if self.is_opened or not entered:
+            self.close()
 
     def __del__(self) -> None:
         if self.is_opened:

@@ -151,25 +151,27 @@ class Receiver(Openable):
         return self._attachments if self._everywhere is None else [self._everywhere, *self._attachments]
 
     def _open(self) -> None:
+        for attachment in self._attachments:
+            attachment.present = attachment.choice.iface.index != 0
         engine = ReceiveEngine(kernel.SYSTEM, self._settings)
-        present = [attachment for attachment in self._attachments if attachment.present]
+        self._unwatch: Callable[[], None] | None = None
         try:
             engine.add(self._memberships.joins())
-            for attachment in present:
+            for attachment in self._attachments:
                 for join, count in self._memberships.blocked_on(attachment):
                     engine.change_source(join, "block source", count)
+            if self._settings.receive_buffer is not None:
+                _check_granted(engine, self._settings.receive_buffer)
+            if self._heal:
+                self._healer = Healer(
+                    self._version, engine, self._memberships, self._attachments, self._everywhere, self._on_event
+                )
+                incomplete = not all(attachment.present for attachment in self._attachments)
+                self._unwatch = watch(self._on_changes, soon=incomplete or not self._attachments)
         except BaseException:
             engine.close()
             raise
         self._engine = engine
-        self._unwatch: Callable[[], None] | None = None
-        if self._heal:
-            self._healer = Healer(
-                self._version, engine, self._memberships, self._attachments, self._everywhere, self._on_event
-            )
-            self._unwatch = watch(self._on_changes, soon=len(present) < len(self._attachments))
-        if self._settings.receive_buffer is not None:
-            self._check_buffer(self._settings.receive_buffer)
 
     def _close(self) -> None:
         if self._unwatch is not None:
@@ -311,16 +313,7 @@ class Receiver(Openable):
         Linux counts twice what was asked, for its own use (socket(7)); this is half of that.
         """
         self._check_open()
-        sizes = self._engine.receive_buffers()
-        return (min(sizes) if sizes else 0) // (2 if kernel.SYSTEM.platform.name == "linux" else 1)
-
-    def _check_buffer(self, asked: int) -> None:
-        granted = self.receive_buffer
-        if granted < asked and self._engine.receive_buffers():
-            limit = {"linux": "net.core.rmem_max", "macos": "kern.ipc.maxsockbuf", "freebsd": "kern.ipc.maxsockbuf"}
-            name = limit.get(kernel.SYSTEM.platform.name)
-            cure = f" The limit is {name}; raise it with: sysctl -w {name}={asked}" if name else ""
-            warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}", stacklevel=5)
+        return _granted(self._engine)
 
     def filenos(self) -> list[int]:
         """Return the descriptors of all OS sockets of this receiver, for a selector of your own.
@@ -457,3 +450,17 @@ def _checked_buffer(size: int | None) -> int | None:
     if size is not None and not 1 <= size <= 0x3FFFFFFF:
         raise MulticastExpertError(f"receive_buffer {size!r} is out of range: 1 to {0x3FFFFFFF} bytes.")
     return size
+
+
+def _granted(engine: ReceiveEngine) -> int:
+    sizes = engine.receive_buffers()
+    return (min(sizes) if sizes else 0) // (2 if kernel.SYSTEM.platform.name == "linux" else 1)
+
+
+def _check_granted(engine: ReceiveEngine, asked: int) -> None:
+    granted = _granted(engine)
+    if engine.receive_buffers() and granted < asked:
+        limits = {"linux": "net.core.rmem_max", "macos": "kern.ipc.maxsockbuf", "freebsd": "kern.ipc.maxsockbuf"}
+        name = limits.get(kernel.SYSTEM.platform.name)
+        cure = f" The limit is {name}; raise it with: sysctl -w {name}={asked}" if name else ""
+        warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}", stacklevel=6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from multicast_expert import kernel
 from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
@@ -26,12 +25,18 @@ _INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL
 class Outlet:
     """One interface that a transmitter sends from, with its open socket; finds the interface again when it came back."""
 
-    def __init__(self, choice: InterfaceChoice, plan: SocketPlan, hop_limit: int, **settings: Any) -> None:
+    def __init__(self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None) -> None:
         self.choice = choice
-        self._plan = plan
+        self._version = version
         self._hop_limit = hop_limit
-        self._settings = settings
+        self._loopback = loopback
+        self._dscp = dscp
+        self._plan = self._planned(choice, 0)
         self.engine: SendEngine
+
+    def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
+        platform = kernel.SYSTEM.platform
+        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
 
     def open(self) -> None:
         self.engine = SendEngine(kernel.SYSTEM, self._plan, self.choice.iface, self._hop_limit)
@@ -58,12 +63,11 @@ class Outlet:
         if address is not None and all(own.packed != address.packed for own in iface.addresses(address.version)):
             address = None
         choice = InterfaceChoice(iface, address)
-        port = self.engine.socket.getsockname()[1]
         try:
-            plan = plan_send(system.platform, self._plan.version, choice, self._hop_limit, port=port, **self._settings)
+            if self._planned(choice, self._plan.address[1]) == self._plan:
+                return False
+            plan = self._planned(choice, self.engine.socket.getsockname()[1])
         except MulticastExpertError:
-            return False
-        if plan._replace(address=self._plan.address) == self._plan and plan.address[0] == self._plan.address[0]:
             return False
         self.engine.close()
         self.choice = choice
@@ -98,9 +102,8 @@ class Transmitter(Openable):
         self._groups = groups
         self._known = {str(group) for group in groups or ()}
         specifiers = one_spelling({"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces})
-        settings = {"loopback": enable_external_loopback, "dscp": dscp}
         self._outlets = [
-            Outlet(choice, plan_send(kernel.SYSTEM.platform, version, choice, ttl, **settings), ttl, **settings)
+            Outlet(version, choice, ttl, enable_external_loopback, dscp)
             for choice in choose_for_sending(specifiers, version)
         ]
         self._heal = heal

@@ -84,6 +84,7 @@ class ReceiveEngine:
         self._turns = 0
         self._waiter: Waiter[Channel] | None = None
         self._closed = False
+        self._names: dict[int, str] = {}
         self._places: dict[tuple[bytes | None, int | None], tuple[str | None, str | None]] = {}
         self.backlog: deque[Datagram] = deque()
         """Datagrams taken from the sockets and not yet handed out; they come first."""
@@ -127,6 +128,7 @@ class ReceiveEngine:
                     skipped = error
                 else:
                     channel.add(join)
+                    self.name_interface(join.interface.iface.index, join.interface.iface.display_name)
                     self._homes[join.key] = channel
                     done.append(join)
         finally:
@@ -167,7 +169,6 @@ class ReceiveEngine:
         with self._lock:
             lost = [join for channel in self._channels.values() for join in channel.joins.values()]
             self._give_up([join for join in lost if join.interface.iface.index == interface_index])
-            self._places.clear()
 
     def _give_up(self, joins: Iterable[Join]) -> None:
         """Leave, whatever the kernel says to it."""
@@ -357,14 +358,17 @@ class ReceiveEngine:
 
     def _learn_place(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
         """Return the group as text and the name of the interface, and remember them."""
-        with self._lock:
-            joins = [join for channel in self._channels.values() for join in channel.joins.values()]
-        names = {join.interface.iface.index: join.interface.iface.display_name for join in joins}
         group = None if destination is None else str(ip_address(destination))
-        place = group, None if index is None else names.get(index)
+        place = group, None if index is None else self._names.get(index)
         if place[1] is not None:
             self._places[destination, index] = place
         return place
+
+    def name_interface(self, index: int, name: str) -> None:
+        """Call the interface so from now on."""
+        if self._names.get(index) != name:
+            self._names[index] = name
+            self._places.clear()
 
     # Counting
 

@@ -65,6 +65,10 @@ class Waiter(Generic[Data]):
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
+    def descriptors(self) -> list[int]:
+        """Return every descriptor of the set, that of `wake` included."""
+        return [key.fd for key in self._selector.get_map().values()]
+
     def close(self) -> None:
         """Wake whoever waits, wait until nobody does, and close."""
         with self._idle:
