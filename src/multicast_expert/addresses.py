@@ -25,19 +25,18 @@ def parse_address(address: MulticastAddress, role: str) -> IPAddress:
     Raises MulticastExpertError for what is no IP address, and for an IPv6 address with a scope.
     """
     if not isinstance(address, str | IPv4Address | IPv6Address):
-        raise MulticastExpertError(f"{role} {address!r} is not an IP address: give text or an ipaddress object.")
-    return _parse_address(address, role)
-
-
-@lru_cache(maxsize=16384)
-def _parse_address(address: MulticastAddress, role: str) -> IPAddress:
+        raise _not_an_address(address, role)
     try:
         parsed = ip_address(address)
     except ValueError:
-        raise MulticastExpertError(f"{role} {address!r} is not an IP address.") from None
+        raise _not_an_address(address, role) from None
     if parsed.version == 6 and parsed.scope_id is not None:
         raise MulticastExpertError(f"{role} {address} carries a scope; name the interface with iface= instead.")
     return parsed
+
+
+def _not_an_address(value: object, role: str) -> MulticastExpertError:
+    return MulticastExpertError(f"{role} {value!r} is not an IP address.")
 
 
 def parse_group(group: MulticastAddress, version: int | None = None) -> IPAddress:
@@ -46,6 +45,14 @@ def parse_group(group: MulticastAddress, version: int | None = None) -> IPAddres
     Raises MulticastExpertError when it is not a multicast address (RFC 1112: 224.0.0.0/4; RFC 4291: ff00::/8) or not
     of the IP `version` (4 or 6) that is asked for.
     """
+    try:
+        return _parse_group(group, version)
+    except TypeError:
+        raise _not_an_address(group, "group") from None
+
+
+@lru_cache(maxsize=16384)
+def _parse_group(group: MulticastAddress, version: int | None) -> IPAddress:
     parsed = parse_address(group, "group")
     if not _is_multicast(parsed):
         raise MulticastExpertError(

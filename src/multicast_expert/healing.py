@@ -89,7 +89,7 @@ class Healer:
         joins = [join._replace(interface=named) for join in self._memberships.of(attachment)]
         try:
             self._engine.add(joins)
-            for join, count in self._memberships.blocked_on(attachment):
+            for join, count in self._memberships.blocked(attachment):
                 self._engine.change_source(join, "block source", count)
         except MulticastOSError as error:
             self._engine.forget(attachment.choice.iface.index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import NamedTuple, TypeAlias
@@ -183,26 +183,26 @@ def _known_addresses(ifaces: Sequence[IfaceInfo], version: int) -> str:
     return f"IPv{version} addresses here: {', '.join(known) or 'none'}."
 
 
-def one_spelling(
-    single: Mapping[str, IfaceSpecifier | None], several: Mapping[str, Iterable[IfaceSpecifier] | None]
-) -> list[IfaceSpecifier] | None:
-    """Return the specifiers of the one keyword that was given, None when none was.
+def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -> list[IfaceSpecifier] | None:
+    """Return the specifiers of the one keyword that was given, None when none was; a plural keyword takes a list.
 
-    Raises MulticastExpertError when several keywords were given, or a list without an entry.
+    Raises MulticastExpertError when several keywords were given, a list without an entry, or one where the other belongs.
     """
-    given = [name for keywords in (single, several) for name, value in keywords.items() if value is not None]
+    given = [name for name, value in keywords.items() if value is not None]
     if not given:
         return None
     if len(given) > 1:
         raise MulticastExpertError(f"{' and '.join(given)} say the same thing twice: give one of them.")
     name = given[0]
-    alone = single.get(name)
-    if alone is not None:
-        return [alone]
-    values = several[name]
-    if values is None or isinstance(values, str | IfaceInfo):
-        raise MulticastExpertError(f"{name} is a list; {values!r} alone goes into brackets.")
-    specifiers = list(values)
+    value = keywords[name]
+    if isinstance(value, IfaceInfo | str | IPv4Address | IPv6Address):
+        if not name.endswith("s"):
+            return [value]
+        value = None
+    if not name.endswith("s") or not isinstance(value, Iterable):
+        kind = "takes a list of interfaces" if name.endswith("s") else "takes one interface"
+        raise MulticastExpertError(f"{name} {kind}, not {keywords[name]!r}.")
+    specifiers = list(value)
     if not specifiers:
         raise MulticastExpertError(f"{name} is empty: name at least one interface, or leave it out.")
     return specifiers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Any, Protocol
@@ -65,6 +66,14 @@ class SystemKernel:
 
 
 SYSTEM = SystemKernel()
+
+
+def network_namespace() -> int:
+    """Return a number for the network namespace of this thread; 0 where there is no such thing."""
+    try:
+        return os.stat("/proc/thread-self/ns/net").st_ino
+    except OSError:
+        return 0
 
 
 def ip_version(addr_family: int) -> int:

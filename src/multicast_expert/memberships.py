@@ -50,20 +50,21 @@ class Memberships:
     def join(self, group: IPAddress, source: IPAddress | None, attachments: Iterable[Attachment]) -> list[Join]:
         """Note a membership and return what to join. Raises MulticastExpertError where it would mean nothing good."""
         attachments = list(attachments)
+        wanted = self._filters.get(group, {})
         for attachment in attachments:
-            self._check_join(group, source, attachment)
+            if attachment in wanted:
+                self._check_join(group, source, attachment, wanted[attachment])
+        self._filters[group] = wanted
         for attachment in attachments:
-            wanted = self._filters.setdefault(group, {})
             if source is None:
                 wanted[attachment] = SourceFilter()
             elif (held := wanted.setdefault(attachment, SourceFilter(set()))).sources is not None:
                 held.sources.add(source)
         return [Join(group, source, attachment.choice) for attachment in attachments if attachment.present]
 
-    def _check_join(self, group: IPAddress, source: IPAddress | None, attachment: Attachment) -> None:
-        held = self._held(group, attachment)
-        if held is None:
-            return
+    def _check_join(
+        self, group: IPAddress, source: IPAddress | None, attachment: Attachment, held: SourceFilter
+    ) -> None:
         where = f"{group} on {attachment.name}"
         if held.sources is None and source is not None:
             raise MulticastExpertError(
@@ -144,13 +145,14 @@ class Memberships:
         """Return all memberships that are wanted on one interface."""
         return [Join(group, source, attachment.choice) for group, source, holder in self if holder is attachment]
 
-    def blocked_on(self, attachment: Attachment) -> list[tuple[Join, int]]:
-        """Return the sources that are blocked on one interface, each with the number of those before it."""
+    def blocked(self, attachment: Attachment | None = None) -> list[tuple[Join, int]]:
+        """Return the blocked sources, on one interface or on all that are there, each with the number of those before it."""
         return [
-            (Join(group, source, attachment.choice), count)
+            (Join(group, source, holder.choice), count)
             for group, holders in self._filters.items()
-            if attachment in holders
-            for count, source in enumerate(sorted(holders[attachment].blocked, key=str))
+            for holder, held in holders.items()
+            if held.blocked and (holder is attachment or (attachment is None and holder.present))
+            for count, source in enumerate(sorted(held.blocked, key=str))
         ]
 
     def extend(self, model: Attachment, fresh: Attachment) -> None:

@@ -19,8 +19,8 @@ from multicast_expert.platforms.table import Operation, ReceiveLayout, make_opti
 
 SocketKey = tuple[str | None, int | None, int]
 """Group (None: all), interface index (None: several) and a running number of a receiving socket."""
-JoinKey = tuple[IPAddress, IPAddress | None, int]
-"""Group, source and interface index of a membership."""
+JoinKey = tuple[bytes, bytes, int]
+"""Group, source (empty: any) and interface index of a membership; bytes are hashed much faster than address objects."""
 
 
 _NO_SOCKETS: Mapping[SocketKey, Mapping[JoinKey, Join]] = MappingProxyType({})
@@ -49,7 +49,7 @@ class Join(NamedTuple):
     @property
     def key(self) -> JoinKey:
         """What makes it the same as another."""
-        return self.group, self.source, self.interface.iface.index
+        return self.group.packed, b"" if self.source is None else self.source.packed, self.interface.iface.index
 
     @property
     def join_operation(self) -> Operation:
@@ -124,6 +124,8 @@ def _socket_key(
     number = 0
     while True:
         key = group, index, number
+        if key not in held and key not in rooms:
+            return key
         present = (*held.get(key, _NOTHING).values(), *rooms.get(key, ()))
         interfaces = {other.interface.iface.index for other in present}
         if join.interface.iface.index in interfaces or len(interfaces) < layout.capacity:

@@ -128,7 +128,7 @@ class Receiver(Openable):
         self._lock = threading.RLock()
         self._memberships = Memberships()
         self._attach(
-            one_spelling({"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces, "iface_ips": iface_ips}),
+            one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips),
             allow_missing and heal,
         )
         for group in groups:
@@ -143,9 +143,10 @@ class Receiver(Openable):
     def _attach(self, specifiers: list[IfaceSpecifier] | None, allow_missing: bool) -> None:
         choices = choose_for_receiving(specifiers, self._version, allow_missing)
         self._attachments = [Attachment(choice, choice.iface.index != 0) for choice in choices]
-        # Stands for the interfaces that are yet to come.
-        everywhere = InterfaceChoice(missing_interface("all interfaces"), required=False)
-        self._everywhere = Attachment(everywhere, present=False) if specifiers is None else None
+        self._everywhere: Attachment | None = None
+        if specifiers is None:
+            # Stands for the interfaces that are yet to come.
+            self._everywhere = Attachment(InterfaceChoice(missing_interface("all interfaces")), present=False)
 
     def _all_attachments(self) -> list[Attachment]:
         return self._attachments if self._everywhere is None else [self._everywhere, *self._attachments]
@@ -155,19 +156,17 @@ class Receiver(Openable):
             attachment.present = attachment.choice.iface.index != 0
         engine = ReceiveEngine(kernel.SYSTEM, self._settings)
         self._unwatch: Callable[[], None] | None = None
+        self._healer: Healer | None = None
         try:
             engine.add(self._memberships.joins())
-            for attachment in self._attachments:
-                for join, count in self._memberships.blocked_on(attachment):
-                    engine.change_source(join, "block source", count)
+            for join, count in self._memberships.blocked():
+                engine.change_source(join, "block source", count)
             if self._settings.receive_buffer is not None:
                 _check_granted(engine, self._settings.receive_buffer)
             if self._heal:
-                self._healer = Healer(
-                    self._version, engine, self._memberships, self._attachments, self._everywhere, self._on_event
-                )
                 incomplete = not all(attachment.present for attachment in self._attachments)
-                self._unwatch = watch(self._on_changes, soon=incomplete or not self._attachments)
+                soon = incomplete or not self._attachments
+                self._unwatch = watch(self, engine.network_namespace(), soon)
         except BaseException:
             engine.close()
             raise
@@ -179,9 +178,16 @@ class Receiver(Openable):
         with self._lock:
             self._engine.close()
 
-    def _on_changes(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
+    def interfaces_changed(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
+        """Restore memberships; called by the watch for interface changes."""
         with self._lock:
-            return self.is_opened and self._healer.heal(changes, ifaces)
+            if not self.is_opened:
+                return False
+            if self._healer is None:
+                self._healer = Healer(
+                    self._version, self._engine, self._memberships, self._attachments, self._everywhere, self._on_event
+                )
+            return self._healer.heal(changes, ifaces)
 
     # Memberships
 
@@ -436,7 +442,8 @@ def listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastA
 
 def unique(values: Iterable[Value]) -> list[Value]:
     """Return the values without duplicates, in order."""
-    return list(dict.fromkeys(values))
+    listing = list(values)
+    return listing if len(listing) < 2 else list(dict.fromkeys(listing))
 
 
 def checked_timeout(timeout: float | None) -> float | None:

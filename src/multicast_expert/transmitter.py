@@ -101,7 +101,7 @@ class Transmitter(Openable):
                 raise MulticastExpertError("mcast_ips is empty: name at least one group, or leave it out for any.")
         self._groups = groups
         self._known = {str(group) for group in groups or ()}
-        specifiers = one_spelling({"iface": iface, "iface_ip": iface_ip}, {"ifaces": ifaces})
+        specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
         self._outlets = [
             Outlet(version, choice, ttl, enable_external_loopback, dscp)
             for choice in choose_for_sending(specifiers, version)

@@ -55,8 +55,11 @@ class Changes(NamedTuple):
     """Lost IPv6, though it may be back."""
 
 
-Subscriber = Callable[[Changes, list[IfaceInfo]], bool]
-"""Is told the changes and the interfaces of now; returns whether it wants to be called again soon."""
+class Subscriber(Protocol):
+    """Who wants to know."""
+
+    def interfaces_changed(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
+        """Take note of the changes and the interfaces of now; return whether to be called again soon."""
 
 
 class Events(Protocol):
@@ -163,7 +166,7 @@ class Watcher:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._lock = threading.RLock()
-        self._subscribers: dict[int, weakref.WeakMethod[Subscriber]] = {}
+        self._subscribers: dict[int, weakref.ref[Subscriber]] = {}
         self._number = 0
         self._again = False
         self._idle_since = monotonic()
@@ -172,7 +175,7 @@ class Watcher:
         self._thread.start()
 
     def subscribe(self, subscriber: Subscriber, soon: bool) -> Callable[[], None] | None:
-        """Call the bound method whenever interfaces change, and at once if `soon`.
+        """Tell the subscriber whenever interfaces change, and at once if `soon`.
 
         Returns what ends that, or None when this watcher has ended. It keeps no subscriber alive.
         """
@@ -181,7 +184,7 @@ class Watcher:
                 return None
             self._number += 1
             number = self._number
-            self._subscribers[number] = weakref.WeakMethod(subscriber)
+            self._subscribers[number] = weakref.ref(subscriber)
             self._again |= soon
         return lambda: self._unsubscribe(number)
 
@@ -224,7 +227,7 @@ class Watcher:
             if subscriber is None:
                 continue
             try:
-                again = subscriber(changes, ifaces)
+                again = subscriber.interfaces_changed(changes, ifaces)
             except Exception:
                 logger.exception("Restoring memberships failed")
                 again = True
@@ -236,12 +239,12 @@ _watchers: dict[int, Watcher] = {}
 _watchers_lock = threading.Lock()
 
 
-def watch(subscriber: Subscriber, soon: bool = False) -> Callable[[], None]:
-    """Call the bound method (weakly held) with the changes and the interfaces of now, in a background thread.
+def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> Callable[[], None]:
+    """Tell the subscriber, in a background thread, whenever interfaces change. It is held weakly.
 
-    `soon`: call it once without waiting for a change. Returns what ends the watch.
+    `namespace`: a number for the network namespace that this thread is in. `soon`: tell it once without waiting for a
+    change. Returns what ends the watch.
     """
-    namespace = _network_namespace()
     with _watchers_lock:
         while True:
             watcher = _watchers.get(namespace)
@@ -250,14 +253,6 @@ def watch(subscriber: Subscriber, soon: bool = False) -> Callable[[], None]:
                 return stop
             events: Events = NetlinkEvents() if SYSTEM.platform.name == "linux" else PolledEvents()
             _watchers[namespace] = Watcher(events)
-
-
-def _network_namespace() -> int:
-    """Return a number for the network namespace that this thread is in; 0 where there is no such thing."""
-    try:
-        return os.stat("/proc/thread-self/ns/net").st_ino
-    except OSError:
-        return 0
 
 
 def _stop_all() -> None:

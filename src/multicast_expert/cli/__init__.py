@@ -8,18 +8,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import version
-from types import ModuleType
 from typing import Annotated, ParamSpec
 
 import typer
 
-from multicast_expert.cli import demo, interfaces, plan, recv, send, terminal
+from multicast_expert.cli import terminal
+from multicast_expert.cli.demo import command as demo_command
+from multicast_expert.cli.interfaces import command as interfaces_command
 from multicast_expert.cli.parameters import UsageError
+from multicast_expert.cli.plan import command as plan_command
+from multicast_expert.cli.recv import command as recv_command
+from multicast_expert.cli.send import command as send_command
 from multicast_expert.errors import MulticastExpertError
 
-# Each has a function `command`; its name, signature and docstring are those of the subcommand.
-COMMANDS: tuple[ModuleType, ...] = (demo, interfaces, recv, send, plan)
+# By name, in the order of the help; signature and docstring of each are those of the subcommand.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo_command,
+    "interfaces": interfaces_command,
+    "recv": recv_command,
+    "send": send_command,
+    "plan": plan_command,
+}
 
 Parameters = ParamSpec("Parameters")
 
@@ -34,6 +43,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow to import, and hardly ever asked for
+
         terminal.write(f"mcast {version('multicast-expert')}")
         raise typer.Exit
 
@@ -74,8 +85,8 @@ def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, No
     return ending_well
 
 
-for _module in COMMANDS:
-    app.command(_module.__name__.rpartition(".")[2])(_ending_well(_module.command))
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_ending_well(_command))
 
 
 def run() -> int:

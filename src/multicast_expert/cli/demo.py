@@ -1,7 +1,7 @@
 """`mcast demo`: the main job in one command. Without -i nothing that it sends or joins leaves this host.
 
-On the loopback interface nothing can. On others, which only IPv6 may need, it uses interface-local groups, which no system
-reports or forwards (RFC 4291, 2.7; RFC 3810, 6), and hop limit 0.
+On the loopback interface nothing can. On others, which only IPv6 may need, it uses interface-local groups, which are
+neither sent nor reported to routers (RFC 4291, 2.7; RFC 3810, 6), and hop limit 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from ipaddress import IPv6Interface
 from time import monotonic
 
 import typer
@@ -28,7 +27,7 @@ from multicast_expert.cli.render.demo import (
     trial_table,
 )
 from multicast_expert.discovery import scan_interfaces
-from multicast_expert.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.errors import MulticastOSError
 from multicast_expert.interfaces import IfaceInfo, address_text, choose_one_interface
 from multicast_expert.kernel import SYSTEM
 from multicast_expert.receiver import McastRxSocket
@@ -80,7 +79,7 @@ def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:
 def _show_inside(version: int, ifaces: Sequence[IfaceInfo]) -> Trial | Omission:
     """Show one IP version without anything leaving this host."""
     able = [iface for iface in ifaces if iface.addresses(version)]
-    loopback = [iface for iface in able if iface.is_localhost()]
+    loopback = [iface for iface in able if iface.is_localhost() and iface.is_up]
     groups = _groups(f"239.255.{_number(250)}." if version == 4 else f"ff11::{_number(0x10000):x}:")
     unicast = address_text(loopback[0].addresses(version)[0]) if loopback else None
     omission = _no_address(version, bool(able))
@@ -113,7 +112,7 @@ def _no_address(version: int, elsewhere: bool) -> Omission:
         cure = "as root: sysctl -w net.ipv6.conf.all.disable_ipv6=0, if IPv6 is switched off"
         return Omission(version, "no interface has an IPv6 address", cure if linux else "")
     cure = "as root: ip link set lo up" if linux else ""
-    return Omission(version, f"there is no loopback interface with an IPv{version} address", cure)
+    return Omission(version, f"no loopback interface is up and has an IPv{version} address", cure)
 
 
 def _number(limit: int) -> int:
@@ -152,7 +151,8 @@ def _try(
                 transmitter.sendto(LAST, (group, port))
             copies = _collect(listeners)
     except MulticastOSError as error:
-        return Omission(version, f"{error.summary}: {error.reason}".rstrip(": "), error.remedy)
+        reason = f"{error.summary}: {error.reason}" if error.reason else error.summary
+        return Omission(version, reason[:1].lower() + reason[1:], error.remedy)
     probes = tuple(
         Probe(
             destination,

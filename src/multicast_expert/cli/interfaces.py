@@ -7,7 +7,7 @@ import socket
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import JsonOption
-from multicast_expert.cli.render.interfaces import interface_object, interfaces_table
+from multicast_expert.cli.render.interfaces import interface_lines, interface_object
 from multicast_expert.discovery import get_default_gateway_iface, scan_interfaces
 
 
@@ -23,7 +23,7 @@ def command(as_json: JsonOption = False) -> None:
     default4 = get_default_gateway_iface(socket.AF_INET, ifaces=ifaces)
     default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces)
     if not as_json:
-        terminal.show(interfaces_table(ifaces, default4, default6))
+        terminal.show(*interface_lines(ifaces, default4, default6))
         return
     defaults = (("IPv4", default4), ("IPv6", default6))
     objects = [interface_object(iface, [name for name, default in defaults if default == iface]) for iface in ifaces]

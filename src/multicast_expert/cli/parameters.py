@@ -33,9 +33,13 @@ def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:
 
 
 EndpointArgument: TypeAlias = Annotated[
-    Endpoint, typer.Argument(metavar="ENDPOINT", parser=read_endpoint, show_default=False, help="group:port[%interface]")
+    Endpoint,
+    typer.Argument(metavar="ENDPOINT", parser=read_endpoint, show_default=False, help="group:port[%interface]"),
 ]
 InterfaceOption: TypeAlias = Annotated[
     str | None, typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address.")
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+LoopbackOption: TypeAlias = Annotated[
+    bool, typer.Option("--loopback/--no-loopback", help="Whether receivers on this host hear its own datagrams.")
+]

@@ -1,9 +1,8 @@
-"""`mcast plan`: prints what would be opened and set, for any OS. Opens nothing, but asks this host for its interfaces."""
+"""`mcast plan`: prints what would be opened and set, for any OS. Opens nothing, asks this host for its interfaces."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 
 from multicast_expert.addresses import Endpoint
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, one_interface
+from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, LoopbackOption, one_interface
 from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
 from multicast_expert.discovery import choose_for_receiving, choose_for_sending, scan_interfaces
@@ -22,35 +21,49 @@ from multicast_expert.kernel import SYSTEM
 from multicast_expert.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.platforms import PLATFORMS, Platform
 
-OperatingSystem = StrEnum("OperatingSystem", {name: name for name in PLATFORMS})
+
+class OperatingSystem(StrEnum):
+    """What --os takes."""
+
+    LINUX = "linux"
+    MACOS = "macos"
+    WINDOWS = "windows"
+    FREEBSD = "freebsd"
 
 
 def command(
     endpoint: EndpointArgument,
     system: Annotated[
-        OperatingSystem, typer.Option("--os", help="For which operating system.", show_default="this one")
-    ] = OperatingSystem(SYSTEM.platform.name),
+        OperatingSystem | None, typer.Option("--os", help="For which operating system.", show_default="this one")
+    ] = None,
     iface: InterfaceOption = None,
     ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops sent datagrams may go.")] = 1,
     example: Annotated[
         bool, typer.Option("--example", help="Plan for an example interface instead of one of this host.")
     ] = False,
+    loopback: LoopbackOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Print what would be opened and set, for any OS.
 
     That is what it takes to receive from a group and to send to it: every option with its level, number, bytes and
-    meaning, and what is bound and joined. Nothing is opened, so any operating system can be
-    asked for on any. For another one than this, an interface that this host does not have is taken for an example: index
-    5, addresses 10.0.0.1 and fd00::1.
+    meaning, and what is bound and joined. Nothing is opened, so any OS can be asked for on any. For another one than
+    this, an interface that this host does not have is taken for an example: index 5, addresses 10.0.0.1 and fd00::1.
 
     Example: mcast plan 239.1.2.3:5000 --os windows
     """
-    platform = PLATFORMS[system]
+    platform = SYSTEM.platform if system is None else PLATFORMS[system]
     named = one_interface(endpoint, iface)
     chosen = None if platform is SYSTEM.platform and not example else _interface(named, example)
-    receiving = _plan_receiving(platform, endpoint, [chosen] if chosen else _choices(named, endpoint))
-    sending = _plan_sending(platform, endpoint, chosen, named, ttl)
+    version = endpoint.group.version
+    choices = [chosen] if chosen else choose_for_receiving(None if named is None else [named], version)
+    joins = [Join(endpoint.group, endpoint.source, choice) for choice in choices]
+    receiving = plan_receive(platform, ReceiveSettings(version, endpoint.port or 0, loopback=loopback), joins)
+    try:
+        sender = chosen or choose_for_sending(None if named is None else [named], version)[0]
+        sending: SocketPlan | MulticastExpertError = plan_send(platform, version, sender, ttl, loopback)
+    except MulticastExpertError as error:
+        sending = error
     if as_json:
         _write_json(platform, endpoint, receiving, sending)
         return
@@ -81,26 +94,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _choices(named: str | None, endpoint: Endpoint) -> list[InterfaceChoice]:
-    return choose_for_receiving(None if named is None else [named], endpoint.group.version)
-
-
-def _plan_receiving(platform: Platform, endpoint: Endpoint, choices: Sequence[InterfaceChoice]) -> list[SocketPlan]:
-    settings = ReceiveSettings(endpoint.group.version, endpoint.port or 0)
-    return plan_receive(platform, settings, [Join(endpoint.group, endpoint.source, choice) for choice in choices])
-
-
-def _plan_sending(
-    platform: Platform, endpoint: Endpoint, chosen: InterfaceChoice | None, named: str | None, ttl: int
-) -> SocketPlan | MulticastExpertError:
-    """Return the plan, or why there is none."""
-    version = endpoint.group.version
-    try:
-        return plan_send(platform, version, chosen or choose_for_sending(named, version), ttl)
-    except MulticastExpertError as error:
-        return error
 
 
 def _write_json(

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, NamedTuple
 
 import typer
@@ -18,9 +19,9 @@ import typer
 from multicast_expert.addresses import Endpoint, IPAddress
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import JsonOption, UsageError, read_endpoint
-from multicast_expert.cli.render.datagram import datagram_line, datagram_object, headline, hex_dump
-from multicast_expert.cli.render.text import counted
+from multicast_expert.cli.render.datagram import datagram_line, datagram_object, headline, hex_dump, summary
 from multicast_expert.datagram import Datagram
+from multicast_expert.healing import HealingEvent
 from multicast_expert.receiver import McastRxSocket
 
 # How many datagrams one receiver may hand out before the others are asked.
@@ -44,7 +45,7 @@ def command(
     ],
     ifaces: Annotated[
         list[str] | None,
-        typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address; may be repeated."),
+        typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address; repeatable."),
     ] = None,
     number: Annotated[int | None, typer.Option("-c", "--count", min=1, help="Stop after so many datagrams.")] = None,
     wait: Annotated[float | None, typer.Option("-W", "--wait", min=0, help="Stop after so many seconds.")] = None,
@@ -53,8 +54,8 @@ def command(
 ) -> None:
     """Receive from groups and show every datagram.
 
-    It goes on until Ctrl-C, -c or -W, and listens on all interfaces but loopback unless -i or the endpoint names one. Exit
-    status 1: nothing came, or fewer than -c within -W.
+    It goes on until Ctrl-C, -c or -W, and listens on all interfaces but loopback unless -i or the endpoint names one.
+    Exit status 1: nothing came, or fewer than -c within -W.
 
     Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
     """
@@ -76,9 +77,7 @@ def command(
                     break
         except KeyboardInterrupt:
             interrupted = True
-        seconds = time.monotonic() - start
-    total = f"{counted(len(sizes), 'datagram')}, {counted(sum(sizes), 'byte')} in {seconds:.1f} s"
-    terminal.tell(total)
+        terminal.tell(summary(sizes, time.monotonic() - start, [receiver.stats() for receiver in receivers]))
     if not sizes or (number is not None and len(sizes) < number and not interrupted):
         raise typer.Exit(1)
 
@@ -99,9 +98,15 @@ def _receivers(endpoints: Iterable[Endpoint], ifaces: Sequence[str]) -> list[Mca
             ifaces=named or None,
             source_ips=None if source is None else [source],
             enable_external_loopback=True,
+            timestamps=True,
+            on_event=_report,
         )
         for (version, port, source, named), members in groups.items()
     ]
+
+
+def _report(event: HealingEvent) -> None:
+    terminal.tell(f"mcast: {event}")
 
 
 def _described(receivers: Iterable[McastRxSocket]) -> str:
@@ -129,13 +134,13 @@ def _batches(receivers: Sequence[McastRxSocket], deadline: float | None) -> Iter
             if len(taken) < BATCH:
                 busy.remove(receiver)
         if arrivals:
-            yield arrivals
+            yield sorted(arrivals, key=attrgetter("time"))
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
     """Return the receivers for which something may have arrived, after `timeout` seconds at the latest."""
-    # Made anew each time, and not of the kind that keeps descriptors in the kernel: a receiver may have replaced a socket
-    # by another one of the same number.
+    # Made anew each time, and not of the kind that keeps descriptors in the kernel: a receiver may have replaced a
+    # socket by another one with the same descriptor.
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         for receiver in receivers:
             for descriptor in receiver.filenos():
@@ -144,22 +149,23 @@ def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastR
 
 
 def _take(receiver: McastRxSocket) -> list[Arrival]:
-    taken: list[Arrival] = []
-    while len(taken) < BATCH:
-        try:
-            datagram = receiver.receive(timeout=0)
-        except TimeoutError:
-            break
-        nanoseconds = datagram.timestamp_ns or time.time_ns()
-        taken.append(Arrival(datagram, receiver.port, datetime.fromtimestamp(nanoseconds / 1e9, UTC)))
-    return taken
+    try:
+        datagrams = receiver.receive_many(BATCH, timeout=0)
+    except TimeoutError:
+        return []
+    now = time.time_ns()
+    return [
+        Arrival(datagram, receiver.port, datetime.fromtimestamp((datagram.timestamp_ns or now) / 1e9, UTC))
+        for datagram in datagrams
+    ]
 
 
 def _show(arrival: Arrival, as_json: bool, as_hex: bool) -> None:
     datagram, port, when = arrival
     if as_json:
         text = when.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        terminal.write(json.dumps(datagram_object(datagram, port, text)))
+        # The one control character that JSON may hold as it is
+        terminal.write(json.dumps(datagram_object(datagram, port, text)).replace("\x7f", "\\u007f"))
         return
     text = when.astimezone().strftime("%H:%M:%S.%f")
     if not as_hex:

@@ -14,7 +14,7 @@ import typer
 
 from multicast_expert.addresses import Endpoint
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, UsageError, one_interface
+from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, LoopbackOption, UsageError, one_interface
 from multicast_expert.cli.render.text import counted
 from multicast_expert.transmitter import McastTxSocket
 
@@ -31,7 +31,7 @@ def command(
     ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops it may go.")] = 1,
     number: Annotated[int, typer.Option("-c", "--count", min=0, help="How many datagrams; 0: until Ctrl-C.")] = 1,
     interval: Annotated[float, typer.Option(min=0, help="Seconds from one to the next.")] = 1.0,
-    loopback: Annotated[bool, typer.Option(help="Whether receivers on this host hear it too.")] = True,
+    loopback: LoopbackOption = True,
 ) -> None:
     """Send datagrams to a group.
 
@@ -74,7 +74,8 @@ def _send_all(transmitter: McastTxSocket, endpoint: Endpoint, payload: bytes, nu
     except KeyboardInterrupt:
         pass
     finally:
-        total = f"{counted(sent, 'datagram')}, {counted(sent * len(payload), 'byte')}"
-        destination = endpoint._replace(iface=None)
-        terminal.tell(f"{total} to {destination} out of {transmitter.network_interface.display_name}")
+        if sent:
+            total = f"{counted(sent, 'datagram')}, {counted(sent * len(payload), 'byte')}"
+            place = transmitter.network_interface.display_name
+            terminal.tell(f"{total} to {endpoint._replace(iface=None)} out of {place}")
     return sent

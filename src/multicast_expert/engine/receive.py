@@ -18,7 +18,7 @@ from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats, deco
 from multicast_expert.engine.opening import change_membership, error_name, open_socket, os_error
 from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastExpertError, MulticastOSError, warn
-from multicast_expert.kernel import Kernel, Socket
+from multicast_expert.kernel import Kernel, Socket, network_namespace
 from multicast_expert.plan import Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
 from multicast_expert.platforms.table import Operation
 
@@ -56,8 +56,8 @@ class Channel:
         self.accepts: set[tuple[bytes, int]] | None = set() if filtered else None
         """Destination and interface index of the datagrams to let through; None: the kernel sees to it."""
 
-    def add(self, join: Join) -> None:
-        self.joins[join.key] = join
+    def add(self, key: JoinKey, join: Join) -> None:
+        self.joins[key] = join
         if self.accepts is not None:
             self.accepts.add((join.group.packed, join.interface.iface.index))
 
@@ -127,9 +127,10 @@ class ReceiveEngine:
                     self._skip_or_raise(error, (join,))
                     skipped = error
                 else:
-                    channel.add(join)
+                    key = join.key
+                    channel.add(key, join)
+                    self._homes[key] = channel
                     self.name_interface(join.interface.iface.index, join.interface.iface.display_name)
-                    self._homes[join.key] = channel
                     done.append(join)
         finally:
             if not channel.joins:
@@ -228,6 +229,16 @@ class ReceiveEngine:
             waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.close()
+
+    def network_namespace(self) -> int:
+        """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""
+        option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
+        for channel in self._channels.values():
+            if option is not None:
+                # Linux 5.14; much cheaper than looking into /proc.
+                with suppress(OSError):
+                    return int.from_bytes(channel.socket.getsockopt(option[0] or 0, option[1], 8), "little")
+        return network_namespace()
 
     def filenos(self) -> list[int]:
         """Return the descriptors of the open sockets."""

@@ -66,7 +66,8 @@ def lose(
     if every is not None and probability is None and every >= 1:
         chance = f"numgen inc mod {every} == {every - 1}"
     elif every is None and probability is not None and 0 < probability <= 1:
-        chance = f"numgen random mod 1000000 < {round(probability * 1_000_000)}"
+        # nft refuses a comparison that always holds
+        chance = f"numgen random mod 1000000 < {round(probability * 1_000_000)}" if probability < 1 else ""
     else:
         raise LabError("Give either every=N (at least 1) or probability=P (above 0, at most 1)")
     return DropRule(node, TRAFFIC.get(traffic, [traffic]), direction, chance)

@@ -102,13 +102,14 @@ class Host(Node):
         changed = self.interface(interface)
         same_family = [old for old in changed.addresses if (":" in old) == (":" in address)]
         changed.addresses = [old for old in changed.addresses if old not in same_family] + [address]
-        # New before old: without any IPv4 address in between, routes that others added would be lost
+        # New before old, and the new one stays without the old: else the interface would lose its routes in between
+        self.set_sysctl(f"net/ipv4/conf/{changed.name}/promote_secondaries", 1)
         self.ip(*address_lines("replace", changed.name, [address], dad=self.dad))
         for old in same_family:
             if old != address:
                 with contextlib.suppress(LabError):  # another fault has taken it away already
                     self.ip(*address_lines("del", changed.name, [old], dad=self.dad))
-        changed.wait_until_ready()
+        changed.wait_until_addresses_are_usable()
 
     def remove_addresses(self, interface: Interface | str, *, ipv4: bool = True, ipv6: bool = True) -> None:
         """The interface loses its addresses, as when a DHCP lease ends; of IPv6 the link-local one too."""

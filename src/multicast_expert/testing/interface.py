@@ -13,11 +13,12 @@ from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import Node, wait_until
 
 IFA_F_TENTATIVE = 0x40  # linux/if_addr.h: duplicate address detection is not over yet
+LINK_LOCAL = 0x20  # include/net/ipv6.h: IPV6_ADDR_LINKLOCAL
 
 
 def address_lines(verb: str, interface: str, addresses: Sequence[str], *, dad: bool) -> list[str]:
     """`ip` commands that add or delete addresses; IPv6 ones without duplicate address detection unless `dad`."""
-    quick = " nodad" if verb == "add" and not dad else ""
+    quick = "" if dad or verb == "del" else " nodad"
     return [f"addr {verb} {address} dev {interface}{quick if ':' in address else ''}" for address in addresses]
 
 
@@ -70,7 +71,7 @@ class Interface:
     def link_local(self) -> str:
         """Its IPv6 link-local address, without scope; LabError if it has none."""
         for address, scope, _ in self._ipv6_addresses():
-            if scope == 0x20:
+            if scope == LINK_LOCAL:
                 return address
         raise LabError(f"{self.node.name} {self.name} has no IPv6 link-local address")
 
@@ -84,14 +85,19 @@ class Interface:
             if row[5] == self.name
         ]
 
+    def _addresses_are_usable(self) -> bool:
+        return not any(flags & IFA_F_TENTATIVE for _, _, flags in self._ipv6_addresses())
+
     def _sends_ipv6(self) -> bool:
-        addresses = self._ipv6_addresses()
-        link_local = any(scope == 0x20 for _, scope, _ in addresses)
-        return link_local and not any(flags & IFA_F_TENTATIVE for _, _, flags in addresses)
+        return any(scope == LINK_LOCAL for _, scope, _ in self._ipv6_addresses()) and self._addresses_are_usable()
 
     def bring_up(self) -> None:
         """Give it the addresses that it is to have, once it exists, and bring it up."""
         self.node.ip(*address_lines("add", self.name, self.addresses, dad=self.node.dad), f"link set {self.name} up")
+
+    def wait_until_addresses_are_usable(self) -> None:
+        """Return as soon as every IPv6 address that it has can be sent from; it may have none."""
+        wait_until(self._addresses_are_usable, f"the IPv6 addresses of {self.node.name} {self.name} are usable")
 
     def wait_until_ready(self) -> None:
         """Return as soon as its IPv6 addresses can be sent from: seconds, with duplicate address detection."""

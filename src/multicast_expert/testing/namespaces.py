@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -113,16 +114,25 @@ class NetworkNamespace:
     """One network namespace, alive as long as this object is open."""
 
     def __init__(self) -> None:
-        self.descriptor = in_new_thread(_open_new_namespace)
+        descriptor = in_new_thread(_open_new_namespace)
+        # Also for a node whose construction fails half-way, before anything could close it
+        self._release = weakref.finalize(self, os.close, descriptor)
+        self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor that holds the namespace; LabError once it is closed."""
+        if not self._release.alive:
+            raise LabError("This network namespace is closed")
+        return self._descriptor
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is in this namespace inside the block, and back where it was after it."""
-        if self.descriptor < 0:
-            raise LabError("This network namespace is closed")
-        before = os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = self.descriptor
+        before = os.open(THREAD_NAMESPACE, os.O_RDONLY)
         try:
-            set_network_namespace(self.descriptor)
+            set_network_namespace(descriptor)
             try:
                 yield
             finally:
@@ -134,8 +144,6 @@ class NetworkNamespace:
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
         """Call the function in a new thread that sees this namespace everywhere, in /sys and /proc/net too."""
-        if self.descriptor < 0:
-            raise LabError("This network namespace is closed")
         return in_new_thread(self._call, functools.partial(function, *args, **kwargs))
 
     def _call(self, function: Callable[[], Result]) -> Result:
@@ -150,9 +158,7 @@ class NetworkNamespace:
 
     def close(self) -> None:
         """Give the namespace up; closing again does nothing."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._release()
 
 
 def _open_new_namespace() -> int:
@@ -163,4 +169,6 @@ def _open_new_namespace() -> int:
             "Making a network namespace needs root, or a private network: call multicast_expert.testing."
             "enter_private_network() before the first thread starts"
         ) from error
-    return os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:  # such as the limit in user.max_net_namespaces
+        raise LabError(f"The kernel refused a network namespace ({error})") from error
+    return os.open(THREAD_NAMESPACE, os.O_RDONLY)

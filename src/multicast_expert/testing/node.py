@@ -108,8 +108,12 @@ class Node:
                 pass_fds=pass_fds,
                 check=False,
             )
-        except FileNotFoundError as error:
-            raise LabError(f"The program `{arguments[0]}` is not installed") from error
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ) as error:
+            # "Permission denied" is also what a PATH gives that has a directory closed to this user
+            raise LabError(f"The program `{arguments[0]}` is not installed or may not be run ({error})") from error
         except subprocess.TimeoutExpired as error:
             raise LabError(f"{self.name}: `{' '.join(arguments)}` took longer than {timeout:g} s") from error
         output = str(finished.stdout)

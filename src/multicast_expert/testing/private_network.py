@@ -94,7 +94,7 @@ def may_make_namespaces() -> bool:
 
 def _try_namespace() -> bool:
     try:
-        descriptor = os.open(THREAD_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(THREAD_NAMESPACE, os.O_RDONLY)
         try:
             unshare(CLONE_NEWNET)
             set_network_namespace(descriptor)
@@ -126,10 +126,9 @@ def _user_namespaces_forbidden() -> str | None:
 def _unshare_process() -> None:
     try:
         unshare(CLONE_NEWNET | CLONE_NEWNS)
-    except PermissionError:
-        pass
-    else:
         return
+    except OSError:
+        pass  # whoever may not do that may perhaps do it in a user namespace
     user, group = os.geteuid(), os.getegid()
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
@@ -152,7 +151,8 @@ def _why_refused(error: OSError) -> str:
         )
     return (
         f"This machine lets an ordinary user make no user namespace ({error}). Run as root, or allow it (sysctls "
-        "user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+        "user.max_user_namespaces, user.max_net_namespaces, "
+        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
     )
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from multicast_expert.testing.interface import Interface
+from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import PATIENCE, Node, wait_until
 
 BRIDGE = "br0"
@@ -26,12 +27,15 @@ class Port(Interface):
 
     def bring_up(self) -> None:
         """Make it a port of the bridge."""
-        flood = "on" if self.flood_unknown else "off"
         self.node.ip(
             f"link set {self.name} master {BRIDGE}",
-            f"link set {self.name} type bridge_slave mcast_flood {flood}",
+            f"link set {self.name} {self.flood_setting()}",
             f"link set {self.name} up",
         )
+
+    def flood_setting(self) -> str:
+        """What `ip link set` is to be told about groups that nobody is known to want."""
+        return f"type bridge_slave mcast_flood {'on' if self.flood_unknown else 'off'}"
 
     def wait_until_ready(self) -> None:
         """Return as soon as the port forwards."""
@@ -80,14 +84,18 @@ class Switch(Node):
     ) -> None:
         """The switch asks every `interval` seconds who wants what, and filters by the answers once this returns.
 
-        Hosts have `response` seconds to answer; `membership` seconds after its last report a host is forgotten.
+        Hosts have `response` seconds to answer; `membership` seconds after its last report a host is forgotten. Linux
+        bridges ask at most once a second: a shorter `interval` is refused.
         """
+        if interval < 1:
+            raise LabError("A Linux bridge asks at most once a second: give an interval of at least 1")
         self._set_bridge(f"mcast_igmp_version {igmp_version} mcast_mld_version {mld_version}")
         self._set_times(interval=interval, response=response, membership=membership, querier=membership)
         self._set_bridge("mcast_startup_query_count 2")
         # Last, by itself: the time until it filters is taken from the response interval at this moment
         self._set_bridge("mcast_querier 1")
-        time.sleep(response)  # the bridge floods until then and tells nobody when it stops (br_multicast_toggle)
+        # The bridge floods until then, tells nobody when it stops, and counts in timer ticks (br_multicast_set_querier)
+        time.sleep(response + 0.02)
 
     def stop_querier(self) -> None:
         """The switch asks no more. What it knows runs out; then, as no querier is known any more, it floods."""
@@ -107,7 +115,7 @@ class Switch(Node):
         Hosts answer within `response` seconds. Nobody asks again, so the switch forgets them `membership` seconds
         later, and their groups go dead without a sign; only after `silence` seconds does it give the querier up and
         flood again. Call it while no querier is on. A `source` that a host has no route to makes its rp_filter drop
-        the query.
+        the query. A host that has just joined says so twice within a second, and counts from the second time.
         """
         self._set_times(interval=membership, response=response, membership=membership, querier=silence)
         code = max(1, round(response * 10))
@@ -121,8 +129,11 @@ class Switch(Node):
 
     def set_flood_unknown(self, port: Interface, flood: bool) -> None:
         """Whether groups that nobody asked for leave through this port; a host's interface stands for its port."""
-        name = (port if port.node is self else port.peer).name
-        self.ip(f"link set {name} type bridge_slave mcast_flood {'on' if flood else 'off'}")
+        end = port if port.node is self else port.peer
+        if not isinstance(end, Port) or end.node is not self:
+            raise LabError(f"{port.node.name} {port.name} is not plugged into {self.name}")
+        end.flood_unknown = flood
+        self.ip(f"link set {end.name} {end.flood_setting()}")
 
     def members(self, group: str) -> list[Interface]:
         """The host interfaces that the switch knows to want this group, as its snooping has learnt."""
@@ -148,7 +159,8 @@ class Switch(Node):
             "mcast_query_response_interval": response,
             "mcast_membership_interval": membership,
             "mcast_querier_interval": querier,
-            "mcast_startup_query_interval": interval / 4,
+            "mcast_startup_query_interval": interval,
+            "mcast_last_member_interval": response,
         }
         self._set_bridge(" ".join(f"{name} {max(1, round(value * 100))}" for name, value in seconds.items()))
 

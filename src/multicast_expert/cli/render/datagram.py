@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from multicast_expert.cli.render.text import counted, host_and_port, printable
-from multicast_expert.datagram import Datagram
+from multicast_expert.datagram import Datagram, ReceiveStats
 
 ROW = 16
 """Bytes in a row of a dump."""
@@ -33,6 +33,19 @@ def hex_dump(payload: bytes) -> Iterator[str]:
         row = payload[start : start + ROW]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         yield f"  {start:04x}  {row.hex(' '):<{ROW * 3 - 1}}  {text}"
+
+
+def summary(sizes: Sequence[int], seconds: float, stats: Iterable[ReceiveStats]) -> str:
+    """Return how much was shown in how many seconds, and what was lost: loss is never silent."""
+    counts = list(stats)
+    dropped = sum(count.kernel_drops or 0 for count in counts)
+    cut = sum(count.truncated for count in counts)
+    parts = [f"{counted(len(sizes), 'datagram')}, {counted(sum(sizes), 'byte')} in {seconds:.1f} s"]
+    if dropped:
+        parts.append(f"{dropped:,} more lost, because the receive buffer was full")
+    if cut:
+        parts.append(f"{cut:,} cut")
+    return "; ".join(parts)
 
 
 def datagram_object(datagram: Datagram, port: int, time: str) -> dict[str, Any]:

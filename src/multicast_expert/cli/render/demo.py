@@ -75,7 +75,7 @@ def trial_table(trial: Trial) -> Table:
     for probe in trial.probes:
         judgement = probe.judgement()
         table.add_row(
-            probe.destination + (" (unicast)" if probe.listener is None else ""),
+            "unicast to self" if probe.listener is None else probe.destination,
             *(_copies_text(copies) for copies in probe.copies),
             Text(judgement, style="green" if judgement == "ok" else "bold red"),
         )
@@ -94,8 +94,8 @@ def conclusion(trial: Trial) -> str:
     """Return what the trial has shown, in one sentence."""
     if trial.held:
         return f"IPv{trial.version}: every receiver got its own group once, and nothing else."
-    failures = ", ".join(f"{probe.destination} {probe.judgement()}" for probe in trial.probes if probe.judgement() != "ok")
-    return f"IPv{trial.version}: NOT as it should be: {failures}."
+    failures = [f"{probe.destination} {probe.judgement()}" for probe in trial.probes if probe.judgement() != "ok"]
+    return f"IPv{trial.version}: NOT as it should be: {', '.join(failures)}."
 
 
 def omission_lines(omission: Omission) -> list[str]:

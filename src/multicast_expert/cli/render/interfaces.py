@@ -1,38 +1,32 @@
-"""Interfaces as a table and as JSON. Pure: touches no OS."""
+"""Interfaces as lines and as JSON. Pure: touches no OS."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from multicast_expert.interfaces import IfaceInfo
 
 
-def interfaces_table(ifaces: Sequence[IfaceInfo], default4: IfaceInfo | None, default6: IfaceInfo | None) -> Table:
-    """Return a table with a row for every interface and a line for each of its addresses."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("#", "interface", "state", "mtu", "multicast", "default", "addresses"):
-        table.add_column(
-            heading,
-            justify="right" if heading in ("#", "mtu") else "left",
-            overflow="fold",
-            no_wrap=heading not in ("interface", "addresses"),
-        )
+def interface_lines(
+    ifaces: Sequence[IfaceInfo], default4: IfaceInfo | None, default6: IfaceInfo | None
+) -> Iterator[Text]:
+    """Yield a line for every interface and, below it, one for each of its addresses, which may be long."""
+    names = max((len(iface.display_name) for iface in ifaces), default=0)
+    width = max(names, len("interface"))
+    yield Text(f" #  {'interface':<{width}}  state    mtu  multicast  default", style="bold")
     for iface in ifaces:
-        versions = [name for name, default in (("v4", default4), ("v6", default6)) if iface == default]
-        table.add_row(
-            str(iface.index),
-            Text(iface.display_name, style="bold"),
-            Text("up", style="green") if iface.is_up else Text("down", style="red"),
-            "" if iface.mtu is None else str(iface.mtu),
-            multicast_ability(iface),
-            " ".join(versions),
-            "\n".join(_addresses(iface)) or "none",
+        versions = ", ".join(name for name, default in (("IPv4", default4), ("IPv6", default6)) if iface == default)
+        yield Text.assemble(
+            f"{iface.index:>2}  ",
+            (f"{iface.display_name:<{width}}", "bold"),
+            ("  up   ", "green") if iface.is_up else ("  down ", "red"),
+            f"  {'' if iface.mtu is None else iface.mtu:>5}  {multicast_ability(iface):<9}  {versions}",
         )
-    return table
+        for interface in (*iface.ip4_addrs, *iface.ip6_addrs):
+            yield Text(f"    {interface}")
 
 
 def multicast_ability(iface: IfaceInfo) -> str:
@@ -40,10 +34,6 @@ def multicast_ability(iface: IfaceInfo) -> str:
     if iface.is_localhost():
         return "local"
     return "yes" if iface.supports_multicast else "no"
-
-
-def _addresses(iface: IfaceInfo) -> list[str]:
-    return [str(interface) for interface in (*iface.ip4_addrs, *iface.ip6_addrs)]
 
 
 def interface_object(iface: IfaceInfo, default_for: Collection[str]) -> dict[str, Any]:

@@ -2,75 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import counted
 from multicast_expert.plan import Join, SocketPlan
 from multicast_expert.platforms import Option, Platform
 
-INLINE = 12
+INLINE = 8
 """Bytes: longer values get a line of their own."""
 ZEROS = bytes(16)
 """A run of zeros from this length on is written as its length."""
 
 
 class Row(NamedTuple):
-    """One call on a socket, as text: what it does, the option, and what the option is set to."""
+    """One call on a socket, as text in columns, and the bytes that it passes."""
 
     verb: str
     option: str
     level: str
     number: str
-    value: bytes
     meaning: str
+    value: bytes
+
+
+HEADINGS = Row("", "option", "level", "number", "value", b"")
 
 
 def plan_lines(platform: Platform, plans: Iterable[SocketPlan]) -> Iterator[str]:
-    """Yield the lines that describe the sockets of a plan."""
+    """Yield the lines that describe the sockets of a plan, with an empty line after each socket."""
     for plan in plans:
+        options = [_row("set", option) for option in plan.options]
+        joins = [(join, _ways(platform, join)) for join in plan.joins]
+        every = [HEADINGS, *options, *(row for _, ways in joins for row in ways)]
+        widths = [max(len(text) for text in column) for column in zip(*(row[1:4] for row in every), strict=True)]
+        widths.append(max(len(_short(row.value)) for row in options))
         family = "AF_INET" if plan.version == 4 else "AF_INET6"
-        rows = [_option_row("set", option) for option in plan.options]
-        bound = len(rows)
-        rows += [row for join in plan.joins for row in _join_rows(platform, join)]
-        widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-        width = max((len(_inline(row.value)) for row in rows), default=0)
-        described = [_row_lines(row, widths, width) for row in rows]
         yield f"  open  {family} ({plan.family}), SOCK_DGRAM (2)"
-        for lines in described[:bound]:
-            yield from lines
+        yield _columns(HEADINGS, "bytes", widths)
+        for row in options:
+            yield from _lines(row, widths)
         yield f"  bind  {_bind_text(plan)}"
-        for lines in described[bound:]:
-            yield from lines
+        for join, ways in joins:
+            yield f"  join  {join}"
+            for row in ways:
+                yield from _lines(row, widths)
         if plan.filtered:
             yield "  then  throw away every datagram whose destination is none of these"
         yield ""
 
 
-def _option_row(verb: str, option: Option) -> Row:
-    meaning = option.meaning + (f" (or {', '.join(option.may_fail)})" if option.may_fail else "")
-    level = "ioctl" if option.level is None else str(option.level)
-    number = f"{option.number:#x}" if option.level is None else str(option.number)
-    return Row(verb, option.name, level, number, option.value, meaning)
+def _row(verb: str, option: Option) -> Row:
+    meaning = option.meaning + (", if possible" if option.may_fail else "")
+    if option.level is None:
+        return Row(verb, option.name, "ioctl", f"{option.number:#x}", meaning, option.value)
+    return Row(verb, option.name, str(option.level), str(option.number), meaning, option.value)
 
 
-def _join_rows(platform: Platform, join: Join) -> Iterator[Row]:
-    """Yield the call that joins, and those for kernels that do not know it."""
-    for turn, option in enumerate(join.change(platform, join.join_operation)):
-        yield _option_row("else" if turn else "join", option._replace(meaning=str(join)))
+def _ways(platform: Platform, join: Join) -> list[Row]:
+    """Return the call that joins, and the one for kernels that do not know it."""
+    return [
+        _row("  or" if turn else "  by", option)
+        for turn, option in enumerate(join.change(platform, join.join_operation))
+    ]
 
 
-def _row_lines(row: Row, widths: list[int], width: int) -> Iterator[str]:
-    verb, option, level, number = (
-        f"{text:>{size}}" if column > 1 else f"{text:<{size}}"
-        for column, (text, size) in enumerate(zip(row[:4], widths, strict=True))
-    )
-    yield f"  {verb:<4}  {option}  {level}  {number}  {_inline(row.value):<{width}}  {row.meaning}".rstrip()
+def _lines(row: Row, widths: Sequence[int]) -> Iterator[str]:
+    yield _columns(row, _short(row.value), widths)
     if len(row.value) > INLINE:
-        yield f"        {hexadecimal(row.value)}"
+        yield from wrap(hexadecimal(row.value), 80, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
 
-def _inline(value: bytes) -> str:
+def _columns(row: Row, value: str, widths: Sequence[int]) -> str:
+    option, level, number, size = widths
+    columns = (
+        f"{row.verb:<4}",
+        f"{row.option:<{option}}",
+        f"{row.level:>{level}}",
+        f"{row.number:>{number}}",
+        f"{value:<{size}}",
+    )
+    return f"  {'  '.join(columns)}  {row.meaning}".rstrip()
+
+
+def _short(value: bytes) -> str:
     return hexadecimal(value) if len(value) <= INLINE else counted(len(value), "byte")
 
 

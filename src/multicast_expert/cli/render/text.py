@@ -18,7 +18,7 @@ def host_and_port(address: str, port: int) -> str:
 def printable(payload: bytes) -> str:
     """Return the payload as one line of text that no terminal takes for a command.
 
-    UTF-8 is shown as it is; control characters, characters that change the direction of text and bytes that are no UTF-8
+    UTF-8 is shown as it is. Control characters, those that change the direction of text, and bytes that are no UTF-8
     are escaped as in Python.
     """
     text = payload.decode("utf-8", "surrogateescape")

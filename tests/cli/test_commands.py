@@ -1,0 +1,317 @@
+"""`mcast send`, `recv`, `interfaces` and the command line itself, run as programs on a host of their own."""
+
+import contextlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import pytest
+from cli.conftest import Done, Program, Run
+
+from multicast_expert.testing import Host, Lab
+
+Ended = Callable[..., Done]
+
+TIME = r"\d\d:\d\d:\d\d\.\d{6}"
+
+
+# Sending and receiving
+
+
+def test_a_line_for_every_datagram(mcast: Run, listening: Program, ended: Ended) -> None:
+    """Groups of both IP versions on different ports are received at once; each datagram shows its facts."""
+    receiver = listening("239.1.2.3:5000%eth0", "[ff15::1234]:5001%eth0", "239.1.2.4:5000%eth0", "-c", "3", "-W", "20")
+    assert mcast("send", "239.1.2.3:5000", "to [bold]three").stderr == (
+        "1 datagram, 14 bytes to 239.1.2.3:5000 out of eth0\n"
+    )
+    assert mcast("send", "239.1.2.4:5000", "to four", "-t", "9").returncode == 0
+    assert mcast("send", "[ff15::1234]:5001", "-i", "fd09::1").returncode == 0
+    status, output, messages = ended(receiver)
+    patterns = [
+        TIME + r" 239\.1\.2\.3:5000%eth0 from 10\.9\.0\.1:\d+, ttl 1, 14 bytes: to \[bold\]three",
+        TIME + r" 239\.1\.2\.4:5000%eth0 from 10\.9\.0\.1:\d+, ttl 9, 7 bytes: to four",
+        TIME + r" \[ff15::1234\]:5001%eth0 from \[fd09::1\]:\d+, ttl 1, 16 bytes: hello from mcast",
+    ]
+    lines = output.splitlines()
+    assert len(lines) == 3, messages
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line)
+    assert status == 0
+    assert re.fullmatch(r"3 datagrams, 37 bytes in \d+\.\d s\n", messages)
+
+
+def test_json_is_one_object_a_line(mcast: Run, listening: Program, ended: Ended) -> None:
+    """--json writes each datagram as soon as it came, on a line that any program can read, hostile bytes included."""
+    receiver = listening("239.1.2.5:5000%lo", "--json", "-W", "20")
+    assert receiver.stdout is not None
+    mcast("send", "239.1.2.5:5000%lo", "one\x7f\x1b[2J\u202e")
+    line = receiver.stdout.readline()
+    assert line.strip().isprintable()
+    first = json.loads(line)
+    assert (first["text"], bytes.fromhex(first["data"])) == ("one\x7f\x1b[2J\u202e", "one\x7f\x1b[2J\u202e".encode())
+    mcast("send", "239.1.2.5:5000%lo", "")
+    second = json.loads(receiver.stdout.readline())
+    assert {name: second[name] for name in ("group", "port", "interface", "sender", "hop_limit", "length", "text")} == {
+        "group": "239.1.2.5",
+        "port": 5000,
+        "interface": "lo",
+        "sender": "127.0.0.1",
+        "hop_limit": 1,
+        "length": 0,
+        "text": "",
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", second["time"])
+    status, output, messages = ended(receiver, interrupt=True)
+    assert (status, output) == (0, "")
+    assert messages.startswith("2 datagrams, 11 bytes in ")
+
+
+def test_hexadecimal_and_files(mcast: Run, listening: Program, ended: Ended) -> None:
+    """A payload comes from standard input byte for byte, several times if asked, and --hex shows its bytes."""
+    receiver = listening("[ff15::66]:5000%lo", "--hex", "-c", "2", "-W", "20")
+    sent = mcast("send", "[ff15::66]:5000%lo", "--file", "-", "-c", "2", "--interval", "0", stdin="a\nü".encode())
+    assert sent.stderr == "2 datagrams, 8 bytes to [ff15::66]:5000 out of lo\n"
+    status, output, _ = ended(receiver)
+    lines = output.splitlines()
+    assert status == 0
+    assert [line[line.index(" ttl") :] for line in lines[::2]] == [" ttl 1, 4 bytes"] * 2
+    assert lines[1::2] == ["  0000  61 0a c3 bc                                      a..."] * 2
+
+
+def test_a_source_is_selected(mcast: Run, listening: Program, ended: Ended) -> None:
+    """source@group receives from that source only."""
+    receiver = listening("10.9.0.9@232.1.2.3:5000%eth0", "10.9.0.1@232.1.2.4:5000%eth0", "-c", "1", "-W", "20")
+    mcast("send", "232.1.2.3:5000%eth0", "from the wrong one")
+    mcast("send", "232.1.2.4:5000%eth0", "from the right one")
+    status, output, _ = ended(receiver)
+    assert (status, len(output.splitlines())) == (0, 1)
+    assert "from the right one" in output
+
+
+def test_several_interfaces(mcast: Run, listening: Program, ended: Ended) -> None:
+    """-i may be repeated, and each datagram shows where it came in."""
+    receiver = listening("239.1.2.6:5000", "-i", "lo", "-i", "eth0", "-c", "2", "-W", "20")
+    mcast("send", "239.1.2.6:5000%lo")
+    mcast("send", "239.1.2.6:5000", "-i", "10.9.0.1")
+    status, output, _ = ended(receiver)
+    assert status == 0
+    assert re.findall(r"239\.1\.2\.6:5000%(\w+)", output) == ["lo", "eth0"]
+
+
+def test_no_loopback(mcast: Run, listening: Program, ended: Ended) -> None:
+    """--no-loopback keeps a datagram from receivers on the same host."""
+    receiver = listening("239.1.2.7:5000%eth0", "-c", "1", "-W", "20")
+    mcast("send", "239.1.2.7:5000%eth0", "unheard", "--no-loopback")
+    mcast("send", "239.1.2.7:5000%eth0", "heard")
+    assert re.findall("unheard|heard", ended(receiver).stdout) == ["heard"]
+
+
+def test_a_receiver_heals(multicast_lab: Lab, mcast: Run, listening: Program, ended: Ended) -> None:
+    """An interface that is deleted and comes back is heard again, and both are told."""
+    host = multicast_lab.host("healing")
+    host.add_interface("eth0", ipv4="10.9.0.1/24")
+    receiver = listening("239.1.2.3:5000%eth0", "-c", "1", "-W", "20", on=host)
+    assert receiver.stderr is not None
+    host.remove_interface("eth0")
+    assert "lost with eth0" in receiver.stderr.readline()
+    host.recreate_interface("eth0")
+    assert any("joined on eth0" in line for line in receiver.stderr)
+    mcast("send", "239.1.2.3:5000%eth0", "again", on=host)
+    done = ended(receiver)
+    assert (done.returncode, done.stdout.partition("bytes: ")[2]) == (0, "again\n"), done.stderr
+
+
+# Exit statuses
+
+
+def test_nothing_came(mcast: Run) -> None:
+    """Exit status 1 when nothing came in time, like ping."""
+    done = mcast("recv", "239.1.2.8:5000%lo", "-W", "0.1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == ["listening to 239.1.2.8 port 5000 on lo", "0 datagrams, 0 bytes in 0.1 s"]
+
+
+def test_fewer_came_than_were_asked_for(mcast: Run, listening: Program, ended: Ended) -> None:
+    """Exit status 1 when the time passes before -c datagrams came."""
+    receiver = listening("239.1.2.9:5000%lo", "-c", "2", "-W", "2")
+    mcast("send", "239.1.2.9:5000%lo")
+    status, output, _ = ended(receiver)
+    assert (status, len(output.splitlines())) == (1, 1)
+
+
+def test_ctrl_c_before_anything_came(listening: Program, ended: Ended) -> None:
+    """Ctrl-C ends with a summary and without a traceback."""
+    status, output, messages = ended(listening("239.1.2.10:5000%lo"), interrupt=True)
+    assert (status, output) == (1, "")
+    assert re.fullmatch(r"0 datagrams, 0 bytes in \d+\.\d s\n", messages)
+
+
+@pytest.mark.parametrize(("count", "status"), [("0", 0), ("500", 130)])
+def test_ctrl_c_while_sending(program: Program, listening: Program, ended: Ended, count: str, status: int) -> None:
+    """Ctrl-C is the way to end an endless `send`, and cuts off any other."""
+    group = f"239.1.3.{len(count)}:5000%lo"
+    receiver = listening(group, "-c", "1", "-W", "20")
+    sender = program("send", group, "-c", count)
+    assert ended(receiver).returncode == 0
+    ending, output, messages = ended(sender, interrupt=True)
+    assert (ending, output) == (status, "")
+    assert re.fullmatch(r"\d datagrams?, \d+ bytes to 239\.1\.3\.\d:5000 out of lo\n", messages)
+
+
+def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> None:
+    """When the program that reads the output ends, as `head -1` does, the command ends quietly."""
+    receiver = listening("239.1.2.11:5000%lo", "-W", "20")
+    assert receiver.stdout is not None
+    receiver.stdout.close()
+    mcast("send", "239.1.2.11:5000%lo")
+    assert (receiver.wait(20), receiver.stderr and receiver.stderr.read()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["send"], "Missing argument 'ENDPOINT'."),
+        (["send", "239.1.2.3"], "endpoint '239.1.2.3' names no port; write 239.1.2.3:5000 for port 5000."),
+        (["send", "ff15::1"], "endpoint 'ff15::1' names no port; write [ff15::1]:5000 for port 5000."),
+        (["recv", "10.0.0.1:5000"], "mcast_ip 10.0.0.1 is not a multicast address!"),
+        (["send", "10.0.0.7@232.1.2.3:5000"], "10.0.0.7@232.1.2.3:5000 asks for the source 10.0.0.7"),
+        (["send", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
+        (["recv", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names another interface than -i"),
+        (["send", "239.1.2.3:5000", "text", "--file", "x"], "the payload is TEXT or --file, not both."),
+        (["recv", "239.1.2.3:5000", "--json", "--hex"], "--json and --hex exclude each other."),
+        (["send", "239.1.2.3:5000", "-t", "256"], "Invalid value for '-t' / '--ttl'"),
+        (["plan", "239.1.2.3:5000", "--os", "plan9"], "Invalid value for '--os'"),
+        (["dance"], "No such command 'dance'."),
+    ],
+)
+def test_a_wrong_command_line(mcast: Run, arguments: list[str], message: str) -> None:
+    """Exit status 2, one line that says what is wrong and one that says which help to read."""
+    done = mcast(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    refusal, hint = done.stderr.splitlines()
+    assert refusal.startswith(f"mcast: {message}")
+    assert re.fullmatch(r"hint: mcast( (send|recv|plan))? --help", hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["send", "239.1.2.3:5000%eth9"], "mcast: 'eth9' does not appear to be a valid interface name or IP address."),
+        (["send", "239.1.2.3:5000", "--file", "no.bin"], "mcast: no.bin: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_done(mcast: Run, arguments: list[str], message: str) -> None:
+    """Exit status 1 and one line without a traceback."""
+    done = mcast(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_of_the_os_has_a_hint(bare: Host, mcast: Run) -> None:
+    """What the OS refuses is explained, and the remedy stands on a line of its own."""
+    done = mcast("send", "[ff15::1]:5000%lo", on=bare)
+    assert done.returncode == 1
+    failure, hint = done.stderr.splitlines()
+    assert "(ENETUNREACH 101): there is no route for ff15::1 on lo" in failure
+    assert hint.endswith("ip -6 route add local ff00::/8 dev lo table local")
+
+
+def test_no_interface_to_choose(bare: Host, mcast: Run) -> None:
+    """Where no interface stands to reason, the error speaks of -i, not of the library's parameters."""
+    for command in ("send", "recv", "plan"):
+        done = mcast(command, "239.1.2.3:5000", on=bare)
+        assert (done.returncode, "iface=" in done.stderr, " -i " in done.stderr) == (1, False, True)
+
+
+# Interfaces and the terminal
+
+
+def test_interfaces(mcast: Run) -> None:
+    """Every interface is listed with its state, its addresses and whether it is the default."""
+    done = mcast("interfaces")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [
+        " #  interface  state    mtu  multicast  default",
+        " 1  lo         up     65536  local",
+        "    127.0.0.1/8",
+        "    ::1/128",
+    ]
+    assert re.fullmatch(r" *\d+  eth0       up      1500  yes        IPv4, IPv6", lines[4])
+    assert lines[5:7] == ["    10.9.0.1/24", "    fd09::1/64"]
+
+
+def test_interfaces_as_json(mcast: Run) -> None:
+    """The same as JSON."""
+    loopback, ethernet = json.loads(mcast("interfaces", "--json").stdout)
+    assert (loopback["name"], loopback["loopback"], loopback["default_for"]) == ("lo", True, [])
+    assert (ethernet["name"], ethernet["up"], ethernet["mtu"]) == ("eth0", True, 1500)
+    assert ethernet["ipv4"] == ["10.9.0.1/24"]
+    assert ethernet["default_for"] == ["IPv4", "IPv6"]
+
+
+def on_terminal(host: Host, *arguments: str, **environment: str) -> str:
+    """What a command writes to a colour terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = host.popen(
+        [sys.executable, "-m", "multicast_expert", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=clean | {"TERM": "xterm-256color", "COLUMNS": "80"} | environment,
+    )
+    os.close(theirs)
+    written = b""
+    with os.fdopen(ours, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: the other end is closed
+        while chunk := screen.read(4096):
+            written += chunk
+    assert process.wait(20) == 0
+    return written.decode()
+
+
+def test_colour_only_where_it_is_wanted(host: Host, mcast: Run) -> None:
+    """A terminal gets colours, unless NO_COLOR is set; a pipe gets none."""
+    green = "\x1b[32m"
+    assert green in on_terminal(host, "interfaces")
+    assert green not in on_terminal(host, "interfaces", NO_COLOR="1")
+    assert "\x1b" not in mcast("interfaces").stdout
+
+
+# The command itself
+
+
+def test_version_and_help(mcast: Run) -> None:
+    """--version and --help answer on standard output, and every command has a help text with an example."""
+    assert mcast("--version").stdout == f"mcast {version('multicast-expert')}\n"
+    overview = mcast("--help").stdout
+    assert "[source@]group[:port][%interface]" in overview
+    names = re.findall(r"^  (\w+) {2,}\S", overview.partition("Commands:")[2], re.MULTILINE)
+    assert names == ["demo", "interfaces", "recv", "send", "plan"]
+    assert "..." not in overview.partition("Commands:")[2]
+    for name in names:
+        assert f"Example: mcast {name}" in mcast(name, "--help").stdout
+
+
+def test_no_command(mcast: Run) -> None:
+    """Alone, it shows its help as a message, and exit status 2 says that nothing was done."""
+    done = mcast()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: mcast ")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra(missing: str) -> None:
+    """Where Typer or Rich is not installed, one line says what to install."""
+    program = f"import sys; sys.modules['{missing}'] = None; from multicast_expert.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n", done.stderr
+    )

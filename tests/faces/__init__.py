@@ -1,0 +1,1 @@
+"""One contract for all faces: blocking, asyncio, uvloop and trio."""

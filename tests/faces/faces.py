@@ -1,0 +1,192 @@
+"""The faces of the library in one shape, so that each test body is written once: as a coroutine.
+
+The blocking face gets awaitable methods that never suspend, and threads where the others have tasks.
+"""
+
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.lowlevel
+
+from multicast_expert import AsyncMcastRxSocket, AsyncMcastTxSocket, Datagram, McastRxSocket, McastTxSocket
+
+PATIENCE = 10.0
+"""Seconds after which something counts as hung; on a sound machine nothing takes that long."""
+
+
+class Awaited:
+    """A blocking socket whose waiting methods are awaited and never suspend; everything else is its own."""
+
+    def __init__(self, sock: McastRxSocket | McastTxSocket) -> None:
+        self._socket: Any = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def __enter__(self) -> Self:
+        self._socket.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._socket.__exit__(exc_type, exc, traceback)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+    async def recvfrom(self, *args: Any, **kwargs: Any) -> Any:
+        return self._socket.recvfrom(*args, **kwargs)
+
+    async def recv(self, *args: Any, **kwargs: Any) -> Any:
+        return self._socket.recv(*args, **kwargs)
+
+    async def receive(self, *args: Any, **kwargs: Any) -> Datagram:
+        datagram: Datagram = self._socket.receive(*args, **kwargs)
+        return datagram
+
+    async def receive_many(self, *args: Any, **kwargs: Any) -> list[Datagram]:
+        datagrams: list[Datagram] = self._socket.receive_many(*args, **kwargs)
+        return datagrams
+
+    async def __aiter__(self) -> AsyncIterator[Datagram]:
+        for datagram in self._socket:
+            yield datagram
+
+    async def sendto(self, *args: Any, **kwargs: Any) -> None:
+        self._socket.sendto(*args, **kwargs)
+
+    async def send_many(self, *args: Any, **kwargs: Any) -> int:
+        sent: int = self._socket.send_many(*args, **kwargs)
+        return sent
+
+
+@dataclass(frozen=True)
+class Face:
+    """One way to use the library. `backend` is anyio's name of the event loop; None: there is none."""
+
+    name: str
+    backend: str | None
+    uvloop: bool = False
+    by_descriptor: bool = False
+    """Whether every descriptor is waited for by itself, as where a selector has no descriptor of its own (Windows)."""
+
+    def run(self, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a test to its end."""
+        if self.backend is None:
+            run_without_suspending(body())
+        else:
+            options = {"use_uvloop": self.uvloop} if self.backend == "asyncio" else {}
+            anyio.run(body, backend=self.backend, backend_options=options)
+
+    def receiver(self, *args: Any, **kwargs: Any) -> Any:
+        """Return this face's receiver."""
+        if self.backend is None:
+            return Awaited(McastRxSocket(*args, **kwargs))
+        return AsyncMcastRxSocket(*args, **kwargs)
+
+    def transmitter(self, *args: Any, **kwargs: Any) -> Any:
+        """Return this face's transmitter."""
+        if self.backend is None:
+            return Awaited(McastTxSocket(*args, **kwargs))
+        return AsyncMcastTxSocket(*args, **kwargs)
+
+    def beside(self, *functions: Callable[[], Awaitable[Any]]) -> "Beside":
+        """Run the functions beside the test: in tasks, or in threads where there is no event loop."""
+        return Beside(self, functions)
+
+
+BLOCKING = Face("blocking", None)
+ASYNC_FACES = [Face("asyncio", "asyncio"), Face("uvloop", "asyncio", uvloop=True), Face("trio", "trio")]
+BY_DESCRIPTOR = [Face(f"{face.name} by descriptor", face.backend, face.uvloop, True) for face in ASYNC_FACES]
+
+
+def run_without_suspending(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that awaits nothing but what is there already, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        return finished.value
+    coroutine.close()
+    raise AssertionError("the blocking face suspended")
+
+
+class Beside:
+    """Functions that run while the test goes on; the block begins when all of them wait, and ends when they have."""
+
+    def __init__(self, face: Face, functions: tuple[Callable[[], Awaitable[Any]], ...]) -> None:
+        self._face = face
+        self._functions = functions
+        self._outcomes: list[Any] = [None] * len(functions)
+        self._threads: list[threading.Thread] = []
+        self._tasks: Any = None
+        self._unfinished = len(functions)
+
+    async def _call(self, number: int) -> None:
+        try:
+            self._outcomes[number] = await self._functions[number]()
+        except Exception as failure:  # noqa: BLE001 - the test asks for it
+            self._outcomes[number] = failure
+        self._unfinished -= 1
+
+    async def __aenter__(self) -> Self:
+        if self._face.backend is None:
+            for number in range(len(self._functions)):
+                thread = threading.Thread(target=run_without_suspending, args=(self._call(number),), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            for thread in self._threads:
+                wait_until(lambda each=thread: not each.is_alive() or is_waiting(each), "a thread waits")
+        else:
+            self._tasks = anyio.create_task_group()
+            await self._tasks.__aenter__()
+            for number in range(len(self._functions)):
+                self._tasks.start_soon(self._call, number)
+            await anyio.wait_all_tasks_blocked()
+        return self
+
+    async def outcomes(self) -> list[Any]:
+        """Return what each function returned or raised, once all have ended."""
+        if self._tasks is None:
+            for thread in self._threads:
+                thread.join(PATIENCE)
+        else:
+            with anyio.move_on_after(PATIENCE):
+                while self._unfinished:
+                    await anyio.lowlevel.checkpoint()
+        assert not self._unfinished, f"{self._unfinished} of {len(self._functions)} never ended"
+        return self._outcomes
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+            await self._tasks.__aexit__(exc_type, exc, traceback)
+        if exc_type is None:
+            await self.outcomes()
+
+
+def is_waiting(thread: threading.Thread) -> bool:
+    """Whether the thread waits in a selector now."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_filename.endswith("selectors.py")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return as soon as the condition holds; AssertionError naming `what` when it does not in time."""
+    deadline = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < deadline, f"not in time: {what}"
+        sleep(0.001)

@@ -1,0 +1,1 @@
+"""Bytes, numbers and plans of the four OSes, all on any host."""

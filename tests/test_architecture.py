@@ -1,0 +1,191 @@
+"""The shape of the package, read from its syntax trees: pure files stay pure, and imports run one way."""
+
+import ast
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+import multicast_expert
+
+# The rooms of the house, floor by floor, the ground first. A file imports from lower floors and from its own room only.
+FLOORS = [
+    [{"errors"}],
+    [{"addresses"}],
+    [{"interfaces"}],
+    [{"platforms", "datagram"}],
+    [{"plan"}],
+    [{"memberships"}],
+    [{"winsock"}],
+    [{"kernel"}],
+    [{"engine"}, {"discovery", "routes"}],
+    [{"watcher"}],
+    [{"healing"}],
+    [{"lifecycle", "receiver", "transmitter", "aio"}],
+    [{"doctor"}],
+    [{"__init__"}],
+    [{"cli"}, {"testing"}],
+    [{"__main__"}],
+]
+
+# Files and folders that speak for no machine, and what they may use of the standard library.
+PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "memberships"} | {
+    "doctor.facts",
+    "doctor.parse",
+    "doctor.checks",
+    "cli.render",
+}
+PURE_LIBRARY = {
+    "__future__", "abc", "collections", "dataclasses", "enum", "errno", "functools", "ipaddress", "itertools", "json",
+    "math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "warnings",
+}  # fmt: skip
+
+# Who may use what comes from outside the standard library.
+THIRD_PARTY = {
+    "anyio": {"aio"},
+    "psutil": {"discovery"},
+    "ifaddr": {"discovery"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "pytest": {"testing"},
+}
+
+# Who may ask which operating system is running.
+ASKS_FOR_THE_SYSTEM = {"kernel", "winsock", "testing"}
+
+
+def named(module: str, names: Collection[str]) -> bool:
+    """Whether the module, or a folder that it lies in, is among the names."""
+    parts = module.split(".")
+    return any(".".join(parts[:length]) in names for length in range(1, len(parts) + 1))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of what is imported anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = "." * node.level + (node.module or "")
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def system_questions(tree: ast.AST) -> Iterator[str]:
+    """Expressions that ask which operating system is running."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.platform", "os.name", "os.uname"}:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (name for name in imports(node) if name.split(".")[0] == "platform")
+            yield from (name for name in imports(node) if name in {"sys.platform", "os.name", "os.uname"})
+
+
+def breaches(module: str, tree: ast.AST) -> Iterator[str]:
+    """What a file does against the rules; its name is relative to the package, such as platforms.linux."""
+    place = {name: (floor, room) for floor, rooms in enumerate(FLOORS) for room in rooms for name in room}
+    own = module.partition(".")[0]
+    if own not in place:
+        yield f"{module} has no place on a floor"
+        return
+    floor, room = place[own]
+    for name in imports(tree):
+        origin, *inside = name.split(".")
+        if not origin:
+            yield f"{module} imports {name} by a relative name"
+        elif origin == multicast_expert.__name__:
+            target = inside[0] if inside and inside[0] in place else "__init__"
+            target_floor, target_room = place[target]
+            if target_floor >= floor and target_room is not room:
+                yield f"{module} imports {name}, which is not below it"
+            if named(module, PURE) and not named(".".join(inside), PURE):
+                yield f"{module} is pure and imports {name}, which is not"
+        elif origin not in sys.stdlib_module_names:
+            if not named(module, THIRD_PARTY.get(origin, ())):
+                yield f"{module} uses {origin}"
+        elif named(module, PURE) and origin not in PURE_LIBRARY:
+            yield f"{module} is pure and uses {origin}"
+    if not named(module, ASKS_FOR_THE_SYSTEM):
+        yield from (f"{module} asks for {question}" for question in system_questions(tree))
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Every file of the package, under its name relative to the package."""
+    assert multicast_expert.__file__ is not None
+    package = Path(multicast_expert.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+MODULES = list(modules())
+
+
+@pytest.mark.parametrize(("module", "tree"), MODULES, ids=[name for name, _ in MODULES])
+def test_every_file_keeps_to_the_rules(module: str, tree: ast.Module) -> None:
+    """Imports run one way, pure files import pure things, and few files know which system is running."""
+    assert list(breaches(module, tree)) == []
+
+
+def test_the_package_only_passes_names_on() -> None:
+    """The package's own file holds imports, names and a docstring: no logic."""
+    tree = dict(MODULES)["__init__"]
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    docstring, *rest = tree.body
+    assert isinstance(docstring, ast.Expr)
+    assert [ast.unparse(node) for node in rest if not isinstance(node, allowed)] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "breach"),
+    [
+        ("plan", "import socket", "plan is pure and uses socket"),
+        ("platforms.linux", "from os import path", "platforms.linux is pure and uses os"),
+        (
+            "plan",
+            "from multicast_expert.engine import x",
+            "plan imports multicast_expert.engine.x, which is not below it",
+        ),
+        ("plan", "from .engine import x", "plan imports .engine.x by a relative name"),
+        (
+            "engine",
+            "def f():\n  from multicast_expert import discovery",
+            "engine imports multicast_expert.discovery, which is not below it",
+        ),
+        (
+            "engine",
+            "from multicast_expert import McastRxSocket",
+            "engine imports multicast_expert.McastRxSocket, which is not below it",
+        ),
+        (
+            "doctor.checks",
+            "import multicast_expert.engine",
+            "doctor.checks is pure and imports multicast_expert.engine, which is not",
+        ),
+        ("receiver", "import sys\nsys.platform", "receiver asks for sys.platform"),
+        ("receiver", "from sys import platform", "receiver asks for sys.platform"),
+        ("receiver", "import platform", "receiver asks for platform"),
+        ("engine", "import psutil", "engine uses psutil"),
+        ("plan", "import numpy", "plan uses numpy"),
+        ("helpers", "", "helpers has no place on a floor"),
+    ],
+)
+def test_a_breach_is_noticed(module: str, code: str, breach: str) -> None:
+    """The rules above catch what they are for."""
+    assert breach in list(breaches(module, ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("platforms.linux", "import struct\nfrom multicast_expert.platforms.layouts import group_req"),
+        ("engine", "import socket\nfrom multicast_expert.plan import plan"),
+        ("aio", "import asyncio\nfrom multicast_expert.receiver import McastRxSocket"),
+        ("kernel", "import sys\nsys.platform"),
+        ("cli.send", "import typer\nfrom multicast_expert import McastTxSocket"),
+    ],
+)
+def test_good_files_pass(module: str, code: str) -> None:
+    """The rules above let through what they are to let through."""
+    assert list(breaches(module, ast.parse(code))) == []

@@ -1,0 +1,196 @@
+"""What can go wrong is said in words: which step, why, and what to do."""
+
+import copy
+import errno
+import pickle
+import socket
+from string import Formatter
+
+import pytest
+
+from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastExpertError, MulticastOSError
+from multicast_expert.errors import CASES, Case, explain
+from multicast_expert.platforms import PLATFORMS
+
+WORDS = {"group": "ff15::1234", "source": "10.0.0.7", "interface": "eth0", "port": 5000, "count": 10}
+STEPS = (
+    "socket", "set option", "set interface", "bind to device", "bind", "join", "join source", "leave", "leave source",
+    "block source", "unblock source", "send", "receive",
+)  # fmt: skip
+ROWS = [pytest.param(case, id=f"{case.error}-{'-'.join(case.steps)}-{'-'.join(case.platforms)}") for case in CASES]
+
+
+@pytest.mark.parametrize(
+    ("system", "number", "step", "cause", "cure"),
+    [
+        ("linux", 19, "join", "interface eth0 is gone", "mcast interfaces"),
+        ("linux", 19, "send", "interface eth0 is gone", "open the socket again"),
+        ("linux", 19, "bind to device", "interface eth0 is gone", "mcast interfaces"),
+        ("linux", 22, "join", "does not take ff15::1234", "disable_ipv6"),
+        ("linux", 22, "join source", "is joined in another mode", "leave the group"),
+        ("linux", 22, "send", "does not fit the interface eth0", "scope"),
+        ("linux", 98, "bind", "another program holds port 5000 without SO_REUSEADDR", "ss -ulpn 'sport = :5000'"),
+        ("linux", 98, "join", "has joined ff15::1234 on eth0 already", "leave the group first"),
+        ("linux", 99, "bind", "not one of this host's", "choose an interface that has an address"),
+        ("linux", 99, "send", "two seconds", ""),
+        ("linux", 99, "join source", "from 10.0.0.7 on eth0 already", "leave that source first"),
+        ("linux", 99, "leave", "is not joined that way", "join it first"),
+        ("linux", 101, "send", "no route for ff15::1234 on eth0", "ip -6 route add local ff00::/8 dev lo table local"),
+        ("linux", 105, "join", "as many groups as the kernel allows", "sysctl -w net.ipv4.igmp_max_memberships"),
+        ("linux", 105, "join source", "list of sources of this membership is full", "sysctl -w net.ipv4.igmp_max_msf"),
+        ("linux", 105, "send", "queue of eth0 is full", "send more slowly"),
+        ("linux", 12, "join", "memory that one socket may use", "sysctl -w net.core.optmem_max"),
+        ("linux", 1, "send", "firewall rule", "nft list ruleset"),
+        ("macos", 12, "join", "ran out of memory for membership reports", "try again"),
+        ("macos", 48, "bind", "another program holds port 5000", "lsof -nP -iUDP:5000"),
+        ("macos", 49, "join", "interface eth0 does not exist or cannot do multicast", "mcast interfaces"),
+        ("macos", 65, "send", "local network", "Privacy & Security, Local Network"),
+        ("macos", 65, "join", "local network", "Privacy & Security, Local Network"),
+        ("freebsd", 65, "send", "is marked unreachable", ""),
+        ("linux", 113, "send", "is marked unreachable", "ip route get"),
+        ("freebsd", 55, "join source", "list of sources of this membership is full", "maxsocksrc"),
+        ("windows", 10013, "bind", "firewall or security product", "Windows Defender Firewall"),
+        ("windows", 10013, "send", "firewall or security product", "Windows Defender Firewall"),
+        ("windows", 10022, "join", "bound to another adapter than eth0", "iface="),
+        ("windows", 10048, "bind", "holds port 5000 exclusively", "netstat -ano -p udp"),
+        ("windows", 10049, "join", "adapter eth0 is disconnected, or has no usable address", "plug it in"),
+        ("windows", 10049, "bind", "not one of this host's", "choose an interface"),
+        ("windows", 10051, "send", "no route for ff15::1234", "a receiver has to be open first"),
+    ],
+)
+def test_cause_and_cure(system: str, number: int, step: str, cause: str, cure: str) -> None:
+    """Each of the errors that users meet names its cause and its cure, by the number of that OS."""
+    reason, remedy = explain(system, PLATFORMS[system].errors[number], step, **WORDS)
+    assert cause in reason
+    assert cure in remedy
+
+
+@pytest.mark.parametrize("system", ["macos", "freebsd", "windows"])
+@pytest.mark.parametrize("case", ROWS)
+def test_no_linux_command_elsewhere(case: Case, system: str) -> None:
+    """What is explained to users of the other OSes mentions neither sysctl -w, ip, ss nor nft."""
+    if case.error not in PLATFORMS[system].errors.values() or system not in (case.platforms or (system,)):
+        return
+    for step in case.steps or STEPS:
+        remedy = explain(system, case.error, step, **WORDS).remedy
+        assert not any(command in remedy for command in ("sysctl -w", "ip link", "ip route", "ip -6", "ss -", "nft "))
+
+
+def test_an_unknown_error_has_no_explanation() -> None:
+    """Nothing is made up."""
+    assert explain("linux", "EIO", "join", **WORDS) == ("", "")
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_every_row_can_be_filled(case: Case) -> None:
+    """The placeholders are those that the engine knows, and no sentence is empty."""
+    for text in (case.reason, case.remedy):
+        assert {field for _, field, _, _ in Formatter().parse(text) if field is not None} <= set(WORDS)
+        assert text.format(**WORDS).strip()
+    assert set(case.steps) <= set(STEPS)
+    assert set(case.platforms) <= set(PLATFORMS)
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_every_row_is_reachable(case: Case) -> None:
+    """For some step and OS of a row no earlier row answers, and that OS has a number for the error."""
+    expected = (case.reason.format(**WORDS), case.remedy.format(**WORDS))
+    systems = [name for name in case.platforms or PLATFORMS if case.error in PLATFORMS[name].errors.values()]
+    assert any(
+        explain(system, case.error, step, **WORDS) == expected for system in systems for step in case.steps or STEPS
+    )
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_names_keep_their_spelling(case: Case) -> None:
+    """Sentences begin with a capital letter, but eth0 and ff15::1234 stay as they are: users copy them."""
+    reason, remedy = case.reason.format(**WORDS), case.remedy.format(**WORDS)
+    text = str(MulticastOSError(19, "join", "cannot join", reason, remedy))
+    assert "Eth0" not in text
+    assert "Ff15::1234" not in text
+
+
+ERROR = MulticastOSError(19, "join", "cannot join 239.1.2.3 on eth0: No such device (ENODEV 19)", "it is gone.", "look")
+
+
+def test_an_os_error_is_both() -> None:
+    """`except MulticastExpertError`, `except OSError` and `except RuntimeError` all catch it, and errno is kept."""
+    assert isinstance(ERROR, MulticastExpertError)
+    assert isinstance(ERROR, OSError)
+    assert isinstance(ERROR, RuntimeError)
+    assert ERROR.errno == errno.ENODEV
+    assert (ERROR.step, ERROR.reason, ERROR.remedy) == ("join", "it is gone.", "look")
+
+
+def test_its_text() -> None:
+    """Summary, cause and cure, each a sentence with one full stop."""
+    assert str(ERROR) == "Cannot join 239.1.2.3 on eth0: No such device (ENODEV 19). It is gone. Look."
+    assert str(MulticastOSError(5, "send", "Cannot send", "", "")) == "Cannot send."
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_it_travels(protocol: int) -> None:
+    """Pickling (a process pool does it) and copying keep everything."""
+    for twin in (pickle.loads(pickle.dumps(ERROR, protocol)), copy.copy(ERROR)):
+        assert type(twin) is MulticastOSError
+        assert str(twin) == str(ERROR)
+        assert (twin.errno, twin.step, twin.reason, twin.remedy) == (19, "join", "it is gone.", "look")
+
+
+GONE = IfaceInfo("gone0", 4095, None, (), ())
+
+
+@pytest.mark.parametrize(("family", "group"), [(socket.AF_INET, "239.1.2.3"), (socket.AF_INET6, "ff15::1234")])
+def test_an_interface_that_is_gone(family: int, group: str) -> None:
+    """To receive on an interface that vanished fails with its name, why, and where to look."""
+    with pytest.raises(MulticastOSError, match="gone0") as caught:
+        McastRxSocket(family, [group], 5000, iface=GONE).open()
+    assert caught.value.errno == errno.ENODEV
+    assert "is gone" in caught.value.reason
+    assert "mcast interfaces" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("family", "group", "address"),
+    [(socket.AF_INET, "239.1.2.3", "127.0.0.1"), (socket.AF_INET6, "ff15::1234", "::1")],
+)
+def test_sending_from_an_interface_that_is_gone(family: int, group: str, address: str) -> None:
+    """Nor can it be sent from, and the text says so: the error number differs by family."""
+    from ipaddress import ip_interface
+
+    own = (ip_interface(address),)
+    gone = IfaceInfo("gone0", 4095, None, *((own, ()) if family == socket.AF_INET else ((), own)))
+    with pytest.raises(MulticastOSError, match="gone0") as caught:
+        McastTxSocket(family, [group], iface=gone).open()
+    assert caught.value.errno in (errno.ENODEV, errno.EADDRNOTAVAIL)
+    assert "is gone" in caught.value.reason
+    assert "mcast interfaces" in caught.value.remedy
+
+
+def test_too_many_sources() -> None:
+    """The kernel's limit of sources (10) is told from its limit of groups by the call, and no number is left blank."""
+    sources = [f"10.0.0.{number}" for number in range(1, 13)]
+    with pytest.raises(MulticastOSError, match="igmp_max_msf") as caught:
+        McastRxSocket(socket.AF_INET, ["232.1.2.3"], 5000, iface="lo", source_ips=sources).open()
+    assert caught.value.errno == errno.ENOBUFS
+    assert "( held" not in str(caught.value)
+    assert "igmp_max_memberships" not in str(caught.value)
+
+
+def test_a_port_that_another_program_holds() -> None:
+    """A socket without SO_REUSEADDR on the port is found out and the command that shows it is named."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(MulticastOSError, match=rf"ss -ulpn 'sport = :{port}'") as caught:
+            McastRxSocket(socket.AF_INET, ["239.1.2.3"], port, iface="lo").open()
+    assert caught.value.errno == errno.EADDRINUSE
+    assert caught.value.step == "bind"
+
+
+def test_a_datagram_that_is_too_long() -> None:
+    """65,508 bytes are one too many for UDP over IPv4."""
+    with McastTxSocket(socket.AF_INET, ["239.1.2.3"], iface="lo") as sender:
+        with pytest.raises(MulticastOSError, match="65,507") as caught:
+            sender.sendto(bytes(65508), ("239.1.2.3", 5000))
+    assert caught.value.errno == errno.EMSGSIZE

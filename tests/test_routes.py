@@ -1,0 +1,167 @@
+"""Which interface a route leads to: read from netlink and from `route -n get`, and asked of the running OS."""
+
+import socket
+import subprocess
+import sys
+from ipaddress import ip_address
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multicast_expert import routes
+from multicast_expert.platforms import FREEBSD, MACOS, WINDOWS, Platform
+from multicast_expert.routes import interface_index, parse_route_get, parse_route_reply, source_address
+
+# RTM_NEWROUTE as a Linux 6.18 kernel sent it: the routes to a name server through interface 3, and to 127.0.0.1.
+REPLY4 = bytes.fromhex(
+    "7000000018000000010000006812000002200000fe0000010002000008000f00fe00000008000100080808080800040003000000080007000a09"
+    "0001080005000a0900fe080019000000000024000c000200000000000000000000000000000000000000000000000000000000000000"
+)
+REPLY6 = bytes.fromhex(
+    "b00000001800000001000000681200000a808000fe0300010000000008000f00fe000000140001002001486048600000000000000000888814000"
+    "2000000000000000000000000000000000014000700fd090000000000000000000000000001080006000004000014000500fd0900000000000000"
+    "00000000000254080004000300000024000c0002000000000000000000000000000000000000000000000000000000000000000500140000000000"
+)
+REPLY_LOOPBACK = bytes.fromhex(
+    "6800000018000000010000006812000002200000fe0000020002008008000f00fe000000080001007f0000010800040001000000080007007f00"
+    "0001080019000000000024000c000200000000000000000000000000000000000000000000000000000000000000"
+)
+# NLMSG_ERROR: there is no route.
+UNREACHABLE = bytes.fromhex(
+    "380000000200000001000000681200009bffffff240000001a00010001000000000000000220000000000000000000000800010008080808"
+)
+
+little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="recorded on a little-endian machine")
+
+
+@little_endian
+@pytest.mark.parametrize(
+    ("reply", "index"), [(REPLY4, 3), (REPLY6, 3), (REPLY_LOOPBACK, 1), (UNREACHABLE, None), (b"", None)]
+)
+def test_recorded_replies(reply: bytes, index: int | None) -> None:
+    """The outgoing interface among many other attributes; an error or an empty answer is none."""
+    assert parse_route_reply(reply) == index
+
+
+@little_endian
+@given(st.sampled_from([REPLY4, REPLY6, REPLY_LOOPBACK]), st.integers(0, 200))
+def test_cut_replies(reply: bytes, length: int) -> None:
+    """A cut message gives the interface or none, and never half of a number."""
+    assert parse_route_reply(reply[:length]) in (None, parse_route_reply(reply))
+
+
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda rest: REPLY4[:40] + rest)))
+def test_random_replies(reply: bytes) -> None:
+    """Random bytes, also behind a good head, never raise and never loop."""
+    index = parse_route_reply(reply)
+    assert index is None or 0 <= index < 2**32
+
+
+# In the shape that macOS and FreeBSD print.
+MACOS_GET = """\
+   route to: 8.8.8.8
+destination: default
+       mask: default
+    gateway: 192.168.7.1
+  interface: en0
+      flags: <UP,GATEWAY,DONE,STATIC,PRCLONING,GLOBAL>
+ recvpipe  sendpipe  ssthresh  rtt,msec    rttvar  hopcount      mtu     expire
+       0         0         0         0         0         0      1500         0
+"""
+FREEBSD_GET = """\
+   route to: 2001:4860:4860::8888
+destination: ::
+       mask: ::
+    gateway: fe80::1%vtnet0
+        fib: 0
+  interface: vtnet0.7
+      flags: <UP,GATEWAY,DONE,STATIC>
+ recvpipe  sendpipe  ssthresh  rtt,msec    mtu        weight    expire
+       0         0         0         0      1500         1         0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (MACOS_GET, "en0"),
+        (FREEBSD_GET, "vtnet0.7"),
+        ("route: writing to routing socket: not in table\n", None),
+        ("", None),
+        ("  interface: \n      flags: <UP>\n", None),
+        (" no interface: here\n", None),
+    ],
+)
+def test_route_get(text: str, name: str | None) -> None:
+    """The name behind "interface:"; none where the command found no route."""
+    assert parse_route_get(text) == name
+
+
+@given(st.text())
+def test_random_route_get(text: str) -> None:
+    """Any text gives a word of it or none."""
+    name = parse_route_get(text)
+    assert name is None or (name in text and name.split() == [name])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux by netlink")
+def test_loopback_is_reached_through_loopback() -> None:
+    """The kernel's own answer, for both families."""
+    index = socket.if_nametoindex("lo")
+    assert interface_index(ip_address("127.0.0.1")) == index
+    assert interface_index(ip_address("::1")) == index
+    assert source_address(4, "127.0.0.1") == "127.0.0.1"
+    assert source_address(6, "::1") == "::1"
+
+
+def test_no_route_is_none() -> None:
+    """An address that cannot be reached is an answer, not an error."""
+    assert source_address(4, "0.0.0.0.0") is None
+    assert source_address(6, "ff02::1%nothere") is None
+
+
+@pytest.mark.parametrize(("platform", "text"), [(MACOS, MACOS_GET), (FREEBSD, FREEBSD_GET)], ids=["macos", "freebsd"])
+def test_bsd_is_asked_by_command(platform: Platform, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`route -n get` with the family, and the index of the interface that it names."""
+    commands = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(stdout=text)
+
+    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(socket, "if_nametoindex", {"en0": 4, "vtnet0.7": 5}.__getitem__)
+    assert interface_index(ip_address("8.8.8.8")) == (4 if platform is MACOS else 5)
+    interface_index(ip_address("2001:4860:4860::8888"))
+    assert commands == [
+        ["route", "-n", "get", "-inet", "8.8.8.8"],
+        ["route", "-n", "get", "-inet6", "2001:4860:4860::8888"],
+    ]
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("route", 5)], ids=repr)
+def test_a_command_that_fails_is_no_answer(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `route`, or when it hangs, nobody knows."""
+
+    def run(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=MACOS))
+    monkeypatch.setattr(subprocess, "run", run)
+    assert interface_index(ip_address("8.8.8.8")) is None
+
+
+def test_windows_is_asked_with_a_sockaddr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GetBestInterfaceEx gets a sockaddr of the Windows family number."""
+    asked = []
+
+    def best_interface(sockaddr: bytes) -> int:
+        asked.append(sockaddr[:8])
+        return 12
+
+    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=WINDOWS, best_interface=best_interface))
+    assert interface_index(ip_address("8.8.8.8")) == 12
+    assert asked == [b"\x02\0\0\0\x08\x08\x08\x08"] if sys.byteorder == "little" else asked
