@@ -1,15 +1,17 @@
 """Up to three machines talk to each other by multicast.
 
-Each machine sends to a group that all share and to a group of its own. It listens to the shared group and to the own group of the
-next machine: 1 to that of 2, 2 to that of 3, 3 to that of 1. So what machine 2 sends to its own group is heard by machine 1 only.
+Each machine sends to a group that all share and to a group of its own. It listens to the shared group and to the own
+group of the next machine: 1 to that of 2, 2 to that of 3, 3 to that of 1. So what machine 2 sends to its own group is
+heard by machine 1 only.
 
 Start it on each machine, with the machine's number and the name or an address of the interface that the machines share:
 
     python communicator.py 1 --interface eth0
     python communicator.py 2 --interface eth0
 
-It sends once a second and prints a line for each datagram that it hears: the group ("shared" or "own"), what the datagram says (the
-number of the machine that sent it, and a counter), and the address that it came from, with tabs between. Ctrl-C ends it.
+It sends once a second and prints a line for each datagram that it hears: the group ("shared" or "own"), what the
+datagram says (the number of the machine that sent it, and a counter), and the address that it came from, with tabs
+between. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Groups(NamedTuple):
     """By machine."""
 
 
-# Administratively scoped for IPv4 (RFC 2365), transient and site-local for IPv6 (RFC 4291): they are free for anybody's use.
+# Free for anybody's use: administratively scoped for IPv4 (RFC 2365), transient and site-local for IPv6 (RFC 4291).
 GROUPS = {
     4: Groups(socket.AF_INET, "239.255.40.100", {machine: f"239.255.40.{100 + machine}" for machine in MACHINES}),
     6: Groups(socket.AF_INET6, "ff15::40:100", {machine: f"ff15::40:10{machine}" for machine in MACHINES}),

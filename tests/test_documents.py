@@ -2,56 +2,21 @@
 
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import NamedTuple
 
 import pytest
 
+from multicast_expert.testing import Lab
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
-
-# The host that the documents run on: a loopback interface that carries IPv6 multicast, and eth0 with a router at its
-# other end, in the namespace of the process $ROUTER. The fixed link-local address and the multicast route are what the
-# kernel would add by itself, up to two seconds later.
-HOST = """
-set -e
-ip link set lo up
-ip -6 route add local ff00::/8 dev lo table local
-ip link add eth0 type veth peer name uplink netns "$ROUTER"
-ip link set eth0 addrgenmode none
-ip addr add 10.9.0.1/24 dev eth0
-ip addr add fd09::1/64 dev eth0 nodad
-ip addr add fe80::1/64 dev eth0 nodad
-nsenter --target "$ROUTER" --net sh -c '
-    ip addr add 10.9.0.254/24 dev uplink
-    ip addr add fd09::ffff/64 dev uplink nodad
-    ip link set uplink up'
-ip link set eth0 up
-ip -6 route replace multicast ff00::/8 dev eth0 table local metric 256
-ip route add default via 10.9.0.254
-ip -6 route add default via fd09::ffff
-exec "$@"
-"""
-
-# Says hello to every group on every port, again and again, until its standard input closes.
-ROUTER = """
-import ipaddress, itertools, select, socket, sys
-
-print("there", flush=True)
-groups, ports = sys.argv[1].split(), sys.argv[2].split()
-while not select.select([sys.stdin], [], [], 0.05)[0]:
-    for group, port in itertools.product(groups, ports):
-        family = socket.AF_INET if ipaddress.ip_address(group).version == 4 else socket.AF_INET6
-        with socket.socket(family, socket.SOCK_DGRAM) as sender:
-            try:
-                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"uplink")
-                sender.sendto(b"hello", (group, int(port)))
-            except (OSError, OverflowError):
-                pass  # the cable is not plugged in yet, or the number is no port
-"""
 
 GROUP = re.compile(r"\b(?:2(?:2[4-9]|3\d)\.\d+\.\d+\.\d+|ff[0-9a-f]{2}:[0-9a-f:]+)")
 PORT = re.compile(r"\b\d{4,5}\b")
@@ -92,53 +57,60 @@ COMMANDS = [
     if line.startswith("$ ")
 ]
 
-needs_namespaces = pytest.mark.skipif(sys.platform != "linux", reason="their host is a Linux network namespace")
+
+@contextmanager
+def hello(lab: Lab, groups: set[str], ports: set[str]) -> Iterator[None]:
+    """Inside the block, the router keeps saying hello to every group on every port."""
+    addresses = [(group, int(port)) for group in groups for port in ports if int(port) < 1 << 16]
+    over = Event()
+
+    def say() -> None:
+        while not over.wait(0.05):
+            for address in addresses:
+                sockets[":" in address[0]].sendto(b"hello", address)
+
+    with ExitStack() as stack:
+        stack.enter_context(lab.nodes["router"].entered())
+        sockets = [
+            stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            for family in (socket.AF_INET, socket.AF_INET6)
+        ]
+        for sender in sockets:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        speaker = Thread(target=say)
+        speaker.start()
+        stack.callback(speaker.join)
+        stack.callback(over.set)
+        yield
 
 
-def run_on_host(
-    command: Sequence[str], directory: Path, groups: set[str], ports: set[str]
-) -> "subprocess.CompletedProcess[str]":
-    """Run a command on a host of its own, whose router keeps saying hello to the groups."""
-    router = subprocess.Popen(
-        ["unshare", "--net", sys.executable, "-c", ROUTER, " ".join(groups), " ".join(ports)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+def run_on_host(lab: Lab, command: Sequence[str | Path], directory: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command on the host of the documents, to its end."""
+    return lab.nodes["host"].run(
+        subprocess.run, command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
     )
-    with router:  # leaving closes its standard input, which ends it
-        assert router.stdout is not None
-        assert router.stdout.readline() == "there\n"
-        return subprocess.run(
-            ["unshare", "--net", "env", f"ROUTER={router.pid}", "sh", "-c", HOST, "sh", *command],
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
 
 
-@needs_namespaces
 @pytest.mark.parametrize("code", PYTHON)
-def test_python_in_the_documents_runs(code: str, tmp_path: Path) -> None:
+def test_python_in_the_documents_runs(documentation_network: Lab, code: str, tmp_path: Path) -> None:
     """Every Python block is a whole program that succeeds, warns of nothing and closes what it opens."""
     # A block that only receives needs somebody who sends; one that sends as well hears itself and nobody else.
     listens_only = "RxSocket" in code and "TxSocket" not in code
-    groups, ports = (set(GROUP.findall(code)), set(PORT.findall(code))) if listens_only else (set[str](), set[str]())
+    groups = set(GROUP.findall(code)) if listens_only else set[str]()
     program = tmp_path / "block.py"
     program.write_text(code, encoding="utf-8")
-    done = run_on_host([sys.executable, "-W", "error", str(program)], tmp_path, groups, ports)
+    with hello(documentation_network, groups, set(PORT.findall(code))):
+        done = run_on_host(documentation_network, [sys.executable, "-W", "error", program], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@needs_namespaces
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_in_the_documents_work(line: str, tmp_path: Path) -> None:
+def test_commands_in_the_documents_work(documentation_network: Lab, line: str, tmp_path: Path) -> None:
     """Every command of a block marked "console run" succeeds."""
     program, *arguments = shlex.split(line, comments=True)
     script = Path(sys.executable).with_name(program)
-    done = run_on_host([str(script), *arguments], tmp_path, set(GROUP.findall(line)), set(PORT.findall(line)))
+    with hello(documentation_network, set(GROUP.findall(line)), set(PORT.findall(line))):
+        done = run_on_host(documentation_network, [script, *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
 
 

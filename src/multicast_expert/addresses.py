@@ -62,6 +62,12 @@ def _parse_group(group: MulticastAddress, version: int | None) -> IPAddress:
     return parsed
 
 
+@lru_cache(maxsize=16384)
+def address_text(packed: bytes) -> str:
+    """Return the address of 4 or 16 bytes as text."""
+    return str(ip_address(packed))
+
+
 def _is_multicast(address: IPAddress) -> bool:
     first = address.packed[0]
     return first == 0xFF if address.version == 6 else first >> 4 == 0xE

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
@@ -47,13 +48,14 @@ class Arrivals:
         self._futures: set[asyncio.Future[None]] = set()
         self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._gate: anyio.Lock | None = None
+        self._closed = False
 
     async def wait(self) -> None:
         """Return when a socket may be readable; several tasks may wait at once."""
         descriptor = self._waiter.fileno()
         loop = _asyncio_loop()
         if descriptor is None or loop is None or not self._start(loop, descriptor):
-            await self._wait_anyhow()
+            await self._wait_in_turn(descriptor)
             return
         future = loop.create_future()
         self._futures.add(future)
@@ -85,38 +87,37 @@ class Arrivals:
             if not future.done():
                 future.set_result(None)
 
-    async def _wait_anyhow(self) -> None:
+    async def _wait_in_turn(self, descriptor: int | None) -> None:
+        """Wait where only one task may wait for a descriptor at a time."""
         if self._gate is None:
             self._gate = anyio.Lock()
         async with self._gate:
-            descriptor = self._waiter.fileno()
-            try:
-                if descriptor is not None:
-                    await anyio.wait_readable(descriptor)
-                else:
-                    await _wait_for_any(self._waiter.descriptors())
-            except anyio.ClosedResourceError:
-                raise MulticastExpertError("The receiver was closed while it was waiting.") from None
+            if self._closed:
+                return
+            if descriptor is None:
+                await self._wait_in_thread()
+                return
+            with suppress(anyio.ClosedResourceError):
+                await anyio.wait_readable(descriptor)
+
+    async def _wait_in_thread(self) -> None:
+        """Wait as the blocking receiver does, where the selector has no descriptor that an event loop could watch."""
+        try:
+            await anyio.to_thread.run_sync(
+                self._waiter.wait, None, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            )
+        finally:
+            # The thread of a cancelled task would wait on.
+            self._waiter.wake()
 
     def close(self) -> None:
         """Let nobody wait any longer; to be called before the sockets are closed."""
+        self._closed = True
         self._wake()
         self._stop()
-        if self._gate is not None and self._gate.statistics().locked:
-            descriptor = self._waiter.fileno()
-            for each in self._waiter.descriptors() if descriptor is None else [descriptor]:
-                anyio.notify_closing(each)
-
-
-async def _wait_for_any(descriptors: Iterable[int]) -> None:
-    async with anyio.create_task_group() as tasks:
-
-        async def wait_for(descriptor: int) -> None:
-            await anyio.wait_readable(descriptor)
-            tasks.cancel_scope.cancel()
-
-        for descriptor in descriptors:
-            tasks.start_soon(wait_for, descriptor)
+        descriptor = self._waiter.fileno()
+        if descriptor is not None and self._gate is not None and self._gate.statistics().locked:
+            anyio.notify_closing(descriptor)
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
@@ -144,7 +145,11 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 
     def _open(self) -> None:
         super()._open()
-        self._arrivals = Arrivals(self._engine.waiter())
+        try:
+            self._arrivals = Arrivals(self._engine.waiter())
+        except BaseException:
+            super()._close()
+            raise
 
     def _close(self) -> None:
         self._arrivals.close()
@@ -166,6 +171,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         """Return the datagrams that are there, 1 to `limit` of them; waits only for the first. Raises TimeoutError."""
         datagrams = [await self.receive(timeout)]
         self._engine.receive_more(datagrams, limit)
+        self._until_yield -= len(datagrams) - 1
         return datagrams
 
     def __aiter__(self) -> Self:
@@ -210,7 +216,7 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        self._prepare(address, hop_limit)
+        address = self._prepare(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:

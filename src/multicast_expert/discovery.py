@@ -19,9 +19,9 @@ from multicast_expert.interfaces import (
     IfaceInfo,
     IfaceSpecifier,
     InterfaceChoice,
-    address_text,
     choose_interfaces,
     choose_one_interface,
+    interface_address_text,
 )
 from multicast_expert.kernel import SYSTEM, ip_version
 
@@ -178,7 +178,7 @@ def find_interfaces(
 def _known(specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo] | None = None) -> Sequence[IfaceInfo]:
     if ifaces is not None:
         return ifaces
-    texts = [specifier for specifier in specifiers if not isinstance(specifier, IfaceInfo)]
+    texts = [specifier for specifier in specifiers if type(specifier) is not IfaceInfo]
     if not texts:
         return ()
     addresses = _addresses()
@@ -252,7 +252,7 @@ def get_interface_ips(include_ipv4: bool = True, include_ipv6: bool = True) -> l
     for iface in scan_interfaces():
         for wanted, interfaces in ((include_ipv4, iface.ip4_addrs), (include_ipv6, iface.ip6_addrs)):
             for interface in interfaces if wanted else ():
-                owners[address_text(interface)].append(iface.display_name)
+                owners[interface_address_text(interface)].append(iface.display_name)
     for address, names in owners.items():
         if len(names) > 1:
             warn(f"Interfaces {', '.join(names)} share the address {address}: name the interface instead.")

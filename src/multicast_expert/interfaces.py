@@ -68,6 +68,7 @@ class IfaceInfo:
 
 IfaceSpecifier: TypeAlias = str | IPv4Address | IPv6Address | IfaceInfo
 """An address of the interface (text or object; the IPv6 scope is optional), its name, or an IfaceInfo."""
+_SPECIFIERS = (IfaceInfo, str, IPv4Address, IPv6Address)
 
 
 def missing_interface(name: str) -> IfaceInfo:
@@ -91,7 +92,7 @@ class InterfaceChoice(NamedTuple):
         return addresses[0].ip if addresses else None
 
 
-def address_text(interface: IPv4Interface | IPv6Interface) -> str:
+def interface_address_text(interface: IPv4Interface | IPv6Interface) -> str:
     """Return the address without its prefix length, with its scope: `fe80::1%eth0`."""
     return str(interface.ip) if isinstance(interface, IPv4Interface) else IPv6Address.__str__(interface)
 
@@ -141,7 +142,7 @@ def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo]) -> list[Int
     if isinstance(specifier, IfaceInfo):
         return [InterfaceChoice(specifier)]
     if isinstance(specifier, str):
-        named = [iface for iface in ifaces if specifier in (iface.machine_name, iface.friendly_name)]
+        named = [iface for iface in ifaces if specifier and specifier in (iface.machine_name, iface.friendly_name)]
         if named:
             return [InterfaceChoice(iface) for iface in named]
     address = _specifier_address(specifier, ifaces)
@@ -176,7 +177,7 @@ def _specifier_address(specifier: object, ifaces: Sequence[IfaceInfo]) -> IPAddr
 
 def _known_addresses(ifaces: Sequence[IfaceInfo], version: int) -> str:
     known = [
-        f"{address_text(interface)} ({iface.display_name})"
+        f"{interface_address_text(interface)} ({iface.display_name})"
         for iface in ifaces
         for interface in iface.addresses(version)
     ]
@@ -195,7 +196,7 @@ def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -
         raise MulticastExpertError(f"{' and '.join(given)} say the same thing twice: give one of them.")
     name = given[0]
     value = keywords[name]
-    if isinstance(value, IfaceInfo | str | IPv4Address | IPv6Address):
+    if isinstance(value, _SPECIFIERS):
         if not name.endswith("s"):
             return [value]
         value = None

@@ -16,7 +16,6 @@ class Socket(Protocol):
     """What the engine uses of a socket; Python's own on Unix, a subclass of it on Windows."""
 
     def fileno(self) -> int: ...
-    def setblocking(self, flag: bool, /) -> None: ...
     def setsockopt(self, level: int, number: int, value: bytes, /) -> None: ...
     def getsockopt(self, level: int, number: int, length: int, /) -> bytes: ...
     def bind(self, address: Any, /) -> None: ...
@@ -35,7 +34,7 @@ class Kernel(Protocol):
     platform: Platform
 
     def socket(self, family: int, kind: int) -> Socket:
-        """Return a new socket of the family and kind, by the OS's own numbers."""
+        """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
 
 
 class SystemKernel:
@@ -49,12 +48,17 @@ class SystemKernel:
         raise MulticastExpertError(f"{sys.platform} is not supported: only Linux, macOS, Windows and FreeBSD are.")
 
     def socket(self, family: int, kind: int) -> Socket:
-        """Return a new socket of the family and kind."""
+        """Return a new socket of the family and kind; it never blocks."""
+        if sys.platform == "linux":
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK)
         if sys.platform == "win32":
             from multicast_expert.winsock import WinSocket  # noqa: PLC0415 - exists on Windows only
 
-            return WinSocket(family, kind)
-        return socket.socket(family, kind)
+            opened: socket.socket = WinSocket(family, kind)
+        else:
+            opened = socket.socket(family, kind)
+        opened.setblocking(False)
+        return opened
 
     def best_interface(self, sockaddr: bytes) -> int:
         """Return the index of the interface that Windows would send to the address from (GetBestInterfaceEx)."""

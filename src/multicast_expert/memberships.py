@@ -5,13 +5,16 @@ The kernels accept much that silently delivers nothing, or less than before; wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from multicast_expert.addresses import IPAddress
 from multicast_expert.errors import MulticastExpertError
 from multicast_expert.interfaces import InterfaceChoice
 from multicast_expert.plan import Join
+
+
+_ANY = (None,)
 
 
 @dataclass(slots=True, eq=False)
@@ -29,13 +32,15 @@ class Attachment:
         return self.choice.iface.display_name
 
 
-@dataclass(slots=True)
 class SourceFilter:
     """From whom a group is wanted on one interface."""
 
-    sources: set[IPAddress] | None = None
-    """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
-    blocked: set[IPAddress] = field(default_factory=set)
+    __slots__ = ("blocked", "sources")
+
+    def __init__(self, sources: set[IPAddress] | None = None, blocked: Iterable[IPAddress] = ()) -> None:
+        self.sources = sources
+        """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
+        self.blocked = set(blocked)
 
 
 class Memberships:
@@ -47,9 +52,8 @@ class Memberships:
     def _held(self, group: IPAddress, attachment: Attachment) -> SourceFilter | None:
         return self._filters.get(group, {}).get(attachment)
 
-    def join(self, group: IPAddress, source: IPAddress | None, attachments: Iterable[Attachment]) -> list[Join]:
-        """Note a membership and return what to join. Raises MulticastExpertError where it would mean nothing good."""
-        attachments = list(attachments)
+    def join(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> None:
+        """Note a membership. Raises MulticastExpertError where it would mean nothing good."""
         wanted = self._filters.get(group, {})
         for attachment in attachments:
             if attachment in wanted:
@@ -60,7 +64,6 @@ class Memberships:
                 wanted[attachment] = SourceFilter()
             elif (held := wanted.setdefault(attachment, SourceFilter(set()))).sources is not None:
                 held.sources.add(source)
-        return [Join(group, source, attachment.choice) for attachment in attachments if attachment.present]
 
     def _check_join(
         self, group: IPAddress, source: IPAddress | None, attachment: Attachment, held: SourceFilter
@@ -78,12 +81,11 @@ class Memberships:
                 f"{where} is joined from some sources only; leave the group before you join it from all."
             )
 
-    def leave(self, group: IPAddress, source: IPAddress | None, attachments: Iterable[Attachment]) -> list[Join]:
+    def leave(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> list[Join]:
         """Forget a membership and return what to leave; without a source the whole group.
 
         Raises MulticastExpertError for what was never joined that way.
         """
-        attachments = list(attachments)
         for attachment in attachments:
             held = self._held(group, attachment)
             if held is None or (source is not None and (held.sources is None or source not in held.sources)):
@@ -111,13 +113,12 @@ class Memberships:
         return [Join(group, one, attachment.choice) for one in sorted(sources, key=str)]
 
     def block(
-        self, group: IPAddress, source: IPAddress, attachments: Iterable[Attachment], blocked: bool
+        self, group: IPAddress, source: IPAddress, attachments: Sequence[Attachment], blocked: bool
     ) -> list[tuple[Join, int]]:
         """Note that a source is blocked (or no longer) and return what to change, with the number of blocked ones.
 
         Raises MulticastExpertError where the group is not joined from all sources, or nothing would change.
         """
-        attachments = list(attachments)
         for attachment in attachments:
             where = f"{group} on {attachment.name}"
             held = self._held(group, attachment)
@@ -139,7 +140,13 @@ class Memberships:
 
     def joins(self) -> list[Join]:
         """Return all memberships on interfaces that are there."""
-        return [Join(group, source, holder.choice) for group, source, holder in self if holder.present]
+        return [
+            Join(group, source, holder.choice)
+            for group, holders in self._filters.items()
+            for holder, held in holders.items()
+            if holder.present
+            for source in (_ANY if held.sources is None else sorted(held.sources, key=str))
+        ]
 
     def of(self, attachment: Attachment) -> list[Join]:
         """Return all memberships that are wanted on one interface."""
@@ -160,7 +167,7 @@ class Memberships:
         for holders in self._filters.values():
             if model in holders:
                 held = holders[model]
-                holders[fresh] = SourceFilter(None if held.sources is None else set(held.sources), set(held.blocked))
+                holders[fresh] = SourceFilter(None if held.sources is None else set(held.sources), held.blocked)
 
     def attachments(self, group: IPAddress) -> list[Attachment]:
         """Return the interfaces on which the group is wanted."""
@@ -173,5 +180,5 @@ class Memberships:
     def __iter__(self) -> Iterator[tuple[IPAddress, IPAddress | None, Attachment]]:
         for group, holders in list(self._filters.items()):
             for attachment, held in list(holders.items()):
-                for source in (None,) if held.sources is None else sorted(held.sources, key=str):
+                for source in _ANY if held.sources is None else sorted(held.sources, key=str):
                     yield group, source, attachment

@@ -7,10 +7,11 @@ group more plans that group only, and `SocketPlan.key` says which open socket it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
-from multicast_expert.addresses import IPAddress
+from multicast_expert.addresses import IPAddress, address_text
 from multicast_expert.errors import MulticastExpertError
 from multicast_expert.interfaces import InterfaceChoice
 from multicast_expert.platforms import Option, Platform
@@ -36,15 +37,17 @@ class Join(NamedTuple):
 
     def change(self, platform: Platform, operation: Operation) -> Iterator[Option]:
         """Yield the ways to carry out the operation ("join", "leave" and their source-specific forms)."""
-        iface = self.interface.iface
-        address = self.interface.source_address(4)
         return platform.change_membership(
             operation,
             self.group.packed,
             b"" if self.source is None else self.source.packed,
-            iface.index,
-            NO_ADDRESS if address is None else address.packed,
+            self.interface.iface.index,
+            self._interface_address,
         )
+
+    def _interface_address(self) -> bytes:
+        address = self.interface.source_address(4)
+        return NO_ADDRESS if address is None else address.packed
 
     @property
     def key(self) -> JoinKey:
@@ -117,7 +120,7 @@ def _socket_key(
     held: Mapping[SocketKey, Mapping[JoinKey, Join]],
 ) -> SocketKey:
     """Return the first socket with room for the membership; sources of one group and interface stay together."""
-    group = str(join.group) if layout.per_group else None
+    group = address_text(join.group.packed) if layout.per_group else None
     index = join.interface.iface.index if layout.per_interface else None
     if layout.capacity is None:
         return group, index, 0
@@ -138,13 +141,9 @@ def _receive_socket(
 ) -> SocketPlan:
     version = settings.version
     interface = joins[0].interface
-    options = layout.options + platform.ancillary.options[version]
+    options = _common_options(platform, settings)
     if layout.binds_to_device:
         options += (_device_option(platform, interface),)
-    if settings.timestamps and platform.ancillary.timestamp is not None:
-        options += (platform.ancillary.timestamp,)
-    if settings.receive_buffer is not None:
-        options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
     if platform.loopback_at == "receiver":
         options += (platform.loopback(version, settings.loopback or interface.iface.is_localhost()),)
     address: tuple[str, int] | tuple[str, int, int, int]
@@ -155,6 +154,17 @@ def _receive_socket(
         scope = interface.iface.index if own is not None and own.is_link_local else 0
         address = _bind_address(_unspecified(version) if own is None else str(own), version, settings.port, scope)
     return SocketPlan(key, version, platform.family(version), options, address, joins, layout.filtered)
+
+
+@lru_cache(maxsize=64)
+def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Option, ...]:
+    """Return the options that are the same for all sockets of a receiver."""
+    options = platform.receive[settings.version].options + platform.ancillary.options[settings.version]
+    if settings.timestamps and platform.ancillary.timestamp is not None:
+        options += (platform.ancillary.timestamp,)
+    if settings.receive_buffer is not None:
+        options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
+    return options
 
 
 def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:

@@ -26,9 +26,9 @@ from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoi
 from multicast_expert.kernel import ip_version
 from multicast_expert.lifecycle import Openable
 from multicast_expert.memberships import Attachment, Memberships
-from multicast_expert.plan import ReceiveSettings
+from multicast_expert.plan import Join, ReceiveSettings
 from multicast_expert.platforms.table import Operation
-from multicast_expert.watcher import Changes, watch
+from multicast_expert.watcher import Changes, unwatch, watch
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -120,8 +120,9 @@ class Receiver(Openable):
         groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
         if not groups:
             raise MulticastExpertError("mcast_ips is empty: name at least one group.")
-        sources: list[IPAddress | None] = []
-        sources += unique(parse_source(source, version) for source in listed(source_ips or (), "source_ips"))
+        sources: list[IPAddress | None] = [None]
+        if source_ips:
+            sources = [*unique(parse_source(source, version) for source in listed(source_ips, "source_ips"))]
         self._settings = ReceiveSettings(
             version, parse_port(port), timestamps, _checked_buffer(receive_buffer), enable_external_loopback
         )
@@ -131,9 +132,10 @@ class Receiver(Openable):
             one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips),
             allow_missing and heal,
         )
+        attachments = self._all_attachments()
         for group in groups:
-            for source in sources or [None]:
-                self._memberships.join(group, source, self._all_attachments())
+            for source in sources:
+                self._memberships.join(group, source, attachments)
         self._heal = heal
         self._on_event = on_event
         self.addr_family = addr_family
@@ -155,7 +157,7 @@ class Receiver(Openable):
         for attachment in self._attachments:
             attachment.present = attachment.choice.iface.index != 0
         engine = ReceiveEngine(kernel.SYSTEM, self._settings)
-        self._unwatch: Callable[[], None] | None = None
+        self._namespace: int | None = None
         self._healer: Healer | None = None
         try:
             engine.add(self._memberships.joins())
@@ -165,16 +167,16 @@ class Receiver(Openable):
                 _check_granted(engine, self._settings.receive_buffer)
             if self._heal:
                 incomplete = not all(attachment.present for attachment in self._attachments)
-                soon = incomplete or not self._attachments
-                self._unwatch = watch(self, engine.network_namespace(), soon)
+                self._namespace = engine.network_namespace()
+                watch(self, self._namespace, soon=incomplete or not self._attachments)
         except BaseException:
             engine.close()
             raise
         self._engine = engine
 
     def _close(self) -> None:
-        if self._unwatch is not None:
-            self._unwatch()
+        if self._namespace is not None:
+            unwatch(self, self._namespace)
         with self._lock:
             self._engine.close()
 
@@ -208,9 +210,9 @@ class Receiver(Openable):
         parsed_source = None if source is None else parse_source(source, self._version)
         with self._lock:
             attachments = self._targets(iface)
-            joins = self._memberships.join(parsed, parsed_source, attachments)
+            self._memberships.join(parsed, parsed_source, attachments)
             try:
-                self._engine.add(joins)
+                self._engine.add(Join(parsed, parsed_source, each.choice) for each in attachments if each.present)
             except BaseException:
                 self._memberships.leave(parsed, parsed_source, attachments)
                 raise
@@ -470,4 +472,4 @@ def _check_granted(engine: ReceiveEngine, asked: int) -> None:
         limits = {"linux": "net.core.rmem_max", "macos": "kern.ipc.maxsockbuf", "freebsd": "kern.ipc.maxsockbuf"}
         name = limits.get(kernel.SYSTEM.platform.name)
         cure = f" The limit is {name}; raise it with: sysctl -w {name}={asked}" if name else ""
-        warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}", stacklevel=6)
+        warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}")

@@ -82,5 +82,5 @@ def parse_route_reply(reply: bytes) -> int | None:
 
 def parse_route_get(text: str) -> str | None:
     """Return the interface in the output of `route -n get` (macOS, FreeBSD); None where there is none."""
-    match = re.search(r"^\s*interface:\s*(\S+)", text, re.MULTILINE)
+    match = re.search(r"^[ \t]*interface:[ \t]*(\S+)", text, re.MULTILINE)
     return match and match[1]

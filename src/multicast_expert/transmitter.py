@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from multicast_expert import kernel
 from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
 from multicast_expert.discovery import choose_for_sending, scan_interfaces
-from multicast_expert.engine import SendEngine
+from multicast_expert.engine import SendEngine, error_name
 from multicast_expert.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.kernel import ip_version
@@ -53,7 +53,7 @@ class Outlet:
     def _renew(self, error: MulticastOSError) -> bool:
         """Open the socket anew if the interface is there with another index or address; return whether it was."""
         system = kernel.SYSTEM
-        if system.platform.errors.get(error.errno or 0) not in _INTERFACE_CHANGED:
+        if error_name(system, error) not in _INTERFACE_CHANGED:
             return False
         named = self.choice.iface.machine_name
         iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
@@ -100,7 +100,7 @@ class Transmitter(Openable):
             if not groups:
                 raise MulticastExpertError("mcast_ips is empty: name at least one group, or leave it out for any.")
         self._groups = groups
-        self._known = {str(group) for group in groups or ()}
+        self._known = {str(group): str(group) for group in groups or ()}
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
         self._outlets = [
             Outlet(version, choice, ttl, enable_external_loopback, dscp)
@@ -125,19 +125,22 @@ class Transmitter(Openable):
         for outlet in self._outlets:
             outlet.engine.close()
 
-    def _prepare(self, address: IPv4Or6Address, hop_limit: int | None) -> None:
-        """Check a destination, and set the hop limit of what follows."""
+    def _prepare(self, address: IPv4Or6Address, hop_limit: int | None) -> IPv4Or6Address:
+        """Check a destination, set the hop limit of what follows, and return the destination with its usual spelling."""
         self._check_open()
-        if address[0] not in self._known:
-            self._learn(address[0])
+        group = self._known.get(address[0]) or self._learn(address[0])
         parse_port(address[1])
         if hop_limit is not None:
             check_hop_limit(hop_limit)
         for outlet in self._outlets:
             outlet.engine.set_hop_limit(self.ttl if hop_limit is None else hop_limit)
+        return address if group == address[0] else (group, *address[1:])
 
-    def _learn(self, text: str) -> None:
-        """Remember a spelling of a group that may be sent to, or raise."""
+    def _learn(self, text: str) -> str:
+        """Remember a spelling of a group that may be sent to and return its usual one, or raise.
+
+        A scope is left out: the interface is chosen already, and getaddrinfo knows scopes of link-local groups only.
+        """
         group = parse_group(text.partition("%")[0] if isinstance(text, str) else text, self._version)
         if self._groups is not None and group not in self._groups:
             raise MulticastExpertError(
@@ -145,7 +148,8 @@ class Transmitter(Openable):
                 f"{', '.join(str(known) for known in self._groups)}."
             )
         if len(self._known) < 4096:
-            self._known.add(text)
+            self._known[text] = str(group)
+        return str(group)
 
     def fileno(self) -> int:
         """Return the descriptor of the OS socket; with several interfaces, of the first."""
@@ -206,7 +210,7 @@ class McastTxSocket(Transmitter):
         interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
         none of `mcast_ips`, and MulticastOSError.
         """
-        self._prepare(address, hop_limit)
+        address = self._prepare(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:

@@ -14,7 +14,6 @@ import select
 import socket
 import threading
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
 from time import monotonic
@@ -165,101 +164,84 @@ class Watcher:
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._lock = threading.RLock()
-        self._subscribers: dict[int, weakref.ref[Subscriber]] = {}
-        self._number = 0
-        self._again = False
         self._idle_since = monotonic()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="multicast_expert interfaces", daemon=True)
-        self._thread.start()
-
-    def subscribe(self, subscriber: Subscriber, soon: bool) -> Callable[[], None] | None:
-        """Tell the subscriber whenever interfaces change, and at once if `soon`.
-
-        Returns what ends that, or None when this watcher has ended. It keeps no subscriber alive.
-        """
-        with self._lock:
-            if self._stopped:
-                return None
-            self._number += 1
-            number = self._number
-            self._subscribers[number] = weakref.ref(subscriber)
-            self._again |= soon
-        return lambda: self._unsubscribe(number)
-
-    def _unsubscribe(self, number: int) -> None:
-        with self._lock:
-            self._subscribers.pop(number, None)
-            if not self._subscribers:
-                self._idle_since = monotonic()
-
-    def stop(self) -> None:
-        """End the thread and close what it holds."""
-        self._stopped = True
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        self.subscribers: dict[int, weakref.ref[Subscriber]] = {}
+        self.again = False
+        """Whether somebody wants to be told although nothing changed."""
+        self.stopped = False
+        self.thread = threading.Thread(target=self._run, name="multicast_expert interfaces", daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
             while not self._is_over():
                 changes = self._events.wait(RETRY_INTERVAL)
-                if changes is not None or self._again:
+                if changes is not None or self.again:
                     self._tell(changes or Changes())
         except Exception:
             logger.exception("The watch for interface changes ended; memberships are no longer restored")
         finally:
-            self._stopped = True
+            self.stopped = True
             self._events.close()
 
     def _is_over(self) -> bool:
-        with self._lock:
-            if not self._subscribers and monotonic() - self._idle_since > LINGER:
-                self._stopped = True
-            return self._stopped
+        with _lock:
+            if self.subscribers:
+                self._idle_since = monotonic()
+            elif monotonic() - self._idle_since > LINGER:
+                self.stopped = True
+            return self.stopped
 
     def _tell(self, changes: Changes) -> None:
-        with self._lock:
-            self._again = False
-            subscribers = [reference() for reference in self._subscribers.values()]
+        self.again = False
+        with _lock:
+            subscribers = [reference() for reference in self.subscribers.values()]
         ifaces = scan_interfaces()
         for subscriber in subscribers:
             if subscriber is None:
                 continue
             try:
-                again = subscriber.interfaces_changed(changes, ifaces)
+                self.again |= subscriber.interfaces_changed(changes, ifaces)
             except Exception:
                 logger.exception("Restoring memberships failed")
-                again = True
-            with self._lock:
-                self._again |= again
+                self.again = True
 
 
 _watchers: dict[int, Watcher] = {}
-_watchers_lock = threading.Lock()
+# Reentrant, because a forgotten receiver may be collected, and so unwatched, while it is held.
+_lock = threading.RLock()
 
 
-def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> Callable[[], None]:
+def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> None:
     """Tell the subscriber, in a background thread, whenever interfaces change. It is held weakly.
 
     `namespace`: a number for the network namespace that this thread is in. `soon`: tell it once without waiting for a
-    change. Returns what ends the watch.
+    change.
     """
-    with _watchers_lock:
-        while True:
-            watcher = _watchers.get(namespace)
-            stop = None if watcher is None else watcher.subscribe(subscriber, soon)
-            if stop is not None:
-                return stop
-            events: Events = NetlinkEvents() if SYSTEM.platform.name == "linux" else PolledEvents()
-            _watchers[namespace] = Watcher(events)
+    with _lock:
+        watcher = _watchers.get(namespace)
+        if watcher is None or watcher.stopped:
+            watcher = Watcher(NetlinkEvents() if SYSTEM.platform.name == "linux" else PolledEvents())
+            _watchers[namespace] = watcher
+        watcher.subscribers[id(subscriber)] = weakref.ref(subscriber)
+        if soon:
+            watcher.again = True
+
+
+def unwatch(subscriber: Subscriber, namespace: int) -> None:
+    """End what `watch` began."""
+    with _lock:
+        watcher = _watchers.get(namespace)
+        if watcher is not None:
+            watcher.subscribers.pop(id(subscriber), None)
 
 
 def _stop_all() -> None:
-    with _watchers_lock:
-        for watcher in _watchers.values():
-            watcher.stop()
-        _watchers.clear()
+    watchers = list(_watchers.values())
+    for watcher in watchers:
+        watcher.stopped = True
+    for watcher in watchers:
+        watcher.thread.join()
 
 
 atexit.register(_stop_all)

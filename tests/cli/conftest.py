@@ -18,7 +18,8 @@ Run = Callable[..., "Done"]
 Program = Callable[..., "subprocess.Popen[str]"]
 
 COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert"]
-ENVIRONMENT = {**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+# As a user's, who has not switched the buffers off
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"COLUMNS": "80"}
 PATIENCE = 30
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
-from cli.conftest import Done, Program, Run
 
+from cli.conftest import Done, Program, Run
 from multicast_expert.testing import Host, Lab
 
 Ended = Callable[..., Done]
@@ -293,7 +293,7 @@ def test_version_and_help(mcast: Run) -> None:
     overview = mcast("--help").stdout
     assert "[source@]group[:port][%interface]" in overview
     names = re.findall(r"^  (\w+) {2,}\S", overview.partition("Commands:")[2], re.MULTILINE)
-    assert names == ["demo", "interfaces", "recv", "send", "plan"]
+    assert sorted(names) == ["demo", "interfaces", "plan", "recv", "send"]
     assert "..." not in overview.partition("Commands:")[2]
     for name in names:
         assert f"Example: mcast {name}" in mcast(name, "--help").stdout
@@ -312,6 +312,5 @@ def test_without_the_extra(missing: str) -> None:
     program = f"import sys; sys.modules['{missing}'] = None; from multicast_expert.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(
-        rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n", done.stderr
-    )
+    line = rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n"
+    assert re.fullmatch(line, done.stderr)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from cli.conftest import Done, Program, Run
 
+from cli.conftest import Done, Program, Run
 from multicast_expert.testing import Host, Lab
 
 Ended = Callable[..., Done]
@@ -75,7 +75,7 @@ def wait_for_silence(host: Host) -> None:
 
 
 def test_without_an_interface_nothing_leaves(quiet: Host, program: Program, ended: Ended) -> None:
-    """While the demonstration shows both IP versions, IPv6 even on eth0, not a single frame enters or leaves the host."""
+    """While both IP versions are shown, IPv6 even on eth0, not a single frame enters or leaves the host."""
     wait_for_silence(quiet)
     with frames_outside(quiet) as frames:
         done = ended(program("demo", on=quiet))

@@ -10,7 +10,15 @@ from rich.console import Console, RenderableType
 
 from multicast_expert import Datagram, IfaceInfo, MulticastExpertError, MulticastOSError
 from multicast_expert.cli.render.datagram import datagram_line, datagram_object, hex_dump, summary
-from multicast_expert.cli.render.demo import Omission, Probe, Trial, conclusion, exit_status, omission_lines, trial_table
+from multicast_expert.cli.render.demo import (
+    Omission,
+    Probe,
+    Trial,
+    conclusion,
+    exit_status,
+    omission_lines,
+    trial_table,
+)
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
 from multicast_expert.cli.render.plan import hexadecimal
 from multicast_expert.cli.render.text import counted, error_lines, host_and_port, printable

@@ -57,6 +57,20 @@ SYSTEMS: dict[str, tuple[Platform, Callable[[FakeNetwork, str], FakeKernel]]] = 
 }
 
 
+class Kernel:
+    """What the library asks of an OS: its table, and sockets that never block."""
+
+    def __init__(self, platform: Platform, fake: FakeKernel) -> None:
+        self.platform = platform
+        self._fake = fake
+
+    def socket(self, family: int, kind: int) -> FakeSocket:
+        """Return a new socket of the fake."""
+        sock = self._fake.socket(family, kind)
+        sock.setblocking(False)
+        return sock
+
+
 class System:
     """Host a of two, running one of the systems; the library's sockets are opened on it."""
 
@@ -71,8 +85,7 @@ class System:
     def boot(self, host: str) -> FakeKernel:
         """Start the system on one of the hosts; what is opened from now on is opened there."""
         kernel = self._boot(self.network, host)
-        kernel.platform = self.platform
-        self._monkeypatch.setattr(running, "SYSTEM", kernel)
+        self._monkeypatch.setattr(running, "SYSTEM", Kernel(self.platform, kernel))
         return kernel
 
     @property
@@ -83,6 +96,11 @@ class System:
     def number(self, error: str) -> int:
         """Return the number that the system itself has for an error."""
         return max(number for number, name in self.platform.errors.items() if name == error)
+
+    def errno(self, error: str | int) -> int:
+        """Return the number that Python shows for it in `errno`."""
+        number = error if isinstance(error, int) else self.number(error)
+        return number - 10000 if self.is_windows and number in RENUMBERED else number
 
     def interfaces(self, host: str = "a") -> list[IfaceInfo]:
         """Return the interfaces of a host as discovery would."""

@@ -5,11 +5,10 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from faces.faces import ASYNC_FACES, BLOCKING, BY_DESCRIPTOR, Face
+from faces.faces import ALL_FACES, Face, wait_like_windows
 from faces.network import GROUP, PORT, Network, build, family
 
 from multicast_expert import McastRxSocket
-from multicast_expert.engine.waiter import Waiter
 from multicast_expert.testing import Lab, lab_unavailable
 
 
@@ -51,13 +50,10 @@ def version(request: pytest.FixtureRequest) -> int:
     return number
 
 
-def _prepared(face: Face, monkeypatch: pytest.MonkeyPatch) -> Face:
-    if face.by_descriptor:
-        monkeypatch.setattr(Waiter, "fileno", lambda self: None)
-    return face
-
-
-@pytest.fixture(params=[BLOCKING, *ASYNC_FACES, *BY_DESCRIPTOR], ids=lambda face: face.name)
+@pytest.fixture(params=ALL_FACES, ids=lambda face: face.name)
 def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
-    """Each face in turn; a file that wants some of them only overrides the parameters."""
-    return _prepared(request.param, monkeypatch)
+    """Each face in turn."""
+    chosen: Face = request.param
+    if chosen.like_windows:
+        wait_like_windows(monkeypatch)
+    return chosen

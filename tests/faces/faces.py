@@ -3,16 +3,20 @@
 The blocking face gets awaitable methods that never suspend, and threads where the others have tasks.
 """
 
+import os
+import select
+import selectors
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from time import monotonic, sleep
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
+import pytest
 
 from multicast_expert import AsyncMcastRxSocket, AsyncMcastTxSocket, Datagram, McastRxSocket, McastTxSocket
 
@@ -28,6 +32,10 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
+
+    def open(self) -> Self:
+        self._socket.open()
+        return self
 
     def __enter__(self) -> Self:
         self._socket.__enter__()
@@ -79,8 +87,8 @@ class Face:
     name: str
     backend: str | None
     uvloop: bool = False
-    by_descriptor: bool = False
-    """Whether every descriptor is waited for by itself, as where a selector has no descriptor of its own (Windows)."""
+    like_windows: bool = False
+    """Whether the receiver has to wait with a selector like that of Windows."""
 
     def run(self, body: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a test to its end."""
@@ -109,7 +117,37 @@ class Face:
 
 BLOCKING = Face("blocking", None)
 ASYNC_FACES = [Face("asyncio", "asyncio"), Face("uvloop", "asyncio", uvloop=True), Face("trio", "trio")]
-BY_DESCRIPTOR = [Face(f"{face.name} by descriptor", face.backend, face.uvloop, True) for face in ASYNC_FACES]
+LIKE_WINDOWS = [
+    Face(f"{face.name} like Windows", face.backend, face.uvloop, like_windows=True) for face in (BLOCKING, *ASYNC_FACES)
+]
+PLAIN_FACES = [BLOCKING, *ASYNC_FACES]
+ALL_FACES = [*PLAIN_FACES, *LIKE_WINDOWS]
+
+
+class SelectorLikeWindows(selectors.SelectSelector):
+    """Has no descriptor of its own, looks at the set of the moment when it began, and refuses closed sockets."""
+
+    SLICE = 0.002
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        deadline = None if timeout is None else monotonic() + timeout
+        watched = [key.fd for key in list(self.get_map().values())]
+        while True:
+            for descriptor in watched:
+                try:
+                    os.fstat(descriptor)
+                except OSError:
+                    raise OSError(10038, "WSAENOTSOCK") from None
+            ready, _, _ = select.select(watched, [], [], self.SLICE if timeout != 0 else 0)
+            if ready or (deadline is not None and monotonic() >= deadline):
+                known = self.get_map() or {}
+                return [(known[fd], selectors.EVENT_READ) for fd in ready if fd in known]
+
+
+def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let receivers wait with such a selector; event loops keep their own."""
+    like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, EVENT_READ=selectors.EVENT_READ)
+    monkeypatch.setattr("multicast_expert.engine.waiter.selectors", like_windows)
 
 
 def run_without_suspending(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -181,7 +219,9 @@ class Beside:
 def is_waiting(thread: threading.Thread) -> bool:
     """Whether the thread waits in a selector now."""
     frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code.co_filename.endswith("selectors.py")
+    while frame is not None and frame.f_code.co_name != "select":
+        frame = frame.f_back
+    return frame is not None
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

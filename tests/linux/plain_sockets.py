@@ -1,4 +1,4 @@
-"""Sockets made without the library, in a host of the lab: the other programs, and the judges of what the library does."""
+"""Sockets made without the library, in a host of the lab: the other programs, and the judges of the library."""
 
 import contextlib
 import os
@@ -7,10 +7,9 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from time import monotonic
 
-from multicast_expert.testing import Host, Interface, Lab
+from multicast_expert.testing import Interface, Lab
 from multicast_expert.testing.node import Node
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -88,7 +87,7 @@ def member_on(interface: Interface, group: str, port: int) -> socket.socket:
 
 
 def until(sockets: Iterable[socket.socket], count: int) -> list[tuple[socket.socket, bytes]]:
-    """Return the next `count` datagrams of these sockets with the socket that each came to; AssertionError if they don't come."""
+    """Return the next `count` datagrams with the socket that each came to; AssertionError if they don't come."""
     received: list[tuple[socket.socket, bytes]] = []
     deadline = monotonic() + PATIENCE
     with selectors.DefaultSelector() as selector:
@@ -133,8 +132,3 @@ def two_hosts(lab: Lab) -> tuple[Interface, Interface]:
     """Two hosts and a cable between them: the interfaces of the near and the far one, both named eth0."""
     near, far = lab.host("near"), lab.host("far")
     return lab.link(near, far, ipv4=("10.1.0.1/24", "10.1.0.2/24"), ipv6=("fd01::1/64", "fd01::2/64"))
-
-
-def memberships(host: Host) -> str:
-    """The host's memberships as the kernel lists them."""
-    return host.run(lambda: Path("/proc/net/igmp").read_text() + Path("/proc/net/igmp6").read_text())

@@ -64,7 +64,7 @@ def arguments(version: int, *others: str) -> list[str]:
 @both_versions
 @pytest.mark.parametrize("numbers", [[1, 2, 3], [3, 1]], ids=["three machines", "two machines"])
 def test_who_hears_whom(multicast_lab: Lab, tmp_path: Path, version: int, numbers: list[int]) -> None:
-    """Everybody hears all others in the shared group, and only the next machine in that one's own group; each datagram once."""
+    """Everybody hears all others in the shared group, and in the own groups only the next machine; all of it once."""
     hosts = machines(multicast_lab, numbers)
     running = {
         number: Machine(host, number, tmp_path, *arguments(version, "--interface", "eth0"))
@@ -95,7 +95,7 @@ def test_who_hears_whom(multicast_lab: Lab, tmp_path: Path, version: int, number
 
 @both_versions
 def test_alone_with_the_default_route(multicast_lab: Lab, tmp_path: Path, version: int) -> None:
-    """Without an interface it uses the default gateway's; alone it hears nobody, not itself either; it ends when time is up."""
+    """Without an interface it takes the default gateway's; alone it hears nobody, nor itself; it ends in time."""
     (host,) = machines(multicast_lab, [1]).values()
     host.ip("route add default via 10.1.0.254", "route add ::/0 via fd01::ffff")
     machine = Machine(host, 1, tmp_path, *arguments(version, "--duration", "0.2"))

@@ -1,4 +1,4 @@
-"""What fails says what, where, why and what to do about it, and leaves nothing behind; what is only partly gone goes on."""
+"""What fails says what, where, why and what to do, and leaves nothing behind; what is only partly gone goes on."""
 
 import contextlib
 import errno
@@ -212,7 +212,7 @@ def ignored_warnings() -> Iterator[None]:
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure.provoke.__name__}-IPv{failure.version}")
 def test_what_a_failure_says(host: Host, failure: Failure) -> None:
-    """An error keeps the errno and names the step, the group, the interface, the cause and the cure; nothing stays open."""
+    """An error keeps the errno and names step, group, interface, cause and cure; nothing stays open."""
     before = open_descriptors()
     with failure.provoke(host, failure.version) as fail:
         inside = open_descriptors()
@@ -278,20 +278,29 @@ def test_after_a_failed_open_the_same_object_can_be_opened(host: Host, version: 
 @both_versions
 @pytest.mark.parametrize("way", ["with", "open()"])
 def test_part_of_all_interfaces_gone_is_a_warning(host: Host, version: int, way: str) -> None:
-    """An interface that was only part of all of them is skipped with a warning that points at the caller; the rest works."""
+    """An interface that was only part of all of them is skipped with a warning that points at the caller."""
     made = receiver(version)
     host.remove_interface("eth1")
-    with pytest.warns(MulticastWarning, match=r"eth1.*skipped") as caught, contextlib.ExitStack() as opened:
-        if way == "with":
-            opened.enter_context(made)
-        else:
-            made.open()
-            opened.callback(made.close)
+    with pytest.warns(MulticastWarning, match=r"eth1.*skipped") as caught:
+        heard = hear_with(host, version, made) if way == "with" else hear_between_open_and_close(host, version, made)
+    assert heard == b"still here"
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def hear_with(host: Host, version: int, made: McastRxSocket) -> bytes | None:
+    """Receive a datagram in a `with` block."""
+    with made:
         send_to(host, version, b"still here")
-        assert made.recv() == b"still here"
-    assert len(caught) == 1
-    if way == "open()":
-        assert caught[0].filename == __file__
+        return made.recv()
+
+
+def hear_between_open_and_close(host: Host, version: int, made: McastRxSocket) -> bytes | None:
+    """Receive a datagram without a `with` block."""
+    made.open()
+    send_to(host, version, b"still here")
+    heard = made.recv()
+    made.close()
+    return heard
 
 
 @both_versions
@@ -316,7 +325,7 @@ def test_sending_from_an_interface_without_an_address(host: Host, version: int) 
 
 @both_versions
 def test_receiving_on_an_interface_without_an_address(host: Host, version: int) -> None:
-    """An interface that is named needs no address to receive: DHCP may not have answered yet, the group comes all the same."""
+    """An interface that is named needs no address to receive: DHCP may not have answered yet."""
     host.remove_addresses("eth0", ipv4=version == 4, ipv6=False)
     with receiver(version, "eth0") as made:
         send_to(host, version, b"no address needed")
@@ -324,7 +333,7 @@ def test_receiving_on_an_interface_without_an_address(host: Host, version: int) 
 
 
 def test_ipv6_switched_off(host: Host) -> None:
-    """With IPv6 off, sending and all-interface receiving say that there is no IPv6 address; a named receiver waits for it."""
+    """With IPv6 off, sending and receiving say that there is no IPv6 address; a named receiver waits for it."""
     host.disable_ipv6("all")
     with pytest.raises(MulticastExpertError, match="eth0 has no IPv6 address"):
         sender(6)
@@ -348,7 +357,7 @@ def test_opened_while_the_interface_is_down(host: Host, version: int) -> None:
 
 @both_versions
 def test_down_and_up_again(host: Host, version: int) -> None:
-    """An interface that goes down and up takes nothing away from the sockets that are open: the sender's error passes."""
+    """An interface that goes down and up takes nothing away from open sockets: the sender's error passes."""
     with sender(version) as sending, receiver(version, "eth0") as made, judge(host, version) as neighbour:
         host.set_link("eth0", up=False)
         with pytest.raises(MulticastOSError):

@@ -214,7 +214,7 @@ def test_one_copy_of_what_was_asked_for_and_nothing_else(network: Network, versi
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 def test_groups_of_another_process_stay_out(network: Network, version: int) -> None:
-    """What another process has joined, on this interface or with this group, does not come to us; to a plain socket it does."""
+    """What another process has joined, on this interface or with this group, comes to a plain socket, not to us."""
     own, foreign = GROUPS[version]["a"], GROUPS[version]["d"]
     program = (
         "import socket, struct, sys\n"

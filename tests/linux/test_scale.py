@@ -215,7 +215,7 @@ def test_a_trickle_beside_a_real_flood(cable: tuple[Interface, Interface], versi
 
 @both_versions
 def test_how_long_a_receive_waits(cable: tuple[Interface, Interface], version: int) -> None:
-    """Timeout 0 does not wait, a number waits that long and no longer, None until something comes; all can be changed."""
+    """Timeout 0 does not wait, a number waits that long and no longer, None until something comes."""
     near, far = cable
     with receiving(near, version, [GROUP[version]], timeout=0) as receiver, sender_on(far, version) as sender:
         start = monotonic()

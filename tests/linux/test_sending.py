@@ -1,4 +1,4 @@
-"""What is sent leaves from the right interface with the right source and hop limit, and is heard by whom it should be."""
+"""What is sent leaves from the right interface with the right source and hop limit, and is heard by the right ones."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
 @pytest.fixture(scope="module")
 def host(lab: Lab) -> Iterator[Host]:
-    """A host with eth0 and eth1 in one subnet, each with two addresses and a neighbour of its own; the tests run in it."""
+    """A host with eth0 and eth1 in one subnet, each with two addresses and its own neighbour; the tests run in it."""
     host = lab.host("host")
     for number in range(2):
         lab.link(
@@ -92,7 +92,7 @@ def arrival(judge: socket.socket) -> tuple[bytes, str]:
 @pytest.mark.parametrize("name", ["eth0", "eth1", "lo"])
 @pytest.mark.parametrize("spelling", ["name", "first address", "IfaceInfo"])
 def test_the_interface_that_was_asked_for(host: Host, version: int, name: str, spelling: str) -> None:
-    """A datagram leaves from that interface only, with its address: also where another one has the same subnet, and on lo."""
+    """A datagram leaves from that interface only, with its address: also where two share a subnet, and on lo."""
     (info,) = (iface for iface in scan_interfaces() if iface.machine_name == name)
     loopback = {4: "127.0.0.1", 6: "::1"}[version]
     address = loopback if name == "lo" else own_address(host.interface(name), version)
@@ -334,7 +334,7 @@ def test_other_spellings_of_the_destination(host: Host, version: int) -> None:
 
 @both_versions
 def test_destinations_that_are_refused(host: Host, version: int) -> None:
-    """Another group, a unicast address, text that is no address, the other family, and ports out of range: nothing is sent."""
+    """Another group, unicast, text that is no address, the other family, ports out of range: nothing is sent."""
     group = GROUP[version]
     refused: list[tuple[Any, str]] = [
         (({4: "239.1.2.4", 6: "ff15::4"}[version], PORT), "none of the groups"),

@@ -28,7 +28,7 @@ from multicast_expert.cli.render.demo import (
 )
 from multicast_expert.discovery import scan_interfaces
 from multicast_expert.errors import MulticastOSError
-from multicast_expert.interfaces import IfaceInfo, address_text, choose_one_interface
+from multicast_expert.interfaces import IfaceInfo, choose_one_interface, interface_address_text
 from multicast_expert.kernel import SYSTEM
 from multicast_expert.receiver import McastRxSocket
 from multicast_expert.transmitter import McastTxSocket
@@ -72,7 +72,7 @@ def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:
     if not iface.addresses(version):
         return Omission(version, f"{iface.display_name} has no IPv{version} address")
     groups = _groups(f"239.255.{_number(250)}." if version == 4 else f"ff15::{_number(0x10000):x}:")
-    result = _try(version, iface, groups, 1, address_text(iface.addresses(version)[0]))
+    result = _try(version, iface, groups, 1, interface_address_text(iface.addresses(version)[0]))
     return _deaf_loopback(iface) if version == 6 and iface.is_localhost() and _is_silent(result) else result
 
 
@@ -81,7 +81,7 @@ def _show_inside(version: int, ifaces: Sequence[IfaceInfo]) -> Trial | Omission:
     able = [iface for iface in ifaces if iface.addresses(version)]
     loopback = [iface for iface in able if iface.is_localhost() and iface.is_up]
     groups = _groups(f"239.255.{_number(250)}." if version == 4 else f"ff11::{_number(0x10000):x}:")
-    unicast = address_text(loopback[0].addresses(version)[0]) if loopback else None
+    unicast = interface_address_text(loopback[0].addresses(version)[0]) if loopback else None
     omission = _no_address(version, bool(able))
     for iface in loopback:
         result = _try(version, iface, groups, 0, unicast)

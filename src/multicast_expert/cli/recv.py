@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import islice
 from operator import attrgetter
 from typing import Annotated, NamedTuple
 
@@ -63,18 +64,14 @@ def command(
         raise UsageError("--json and --hex exclude each other.")
     with ExitStack() as opened:
         receivers = [opened.enter_context(receiver) for receiver in _receivers(endpoints, ifaces or [])]
-        terminal.tell(f"listening to {_described(receivers)}")
         start = time.monotonic()
         sizes: list[int] = []
         interrupted = False
         try:
-            for arrivals in _batches(receivers, None if wait is None else start + wait):
-                for arrival in arrivals[: None if number is None else number - len(sizes)]:
-                    _show(arrival, as_json, as_hex)
-                    sizes.append(len(arrival.datagram.data))
-                sys.stdout.flush()
-                if len(sizes) == number:
-                    break
+            terminal.tell(f"listening to {_described(receivers)}")
+            for arrival in islice(_arrivals(receivers, None if wait is None else start + wait), number):
+                sizes.append(len(arrival.datagram.data))
+                _show(arrival, as_json, as_hex)
         except KeyboardInterrupt:
             interrupted = True
         terminal.tell(summary(sizes, time.monotonic() - start, [receiver.stats() for receiver in receivers]))
@@ -117,8 +114,8 @@ def _described(receivers: Iterable[McastRxSocket]) -> str:
     )
 
 
-def _batches(receivers: Sequence[McastRxSocket], deadline: float | None) -> Iterator[list[Arrival]]:
-    """Yield what has arrived, each time that something has; end at the deadline (monotonic seconds)."""
+def _arrivals(receivers: Sequence[McastRxSocket], deadline: float | None) -> Iterator[Arrival]:
+    """Yield what arrives until the deadline (monotonic seconds), and flush the output before each wait."""
     busy: list[McastRxSocket] = []
     while True:
         patience = 0.0 if busy else PATIENCE
@@ -133,8 +130,8 @@ def _batches(receivers: Sequence[McastRxSocket], deadline: float | None) -> Iter
             arrivals += taken
             if len(taken) < BATCH:
                 busy.remove(receiver)
-        if arrivals:
-            yield sorted(arrivals, key=attrgetter("time"))
+        yield from sorted(arrivals, key=attrgetter("time"))
+        sys.stdout.flush()
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:

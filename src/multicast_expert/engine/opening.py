@@ -14,11 +14,21 @@ from multicast_expert.platforms import Option
 from multicast_expert.platforms.table import Operation
 
 SOCK_DGRAM = 2
+_OPTION_STEPS = {
+    "SO_BINDTODEVICE": "bind to device",
+    "IP_MULTICAST_IF": "set interface",
+    "IPV6_MULTICAST_IF": "set interface",
+}
 
 
 def error_name(kernel: Kernel, error: OSError) -> str:
     """Return the name of an OS error ("ENODEV"), the same on every OS; empty for one that no table knows."""
-    return kernel.platform.errors.get(error.errno or 0, "")
+    return kernel.platform.errors.get(_number(error), "")
+
+
+def _number(error: OSError) -> int:
+    """Return the OS's own number: on Windows, Python translates a few of Winsock's (10013 to 13) for `errno`."""
+    return getattr(error, "winerror", None) or error.errno or 0
 
 
 def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: object) -> MulticastOSError:
@@ -26,12 +36,18 @@ def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: obj
     name = error_name(kernel, error)
     filled = {"group": "the group", "source": "", "interface": "the interface", "port": "", "count": "", **words}
     reason, remedy = explain(kernel.platform.name, name, step, **filled)
-    summary = f"Cannot {doing}: {error.strerror or error} ({name or 'error'} {error.errno})"
-    return MulticastOSError(error.errno, step, summary, reason, remedy)
+    summary = f"Cannot {doing}: {error.strerror or error} ({name or 'error'} {_number(error)})"
+    failure = MulticastOSError(error.errno, step, summary, reason, remedy)
+    if hasattr(error, "winerror"):
+        setattr(failure, "winerror", error.winerror)  # noqa: B010 - an attribute on Windows only
+    return failure
 
 
-def set_option(kernel: Kernel, sock: Any, option: Option) -> bool:
-    """Set the option; return False where this kernel has no such thing and the socket can go on without it."""
+def set_option(kernel: Kernel, sock: Any, option: Option, purpose: str = "") -> bool:
+    """Set the option; return False where this kernel has no such thing and the socket can go on without it.
+
+    `purpose` (" for 239.1.2.3") ends what the error says was being done.
+    """
     try:
         if option.level is None:
             sock.ioctl_bytes(option.number, option.value)
@@ -40,8 +56,8 @@ def set_option(kernel: Kernel, sock: Any, option: Option) -> bool:
     except OSError as error:
         if error_name(kernel, error) in option.may_fail:
             return False
-        step = {"SO_BINDTODEVICE": "bind to device", "IP_MULTICAST_IF": "set interface"}.get(option.name, "set option")
-        doing = f"set {option.name} to {option.meaning}"
+        step = _OPTION_STEPS.get(option.name, "set option")
+        doing = f"set {option.name} to {option.meaning}{purpose}"
         raise os_error(kernel, error, step, doing, interface=option.meaning) from error
     return True
 
@@ -80,15 +96,16 @@ def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
 
     Returns it and whether its datagrams have to be filtered by destination.
     """
+    group = plan.key[0]
+    purpose = "" if group is None else f" for {group}"
     try:
         sock = kernel.socket(plan.family, SOCK_DGRAM)
     except OSError as error:
-        raise os_error(kernel, error, "socket", f"open a UDP socket for IPv{plan.version}") from error
+        raise os_error(kernel, error, "socket", f"open an IPv{plan.version} UDP socket{purpose}") from error
     filtered = plan.filtered
     try:
-        sock.setblocking(False)
         for option in plan.options:
-            if not set_option(kernel, sock, option):
+            if not set_option(kernel, sock, option, purpose):
                 filtered = filtered or option.isolates
         try:
             sock.bind(plan.address)

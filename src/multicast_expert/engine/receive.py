@@ -9,11 +9,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from ipaddress import ip_address
 from struct import Struct
 from typing import TypeVar
 
-from multicast_expert.addresses import IPv4Or6Address
+from multicast_expert.addresses import IPv4Or6Address, address_text
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats, decode_arrival
 from multicast_expert.engine.opening import change_membership, error_name, open_socket, os_error
 from multicast_expert.engine.waiter import Waiter
@@ -30,6 +29,7 @@ ANCILLARY_SIZE = 256
 TURNS = 64
 # How many foreign datagrams one attempt throws away before it lets its caller look at the clock.
 REFUSALS = 64
+MSG_PEEK = 2
 # How many datagrams of a dying socket are kept at most.
 DRAIN_LIMIT = 65536
 _MEMINFO = Struct("=9I")
@@ -141,7 +141,7 @@ class ReceiveEngine:
         named = any(join.interface.required for join in joins)
         if named or error_name(self._kernel, error) not in _INTERFACE_ERRORS:
             raise error
-        warn(f"{error} This interface is skipped, because it was only part of all interfaces.", stacklevel=7)
+        warn(f"{error} This interface is skipped, because it was only part of all interfaces.")
 
     def remove(self, joins: Iterable[Join]) -> None:
         """Leave; a socket without memberships is closed."""
@@ -280,7 +280,10 @@ class ReceiveEngine:
             if self._closed:
                 raise MulticastExpertError("The receiver was closed while it was being used.")
             if self._waiter is None:
-                self._waiter = Waiter()
+                try:
+                    self._waiter = Waiter()
+                except OSError as error:
+                    raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
                 for channel in self._channels.values():
                     self._waiter.add(channel.socket.fileno(), channel)
             return self._waiter
@@ -321,7 +324,8 @@ class ReceiveEngine:
         return None
 
     def _receive_payload(self, channel: Channel, bufsize: int, flags: int) -> tuple[bytes, IPv4Or6Address] | None:
-        if channel.accepts is not None:
+        # Only recvmsg says whether the buffer was too small.
+        if channel.accepts is not None or bufsize < MAX_DATAGRAM:
             datagram = self._receive_datagram(channel, bufsize, flags)
             return None if datagram is None else (datagram.data, datagram.sender)
         while True:
@@ -350,6 +354,10 @@ class ReceiveEngine:
             destination, index, hop_limit, timestamp = decode_arrival(messages, self._kernel.platform.ancillary.fields)
             if channel.accepts is not None and (destination, index) not in channel.accepts:
                 self._filtered += 1
+                if flags & MSG_PEEK:
+                    # A look left it in the queue, where it would hide the next one.
+                    with suppress(OSError):
+                        channel.socket.recvmsg(1)
                 continue
             place = self._places.get((destination, index)) or self._learn_place(destination, index)
             truncated = bool(arrived & self._kernel.platform.msg_trunc)
@@ -369,7 +377,7 @@ class ReceiveEngine:
 
     def _learn_place(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
         """Return the group as text and the name of the interface, and remember them."""
-        group = None if destination is None else str(ip_address(destination))
+        group = None if destination is None else address_text(destination)
         place = group, None if index is None else self._names.get(index)
         if place[1] is not None:
             self._places[destination, index] = place

@@ -5,9 +5,13 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Data = TypeVar("Data")
+
+LONGEST = 86400.0
+"""Seconds: no `wait` is longer, because selectors refuse to wait for months."""
 
 
 class Waiter(Generic[Data]):
@@ -21,6 +25,8 @@ class Waiter(Generic[Data]):
         self._selector.register(self._alarm, selectors.EVENT_READ, None)
         self._idle = threading.Condition()
         self._waiting = 0
+        self._ringing = False
+        self._closed = False
 
     def add(self, descriptor: int, data: Data) -> None:
         """Wait for this descriptor too; `data` is what `wait` returns for it."""
@@ -38,43 +44,51 @@ class Waiter(Generic[Data]):
         May return early and empty, after a `wake`.
         """
         with self._idle:
+            if self._closed:
+                return []
             self._waiting += 1
         try:
-            ready = [key.data for key, _ in self._selector.select(timeout)]
+            ready = self._selector.select(None if timeout is None else min(timeout, LONGEST))
+        except OSError:
+            if self.fileno() is not None:
+                raise
+            # select(2) of Windows refuses a set of which a socket was closed meanwhile (WSAENOTSOCK).
+            ready = []
         finally:
             with self._idle:
                 self._waiting -= 1
-                self._idle.notify_all()
-        if None in ready:
-            ready.remove(None)
-            try:
-                self._alarm.recv(4096)
-            except BlockingIOError:
-                pass
-        return ready
+                if not self._waiting:
+                    # The last one to leave: every other has seen the alarm by now.
+                    self._silence()
+                    self._idle.notify_all()
+        return [key.data for key, _ in ready if key.data is not None]
 
     def wake(self) -> None:
-        """Make a `wait` in another thread return."""
-        try:
-            self._waker.send(b"\0")
-        except BlockingIOError:
-            pass
+        """Make every `wait` in other threads return."""
+        with self._idle:
+            if not (self._ringing or self._closed):
+                self._ringing = True
+                self._waker.send(b"\0")
+
+    def _silence(self) -> None:
+        if self._ringing:
+            # Windows makes the pair of TCP sockets: the byte may still be on its way.
+            with suppress(BlockingIOError):
+                self._alarm.recv(1)
+                self._ringing = False
 
     def fileno(self) -> int | None:
         """Return a descriptor that is readable while any of the set is; None where the OS has no such thing."""
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
-    def descriptors(self) -> list[int]:
-        """Return every descriptor of the set, that of `wake` included."""
-        return [key.fd for key in self._selector.get_map().values()]
-
     def close(self) -> None:
         """Wake whoever waits, wait until nobody does, and close."""
         with self._idle:
+            self.wake()
+            self._closed = True
             while self._waiting:
-                self.wake()
-                self._idle.wait(0.05)
+                self._idle.wait()
         self._selector.close()
         self._waker.close()
         self._alarm.close()

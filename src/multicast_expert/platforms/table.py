@@ -5,7 +5,7 @@ Each OS is one `Platform` in a file of its own. Only what differs is in the tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,7 +62,7 @@ class Ancillary(NamedTuple):
     """(level, type) of a control message to the name of its decoder in `datagram`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Platform:
     """Everything that this library knows about one OS."""
 
@@ -99,12 +99,17 @@ class Platform:
         return make_option(self.options, name, value, meaning)
 
     def change_membership(
-        self, operation: Operation, group: bytes, source: bytes, interface_index: int, interface_address: bytes
+        self,
+        operation: Operation,
+        group: bytes,
+        source: bytes,
+        interface_index: int,
+        interface_address: Callable[[], bytes] = lambda: layouts.NO_ADDRESS,
     ) -> Iterator[Option]:
         """Yield the ways to change a membership, the best first; the next one is for kernels that lack it.
 
         Addresses are packed, 4 or 16 bytes; `source` is empty unless the operation speaks of one; `interface_address`
-        is the IPv4 address of the interface, 0.0.0.0 where it has none.
+        gives the IPv4 address of the interface, 0.0.0.0 where it has none.
         """
         modern, classic4, classic6 = _OPERATIONS[operation]
         struct = self.layouts
@@ -120,10 +125,10 @@ class Platform:
             return
         by_index = layouts.index_as_address(interface_index)
         if source:
-            interface = by_index if self.classic_source_join == "index as address" else interface_address
+            interface = by_index if self.classic_source_join == "index as address" else interface_address()
             yield self.option(classic4, struct.ip_mreq_source(group, source, interface))
         elif self.classic_join == "mreqn":
-            yield self.option(classic4, layouts.ip_mreqn(group, interface_address, interface_index))
+            yield self.option(classic4, layouts.ip_mreqn(group, interface_address(), interface_index))
         else:
             yield self.option(classic4, layouts.ip_mreq(group, by_index))
 
