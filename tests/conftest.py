@@ -21,7 +21,8 @@ def documentation_network() -> Iterator[Lab]:
         host, router = lab.host("host"), lab.host("router")
         ipv4, ipv6 = ("10.9.0.1/24", "10.9.0.254/24"), ("fd09::1/64", "fd09::ffff/64")
         lab.link(host, router, interface="eth0", ipv4=ipv4, ipv6=ipv6)
-        host.ip("route add default via 10.9.0.254", "-6 route add default via fd09::ffff")
+        host.ip("addr add fe80::1/64 dev eth0 nodad")
+        host.ip("route add default via 10.9.0.254", "route add default via fd09::ffff")
         host.allow_ipv6_loopback()  # carries IPv4 multicast as it is
         with host.entered():
             yield lab

@@ -37,8 +37,8 @@ PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "m
     "cli.render",
 }
 PURE_LIBRARY = {
-    "__future__", "abc", "collections", "dataclasses", "enum", "errno", "functools", "ipaddress", "itertools", "json",
-    "math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "warnings",
+    "__future__", "abc", "collections", "dataclasses", "enum", "errno", "functools", "inspect", "ipaddress",
+    "itertools", "json", "math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.

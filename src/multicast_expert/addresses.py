@@ -89,7 +89,7 @@ def parse_source(source: MulticastAddress, version: int | None = None) -> IPAddr
 
 def parse_port(port: int) -> int:
     """Return the port if a receiver can use it (1 to 65535), else raise MulticastExpertError."""
-    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
+    if not isinstance(port, int) or not 1 <= port <= 65535 or port is True:
         raise MulticastExpertError(f"port {port!r} is out of range: 1 to 65535.")
     return port
 

@@ -140,8 +140,13 @@ def _interface(name: str, identity: _Identity, entries: Iterable[Any], state: _L
             ipv4[entry.address] = IPv4Interface((entry.address, entry.netmask or identity.prefixes.get(entry.address, 32)))
         elif entry.family == socket.AF_INET6:
             bare = entry.address.partition("%")[0]
-            prefix = _prefix_length(entry.netmask) if entry.netmask else identity.prefixes.get(bare, 128)
-            ipv6[entry.address] = IPv6Interface((entry.address, prefix))
+            # On Windows psutil has no IPv6 masks (some have the IPv4 mask of the address before) and no scopes.
+            masked = entry.netmask is not None and ":" in entry.netmask
+            prefix = _prefix_length(entry.netmask) if masked else identity.prefixes.get(bare, 128)
+            own = IPv6Interface((entry.address, prefix))
+            if own.is_link_local and own.scope_id is None:
+                own = IPv6Interface((f"{bare}%{identity.interface_index}", prefix))
+            ipv6[entry.address] = own
         elif entry.family == psutil.AF_LINK and entry.address.strip("0:-"):
             link = entry.address
     return IfaceInfo(
@@ -292,7 +297,15 @@ def _default_route(version: int, ifaces: Sequence[IfaceInfo] | None) -> tuple[If
     packed = ip_address(address).packed
     known = _known([address], ifaces)
     holders = [iface for iface in known if any(own.packed == packed for own in iface.addresses(version))]
-    if len(holders) > 1:
+    # Netlink answers in microseconds; elsewhere a command or a library would have to be loaded for it.
+    if len(holders) > 1 or SYSTEM.platform.name == "linux":
         index = routes.interface_index(ip_address(_INTERNET[version]))
-        holders = [iface for iface in holders if iface.index == index] or holders
+        leading = [iface for iface in holders if iface.index == index]
+        if not leading and index is not None:
+            # The route leads out of one interface with the address of another (`src` of ip-route(8)).
+            everywhere = scan_interfaces() if ifaces is None else ifaces
+            other = next((iface for iface in everywhere if iface.index == index and iface.addresses(version)), None)
+            if other is not None:
+                return other, str(other.addresses(version)[0].ip)
+        holders = leading or holders
     return (holders[0], address) if holders else None

@@ -218,8 +218,8 @@ def plan_send(
 
 def check_hop_limit(hop_limit: int) -> None:
     """Raise MulticastExpertError unless the hop limit (TTL) is 0 to 255."""
-    if not 0 <= hop_limit <= 255:
-        raise MulticastExpertError(f"ttl {hop_limit} is out of range: 0 to 255.")
+    if not isinstance(hop_limit, int) or not 0 <= hop_limit <= 255:
+        raise MulticastExpertError(f"ttl {hop_limit!r} is out of range: 0 to 255.")
 
 
 def _bind_address(

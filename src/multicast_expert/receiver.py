@@ -41,6 +41,8 @@ class Default(Enum):
 
 
 DEFAULT = Default.TIMEOUT
+MAX_BUFFER = 0x3FFFFFFF
+"""Bytes: Linux counts twice what is asked, in an int."""
 _BLOCK: tuple[Operation, Operation] = ("block source", "unblock source")
 
 
@@ -117,14 +119,16 @@ class Receiver(Openable):
         on_event: Callable[[HealingEvent], None] | None = None,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
+        groups = unique([parse_group(group, version) for group in listed(mcast_ips, "mcast_ips")])
         if not groups:
             raise MulticastExpertError("mcast_ips is empty: name at least one group.")
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*unique(parse_source(source, version) for source in listed(source_ips, "source_ips"))]
+        if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
+            raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
-            version, parse_port(port), timestamps, _checked_buffer(receive_buffer), enable_external_loopback
+            version, parse_port(port), timestamps, receive_buffer, enable_external_loopback
         )
         self._lock = threading.RLock()
         self._memberships = Memberships()
@@ -154,8 +158,10 @@ class Receiver(Openable):
         return self._attachments if self._everywhere is None else [self._everywhere, *self._attachments]
 
     def _open(self) -> None:
+        incomplete = not self._attachments
         for attachment in self._attachments:
             attachment.present = attachment.choice.iface.index != 0
+            incomplete = incomplete or not attachment.present
         engine = ReceiveEngine(kernel.SYSTEM, self._settings)
         self._namespace: int | None = None
         self._healer: Healer | None = None
@@ -166,9 +172,8 @@ class Receiver(Openable):
             if self._settings.receive_buffer is not None:
                 _check_granted(engine, self._settings.receive_buffer)
             if self._heal:
-                incomplete = not all(attachment.present for attachment in self._attachments)
                 self._namespace = engine.network_namespace()
-                watch(self, self._namespace, soon=incomplete or not self._attachments)
+                watch(self, self._namespace, soon=incomplete)
         except BaseException:
             engine.close()
             raise
@@ -445,20 +450,14 @@ def listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastA
 def unique(values: Iterable[Value]) -> list[Value]:
     """Return the values without duplicates, in order."""
     listing = list(values)
-    return listing if len(listing) < 2 else list(dict.fromkeys(listing))
+    return list(dict.fromkeys(listing)) if len(listing) > 1 else listing
 
 
 def checked_timeout(timeout: float | None) -> float | None:
     """Return the timeout if it is None or not negative, else raise MulticastExpertError."""
-    if timeout is not None and not timeout >= 0:
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
         raise MulticastExpertError(f"timeout {timeout!r} is neither None nor a number of seconds, 0 or more.")
     return timeout
-
-
-def _checked_buffer(size: int | None) -> int | None:
-    if size is not None and not 1 <= size <= 0x3FFFFFFF:
-        raise MulticastExpertError(f"receive_buffer {size!r} is out of range: 1 to {0x3FFFFFFF} bytes.")
-    return size
 
 
 def _granted(engine: ReceiveEngine) -> int:

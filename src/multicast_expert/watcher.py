@@ -195,11 +195,9 @@ class Watcher:
     def _tell(self, changes: Changes) -> None:
         self.again = False
         with _lock:
-            subscribers = [reference() for reference in self.subscribers.values()]
-        ifaces = scan_interfaces()
+            subscribers = [subscriber for reference in self.subscribers.values() if (subscriber := reference())]
+        ifaces = scan_interfaces() if subscribers else []
         for subscriber in subscribers:
-            if subscriber is None:
-                continue
             try:
                 self.again |= subscriber.interfaces_changed(changes, ifaces)
             except Exception:

@@ -188,6 +188,7 @@ def bound_port(interface: Interface, version: int, group: str) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @both_versions
 def test_we_hear_the_channel_of_ssmpingd(network: Network, program: Program, version: int) -> None:
     """ssmpingd answers a third host's ssmping on its SSM channel: we hear it when we ask for its source, and only then."""

@@ -43,23 +43,45 @@ def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: obj
     return failure
 
 
-def set_option(kernel: Kernel, sock: Any, option: Option, purpose: str = "") -> bool:
-    """Set the option; return False where this kernel has no such thing and the socket can go on without it.
-
-    `purpose` (" for 239.1.2.3") ends what the error says was being done.
-    """
+def set_option(kernel: Kernel, sock: Any, option: Option) -> None:
+    """Set one option of a plan."""
     try:
-        if option.level is None:
-            sock.ioctl_bytes(option.number, option.value)
-        else:
-            sock.setsockopt(option.level, option.number, option.value)
+        _call(sock, option)
     except OSError as error:
-        if error_name(kernel, error) in option.may_fail:
-            return False
-        step = _OPTION_STEPS.get(option.name, "set option")
-        doing = f"set {option.name} to {option.meaning}{purpose}"
-        raise os_error(kernel, error, step, doing, interface=option.meaning) from error
-    return True
+        raise _option_error(kernel, option, error, "") from error
+
+
+def set_options(kernel: Kernel, sock: Any, plan: SocketPlan) -> bool:
+    """Set all options of a plan; return whether the kernel then keeps out what the plan says it does.
+
+    An option that this kernel does not have is passed over where the plan allows it.
+    """
+    isolated = True
+    for option in plan.options:
+        try:
+            _call(sock, option)
+        except OSError as error:
+            if error_name(kernel, error) not in option.may_fail:
+                raise _option_error(kernel, option, error, _purpose(plan)) from error
+            isolated = isolated and not option.isolates
+    return isolated
+
+
+def _call(sock: Any, option: Option) -> None:
+    if option.level is None:
+        sock.ioctl_bytes(option.number, option.value)
+    else:
+        sock.setsockopt(option.level, option.number, option.value)
+
+
+def _option_error(kernel: Kernel, option: Option, error: OSError, purpose: str) -> MulticastOSError:
+    step = _OPTION_STEPS.get(option.name, "set option")
+    doing = f"set {option.name} to {option.meaning}{purpose}"
+    return os_error(kernel, error, step, doing, interface=option.meaning)
+
+
+def _purpose(plan: SocketPlan) -> str:
+    return "" if plan.key[0] is None else f" for {plan.key[0]}"
 
 
 def change_membership(kernel: Kernel, sock: Socket, join: Join, operation: Operation, count: int = 0) -> None:
@@ -96,17 +118,13 @@ def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
 
     Returns it and whether its datagrams have to be filtered by destination.
     """
-    group = plan.key[0]
-    purpose = "" if group is None else f" for {group}"
     try:
         sock = kernel.socket(plan.family, SOCK_DGRAM)
     except OSError as error:
-        raise os_error(kernel, error, "socket", f"open an IPv{plan.version} UDP socket{purpose}") from error
-    filtered = plan.filtered
+        doing = f"open an IPv{plan.version} UDP socket{_purpose(plan)}"
+        raise os_error(kernel, error, "socket", doing) from error
     try:
-        for option in plan.options:
-            if not set_option(kernel, sock, option, purpose):
-                filtered = filtered or option.isolates
+        filtered = not set_options(kernel, sock, plan) or plan.filtered
         try:
             sock.bind(plan.address)
         except OSError as error:

@@ -233,11 +233,13 @@ class ReceiveEngine:
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""
         option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
-        for channel in self._channels.values():
-            if option is not None:
+        if option is not None and self._channels:
+            try:
                 # Linux 5.14; much cheaper than looking into /proc.
-                with suppress(OSError):
-                    return int.from_bytes(channel.socket.getsockopt(option[0] or 0, option[1], 8), "little")
+                sock = next(iter(self._channels.values())).socket
+                return int.from_bytes(sock.getsockopt(option[0] or 0, option[1], 8), "little")
+            except OSError:
+                pass
         return network_namespace()
 
     def filenos(self) -> list[int]:
@@ -250,7 +252,7 @@ class ReceiveEngine:
     def try_receive(self, bufsize: int, flags: int) -> tuple[bytes, IPv4Or6Address] | None:
         """Return the payload and sender of the next datagram, or None when nothing is there."""
         if self.backlog:
-            datagram = self.backlog.popleft()
+            datagram = self.backlog[0] if flags & MSG_PEEK else self.backlog.popleft()
             return datagram.data[:bufsize], datagram.sender
         return self._take_turns(self._receive_payload, bufsize, flags)
 
@@ -337,8 +339,9 @@ class ReceiveEngine:
                 if self._is_over(channel, error):
                     return None
             else:
-                self._datagrams += 1
-                self._bytes += len(received[0])
+                if not flags & MSG_PEEK:
+                    self._datagrams += 1
+                    self._bytes += len(received[0])
                 return received
 
     def _receive_datagram(self, channel: Channel, bufsize: int, flags: int) -> Datagram | None:
@@ -361,9 +364,10 @@ class ReceiveEngine:
                 continue
             place = self._places.get((destination, index)) or self._learn_place(destination, index)
             truncated = bool(arrived & self._kernel.platform.msg_trunc)
-            self._datagrams += 1
-            self._bytes += len(data)
-            self._truncated += truncated
+            if not flags & MSG_PEEK:
+                self._datagrams += 1
+                self._bytes += len(data)
+                self._truncated += truncated
             return Datagram(data, sender, place[0], index, place[1], hop_limit, timestamp, truncated)
         return None
 

@@ -5,7 +5,7 @@ Every integer that the kernels read in host order is written little-endian or bi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 
@@ -20,6 +20,8 @@ _SOCKADDR_IN6 = Struct("!2xHI16s")
 _CONTROL_HEADER = Struct("@Pii")
 
 NO_ADDRESS = bytes(4)
+_TAIL4 = bytes(120)
+_TAIL6 = bytes(104)
 
 
 def integer(value: int) -> bytes:
@@ -65,12 +67,19 @@ class Layouts:
     interface_before_source: bool
     """The order in ip_mreq_source: Linux differs from all others."""
 
+    head4: bytes = field(init=False, repr=False)
+    """What comes before the address in a sockaddr_in: length or family, and port 0."""
+    head6: bytes = field(init=False, repr=False)
+    """The same for a sockaddr_in6, with flow information 0."""
+
+    def __post_init__(self) -> None:
+        for name, size, family, room in (("head4", 16, 2, 4), ("head6", 28, self.af_inet6, 8)):
+            start = bytes((size, family)) if self.length_byte else _FAMILY.pack(family)
+            object.__setattr__(self, name, start.ljust(room, b"\0"))
+
     def sockaddr(self, address: bytes) -> bytes:
         """Return the address (4 or 16 bytes) as a sockaddr_storage: 128 bytes, port and scope 0."""
-        ipv4 = len(address) == 4
-        family = 2 if ipv4 else self.af_inet6
-        head = bytes((16 if ipv4 else 28, family)) if self.length_byte else _FAMILY.pack(family)
-        return (head + bytes(2 if ipv4 else 6) + address).ljust(128, b"\0")
+        return self.head4 + address + _TAIL4 if len(address) == 4 else self.head6 + address + _TAIL6
 
     def group_req(self, group: bytes, interface_index: int) -> bytes:
         """Return struct group_req: index, group (RFC 3678, 5.1)."""
