@@ -45,7 +45,7 @@ class Arrivals:
 
     def __init__(self, waiter: Waiter[Any]) -> None:
         self._waiter = waiter
-        self._futures: set[asyncio.Future[None]] = set()
+        self._futures: dict[asyncio.Future[None], None] = {}
         self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._gate: anyio.Lock | None = None
         self._closed = False
@@ -58,11 +58,11 @@ class Arrivals:
             await self._wait_in_turn(descriptor)
             return
         future = loop.create_future()
-        self._futures.add(future)
+        self._futures[future] = None
         try:
             await future
         finally:
-            self._futures.discard(future)
+            del self._futures[future]
             if not self._futures:
                 self._stop()
 
@@ -83,9 +83,11 @@ class Arrivals:
             loop.remove_reader(descriptor)
 
     def _wake(self) -> None:
+        """Wake who waits longest; while there is more, the loop calls this again."""
         for future in self._futures:
             if not future.done():
                 future.set_result(None)
+                return
 
     async def _wait_in_turn(self, descriptor: int | None) -> None:
         """Wait where only one task may wait for a descriptor at a time."""
@@ -113,7 +115,9 @@ class Arrivals:
     def close(self) -> None:
         """Let nobody wait any longer; to be called before the sockets are closed."""
         self._closed = True
-        self._wake()
+        for future in self._futures:
+            if not future.done():
+                future.set_result(None)
         self._stop()
         descriptor = self._waiter.fileno()
         if descriptor is not None and self._gate is not None and self._gate.statistics().locked:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from multicast_expert.discovery import interface_exists
@@ -32,7 +33,7 @@ class HealingEvent(NamedTuple):
 
 
 class Healer:
-    """Restores the memberships of one receiver. The receiver's lock is held while it works."""
+    """Restores the memberships of one receiver, whose lock is held meanwhile; it is not held while it reports."""
 
     def __init__(
         self,
@@ -41,50 +42,64 @@ class Healer:
         memberships: Memberships,
         attachments: list[Attachment],
         everywhere: Attachment | None,
-        report: Callable[[HealingEvent], None] | None,
+        on_event: Callable[[HealingEvent], None] | None,
     ) -> None:
         self._version = version
         self._engine = engine
         self._memberships = memberships
         self._attachments = attachments
         self._everywhere = everywhere
-        self._report = report
+        self._on_event = on_event
         self._failures: dict[str, str] = {}
+        self._events: deque[HealingEvent] = deque()
 
-    def heal(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
-        """Leave what is gone and join what is there; return whether something is still to be done."""
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Leave what is gone, and note what has another name now."""
         by_index = {iface.index: iface for iface in ifaces}
-        by_name = {iface.machine_name: iface for iface in ifaces}
         dead = changes.deleted | (changes.without_ipv6 if self._version == 6 else frozenset())
         for attachment in self._attachments:
             index = attachment.choice.iface.index
             if attachment.present and (index in dead or (index not in by_index and not interface_exists(index))):
-                self._lose(attachment)
-            # While it is held it is known by its index, whatever its name is now; afterwards only the name is left.
-            now = by_index.get(index) if attachment.present else by_name.get(attachment.choice.iface.machine_name)
-            if now is not None:
-                attachment.choice = attachment.choice._replace(iface=now)
-                self._engine.name_interface(now.index, now.display_name)
+                attachment.present = False
+                self._engine.forget(index)
+                self._note("lost", attachment)
+            elif attachment.present and index in by_index:
+                # While it is held it is known by its index, whatever its name is now; afterwards only the name is left.
+                self._describe(attachment, by_index[index])
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Join what is there; return whether something is still to be done."""
+        taken = {attachment.choice.iface.index for attachment in self._attachments if attachment.present}
+        free = {iface.machine_name: iface for iface in ifaces if iface.index not in taken}
+        wanted = []
+        for attachment in self._attachments:
+            iface = free.get(attachment.choice.iface.machine_name)
+            if not attachment.present and iface is not None:
+                del free[iface.machine_name]
+                self._describe(attachment, iface)
+                wanted.append(attachment)
         if self._everywhere is not None:
-            self._add_new(ifaces, self._everywhere)
-        absent = [attachment for attachment in self._attachments if not attachment.present]
-        return any([self._restore(attachment) for attachment in absent if attachment.choice.iface.index in by_index])
+            wanted += self._new(free.values(), self._everywhere)
+        outcomes = [self._join(attachment) for attachment in wanted]
+        return not all(outcomes)
 
-    def _lose(self, attachment: Attachment) -> None:
-        attachment.present = False
-        self._engine.forget(attachment.choice.iface.index)
-        self._tell("lost", attachment)
+    def _describe(self, attachment: Attachment, iface: IfaceInfo) -> None:
+        attachment.choice = attachment.choice._replace(iface=iface)
+        self._engine.name_interface(iface.index, iface.display_name)
 
-    def _add_new(self, ifaces: list[IfaceInfo], everywhere: Attachment) -> None:
-        known = {attachment.choice.iface.index for attachment in self._attachments}
+    def _new(self, ifaces: Iterable[IfaceInfo], everywhere: Attachment) -> list[Attachment]:
+        """Want on new interfaces what is wanted on all."""
+        found = []
         for iface in ifaces:
-            if iface.index not in known and iface.addresses(self._version) and not iface.is_localhost():
+            if iface.addresses(self._version) and not iface.is_localhost():
                 fresh = Attachment(InterfaceChoice(iface, required=False), present=False)
                 self._memberships.extend(everywhere, fresh)
-                self._attachments.append(fresh)
+                found.append(fresh)
+        self._attachments += found
+        return found
 
-    def _restore(self, attachment: Attachment) -> bool:
-        """Join what is wanted on an interface that is there; return whether to try again."""
+    def _join(self, attachment: Attachment) -> bool:
+        """Join what is wanted on an interface that is there; return whether that went well."""
         named = attachment.choice._replace(required=True)
         joins = [join._replace(interface=named) for join in self._memberships.of(attachment)]
         try:
@@ -95,16 +110,24 @@ class Healer:
             self._engine.forget(attachment.choice.iface.index)
             if self._failures.get(attachment.name) != str(error):
                 self._failures[attachment.name] = str(error)
-                self._tell("failed", attachment, str(error))
-            return True
+                self._note("failed", attachment, str(error))
+            return False
         attachment.present = True
         self._failures.pop(attachment.name, None)
-        self._tell("joined", attachment)
-        return False
+        self._note("joined", attachment)
+        return True
 
-    def _tell(self, kind: Literal["lost", "joined", "failed"], attachment: Attachment, reason: str = "") -> None:
+    def _note(self, kind: Literal["lost", "joined", "failed"], attachment: Attachment, reason: str = "") -> None:
         groups = len({join.group for join in self._memberships.of(attachment)})
-        event = HealingEvent(kind, attachment.name, groups, reason)
-        logger.log(logging.INFO if kind == "joined" else logging.WARNING, "%s", event)
-        if self._report is not None:
-            self._report(event)
+        self._events.append(HealingEvent(kind, attachment.name, groups, reason))
+
+    def report(self) -> None:
+        """Tell the log and the user what was done. No lock is held: the user's code may use the receiver, and wait."""
+        while self._events:
+            event = self._events.popleft()
+            logger.log(logging.INFO if event.kind == "joined" else logging.WARNING, "%s", event)
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    logger.exception("The on_event callback failed")

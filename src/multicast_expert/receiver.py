@@ -162,7 +162,8 @@ class Receiver(Openable):
         for attachment in self._attachments:
             attachment.present = attachment.choice.iface.index != 0
             incomplete = incomplete or not attachment.present
-        engine = ReceiveEngine(kernel.SYSTEM, self._settings)
+        # The watch may call before `open` returns.
+        self._engine = engine = ReceiveEngine(kernel.SYSTEM, self._settings)
         self._namespace: int | None = None
         self._healer: Healer | None = None
         try:
@@ -177,7 +178,6 @@ class Receiver(Openable):
         except BaseException:
             engine.close()
             raise
-        self._engine = engine
 
     def _close(self) -> None:
         if self._namespace is not None:
@@ -185,16 +185,26 @@ class Receiver(Openable):
         with self._lock:
             self._engine.close()
 
-    def interfaces_changed(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
-        """Restore memberships; called by the watch for interface changes."""
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Give up the memberships that are lost; called by the watch for interface changes."""
         with self._lock:
-            if not self.is_opened:
-                return False
-            if self._healer is None:
-                self._healer = Healer(
-                    self._version, self._engine, self._memberships, self._attachments, self._everywhere, self._on_event
-                )
-            return self._healer.heal(changes, ifaces)
+            if not self._engine.closed:
+                self._healing().give_up(changes, ifaces)
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Restore memberships and report; called by the watch for interface changes, after `give_up`."""
+        with self._lock:
+            healer = self._healing()
+            again = not self._engine.closed and healer.restore(ifaces)
+        healer.report()
+        return again
+
+    def _healing(self) -> Healer:
+        if self._healer is None:
+            self._healer = Healer(
+                self._version, self._engine, self._memberships, self._attachments, self._everywhere, self._on_event
+            )
+        return self._healer
 
     # Memberships
 
@@ -228,6 +238,10 @@ class Receiver(Openable):
         """Return the interfaces that a run-time change is about; None: all of this receiver's."""
         if iface is None:
             return self._all_attachments()
+        name = iface.machine_name if isinstance(iface, IfaceInfo) else str(iface)
+        away = [each for each in self._attachments if not each.present and each.choice.iface.machine_name == name]
+        if away:
+            return away
         targets = []
         for choice in choose_for_receiving([iface], self._version):
             known = [each for each in self._attachments if each.choice.iface.index == choice.iface.index]

@@ -10,13 +10,13 @@ import atexit
 import errno
 import logging
 import os
-import select
 import socket
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from struct import Struct
-from time import monotonic
+from time import monotonic, sleep
 from typing import NamedTuple, Protocol
 
 from multicast_expert.discovery import scan_interfaces
@@ -53,12 +53,23 @@ class Changes(NamedTuple):
     without_ipv6: frozenset[int] = frozenset()
     """Lost IPv6, though it may be back."""
 
+    def and_then(self, later: Changes) -> Changes:
+        """Return these changes and later ones together."""
+        return Changes(self.deleted | later.deleted, self.without_ipv6 | later.without_ipv6)
+
 
 class Subscriber(Protocol):
-    """Who wants to know."""
+    """Who wants to know. All give up before any restores.
 
-    def interfaces_changed(self, changes: Changes, ifaces: list[IfaceInfo]) -> bool:
-        """Take note of the changes and the interfaces of now; return whether to be called again soon."""
+    When a stale socket is closed, Linux takes its membership from whatever interface has the index now
+    (ip_mc_drop_socket, ipv6_sock_mc_close): it would be that which another receiver has just restored.
+    """
+
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Give up what the changes took away; `ifaces` are those of now."""
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Restore what can be; return whether to be called again soon."""
 
 
 class Events(Protocol):
@@ -112,13 +123,15 @@ class NetlinkEvents:
         except OSError:
             self._socket.close()
             raise
-        self._socket.setblocking(False)
 
     def wait(self, timeout: float) -> Changes | None:
         """Return what changed, or None after `timeout` seconds."""
-        if not select.select([self._socket], [], [], timeout)[0]:
+        self._socket.settimeout(timeout)
+        try:
+            changes = self._read(Changes())
+        except TimeoutError:
             return None
-        changes = Changes()
+        self._socket.setblocking(False)
         with suppress(BlockingIOError):
             while True:
                 changes = self._read(changes)
@@ -133,7 +146,7 @@ class NetlinkEvents:
             # The queue overflowed and events are lost: every interface may have been deleted and come back.
             every = frozenset(index for index, _ in socket.if_nameindex())
             more = Changes(every, every)
-        return Changes(changes.deleted | more.deleted, changes.without_ipv6 | more.without_ipv6)
+        return changes.and_then(more)
 
     def close(self) -> None:
         self._socket.close()
@@ -144,10 +157,15 @@ class PolledEvents:
 
     def __init__(self) -> None:
         self._seen = {iface.index: iface for iface in scan_interfaces()}
+        self._looked_at = monotonic()
 
     def wait(self, timeout: float) -> Changes | None:
         """Return what changed, or None after `timeout` seconds."""
-        threading.Event().wait(min(timeout, POLL_INTERVAL))
+        remaining = max(0.0, self._looked_at + POLL_INTERVAL - monotonic())
+        sleep(min(timeout, remaining))
+        if timeout < remaining:
+            return None
+        self._looked_at = monotonic()
         now = {iface.index: iface for iface in scan_interfaces()}
         before, self._seen = self._seen, now
         if now == before:
@@ -166,6 +184,7 @@ class Watcher:
         self._events = events
         self._idle_since = monotonic()
         self.subscribers: dict[int, weakref.ref[Subscriber]] = {}
+        self._untold = Changes()
         self.again = False
         """Whether somebody wants to be told although nothing changed."""
         self.stopped = False
@@ -177,7 +196,8 @@ class Watcher:
             while not self._is_over():
                 changes = self._events.wait(RETRY_INTERVAL)
                 if changes is not None or self.again:
-                    self._tell(changes or Changes())
+                    self._untold = self._untold.and_then(changes or Changes())
+                    self._tell()
         except Exception:
             logger.exception("The watch for interface changes ended; memberships are no longer restored")
         finally:
@@ -192,17 +212,33 @@ class Watcher:
                 self.stopped = True
             return self.stopped
 
-    def _tell(self, changes: Changes) -> None:
+    def _tell(self) -> None:
         self.again = False
         with _lock:
             subscribers = [subscriber for reference in self.subscribers.values() if (subscriber := reference())]
-        ifaces = scan_interfaces() if subscribers else []
+        try:
+            ifaces = scan_interfaces() if subscribers else []
+        except OSError:
+            # It passes: EMFILE, when the program has too much open.
+            logger.exception("Cannot look at the interfaces; trying again")
+            self.again = True
+            return
+        changes, self._untold = self._untold, Changes()
         for subscriber in subscribers:
-            try:
-                self.again |= subscriber.interfaces_changed(changes, ifaces)
-            except Exception:
-                logger.exception("Restoring memberships failed")
-                self.again = True
+            with self._going_on():
+                subscriber.give_up(changes, ifaces)
+        for subscriber in subscribers:
+            with self._going_on():
+                if subscriber.restore(ifaces):
+                    self.again = True
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            logger.exception("Restoring memberships failed")
+            self.again = True
 
 
 _watchers: dict[int, Watcher] = {}
@@ -219,11 +255,19 @@ def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> None:
     with _lock:
         watcher = _watchers.get(namespace)
         if watcher is None or watcher.stopped:
-            watcher = Watcher(NetlinkEvents() if SYSTEM.platform.name == "linux" else PolledEvents())
+            watcher = Watcher(_events())
             _watchers[namespace] = watcher
         watcher.subscribers[id(subscriber)] = weakref.ref(subscriber)
         if soon:
             watcher.again = True
+
+
+def _events() -> Events:
+    if SYSTEM.platform.name == "linux":
+        # Some sandboxes allow no netlink sockets.
+        with suppress(OSError):
+            return NetlinkEvents()
+    return PolledEvents()
 
 
 def unwatch(subscriber: Subscriber, namespace: int) -> None:

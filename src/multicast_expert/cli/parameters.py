@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias, cast
 
 import typer
@@ -27,9 +28,19 @@ def read_endpoint(text: str) -> Endpoint:
 
 def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:
     """Return the interface that the endpoint or -i names; two different ones are refused."""
-    if None not in (endpoint.iface, iface) and endpoint.iface != iface:
-        raise UsageError(f"{endpoint} names the interface {endpoint.iface}, and -i names {iface}: name one.")
-    return iface or endpoint.iface
+    named = named_interfaces(endpoint, [] if iface is None else [iface])
+    return named[0] if named else None
+
+
+def named_interfaces(endpoint: Endpoint, ifaces: Sequence[str]) -> list[str]:
+    """Return the interfaces that the endpoint or -i names, empty for none; it is refused that they contradict."""
+    if endpoint.iface is None:
+        return list(ifaces)
+    if ifaces and endpoint.iface not in ifaces:
+        raise UsageError(
+            f"{endpoint} names the interface {endpoint.iface}, and -i names {' and '.join(ifaces)}: name one."
+        )
+    return [endpoint.iface]
 
 
 EndpointArgument: TypeAlias = Annotated[
@@ -38,6 +49,10 @@ EndpointArgument: TypeAlias = Annotated[
 ]
 InterfaceOption: TypeAlias = Annotated[
     str | None, typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address.")
+]
+InterfacesOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address; repeatable."),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 LoopbackOption: TypeAlias = Annotated[

@@ -67,6 +67,12 @@ class Channel:
             self.accepts = {(held.group.packed, held.interface.iface.index) for held in self.joins.values()}
 
 
+def _sources_held(channel: Channel, join: Join) -> int:
+    """Return how many sources of the group are joined on the interface already."""
+    index = join.interface.iface.index
+    return sum(group == join.group.packed and held == index for group, _, held in channel.joins)
+
+
 Receive = Callable[[Channel, int, int], Result | None]
 
 
@@ -122,7 +128,8 @@ class ReceiveEngine:
         try:
             for join in plan.joins:
                 try:
-                    change_membership(self._kernel, channel.socket, join, join.join_operation, len(channel.joins))
+                    held = 0 if join.source is None else _sources_held(channel, join)
+                    change_membership(self._kernel, channel.socket, join, join.join_operation, held)
                 except MulticastOSError as error:
                     self._skip_or_raise(error, (join,))
                     skipped = error
@@ -213,8 +220,16 @@ class ReceiveEngine:
         for _ in range(DRAIN_LIMIT):
             datagram = self._receive_datagram(channel, MAX_DATAGRAM, 0)
             if datagram is None:
-                return
+                break
             self.backlog.append(datagram)
+        if self.backlog and self._waiter is not None:
+            # Who found the backlog empty and is about to wait for the sockets would not notice.
+            self._waiter.wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     def close(self) -> None:
         """Close everything and wake whoever waits; a second call does nothing."""
@@ -252,14 +267,18 @@ class ReceiveEngine:
     def try_receive(self, bufsize: int, flags: int) -> tuple[bytes, IPv4Or6Address] | None:
         """Return the payload and sender of the next datagram, or None when nothing is there."""
         if self.backlog:
-            datagram = self.backlog[0] if flags & MSG_PEEK else self.backlog.popleft()
-            return datagram.data[:bufsize], datagram.sender
+            # Another thread may take the last one first.
+            with suppress(IndexError):
+                datagram = self.backlog[0] if flags & MSG_PEEK else self.backlog.popleft()
+                return datagram.data[:bufsize], datagram.sender
         return self._take_turns(self._receive_payload, bufsize, flags)
 
     def try_receive_datagram(self) -> Datagram | None:
         """Return the next datagram with all that is known about it, or None when nothing is there."""
         if self.backlog:
-            return self.backlog.popleft()
+            # Another thread may take the last one first.
+            with suppress(IndexError):
+                return self.backlog.popleft()
         return self._take_turns(self._receive_datagram, MAX_DATAGRAM, 0)
 
     def receive_more(self, datagrams: list[Datagram], limit: int) -> None:
@@ -316,7 +335,11 @@ class ReceiveEngine:
         if self._turns <= 0:
             self._look(0)
         while ready:
-            channel = ready.popleft()
+            try:
+                channel = ready.popleft()
+            except IndexError:
+                # Another thread took the last one first.
+                return None
             received = receive(channel, bufsize, flags)
             if received is not None:
                 ready.append(channel)

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from multicast_expert.cli.render.text import counted, host_and_port, printable
-from multicast_expert.datagram import Datagram, ReceiveStats
+from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, printable
+from multicast_expert.cli.stamp import Stamp
+from multicast_expert.datagram import Datagram
 
 ROW = 16
 """Bytes in a row of a dump."""
 
 
-def datagram_line(datagram: Datagram, port: int, time: str) -> str:
+class Arrival(NamedTuple):
+    """A datagram, and what is known beyond it."""
+
+    datagram: Datagram
+    port: int
+    """Where it was sent to."""
+    time_ns: int
+    """When it came, in nanoseconds since 1970: by the kernel, if that tells."""
+    stamp: Stamp | None
+    """What `mcast send --stamp` wrote at its head."""
+    payload: bytes
+    """What follows the stamp; without one, all of it."""
+
+    @property
+    def latency_ns(self) -> int | None:
+        """How long it took, by two clocks if it came from another host; None without a stamp."""
+        return None if self.stamp is None else self.time_ns - self.stamp.sent_ns
+
+
+def datagram_line(arrival: Arrival, time: str) -> str:
     """Return one line: when, to which group and port, on which interface, from whom, and the payload."""
-    payload = printable(datagram.data)
-    return headline(datagram, port, time) + (f": {payload}" if payload else "")
+    payload = printable(arrival.payload)
+    return headline(arrival, time) + (f": {payload}" if payload else "")
 
 
-def headline(datagram: Datagram, port: int, time: str) -> str:
-    """Return the line without the payload."""
+def headline(arrival: Arrival, time: str) -> str:
+    """Return the line without the payload; with number and latency of a stamped datagram."""
+    datagram = arrival.datagram
     interface = f"%{datagram.interface_name}" if datagram.interface_name else ""
     sender = host_and_port(datagram.sender[0], datagram.sender[1])
-    hops = "" if datagram.hop_limit is None else f" ttl {datagram.hop_limit},"
-    length = counted(len(datagram.data), "byte") + (" (cut)" if datagram.truncated else "")
-    return f"{time} {host_and_port(datagram.group or '?', port)}{interface} from {sender},{hops} {length}"
+    facts = [] if datagram.hop_limit is None else [f"ttl {datagram.hop_limit}"]
+    facts.append(counted(len(datagram.data), "byte") + (" (cut)" if datagram.truncated else ""))
+    if arrival.stamp is not None and arrival.latency_ns is not None:
+        facts += [f"#{arrival.stamp.number}", milliseconds(arrival.latency_ns)]
+    group = host_and_port(datagram.group or "?", arrival.port)
+    return f"{time} {group}{interface} from {sender}, {', '.join(facts)}"
 
 
 def hex_dump(payload: bytes) -> Iterator[str]:
@@ -35,35 +59,41 @@ def hex_dump(payload: bytes) -> Iterator[str]:
         yield f"  {start:04x}  {row.hex(' '):<{ROW * 3 - 1}}  {text}"
 
 
-def summary(sizes: Sequence[int], seconds: float, stats: Iterable[ReceiveStats]) -> str:
-    """Return how much was shown in how many seconds, and what was lost: loss is never silent."""
-    counts = list(stats)
-    dropped = sum(count.kernel_drops or 0 for count in counts)
-    cut = sum(count.truncated for count in counts)
-    parts = [f"{counted(len(sizes), 'datagram')}, {counted(sum(sizes), 'byte')} in {seconds:.1f} s"]
-    if dropped:
-        parts.append(f"{dropped:,} more lost, because the receive buffer was full")
-    if cut:
-        parts.append(f"{cut:,} cut")
-    return "; ".join(parts)
+def datagram_object(arrival: Arrival, time: str) -> dict[str, Any]:
+    """Return the JSON object of a datagram: `data` is all of it in hexadecimal, `text` the payload where it is UTF-8.
 
-
-def datagram_object(datagram: Datagram, port: int, time: str) -> dict[str, Any]:
-    """Return the JSON object of a datagram: `data` in hexadecimal, `text` where it is UTF-8 (else null)."""
+    `text` leaves the stamp out, if there is one, and is null for what is no UTF-8.
+    """
+    datagram = arrival.datagram
     try:
-        text = datagram.data.decode()
+        text = arrival.payload.decode()
     except UnicodeDecodeError:
         text = None
     return {
         "time": time,
+        "timestamp_ns": datagram.timestamp_ns,
         "group": datagram.group,
-        "port": port,
+        "port": arrival.port,
         "interface": datagram.interface_name,
+        "interface_index": datagram.interface_index,
         "sender": datagram.sender[0],
         "sender_port": datagram.sender[1],
         "hop_limit": datagram.hop_limit,
         "length": len(datagram.data),
         "truncated": datagram.truncated,
+        "stamp": _stamp_object(arrival),
         "text": text,
         "data": datagram.data.hex(),
+    }
+
+
+def _stamp_object(arrival: Arrival) -> dict[str, Any] | None:
+    stamp = arrival.stamp
+    if stamp is None:
+        return None
+    return {
+        "stream": stamp.stream_text,
+        "number": stamp.number,
+        "sent_ns": stamp.sent_ns,
+        "latency_ns": arrival.latency_ns,
     }

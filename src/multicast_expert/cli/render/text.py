@@ -10,6 +10,22 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def milliseconds(nanoseconds: int) -> str:
+    """Return a time as `0.153 ms`."""
+    return f"{nanoseconds / 1e6:,.3f} ms"
+
+
+def scaled(number: float) -> str:
+    """Return a quantity in three digits with the prefix of its unit: `1.23 `, `45.6 k`, `789 M`."""
+    for prefix in ("", "k", "M", "G"):
+        # What rounds to 1000 belongs to the next prefix.
+        if number < 999.5:
+            break
+        if prefix != "G":
+            number /= 1000
+    return f"{number:.3g} {prefix}" if number < 999.5 else f"{number:,.0f} {prefix}"
+
+
 def host_and_port(address: str, port: int) -> str:
     """Return `10.0.0.1:5000` or `[fd00::1]:5000`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

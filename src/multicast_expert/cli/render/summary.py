@@ -1,0 +1,83 @@
+"""What was received and lost in all, as lines. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from multicast_expert.cli.render.datagram import Arrival
+from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, scaled
+from multicast_expert.cli.stamp import Stream, StreamKey, Streams
+from multicast_expert.datagram import ReceiveStats
+
+STREAMS_SHOWN = 20
+"""How many streams have lines of their own."""
+
+
+@dataclass(slots=True)
+class Count:
+    """How much was shown, and when the first and the last of it came, in nanoseconds since 1970."""
+
+    datagrams: int = 0
+    bytes: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    first_bytes: int = 0
+
+    def add(self, arrival: Arrival) -> None:
+        """Count one more."""
+        size = len(arrival.datagram.data)
+        if self.datagrams == 0:
+            self.first_ns = arrival.time_ns
+            self.first_bytes = size
+        self.datagrams += 1
+        self.bytes += size
+        self.last_ns = arrival.time_ns
+
+
+def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -> Iterator[str]:
+    """Yield how much was shown in how many seconds, how fast it came, and what was lost: loss is never silent."""
+    counts = list(stats)
+    yield f"{counted(count.datagrams, 'datagram')}, {counted(count.bytes, 'byte')} in {seconds:.1f} s"
+    span = (count.last_ns - count.first_ns) / 1e9
+    if count.datagrams > 1 and span > 0:
+        # The first one begins the time, and so belongs to what came before it.
+        often = scaled((count.datagrams - 1) / span)
+        fast = scaled((count.bytes - count.first_bytes) * 8 / span)
+        yield f"{often}datagrams/s, {fast}bit/s from the first to the last one"
+    drops = [each.kernel_drops for each in counts]
+    known = [each for each in drops if each is not None]
+    dropped = f"{sum(known):,} dropped by the kernel" if len(known) == len(drops) else "kernel drops not known on this OS"
+    truncated = sum(each.truncated for each in counts)
+    filtered = sum(each.filtered for each in counts)
+    yield f"{dropped}, {truncated:,} truncated, {filtered:,} filtered"
+
+
+def stream_lines(streams: Streams, own_addresses: Collection[str]) -> Iterator[str]:
+    """Yield what is known of each stamped stream; `own_addresses` are those of this host, whose clock it shares."""
+    shown = list(streams.streams.items())[:STREAMS_SHOWN]
+    for key, stream in shown:
+        sender = streams.senders[key]
+        yield f"{_place(key)} from {sender}, stream {key.stream:016x}:"
+        yield from (f"  {line}" for line in _stream_lines(stream, sender.partition("%")[0] in own_addresses))
+    if more := len(streams.streams) - len(shown):
+        yield f"and {counted(more, 'stream')} more"
+    if streams.unfollowed:
+        yield f"{counted(streams.unfollowed, 'datagram')} of further streams not followed"
+
+
+def _place(key: StreamKey) -> str:
+    return host_and_port(key.group or "?", key.port) + ("" if key.interface is None else f"%{key.interface}")
+
+
+def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
+    share = f" ({100 * stream.lost / stream.expected:.2g} %)" if stream.lost else ""
+    yield (
+        f"{stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
+        f"{stream.reordered:,} reordered"
+    )
+    least, mean, most = (
+        milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)
+    )
+    caveat = "" if same_clock else ", by the clocks of two hosts"
+    yield f"latency {least} min, {mean} avg, {most} max{caveat}"

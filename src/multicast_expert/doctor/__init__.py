@@ -1,0 +1,1 @@
+"""What this machine knows about its multicast, as facts."""

@@ -1,0 +1,200 @@
+"""Senders go on sending after their interface was deleted and recreated, or got other addresses; others are not disturbed."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import anyio
+import pytest
+from linux.plain_sockets import FAMILY, member_on, udp_socket, until
+from network.traffic import GROUP, PORT, TwoWires, two_wires
+
+from multicast_expert import AsyncMcastTxSocket, McastTxSocket, MulticastOSError
+from multicast_expert.testing import Host
+
+both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+
+
+@pytest.fixture
+def wires() -> Iterator[TwoWires]:
+    """A host with eth0 and eth1, and the test runs in it; it is called the listener, but here it sends."""
+    with two_wires() as made, made.listener.entered():
+        yield made
+
+
+@contextlib.contextmanager
+def judges(wires: TwoWires, version: int) -> Iterator[dict[str, socket.socket]]:
+    """Plain receivers at the other ends: a on the wire of eth0, b on that of eth1."""
+    with contextlib.ExitStack() as opened:
+        yield {
+            name: opened.enter_context(member_on(talker, GROUP[version], PORT)) for name, talker in wires.talkers.items()
+        }
+
+
+def sources(receiver: socket.socket, payload: bytes) -> str:
+    """The address of the sender of the next datagram, which has this payload."""
+    data, sender = receiver.recvfrom(100)
+    assert data == payload
+    return str(sender[0])
+
+
+def new_index(host: Host) -> None:
+    """eth0 is deleted and comes back with another index."""
+    host.remove_interface("eth0")
+    host.recreate_interface("eth0")
+
+
+def same_index(host: Host) -> None:
+    """eth0 is deleted and comes back with its index."""
+    host.remove_interface("eth0")
+    host.recreate_interface("eth0", same_index=True)
+
+
+def readdress(host: Host) -> None:
+    """eth0 gets other addresses."""
+    host.replace_address("eth0", "10.1.0.77/24")
+    host.replace_address("eth0", "fd01::77/64")
+
+
+def rename(host: Host) -> None:
+    """eth0 gets another name."""
+    host.rename_interface("eth0", "uplink")
+
+
+def down_and_up(host: Host) -> None:
+    """eth0 goes down and up."""
+    host.set_link("eth0", up=False)
+    host.set_link("eth0", up=True)
+
+
+def dip_of_the_mtu(host: Host) -> None:
+    """IPv6 leaves eth0 because of its MTU, and comes back."""
+    host.set_mtu("eth0", 1200)
+    host.set_mtu("eth0", 1500)
+    host.ip("addr replace fd01::1/64 dev eth0 nodad")
+
+
+FAULTS = (new_index, same_index, readdress, rename, down_and_up, dip_of_the_mtu)
+ADDRESS = {4: "10.1.0.1", 6: "fd01::1"}
+NEW_ADDRESS = {4: "10.1.0.77", 6: "fd01::77"}
+
+
+@both_versions
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_sends_again_at_once(wires: TwoWires, version: int, fault: Callable[[Host], None]) -> None:
+    """The first datagram after eth0 is usable again goes out of it, from its address of then, and from the same port.
+
+    That holds for a sender that was given the interface by name, and for one that was given it by address; except that
+    Linux lets an IPv6 socket go on sending from the address that it was given after that was taken away.
+    """
+    source = NEW_ADDRESS[version] if fault is readdress else ADDRESS[version]
+    given_address = ADDRESS[version] if version == 6 else source
+    destination = GROUP[version], PORT
+    with (
+        judges(wires, version) as judge,
+        McastTxSocket(FAMILY[version], [GROUP[version]], "eth0") as by_name,
+        McastTxSocket(FAMILY[version], [GROUP[version]], ADDRESS[version]) as by_address,
+    ):
+        for sender in (by_name, by_address):
+            sender.sendto(b"before", destination)
+            assert sources(judge["a"], b"before") == ADDRESS[version]
+        ports = by_name.getsockname()[1], by_address.getsockname()[1]
+        fault(wires.listener)
+        for sender, expected in ((by_name, source), (by_address, given_address)):
+            sender.sendto(b"after", destination)
+            assert sources(judge["a"], b"after") == expected
+        assert (by_name.getsockname()[1], by_address.getsockname()[1]) == ports
+
+
+@pytest.mark.slow
+@both_versions
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_sends_again_on_an_event_loop(wires: TwoWires, version: int, loop: str) -> None:
+    """The awaited sender finds its interface again in the same way."""
+    destination = GROUP[version], PORT
+
+    async def scenario() -> None:
+        async with AsyncMcastTxSocket(FAMILY[version], [GROUP[version]], "eth0") as sender:
+            await sender.sendto(b"before", destination)
+            new_index(wires.listener)
+            await sender.sendto(b"after", destination)
+
+    with judges(wires, version) as judge:
+        anyio.run(scenario, backend=loop)
+        assert [sources(judge["a"], payload) for payload in (b"before", b"after")] == [ADDRESS[version]] * 2
+
+
+@both_versions
+def test_without_healing_it_reports_the_loss_for_ever(wires: TwoWires, version: int) -> None:
+    """With heal=False, sending goes on to fail after the interface is back with another index."""
+    with McastTxSocket(FAMILY[version], [GROUP[version]], "eth0", heal=False) as sender:
+        new_index(wires.listener)
+        for _ in range(2):
+            with pytest.raises(MulticastOSError):
+                sender.sendto(b"lost", (GROUP[version], PORT))
+
+
+@both_versions
+def test_the_other_interfaces_go_on(wires: TwoWires, version: int) -> None:
+    """While one of two interfaces is away, its error is raised after the other one has sent; once it is back, both send."""
+    destination = GROUP[version], PORT
+    with (
+        judges(wires, version) as judge,
+        McastTxSocket(FAMILY[version], [GROUP[version]], ifaces=["eth0", "eth1"]) as sender,
+    ):
+        wires.listener.remove_interface("eth0")
+        for _ in range(2):
+            with pytest.raises(MulticastOSError, match="eth0"):
+                sender.sendto(b"half", destination)
+        assert until([judge["b"]], 2) == [(judge["b"], b"half")] * 2
+        wires.listener.recreate_interface("eth0")
+        sender.sendto(b"whole", destination)
+        assert until([judge["a"]], 1) == [(judge["a"], b"whole")]
+        assert until([judge["b"]], 1) == [(judge["b"], b"whole")]
+
+
+@both_versions
+def test_the_hop_limit_of_the_call_is_kept(wires: TwoWires, version: int) -> None:
+    """The datagram that finds its interface changed goes with the hop limit of its own call; the next with the usual one."""
+    level, receive, kind = {
+        4: (socket.IPPROTO_IP, 12, 2),  # IP_RECVTTL, IP_TTL of linux/in.h
+        6: (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, socket.IPV6_HOPLIMIT),
+    }[version]
+    with judges(wires, version) as judge, McastTxSocket(FAMILY[version], [GROUP[version]], "eth0", ttl=3) as sender:
+        judge["a"].setsockopt(level, receive, 1)
+        new_index(wires.listener)
+        sender.sendto(b"far", (GROUP[version], PORT), hop_limit=7)
+        sender.sendto(b"near", (GROUP[version], PORT))
+        hops = []
+        for _ in range(2):
+            _, messages, _, _ = judge["a"].recvmsg(100, 100)
+            hops += [int.from_bytes(data, "little") for _, number, data in messages if number == kind]
+    assert hops == [7, 3]
+
+
+@pytest.mark.slow
+def test_an_address_that_cannot_be_used_yet_is_tried_again() -> None:
+    """While IPv6 duplicate address detection runs on the interface that came back, sending fails; after that it goes on."""
+    with two_wires(dad=True) as wires, wires.listener.entered(), judges(wires, 6) as judge:
+        with McastTxSocket(socket.AF_INET6, [GROUP[6]], ADDRESS[6]) as sender:
+            eth0 = wires.listener.interface("eth0")
+            wires.listener.remove_interface("eth0")
+            eth0.addresses.remove("fd01:0::1/64")
+            wires.listener.recreate_interface("eth0")
+            wires.listener.ip("addr add fd01::1/64 dev eth0")
+            with pytest.raises(MulticastOSError):
+                sender.sendto(b"too early", (GROUP[6], PORT))
+            eth0.wait_until_addresses_are_usable()
+            sender.sendto(b"in time", (GROUP[6], PORT))
+            assert sources(judge["a"], b"in time") == ADDRESS[6]
+
+
+def test_a_port_that_another_program_has_taken_is_given_up(wires: TwoWires) -> None:
+    """If another program has got hold of the old port on the new address, sending goes on from another port."""
+    with judges(wires, 4) as judge, McastTxSocket(socket.AF_INET, [GROUP[4]], "eth0") as sender:
+        port = sender.getsockname()[1]
+        wires.listener.replace_address("eth0", f"{NEW_ADDRESS[4]}/24")
+        with udp_socket(wires.listener, 4, (NEW_ADDRESS[4], port), reuse=False):
+            sender.sendto(b"from elsewhere", (GROUP[4], PORT))
+            assert sources(judge["a"], b"from elsewhere") == NEW_ADDRESS[4]
+            assert sender.getsockname()[1] != port
