@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +18,7 @@ import anyio.to_thread
 
 from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.engine import SendEngine
 from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.lifecycle import Openable
@@ -40,18 +42,21 @@ class AsyncOpenable(Openable):
         self.__exit__(exc_type, exc, traceback)
 
 
-class Arrivals:
-    """Waits, on whatever event loop runs, until one of a receiver's sockets is readable."""
+class Readiness:
+    """Waits, on whatever event loop runs, until one of the sockets of a waiter is ready."""
 
     def __init__(self, waiter: Waiter[Any]) -> None:
         self._waiter = waiter
+        waiter.on_close = self._close
         self._futures: dict[asyncio.Future[None], None] = {}
         self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._gate: anyio.Lock | None = None
         self._closed = False
 
     async def wait(self) -> None:
-        """Return when a socket may be readable; several tasks may wait at once."""
+        """Return when a socket may be ready, or the waiter was closed; several tasks may wait at once."""
+        if self._closed:
+            return
         descriptor = self._waiter.fileno()
         loop = _asyncio_loop()
         if descriptor is None or loop is None or not self._start(loop, descriptor):
@@ -112,8 +117,8 @@ class Arrivals:
             # The thread of a cancelled task would wait on.
             self._waiter.wake()
 
-    def close(self) -> None:
-        """Let nobody wait any longer; to be called before the sockets are closed."""
+    def _close(self) -> None:
+        """Let nobody wait any longer: a descriptor that an event loop watches must not be closed."""
         self._closed = True
         for future in self._futures:
             if not future.done():
@@ -150,14 +155,10 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
     def _open(self) -> None:
         super()._open()
         try:
-            self._arrivals = Arrivals(self._engine.waiter())
+            self._arrivals = Readiness(self._engine.waiter())
         except BaseException:
             super()._close()
             raise
-
-    def _close(self) -> None:
-        self._arrivals.close()
-        super()._close()
 
     async def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address]:
         """Return the payload and the sender's socket address of the next datagram. Raises TimeoutError."""
@@ -218,18 +219,30 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
     """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
 
+    def _open(self) -> None:
+        super()._open()
+        self._rooms: WeakKeyDictionary[SendEngine, Readiness] = WeakKeyDictionary()
+
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        address = self._prepare(address, hop_limit)
+        address, hops = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:
-                while not outlet.try_send(data, address, self._heal):
-                    await anyio.wait_writable(outlet.engine.socket.fileno())
+                while not outlet.try_send(data, address, hops, self._heal):
+                    await self._wait_for_room(outlet.engine)
+                    self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
+
+    async def _wait_for_room(self, engine: SendEngine) -> None:
+        room = self._rooms.get(engine)
+        if room is None:
+            room = self._rooms[engine] = Readiness(engine.waiter())
+        await room.wait()
+        engine.wait(0)
 
     async def send_many(
         self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None

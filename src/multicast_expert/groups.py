@@ -44,13 +44,13 @@ _ATTEMPTS = 5
 def joined_groups(sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
     """Return the groups that this host has joined, by interface, with source filters and the version of IGMP or MLD.
 
-    Linux: from /proc/net/igmp, igmp6, mcfilter and mcfilter6 (proc(5)), for the network namespace of this thread, with
-    those of `sockets` (see `udp_sockets`) that are bound to the group. To get the source filters whole, a group is joined on
-    the loopback interface for a moment. macOS, FreeBSD: from ifmcstat(8); Windows: from `netsh`, without source filters.
-    The version of MLD is known only where it is forced (Linux) or told by ifmcstat.
+    Linux: from /proc/net/igmp, igmp6, mcfilter and mcfilter6 (proc(5)), for the network namespace of this thread, each
+    with those of `sockets` (see `udp_sockets`) that are bound to it. To have the source filters listed whole, a group
+    is joined on the loopback interface for a moment. macOS, FreeBSD: from ifmcstat(8). Windows: from `netsh`, without
+    source filters. The version of MLD is known only where it is forced (Linux), or told by ifmcstat.
 
-    Raises OSError and MulticastExpertError when the OS cannot be asked. A MulticastWarning says when source filters may be
-    missing.
+    Raises OSError and MulticastExpertError when the OS cannot be asked; a MulticastWarning says when source filters may
+    be missing.
     """
     if SYSTEM.platform.name == "linux":
         return _linux_groups(sockets)
@@ -72,7 +72,7 @@ def _index(name: str) -> int | None:
 def _output(command: list[str], encoding: str = "utf-8") -> str:
     """Return what a command of the OS writes. Raises MulticastExpertError when it fails."""
     try:
-        done = subprocess.run(  # noqa: S603 - constant
+        done = subprocess.run(
             command, capture_output=True, encoding=encoding, errors="replace", check=False, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -127,8 +127,8 @@ def _source_filters(family: int, level: int, group: str, source: str, file: str)
     """Return the lines of a filter file, all of them.
 
     The kernel begins its list at the first interface whose newest group has a source filter, and leaves out whatever
-    comes before (igmp_mcf_get_first() in net/ipv4/igmp.c, measured on 6.18): often everything. So the newest group of the
-    first interface, which is the loopback one, has to be one with a filter.
+    comes before (igmp_mcf_get_first() in net/ipv4/igmp.c, measured on 6.18): often everything. So the newest group of
+    the first interface, which is the loopback one, has to be one with a filter.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -146,8 +146,9 @@ def _source_filters(family: int, level: int, group: str, source: str, file: str)
 
 @contextmanager
 def _membership_on_loopback(family: int, level: int, group: str, source: str) -> Iterator[None]:
-    packed = (socket.inet_pton(family, address) for address in (group, source))
-    request = SYSTEM.platform.layouts.group_source_req(*packed, socket.if_nametoindex("lo"))
+    request = SYSTEM.platform.layouts.group_source_req(
+        socket.inet_pton(family, group), socket.inet_pton(family, source), socket.if_nametoindex("lo")
+    )
     _, number = SYSTEM.platform.options["MCAST_JOIN_SOURCE_GROUP"]
     with socket.socket(family, socket.SOCK_DGRAM) as member:
         member.setsockopt(level, number, request)
@@ -193,4 +194,4 @@ def _holders(inodes: set[int]) -> dict[int, list[Process]]:
 def _links(directory: Path) -> Iterator[str]:
     for entry in os.scandir(directory):
         with suppress(OSError):
-            yield os.readlink(entry.path)
+            yield os.readlink(entry.path)  # noqa: PTH115 - there may be many thousands

@@ -41,14 +41,14 @@ class Outlet:
     def open(self) -> None:
         self.engine = SendEngine(kernel.SYSTEM, self._plan, self.choice.iface, self._hop_limit)
 
-    def try_send(self, data: bytes, address: IPv4Or6Address, heal: bool) -> bool:
+    def try_send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, heal: bool) -> bool:
         """Send one datagram; return False when there is no room for it yet."""
         try:
-            return self.engine.try_send(data, address)
+            return self.engine.try_send(data, address, hop_limit)
         except MulticastOSError as error:
             if not heal or not self._renew(error):
                 raise
-            return self.engine.try_send(data, address)
+            return self.engine.try_send(data, address, hop_limit)
 
     def _renew(self, error: MulticastOSError) -> bool:
         """Open the socket anew if the interface is there with another index or address; return whether it was."""
@@ -66,13 +66,21 @@ class Outlet:
         try:
             if self._planned(choice, self._plan.address[1]) == self._plan:
                 return False
-            plan = self._planned(choice, self.engine.socket.getsockname()[1])
+            # An address may still be tentative; then the old socket stays, for the next attempt to start from.
+            spare = SendEngine(system, self._planned(choice, 0), iface, self._hop_limit)
         except MulticastExpertError:
             return False
+        port = self.engine.socket.getsockname()[1]
         self.engine.close()
         self.choice = choice
-        self._plan = plan
-        self.open()
+        self._plan = self._planned(choice, port)
+        try:
+            self.open()
+        except MulticastOSError:
+            # Better another port than no socket.
+            self.engine = spare
+        else:
+            spare.close()
         logger.info("sending on %s again", iface.display_name)
         return True
 
@@ -125,16 +133,15 @@ class Transmitter(Openable):
         for outlet in self._outlets:
             outlet.engine.close()
 
-    def _prepare(self, address: IPv4Or6Address, hop_limit: int | None) -> IPv4Or6Address:
-        """Check a destination, set the hop limit of what follows, and return the destination with its usual spelling."""
+    def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int]:
+        """Check where a datagram shall go; return the destination with its usual spelling, and the hop limit."""
         self._check_open()
         group = self._known.get(address[0]) or self._learn(address[0])
         parse_port(address[1])
-        if hop_limit is not None:
-            check_hop_limit(hop_limit)
-        for outlet in self._outlets:
-            outlet.engine.set_hop_limit(self.ttl if hop_limit is None else hop_limit)
-        return address if group == address[0] else (group, *address[1:])
+        if hop_limit is None:
+            hop_limit = self.ttl
+        check_hop_limit(hop_limit)
+        return (address if group == address[0] else (group, *address[1:])), hop_limit
 
     def _learn(self, text: str) -> str:
         """Remember a spelling of a group that may be sent to and return its usual one, or raise.
@@ -210,12 +217,13 @@ class McastTxSocket(Transmitter):
         interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
         none of `mcast_ips`, and MulticastOSError.
         """
-        address = self._prepare(address, hop_limit)
+        address, hops = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:
-                while not outlet.try_send(data, address, self._heal):
+                while not outlet.try_send(data, address, hops, self._heal):
                     outlet.engine.wait(None)
+                    self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
         if failure is not None:

@@ -20,6 +20,7 @@ import pytest
 
 from multicast_expert import AsyncMcastRxSocket, AsyncMcastTxSocket, Datagram, McastRxSocket, McastTxSocket
 
+EVENTS = {"EVENT_READ": selectors.EVENT_READ, "EVENT_WRITE": selectors.EVENT_WRITE}
 PATIENCE = 10.0
 """Seconds after which something counts as hung; on a sound machine nothing takes that long."""
 
@@ -131,22 +132,24 @@ class SelectorLikeWindows(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         deadline = None if timeout is None else monotonic() + timeout
-        watched = [key.fd for key in list(self.get_map().values())]
+        watched = list(self.get_map().values())
+        readers = [key.fd for key in watched if key.events & selectors.EVENT_READ]
+        writers = [key.fd for key in watched if key.events & selectors.EVENT_WRITE]
         while True:
-            for descriptor in watched:
+            for descriptor in readers + writers:
                 try:
                     os.fstat(descriptor)
                 except OSError:
                     raise OSError(10038, "WSAENOTSOCK") from None
-            ready, _, _ = select.select(watched, [], [], self.SLICE if timeout != 0 else 0)
-            if ready or (deadline is not None and monotonic() >= deadline):
-                known = self.get_map() or {}
-                return [(known[fd], selectors.EVENT_READ) for fd in ready if fd in known]
+            readable, writable, _ = select.select(readers, writers, [], self.SLICE if timeout != 0 else 0)
+            if readable or writable or (deadline is not None and monotonic() >= deadline):
+                ready = {*readable, *writable}
+                return [(key, key.events) for key in watched if key.fd in ready]
 
 
 def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let receivers wait with such a selector; event loops keep their own."""
-    like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, EVENT_READ=selectors.EVENT_READ)
+    like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, **EVENTS)
     monkeypatch.setattr("multicast_expert.engine.waiter.selectors", like_windows)
 
 

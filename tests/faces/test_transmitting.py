@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from faces.faces import PATIENCE, PLAIN_FACES, Face, wait_until
+from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, wait_like_windows, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from linux.plain_sockets import LEVEL, join, member_on, nothing_for, open_descriptors
 
@@ -24,10 +24,15 @@ HOPS = {4: 2, 6: 52}
 
 
 @pytest.fixture(params=PLAIN_FACES, ids=lambda face: face.name)
-def face(request: pytest.FixtureRequest) -> Face:
-    """Each face in turn."""
+def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
+    """Each face in turn; where somebody waits, on a selector like that of Windows too."""
     chosen: Face = request.param
+    if chosen.like_windows:
+        wait_like_windows(monkeypatch)
     return chosen
+
+
+every_selector = pytest.mark.parametrize("face", ALL_FACES, indirect=True, ids=lambda face: face.name)
 
 
 def judge_on(interface: Interface, group: str) -> socket.socket:
@@ -196,6 +201,7 @@ def shrink_send_buffer(transmitter: Any) -> None:
 PAYLOAD = bytes(1000)
 
 
+@every_selector
 async def test_a_full_send_buffer_waits(face: Face, network: Network, version: int) -> None:
     """A sender that is faster than the line waits for room, and everything arrives, once and in order."""
     payloads = [b"%03d" % number + PAYLOAD for number in range(60)]
@@ -209,6 +215,7 @@ async def test_a_full_send_buffer_waits(face: Face, network: Network, version: i
         assert nothing_for(judge)
 
 
+@every_selector
 async def test_hop_limits_while_others_wait_for_room(face: Face, network: Network, version: int) -> None:
     """Of several that send at once over a full line, each datagram goes with the hop limit that was given for it."""
     with slow_line(network.near[0], "4mbit"), judge_on(network.far[0], GROUP[version]) as judge:
@@ -230,6 +237,7 @@ async def test_hop_limits_while_others_wait_for_room(face: Face, network: Networ
             assert [value[0] for _, _, value in messages] == [data[0]]
 
 
+@every_selector
 async def test_closing_wakes_who_waits_for_room(face: Face, network: Network, version: int) -> None:
     """Who waits for room when the transmitter is closed gets a MulticastExpertError, promptly."""
     before = open_descriptors()
@@ -247,10 +255,9 @@ async def test_closing_wakes_who_waits_for_room(face: Face, network: Network, ve
 
 
 @pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES, ids=lambda face: face.name)
 async def test_giving_up_waiting_for_room(face: Face, network: Network, version: int) -> None:
     """An async send that is cancelled while it waits sends nothing, and the transmitter goes on."""
-    if face.backend is None:
-        pytest.skip("a blocking call cannot be cancelled")
     with slow_line(network.near[0], "400kbit"), judge_on(network.far[0], GROUP[version]) as judge:
         async with face.transmitter(family(version), [GROUP[version]], "eth0") as transmitter:
             shrink_send_buffer(transmitter)

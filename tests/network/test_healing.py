@@ -415,6 +415,33 @@ def test_a_callback_that_fails_spoils_nothing(
 
 
 @both_versions
+@pytest.mark.parametrize("fault", [delete_and_recreate_with_its_index, dip_of_the_mtu])
+def test_receivers_of_one_group_do_not_undo_each_other(
+    wires: TwoWires, version: int, fault: Callable[[Host], None]
+) -> None:
+    """Two receivers of a group are both restored; when one of them is closed, the other still hears.
+
+    Closing a socket whose membership is stale takes one from the new interface of the same index: Linux looks it up so.
+    """
+    first, second = Listener(version).open(), Listener(version).open()
+    with contextlib.closing(second):
+        with contextlib.closing(first):
+            with events_held_back(wires.listener):
+                fault(wires.listener)
+            wait_until_told(wires.listener)
+        send(wires, GROUP[version], b"still heard")
+        assert second.recv() == b"still heard"
+
+
+def wait_until_told(host: Host) -> None:
+    """Return when the watching thread has told everybody of all that has happened up to now."""
+    host.add_interface("last", ipv4="10.98.0.1/24")
+    with Listener(4, iface="last") as told_last:
+        host.remove_interface("last")
+        told_last.wait_for_event("lost", "last")
+
+
+@both_versions
 def test_closing_it_in_the_callback(wires: TwoWires, version: int) -> None:
     """A callback may close its receiver when it hears of a loss: nothing is joined or left open after that."""
     closed = threading.Event()
@@ -427,9 +454,7 @@ def test_closing_it_in_the_callback(wires: TwoWires, version: int) -> None:
     with events_held_back(wires.listener):
         delete_and_recreate_with_its_index(wires.listener)
     assert closed.wait(PATIENCE)
-    with Listener(version, GROUP[version][:-1] + "9") as later:
-        wires.listener.remove_interface("eth0")
-        later.wait_for_event("lost")  # so the thread has finished with the first one
+    wait_until_told(wires.listener)
     assert GROUP[version] not in wires.listener.command("ip", "maddr")
     assert receiver._engine.filenos() == []
 

@@ -14,6 +14,7 @@ import typer
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.demo import command as demo_command
+from multicast_expert.cli.groups import command as groups_command
 from multicast_expert.cli.interfaces import command as interfaces_command
 from multicast_expert.cli.parameters import UsageError
 from multicast_expert.cli.plan import command as plan_command
@@ -25,6 +26,7 @@ from multicast_expert.errors import MulticastExpertError
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "interfaces": interfaces_command,
+    "groups": groups_command,
     "recv": recv_command,
     "send": send_command,
     "plan": plan_command,

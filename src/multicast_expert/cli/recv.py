@@ -7,46 +7,30 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from importlib import import_module
 from itertools import islice
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
 from multicast_expert.addresses import Endpoint, IPAddress, parse_source
 from multicast_expert.cli import terminal
-from multicast_expert.cli.arrivals import Arrival, arrivals
-from multicast_expert.cli.parameters import (
-    InterfacesOption,
-    JsonOption,
-    UsageError,
-    named_interfaces,
-    read_endpoint,
-)
-from multicast_expert.cli.render.datagram import Shown, datagram_line, datagram_object, headline, hex_dump
+from multicast_expert.cli.arrivals import arrivals
+from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces, read_endpoint
+from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
 from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
 from multicast_expert.cli.stamp import StreamKey, Streams
 from multicast_expert.discovery import scan_interfaces
 from multicast_expert.errors import MulticastExpertError
 from multicast_expert.healing import HealingEvent
+from multicast_expert.interfaces import interface_address_text
 from multicast_expert.receiver import McastRxSocket
 
 # Descriptors that the command needs beside those of its groups.
 OWN_DESCRIPTORS = 64
-
-
-def read_source(text: str) -> IPAddress:
-    """Return the address of a host; else the command line is refused."""
-    try:
-        return parse_source(text)
-    except MulticastExpertError as error:
-        raise UsageError(str(error)) from None
-
-
-SourcesOption: TypeAlias = list[IPAddress] | None
 
 
 def command(
@@ -55,17 +39,13 @@ def command(
         typer.Argument(metavar="ENDPOINT...", parser=read_endpoint, show_default=False, help="group:port, several."),
     ],
     ifaces: InterfacesOption = None,
-    sources: Annotated[
-        SourcesOption,
-        typer.Option(
-            "--source", metavar="ADDR", parser=read_source, show_default=False, help="Only from this host; repeatable."
-        ),
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="ADDR", show_default=False, help="Only from this host; repeatable."),
     ] = None,
-    excluded: Annotated[
-        SourcesOption,
-        typer.Option(
-            "--exclude", metavar="ADDR", parser=read_source, show_default=False, help="Not from this host; repeatable."
-        ),
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="ADDR", show_default=False, help="Not from this host; repeatable."),
     ] = None,
     number: Annotated[int | None, typer.Option("-c", "--count", min=1, help="Stop after so many datagrams.")] = None,
     wait: Annotated[float | None, typer.Option("-W", "--wait", min=0, help="Stop after so many seconds.")] = None,
@@ -75,24 +55,186 @@ def command(
     ] = None,
     as_json: JsonOption = False,
     as_hex: Annotated[bool, typer.Option("--hex", help="Show payloads in hexadecimal.")] = False,
-    as_raw: Annotated[bool, typer.Option("--raw", help="Write payloads alone, byte for byte.")] = False,
+    as_raw: Annotated[bool, typer.Option("--raw", help="Write payloads and nothing else, byte for byte.")] = False,
 ) -> None:
     """Receive from groups and show every datagram.
 
     It goes on until Ctrl-C, -c or -W, and listens on all interfaces but loopback unless -i or the endpoint names one.
-    At the end it says what was received and lost; for what `mcast send --stamp` sent, also what came late or twice.
-    Exit status 1: nothing came, or fewer than -c within -W.
+    --source and --exclude are about all endpoints of their IP version. At the end it says what was lost, and of what
+    `mcast send --stamp` sent, also what came twice or late. Exit status 1: nothing came, or fewer than -c within -W.
 
     Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
     """
     if as_json + as_hex + as_raw > 1:
         raise UsageError("--json, --hex and --raw exclude each other.")
+    show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_line
+    excluded = _hosts(exclude or [])
+    receivers = _receivers(endpoints, ifaces or [], _hosts(source or []), excluded, buffer)
+    _allow_descriptors(receivers)
+    count, streams = Count(), Streams()
+    interrupted = False
     with ExitStack() as opened:
-        receivers = _receivers(endpoints, ifaces or [], sources or [], excluded or [], buffer)
-        _allow_descriptors(receivers)
         for receiver in receivers:
             opened.enter_context(receiver)
-            for group in receiver.mcast_ips if excluded else ():
-                for source in excluded or ():
-                    if ip_address(group).version == source.version:
-                        receiver.block_source(group, source)
+            _exclude(receiver, excluded)
+        start = time.monotonic()
+        try:
+            terminal.tell(f"listening to {_described(receivers)}")
+            arriving = arrivals(receivers, None if wait is None else start + wait, {str(each) for each in excluded})
+            for arrival in islice(arriving, number):
+                _count(arrival, count, streams)
+                show(arrival)
+        except KeyboardInterrupt:
+            interrupted = True
+        _tell_summary(count, streams, time.monotonic() - start, receivers)
+    if not count.datagrams or (number is not None and count.datagrams < number and not interrupted):
+        raise typer.Exit(1)
+
+
+# Opening
+
+
+def _hosts(texts: Iterable[str]) -> list[IPAddress]:
+    """Return the addresses of hosts, each once; what is none is refused."""
+    try:
+        return list(dict.fromkeys(parse_source(text) for text in texts))
+    except MulticastExpertError as error:
+        raise UsageError(str(error)) from None
+
+
+def _receivers(
+    endpoints: Iterable[Endpoint],
+    ifaces: Sequence[str],
+    sources: Collection[IPAddress],
+    excluded: Collection[IPAddress],
+    buffer: int | None,
+) -> list[McastRxSocket]:
+    """Return a receiver for every IP version, port, set of sources and interfaces, with all groups that share them."""
+    groups: dict[tuple[int, int, tuple[IPAddress, ...], tuple[str, ...]], list[IPAddress]] = defaultdict(list)
+    for endpoint in endpoints:
+        version = endpoint.group.version
+        wanted = _sources(endpoint, sources, excluded)
+        groups[version, endpoint.port or 0, wanted, tuple(named_interfaces(endpoint, ifaces))].append(endpoint.group)
+    for source in excluded:
+        if all(version != source.version for version, *_ in groups):
+            raise UsageError(f"--exclude {source} is about IPv{source.version}, and no endpoint is.")
+    return [
+        McastRxSocket(
+            socket.AF_INET if version == 4 else socket.AF_INET6,
+            members,
+            port,
+            ifaces=named or None,
+            source_ips=wanted or None,
+            enable_external_loopback=True,
+            receive_buffer=buffer,
+            timestamps=True,
+            on_event=_report,
+        )
+        for (version, port, wanted, named), members in groups.items()
+    ]
+
+
+def _sources(
+    endpoint: Endpoint, sources: Collection[IPAddress], excluded: Collection[IPAddress]
+) -> tuple[IPAddress, ...]:
+    """Return the only hosts that the endpoint is wanted from, empty for all; what makes no sense is refused."""
+    version = endpoint.group.version
+    wanted = [source for source in sources if source.version == version]
+    if endpoint.source is not None:
+        wanted.append(endpoint.source)
+    elif sources and not wanted:
+        raise UsageError(
+            f"{endpoint} is IPv{version}, and no --source is; name one, or receive it with another command."
+        )
+    if wanted and any(source.version == version for source in excluded):
+        raise UsageError(f"--exclude is about groups from all hosts, and {endpoint} is wanted from some only.")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _exclude(receiver: McastRxSocket, excluded: Iterable[IPAddress]) -> None:
+    version = 4 if receiver.addr_family == socket.AF_INET else 6
+    for source in excluded:
+        if source.version == version:
+            for group in receiver.mcast_ips:
+                receiver.block_source(group, source)
+
+
+def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
+    """Let this process open as many descriptors as its administrator allows, if it may need more than it is used to."""
+    try:
+        resource = import_module("resource")
+    except ModuleNotFoundError:  # Windows, which has no such limit
+        return
+    # At most; Linux needs one for each IPv4 group, and for IPv6 one on each interface.
+    needed = OWN_DESCRIPTORS + sum(len(each.mcast_ips) * (1 + len(each.network_interfaces)) for each in receivers)
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != usual < needed:
+        # macOS calls its limit infinite and grants no infinity.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if most == resource.RLIM_INFINITY else most, most))
+
+
+def _report(event: HealingEvent) -> None:
+    terminal.tell(f"mcast: {event}")
+
+
+def _described(receivers: Iterable[McastRxSocket]) -> str:
+    return "; ".join(
+        f"{', '.join(receiver.mcast_ips)} port {receiver.port} on "
+        f"{', '.join(iface.display_name for iface in receiver.network_interfaces)}"
+        for receiver in receivers
+    )
+
+
+# Showing
+
+
+def _show_json(arrival: Arrival) -> None:
+    text = _moment(arrival).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    # The one control character that JSON may hold as it is
+    terminal.write(json.dumps(datagram_object(arrival, text)).replace("\x7f", "\\u007f"))
+
+
+def _show_raw(arrival: Arrival) -> None:
+    sys.stdout.buffer.write(arrival.datagram.data)
+
+
+def _show_line(arrival: Arrival) -> None:
+    terminal.write(datagram_line(arrival, _clock_time(arrival)))
+
+
+def _show_hex(arrival: Arrival) -> None:
+    terminal.write(headline(arrival, _clock_time(arrival)))
+    for row in hex_dump(arrival.datagram.data):
+        terminal.write(row)
+
+
+def _moment(arrival: Arrival) -> datetime:
+    return datetime.fromtimestamp(arrival.time_ns / 1e9, UTC)
+
+
+def _clock_time(arrival: Arrival) -> str:
+    return _moment(arrival).astimezone().strftime("%H:%M:%S.%f")
+
+
+# Counting
+
+
+def _count(arrival: Arrival, count: Count, streams: Streams) -> None:
+    count.add(arrival)
+    stamp, latency = arrival.stamp, arrival.latency_ns
+    if stamp is not None and latency is not None:
+        datagram = arrival.datagram
+        key = StreamKey(stamp.stream, datagram.group, arrival.port, datagram.interface_name)
+        streams.see(key, datagram.sender[0], stamp.number, latency)
+
+
+def _tell_summary(count: Count, streams: Streams, seconds: float, receivers: Iterable[McastRxSocket]) -> None:
+    for line in summary_lines(count, seconds, [receiver.stats() for receiver in receivers]):
+        terminal.tell(line)
+    if streams.streams:
+        ifaces = scan_interfaces()
+        addresses = (each for iface in ifaces for version in (4, 6) for each in iface.addresses(version))
+        own = {interface_address_text(each).partition("%")[0] for each in addresses}
+        for line in stream_lines(streams, own):
+            terminal.tell(line)

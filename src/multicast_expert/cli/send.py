@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time_ns
 from typing import Annotated
 
 import typer
 
 from multicast_expert.addresses import Endpoint
-from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, LoopbackOption, UsageError, one_interface
+from multicast_expert.cli import stamp, terminal
+from multicast_expert.cli.parameters import (
+    EndpointArgument,
+    InterfacesOption,
+    LoopbackOption,
+    UsageError,
+    named_interfaces,
+)
 from multicast_expert.cli.render.text import counted
+from multicast_expert.datagram import MAX_DATAGRAM
 from multicast_expert.transmitter import McastTxSocket
 
 DEFAULT_TEXT = "hello from mcast"
+# RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 tells what they are for.
+DSCP = {
+    **{f"cs{priority}": priority << 3 for priority in range(8)},
+    **{f"af{priority}{drop}": priority << 3 | drop << 1 for priority in range(1, 5) for drop in range(1, 4)},
+    "be": 0,
+    "le": 1,
+    "va": 44,
+    "ef": 46,
+}
+
+
+def read_dscp(text: str) -> int:
+    """Return the number of a DSCP; else the command line is refused."""
+    number = int(text) if text.isascii() and text.isdecimal() else DSCP.get(text.lower(), -1)
+    if not 0 <= number <= 63:
+        raise UsageError(f"DSCP {text!r} is neither a number from 0 to 63 nor one of {', '.join(DSCP)}.")
+    return number
 
 
 def command(
@@ -27,15 +53,27 @@ def command(
     file: Annotated[
         str | None, typer.Option("--file", metavar="FILE", help="Send what is in FILE; - is standard input.")
     ] = None,
-    iface: InterfaceOption = None,
+    size: Annotated[
+        int,
+        typer.Option("-s", "--size", metavar="BYTES", min=0, max=MAX_DATAGRAM, help="Pad with zeros up to so many."),
+    ] = 0,
+    ifaces: InterfacesOption = None,
     ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops it may go.")] = 1,
+    dscp: Annotated[
+        int | None,
+        typer.Option(metavar="DSCP", parser=read_dscp, show_default=False, help="Priority: 0 to 63, or ef, af41, cs1…"),
+    ] = None,
     number: Annotated[int, typer.Option("-c", "--count", min=0, help="How many datagrams; 0: until Ctrl-C.")] = 1,
     interval: Annotated[float, typer.Option(min=0, help="Seconds from one to the next.")] = 1.0,
+    stamping: Annotated[
+        bool, typer.Option("--stamp", help="Number them, so that `mcast recv` can tell loss, order and latency.")
+    ] = False,
     loopback: LoopbackOption = True,
 ) -> None:
     """Send datagrams to a group.
 
-    They leave from one interface: that of the default route, unless -i or the endpoint names another.
+    They leave from one interface, that of the default route, unless -i or the endpoint names another; -i may be
+    repeated. A stamp takes the first 40 bytes of each datagram.
 
     Example: mcast send 239.1.2.3:5000%eth0 'hello' -c 3
     """
@@ -46,11 +84,20 @@ def command(
         )
     if text is not None and file is not None:
         raise UsageError("the payload is TEXT or --file, not both.")
+    named = named_interfaces(endpoint, ifaces or [])
     payload = _read_payload(text, file)
+    length = max(size, len(payload) + (stamp.SIZE if stamping else 0))
+    if size not in (0, length):
+        raise UsageError(f"{counted(length, 'byte')} do not fit into --size {size}.")
+    if stamping and length > MAX_DATAGRAM:
+        raise UsageError(f"stamp and payload are {counted(length, 'byte')}; a datagram has at most {MAX_DATAGRAM:,}.")
     family = socket.AF_INET if endpoint.group.version == 4 else socket.AF_INET6
-    specifier = one_interface(endpoint, iface)
-    with McastTxSocket(family, [endpoint.group], specifier, ttl, enable_external_loopback=loopback) as transmitter:
-        sent = _send_all(transmitter, endpoint, payload, number, interval)
+    transmitter = McastTxSocket(
+        family, [endpoint.group], ifaces=named or None, ttl=ttl, enable_external_loopback=loopback, dscp=dscp
+    )
+    with transmitter:
+        compose = _stamper(payload, length) if stamping else _repeater(payload.ljust(length, b"\0"))
+        sent = _send_all(transmitter, endpoint, compose, number, interval)
     if number and sent < number:
         raise typer.Exit(130)
 
@@ -61,21 +108,35 @@ def _read_payload(text: str | None, file: str | None) -> bytes:
     return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
 
-def _send_all(transmitter: McastTxSocket, endpoint: Endpoint, payload: bytes, number: int, interval: float) -> int:
+def _repeater(payload: bytes) -> Callable[[int], bytes]:
+    return lambda turn: payload
+
+
+def _stamper(payload: bytes, length: int) -> Callable[[int], bytes]:
+    """Return what stamps the datagram of each turn, as late as possible, with a stream of its own."""
+    stream = secrets.randbits(64)
+    return lambda turn: stamp.stamped(stamp.Stamp(stream, turn + 1, time_ns()), payload, length)
+
+
+def _send_all(
+    transmitter: McastTxSocket, endpoint: Endpoint, compose: Callable[[int], bytes], number: int, interval: float
+) -> int:
     """Send until all are sent or Ctrl-C; say how many went, and return that."""
     address = (str(endpoint.group), endpoint.port or 0)
     start = monotonic()
-    sent = 0
+    sent = size = 0
     try:
         for turn in range(number) if number else count():
             sleep(max(0.0, start + turn * interval - monotonic()))
-            transmitter.sendto(payload, address)
+            datagram = compose(turn)
+            transmitter.sendto(datagram, address)
             sent = turn + 1
+            size += len(datagram)
     except KeyboardInterrupt:
         pass
     finally:
         if sent:
-            total = f"{counted(sent, 'datagram')}, {counted(sent * len(payload), 'byte')}"
-            place = transmitter.network_interface.display_name
+            total = f"{counted(sent, 'datagram')}, {counted(size, 'byte')}"
+            place = " and ".join(iface.display_name for iface in transmitter.network_interfaces)
             terminal.tell(f"{total} to {endpoint._replace(iface=None)} out of {place}")
     return sent

@@ -48,7 +48,7 @@ class Stamp(NamedTuple):
 
 
 def stamped(stamp: Stamp, payload: bytes, size: int = 0) -> bytes:
-    """Return the datagram: stamp, payload, and zeros up to `size` bytes. struct.error: it is longer than 65535 bytes."""
+    """Return the datagram: stamp, payload, and zeros up to `size` bytes. struct.error: more than 65535 bytes."""
     length = max(size, SIZE + len(payload))
     return (_LAYOUT.pack(MAGIC, VERSION, length, len(payload), *stamp) + payload).ljust(length, b"\0")
 
@@ -148,7 +148,7 @@ class Stream:
 
 
 class StreamKey(NamedTuple):
-    """What makes a stream of its own: what a sender sends out of two interfaces comes in twice, and may be lost twice."""
+    """What is counted by itself: a sender's run, on each way that it comes in, because each has losses of its own."""
 
     stream: int
     group: str | None

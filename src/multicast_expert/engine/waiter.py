@@ -1,10 +1,11 @@
-"""Waits for sockets: one selector for all of a receiver's, and a way to wake who waits. Touches the OS."""
+"""Waits for sockets: one selector for all of a receiver or transmitter, and a way to wake who waits. Touches the OS."""
 
 from __future__ import annotations
 
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -19,7 +20,11 @@ class Waiter(Generic[Data]):
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._waker, self._alarm = socket.socketpair()
+        try:
+            self._waker, self._alarm = socket.socketpair()
+        except OSError:
+            self._selector.close()
+            raise
         self._waker.setblocking(False)
         self._alarm.setblocking(False)
         self._selector.register(self._alarm, selectors.EVENT_READ, None)
@@ -27,10 +32,15 @@ class Waiter(Generic[Data]):
         self._waiting = 0
         self._ringing = False
         self._closed = False
+        self.on_close: Callable[[], None] | None = None
+        """Called before the selector's own descriptor is closed, for who lets an event loop watch it."""
 
-    def add(self, descriptor: int, data: Data) -> None:
-        """Wait for this descriptor too; `data` is what `wait` returns for it."""
-        self._selector.register(descriptor, selectors.EVENT_READ, data)
+    def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
+        """Wait for this descriptor too, until it is readable; `data` is what `wait` returns for it.
+
+        `events`: EVENT_WRITE of `selectors`, to wait until it is writable instead.
+        """
+        self._selector.register(descriptor, events, data)
         if self._waiting:
             self.wake()
 
@@ -39,7 +49,7 @@ class Waiter(Generic[Data]):
         self._selector.unregister(descriptor)
 
     def wait(self, timeout: float | None) -> list[Data]:
-        """Return the data of the descriptors that are readable, after `timeout` seconds at the latest (None: never).
+        """Return the data of the descriptors that are ready, after `timeout` seconds at the latest (None: never).
 
         May return early and empty, after a `wake`.
         """
@@ -78,12 +88,16 @@ class Waiter(Generic[Data]):
                 self._ringing = False
 
     def fileno(self) -> int | None:
-        """Return a descriptor that is readable while any of the set is; None where the OS has no such thing."""
+        """Return a descriptor that is readable while any of the set is ready; None where the OS has no such thing."""
         fileno = getattr(self._selector, "fileno", None)
         return None if fileno is None else fileno()
 
     def close(self) -> None:
-        """Wake whoever waits, wait until nobody does, and close."""
+        """Wake whoever waits, wait until nobody does, and close; a second call does nothing."""
+        if self._closed:
+            return
+        if self.on_close is not None:
+            self.on_close()
         with self._idle:
             self.wake()
             self._closed = True

@@ -47,7 +47,9 @@ def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -
         yield f"{often}datagrams/s, {fast}bit/s from the first to the last one"
     drops = [each.kernel_drops for each in counts]
     known = [each for each in drops if each is not None]
-    dropped = f"{sum(known):,} dropped by the kernel" if len(known) == len(drops) else "kernel drops not known on this OS"
+    dropped = (
+        f"{sum(known):,} dropped by the kernel" if len(known) == len(drops) else "kernel drops not known on this OS"
+    )
     truncated = sum(each.truncated for each in counts)
     filtered = sum(each.filtered for each in counts)
     yield f"{dropped}, {truncated:,} truncated, {filtered:,} filtered"

@@ -1,0 +1,119 @@
+"""Joined groups as lines and as JSON. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.text import Text
+
+from multicast_expert.addresses import ethernet_address
+from multicast_expert.cli.render.text import counted, printable
+from multicast_expert.doctor.parse import JoinedGroup, Process, SourceUse, UdpSocket
+
+
+def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:
+    """Yield, for every interface and IP version, a line for every group, with its sockets below it.
+
+    What the system keeps for itself shares a line.
+    """
+    width = max((len(str(joined.group)) for joined in groups if not _is_plain(joined)), default=0)
+    ordered = sorted(groups, key=lambda joined: (joined.interface_index or 0, joined.interface, joined.group.version))
+    for (_, name, _), members in groupby(
+        ordered, key=lambda joined: (joined.interface_index, joined.interface, joined.group.version)
+    ):
+        there = sorted(members, key=lambda joined: joined.group)
+        yield Text.assemble((name, "bold"), f"  {_protocol(there[0])}")
+        for joined in there:
+            if not _is_plain(joined):
+                yield Text(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
+                for each in joined.sockets or ():
+                    yield Text(f"    {socket_text(each)}")
+        if kept := ", ".join(str(joined.group) for joined in there if _is_plain(joined)):
+            yield Text(f"  by the system itself: {kept}", style="dim")
+
+
+def _is_plain(joined: JoinedGroup) -> bool:
+    """Whether nobody but the kernel seems to be interested."""
+    return joined.kept_by_system and not joined.sockets
+
+
+def _protocol(joined: JoinedGroup) -> str:
+    name = "IGMP" if joined.group.version == 4 else "MLD"
+    return name if joined.protocol_version is None else f"{name}v{joined.protocol_version}"
+
+
+def _users(joined: JoinedGroup) -> list[str]:
+    return [] if joined.users is None else [counted(joined.users, "user")]
+
+
+def _source_text(joined: JoinedGroup) -> str:
+    included, excluded = _source_list(joined, joined.included), _source_list(joined, joined.excluded)
+    if not included:
+        return f"from all but {excluded}" if excluded else "from all"
+    if joined.any_source is False:
+        return f"from {included}"
+    others = f"all but {excluded}" if excluded else "all"
+    return f"from {included}, {'and' if joined.any_source else 'perhaps'} from {others}"
+
+
+def _source_list(joined: JoinedGroup, sources: Iterable[SourceUse]) -> str:
+    """Return the sources, with the number of sockets that name them where it is not all of them."""
+    return ", ".join(
+        str(each.source) + ("" if each.sockets in (None, joined.users) else f" ({each.sockets} of {joined.users})")
+        for each in sources
+    )
+
+
+def socket_text(each: UdpSocket) -> str:
+    """Return a socket's port and who holds it."""
+    holders = ", ".join(f"{_name(process)} ({process.pid})" for process in each.processes)
+    return f"port {each.port}: {holders or f'a process of user {each.user_id}'}"
+
+
+def _name(process: Process) -> str:
+    # A program may call itself anything.
+    return printable(process.name.encode("utf-8", "surrogateescape"))
+
+
+def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> Iterator[str]:
+    """Yield what the list cannot tell."""
+    if not groups:
+        yield "no group is joined"
+    if unbound:
+        yield "Sockets that are bound to no address; which of the groups they have joined, the system does not say:"
+        yield from (f"  {socket_text(each)}" for each in sorted(unbound, key=lambda each: each.port))
+
+
+def group_object(joined: JoinedGroup) -> dict[str, Any]:
+    """Return the JSON object of a membership; null is what the OS does not tell."""
+    return {
+        "group": str(joined.group),
+        "interface": joined.interface,
+        "interface_index": joined.interface_index,
+        "protocol": "IGMP" if joined.group.version == 4 else "MLD",
+        "protocol_version": joined.protocol_version,
+        "ethernet_address": ethernet_address(joined.group),
+        "users": joined.users,
+        "by_the_system": joined.kept_by_system,
+        "any_source": joined.any_source,
+        "included": [_source_object(each) for each in joined.included],
+        "excluded": [_source_object(each) for each in joined.excluded],
+        "sockets": None if joined.sockets is None else [socket_object(each) for each in joined.sockets],
+    }
+
+
+def _source_object(each: SourceUse) -> dict[str, Any]:
+    return {"source": str(each.source), "sockets": each.sockets}
+
+
+def socket_object(each: UdpSocket) -> dict[str, Any]:
+    """Return the JSON object of a socket."""
+    return {
+        "address": str(each.address),
+        "port": each.port,
+        "user_id": each.user_id,
+        "drops": each.drops,
+        "processes": [{"pid": process.pid, "name": process.name} for process in each.processes],
+    }
