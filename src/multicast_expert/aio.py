@@ -20,7 +20,7 @@ from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
 from multicast_expert.engine import SendEngine
 from multicast_expert.engine.waiter import Waiter
-from multicast_expert.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.errors import MulticastOSError
 from multicast_expert.lifecycle import Openable
 from multicast_expert.receiver import DEFAULT, Default, Receiver, Result
 from multicast_expert.transmitter import Transmitter
@@ -168,11 +168,11 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         """Return the payload of the next datagram. Raises TimeoutError."""
         return (await self.recvfrom(bufsize, flags))[0]
 
-    async def receive(self, timeout: float | None | Default = DEFAULT) -> Datagram:
+    async def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it. Raises TimeoutError when nothing came."""
         return await self._get(self._take, self._effective(timeout))
 
-    async def receive_many(self, limit: int = 1024, timeout: float | None | Default = DEFAULT) -> list[Datagram]:
+    async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
         """Return the datagrams that are there, 1 to `limit` of them; waits only for the first. Raises TimeoutError."""
         datagrams = [await self.receive(timeout)]
         self._engine.receive_more(datagrams, limit)

@@ -98,7 +98,9 @@ def _windows_identities() -> dict[str, _Identity]:
 
     identities = {}
     for adapter in ifaddr.get_adapters():
-        prefixes = {entry.ip if isinstance(entry.ip, str) else entry.ip[0]: entry.network_prefix for entry in adapter.ips}
+        prefixes = {
+            entry.ip if isinstance(entry.ip, str) else entry.ip[0]: entry.network_prefix for entry in adapter.ips
+        }
         if adapter.ips and adapter.index is not None:
             identities[adapter.ips[0].nice_name] = _Identity(adapter.name, adapter.index, prefixes)
     return identities
@@ -115,7 +117,7 @@ def _links() -> dict[str, _Link]:
 
 
 def _linux_links(names: Iterable[str]) -> dict[str, _Link]:
-    """Return flags and MTU by netdevice(7): psutil can only ask for all interfaces at once, and the speed of each too."""
+    """Return flags and MTU by netdevice(7): psutil can only ask for all interfaces at once, and asks more of each."""
     import fcntl  # noqa: PLC0415 - exists on Unix only
 
     links = {}
@@ -137,7 +139,9 @@ def _interface(name: str, identity: _Identity, entries: Iterable[Any], state: _L
     link = None
     for entry in entries:
         if entry.family == socket.AF_INET:
-            ipv4[entry.address] = IPv4Interface((entry.address, entry.netmask or identity.prefixes.get(entry.address, 32)))
+            ipv4[entry.address] = IPv4Interface(
+                (entry.address, entry.netmask or identity.prefixes.get(entry.address, 32))
+            )
         elif entry.family == socket.AF_INET6:
             bare = entry.address.partition("%")[0]
             # On Windows psutil has no IPv6 masks (some have the IPv4 mask of the address before) and no scopes.
@@ -210,7 +214,7 @@ def _without_scope(specifier: object) -> str:
 def choose_for_receiving(
     specifiers: Sequence[IfaceSpecifier] | None, version: int, allow_missing: bool = False
 ) -> list[InterfaceChoice]:
-    """Return the interfaces to listen on: the named ones, or all that have an address of the IP version, except loopback.
+    """Return the interfaces to listen on: the named ones, or all with an address of the IP version, except loopback.
 
     Asks the OS once at most. Raises MulticastExpertError when there is none, unless `allow_missing`.
     """
@@ -241,8 +245,8 @@ def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int
     found = _default_route(version, None)
     if found is None:
         raise MulticastExpertError(
-            f"No interface was named, and this host has no default IPv{version} route that would tell one. Name it with "
-            "iface= (mcast interfaces lists them)."
+            f"No interface was named, and this host has no default IPv{version} route that would tell one. Name it "
+            "with iface= (mcast interfaces lists them)."
         )
     iface, address = found
     return [InterfaceChoice(iface, ip_address(address) if version == 4 else None)]

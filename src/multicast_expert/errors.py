@@ -15,8 +15,8 @@ class MulticastOSError(MulticastExpertError, OSError):
     """The OS refused a step. It is an OSError too, so `errno` and `except OSError` work as usual.
 
     Attributes: `errno` (as Python gives it for the OS's error), `step` (what was being done, "join" for instance),
-    `reason` (why the OS refused it), `remedy` (what to do about it). The text names the OS's own number, on Windows that
-    of Winsock (10049).
+    `reason` (why the OS refused it), `remedy` (what to do about it). The text names the OS's own number, on
+    Windows that of Winsock (10049).
     """
 
     def __init__(self, number: int | None, step: str, summary: str, reason: str, remedy: str) -> None:
@@ -80,20 +80,22 @@ SOURCE = ("join source", "leave source", "block source", "unblock source")
 UNIX = ("linux", "macos", "freebsd")
 BSD = ("macos", "freebsd")
 GONE = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL")
+SET_INTERFACE = ("set interface", "bind to device")
 
 # The first row that fits wins, so the special ones stand first. Sources: ip(7), ipv6(7), the RFC 3678 sections on error
 # codes, the Winsock error reference, and measurements on Linux.
 CASES = (
     *(
-        Case(error, ("set interface", "bind to device"), (), "interface {interface} is gone", "look with: mcast interfaces")
+        Case(error, SET_INTERFACE, (), "interface {interface} is gone", "look with: mcast interfaces")
         for error in GONE
     ),
-    Case("ENODEV", JOIN, (), "interface {interface} is gone, or has no index of its own", "look with: mcast interfaces"),
+    Case("ENODEV", JOIN, (), "interface {interface} is gone, or has no index of its own", "look with: mcast "
+         "interfaces"),
     Case("ENODEV", ("send",), (), "interface {interface} is gone", "open the socket again on an interface that exists "
          "(mcast interfaces lists them)"),
     Case("ENXIO", (*JOIN, "send"), (), "interface {interface} is gone", "look with: mcast interfaces"),
-    Case("ENOBUFS", ("join source", "block source"), ("linux",), "the list of sources of this membership is full ({count} "
-         "held; 10 for IPv4 and 64 for IPv6 unless changed)",
+    Case("ENOBUFS", ("join source", "block source"), ("linux",), "the list of sources of this membership is full "
+         "({count} held; 10 for IPv4 and 64 for IPv6 unless changed)",
          "use fewer sources, or raise the limit: sysctl -w net.ipv4.igmp_max_msf=N (IPv6: net.ipv6.mld_max_msf=N)"),
     Case("ENOBUFS", ("join",), ("linux",), "this socket holds as many groups as the kernel allows",
          "raise the limit: sysctl -w net.ipv4.igmp_max_memberships=N"),
@@ -121,8 +123,9 @@ CASES = (
          "joined that way on {interface}", "join it first"),
     Case("EADDRNOTAVAIL", ("bind",), (), "the address is not one of this host's (a new IPv6 address is one after about "
          "two seconds)", "choose an interface that has an address (mcast interfaces lists them)"),
-    Case("EADDRNOTAVAIL", ("send",), ("linux",), "interface {interface} has no IPv6 address that can be used yet; a new "
-         "one is checked for duplicates for about two seconds", "wait until `ip -6 addr` shows it without `tentative`"),
+    Case("EADDRNOTAVAIL", ("send",), ("linux",), "interface {interface} has no IPv6 address that can be used yet; a "
+         "new one is checked for duplicates for about two seconds", "wait until `ip -6 addr` shows it without "
+         "`tentative`"),
     Case("EADDRNOTAVAIL", ("send",), (), "interface {interface} has no address that can be used (yet); a new IPv6 "
          "address is checked for duplicates first", "look with: mcast interfaces"),
     Case("EINVAL", JOIN, ("windows",), "the socket is bound to another adapter than {interface}, or the adapter does "
@@ -132,11 +135,11 @@ CASES = (
     Case("EINVAL", ("join",), ("linux",), "the kernel does not take {group} on {interface}; IPv6 may be off there",
          "look with: ip -6 addr show dev {interface} (IPv6 needs an MTU of 1280 and disable_ipv6=0)"),
     Case("EINVAL", ("join",), BSD, "the kernel does not take {group} on {interface}", "look with: mcast interfaces"),
-    Case("EINVAL", ("send",), (), "the destination does not fit the interface {interface}", "check the address; a scope "
-         "in it must be that of the interface"),
+    Case("EINVAL", ("send",), (), "the destination does not fit the interface {interface}", "check the address; a "
+         "scope in it must be that of the interface"),
     Case("ENETUNREACH", ("send",), ("linux",), "there is no route for {group} on {interface}, or the address that this "
-         "socket sends from was taken off it", "is it up (ip link), has it its address (ip addr)? For IPv6 on loopback: "
-         "ip -6 route add local ff00::/8 dev lo table local"),
+         "socket sends from was taken off it", "is it up (ip link), has it its address (ip addr)? For IPv6 on "
+         "loopback: ip -6 route add local ff00::/8 dev lo table local"),
     Case("ENETUNREACH", ("send",), ("windows",), "there is no route for {group}", "choose the adapter with iface=; on "
          "the loopback adapter a receiver has to be open first"),
     Case("ENETUNREACH", ("send", "join"), (), "there is no route for {group} on {interface}", "check that the "
@@ -173,8 +176,8 @@ CASES = (
 def explain(platform: str, error: str, step: str, **words: object) -> Explanation:
     """Return the cause and the remedy of an OS error.
 
-    `platform` is "linux", "macos", "windows" or "freebsd"; `error` is the error's name ("ENODEV"), `step` what was being
-    done; `words` fill the placeholders of Case.
+    `platform` is "linux", "macos", "windows" or "freebsd"; `error` is the error's name ("ENODEV"), `step` what was
+    being done; `words` fill the placeholders of Case.
     """
     for case in CASES:
         fits = case.error == error and (not case.steps or step in case.steps)

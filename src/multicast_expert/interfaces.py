@@ -187,7 +187,8 @@ def _known_addresses(ifaces: Sequence[IfaceInfo], version: int) -> str:
 def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -> list[IfaceSpecifier] | None:
     """Return the specifiers of the one keyword that was given, None when none was; a plural keyword takes a list.
 
-    Raises MulticastExpertError when several keywords were given, a list without an entry, or one where the other belongs.
+    Raises MulticastExpertError when several keywords were given, a list without an entry, or one value where a list
+    belongs.
     """
     given = [name for name, value in keywords.items() if value is not None]
     if not given:

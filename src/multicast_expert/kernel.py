@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any, Protocol
 
 from multicast_expert.addresses import MulticastAddress, parse_group
@@ -75,7 +75,7 @@ SYSTEM = SystemKernel()
 def network_namespace() -> int:
     """Return a number for the network namespace of this thread; 0 where there is no such thing."""
     try:
-        return os.stat("/proc/thread-self/ns/net").st_ino
+        return Path("/proc/thread-self/ns/net").stat().st_ino
     except OSError:
         return 0
 
@@ -89,8 +89,6 @@ def ip_version(addr_family: int) -> int:
     raise MulticastExpertError(f"addr_family {addr_family!r} is neither socket.AF_INET nor socket.AF_INET6.")
 
 
-
-
 def validate_mcast_ip(mcast_ip: MulticastAddress, addr_family: int) -> None:
-    """Raise MulticastExpertError unless `mcast_ip` is a multicast address of the family (`socket.AF_INET` or `AF_INET6`)."""
+    """Raise MulticastExpertError unless `mcast_ip` is a multicast address of the family (AF_INET or AF_INET6)."""
     parse_group(mcast_ip, ip_version(addr_family))

@@ -1,4 +1,4 @@
-"""What all sockets of this library share: they are opened once, closed once, and a forgotten close is a ResourceWarning."""
+"""What all sockets of this library share: opened once, closed once, and a forgotten close is a ResourceWarning."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Openable:
 
     def _check_open(self) -> None:
         if not self.is_opened:
-            raise MulticastExpertError(f"This {type(self).__name__} is not open: use it in a with block, or call open().")
+            raise MulticastExpertError(
+                f"This {type(self).__name__} is not open: use it in a with block, or call open()."
+            )
 
     def __enter__(self) -> Self:
         self.open()

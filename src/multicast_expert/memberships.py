@@ -13,7 +13,6 @@ from multicast_expert.errors import MulticastExpertError
 from multicast_expert.interfaces import InterfaceChoice
 from multicast_expert.plan import Join
 
-
 _ANY = (None,)
 
 
@@ -71,8 +70,8 @@ class Memberships:
         where = f"{group} on {attachment.name}"
         if held.sources is None and source is not None:
             raise MulticastExpertError(
-                f"{where} is joined from all sources already; to join {source} too would narrow that to {source} alone. "
-                "Leave the group first."
+                f"{where} is joined from all sources already; to join {source} too would narrow that to {source} "
+                "alone. Leave the group first."
             )
         if held.sources is None or source in held.sources:
             raise MulticastExpertError(f"{where} is joined {'' if source is None else f'from {source} '}already.")
@@ -153,7 +152,7 @@ class Memberships:
         return [Join(group, source, attachment.choice) for group, source, holder in self if holder is attachment]
 
     def blocked(self, attachment: Attachment | None = None) -> list[tuple[Join, int]]:
-        """Return the blocked sources, on one interface or on all that are there, each with the number of those before it."""
+        """Return the blocked sources, on one interface or all that are there, each with the number before it."""
         return [
             (Join(group, source, holder.choice), count)
             for group, holders in self._filters.items()

@@ -185,9 +185,9 @@ def plan_send(
 ) -> SocketPlan:
     """Return the socket that sends to groups out of one interface.
 
-    `hop_limit` is 0 to 255, `dscp` 0 to 63 (RFC 2474). `loopback`: whether this host hears its own datagrams too; on the
-    loopback interface it always does. `port`: the port to send from; 0: any. Raises MulticastExpertError for values out
-    of range, and where the interface has no address of the family.
+    `hop_limit` is 0 to 255, `dscp` 0 to 63 (RFC 2474). `loopback`: whether this host hears its own datagrams too; on
+    the loopback interface it always does. `port`: the port to send from; 0: any. Raises MulticastExpertError for values
+    out of range, and where the interface has no address of the family.
     """
     check_hop_limit(hop_limit)
     if dscp is not None and not 0 <= dscp <= 63:
@@ -222,14 +222,12 @@ def check_hop_limit(hop_limit: int) -> None:
         raise MulticastExpertError(f"ttl {hop_limit!r} is out of range: 0 to 255.")
 
 
-def _bind_address(
-    text: str, version: int, port: int, scope: int
-) -> tuple[str, int] | tuple[str, int, int, int]:
+def _bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
     return (text, port) if version == 4 else (text, port, 0, scope)
 
 
 def _unspecified(version: int) -> str:
-    return "0.0.0.0" if version == 4 else "::"  # noqa: S104 - the filter keeps out what is not asked for
+    return "0.0.0.0" if version == 4 else "::"
 
 
 def _interface_address(interface: InterfaceChoice, version: int) -> IPAddress | None:

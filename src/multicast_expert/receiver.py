@@ -19,7 +19,7 @@ from multicast_expert.addresses import (
 )
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.discovery import choose_for_receiving
-from multicast_expert.engine import ReceiveEngine
+from multicast_expert.engine import ReceiveEngine, os_error
 from multicast_expert.errors import MulticastExpertError, warn
 from multicast_expert.healing import Healer, HealingEvent
 from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface, one_spelling
@@ -174,10 +174,16 @@ class Receiver(Openable):
                 _check_granted(engine, self._settings.receive_buffer)
             if self._heal:
                 self._namespace = engine.network_namespace()
-                watch(self, self._namespace, soon=incomplete)
+                self._watch(self._namespace, incomplete)
         except BaseException:
             engine.close()
             raise
+
+    def _watch(self, namespace: int, soon: bool) -> None:
+        try:
+            watch(self, namespace, soon)
+        except OSError as error:
+            raise os_error(kernel.SYSTEM, error, "watch", "watch for interface changes") from error
 
     def _close(self) -> None:
         if self._namespace is not None:
@@ -291,9 +297,7 @@ class Receiver(Openable):
             raise MulticastExpertError(f"{parsed} is not joined.")
         self._block(parsed, source, attachments, blocked)
 
-    def _block(
-        self, group: IPAddress, source: MulticastAddress, attachments: list[Attachment], blocked: bool
-    ) -> None:
+    def _block(self, group: IPAddress, source: MulticastAddress, attachments: list[Attachment], blocked: bool) -> None:
         self._check_open()
         parsed = parse_source(source, self._version)
         with self._lock:
@@ -325,7 +329,7 @@ class Receiver(Openable):
         """Set how long a receive waits, in seconds; None: for ever; 0: not at all."""
         self.timeout = checked_timeout(timeout)
 
-    def _effective(self, timeout: float | None | Default) -> float | None:
+    def _effective(self, timeout: float | Default | None) -> float | None:
         return self.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
 
     def stats(self) -> ReceiveStats:
@@ -408,7 +412,7 @@ class McastRxSocket(Receiver):
         received = self.recvfrom(bufsize, flags)
         return None if received is None else received[0]
 
-    def receive(self, timeout: float | None | Default = DEFAULT) -> Datagram:
+    def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it.
 
         timeout: seconds; None: for ever; left out: that of the receiver. Raises TimeoutError when nothing came,
@@ -422,7 +426,7 @@ class McastRxSocket(Receiver):
             raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
         return datagram
 
-    def receive_many(self, limit: int = 1024, timeout: float | None | Default = DEFAULT) -> list[Datagram]:
+    def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
         """Return the datagrams that are there, 1 to `limit` of them; waits only for the first.
 
         Raises as `receive` does.

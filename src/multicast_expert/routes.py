@@ -35,7 +35,7 @@ def source_address(version: int, destination: str) -> str | None:
 
 
 def interface_index(destination: IPAddress) -> int | None:
-    """Return the index of the interface that a datagram to `destination` would leave from; None when the OS won't say."""
+    """Return the interface index that a datagram to `destination` would leave from; None when the OS won't say."""
     try:
         if SYSTEM.platform.name == "linux":
             return parse_route_reply(_ask_netlink(destination))
@@ -43,7 +43,7 @@ def interface_index(destination: IPAddress) -> int | None:
             return SYSTEM.best_interface(SYSTEM.platform.layouts.sockaddr(destination.packed))
         family = "-inet" if destination.version == 4 else "-inet6"
         command = ["route", "-n", "get", family, str(destination)]
-        reply = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)  # noqa: S603 - constant
+        reply = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
         name = parse_route_get(reply.stdout)
         return None if name is None else socket.if_nametoindex(name)
     except (OSError, subprocess.TimeoutExpired):

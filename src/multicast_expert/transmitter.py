@@ -23,7 +23,7 @@ _INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL
 
 
 class Outlet:
-    """One interface that a transmitter sends from, with its open socket; finds the interface again when it came back."""
+    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back."""
 
     def __init__(self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None) -> None:
         self.choice = choice
@@ -39,6 +39,7 @@ class Outlet:
         return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
 
     def open(self) -> None:
+        """Open the socket."""
         self.engine = SendEngine(kernel.SYSTEM, self._plan, self.choice.iface, self._hop_limit)
 
     def try_send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, heal: bool) -> bool:
@@ -229,12 +230,11 @@ class McastTxSocket(Transmitter):
         if failure is not None:
             raise failure
 
-    def send_many(
-        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
-    ) -> int:
+    def send_many(self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None) -> int:
         """Send several datagrams to one address; return how many went.
 
-        Fewer than given means that the OS refused the next one; where it is the first, its error is raised. See `sendto`.
+        Fewer than given means that the OS refused the next one; where it is the first, its error is raised. See
+        `sendto`.
         """
         sent = 0
         for payload in payloads:

@@ -78,7 +78,8 @@ class Events(Protocol):
     def wait(self, timeout: float) -> Changes | None:
         """Return what changed, or None after `timeout` seconds."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 def parse_link_events(messages: bytes) -> Changes:
@@ -129,7 +130,7 @@ class NetlinkEvents:
         self._socket.settimeout(timeout)
         try:
             changes = self._read(Changes())
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return None
         self._socket.setblocking(False)
         with suppress(BlockingIOError):
@@ -149,6 +150,7 @@ class NetlinkEvents:
         return changes.and_then(more)
 
     def close(self) -> None:
+        """Close the netlink socket."""
         self._socket.close()
 
 
@@ -286,7 +288,13 @@ def _stop_all() -> None:
         watcher.thread.join()
 
 
+def _forget_all() -> None:
+    """The child of a fork has no such threads."""
+    _watchers.clear()
+    _lock.release()
+
+
 atexit.register(_stop_all)
 if hasattr(os, "register_at_fork"):
-    # The child of a fork has no such threads.
-    os.register_at_fork(after_in_child=_watchers.clear)
+    # A lock that another thread holds would stay held in the child for ever.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)

@@ -9,11 +9,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
-from network.traffic import FACES, GROUP, JUDGES_GROUP, PATIENCE, PORT, Ear, Traffic, TwoWires, two_wires
 
+from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
 from multicast_expert import Datagram, HealingEvent, McastRxSocket, watcher
 from multicast_expert.testing import Host, wait_until
+from network.traffic import FACES, GROUP, JUDGES_GROUP, PATIENCE, PORT, Ear, Traffic, TwoWires, two_wires
 
 DEAF_AT_MOST = 1.0
 """Seconds from when the interface can be used until a receiver hears again."""
@@ -78,7 +78,7 @@ def check_the_neighbour(ear: Ear, traffic: Traffic) -> None:
 def test_hears_again_within_a_second(
     face: str, fault: Callable[[Host], None], record_property: Callable[[str, object], None]
 ) -> None:
-    """Something happens to eth0: what is sent there once it is usable again is heard within a second; eth1 loses nothing."""
+    """Something happens to eth0: once it is usable again it is heard within a second, and eth1 loses nothing."""
     with contextlib.ExitStack() as opened:
         wires = opened.enter_context(two_wires())
         ears = [opened.enter_context(Ear(face, wires.listener, version, ifaces=["eth0", "eth1"])) for version in (4, 6)]
@@ -121,7 +121,7 @@ def test_hears_a_new_interface_within_a_second(
 
 @pytest.mark.slow
 def test_hears_again_after_duplicate_address_detection(record_property: Callable[[str, object], None]) -> None:
-    """With IPv6 duplicate address detection, two seconds on a new interface, it is heard as soon as that can be used."""
+    """With IPv6 duplicate address detection, two seconds long, an interface is heard as soon as it can be used."""
     with contextlib.ExitStack() as opened:
         wires = opened.enter_context(two_wires(dad=True))
         ears = [opened.enter_context(Ear("blocking", wires.listener, version, ifaces=["eth0"])) for version in (4, 6)]
@@ -155,7 +155,7 @@ def test_a_filtering_switch_is_told_at_once(record_property: Callable[[str, obje
 
 @pytest.mark.parametrize("fault", [delete_and_recreate, delete_and_recreate_with_its_index, dip_of_the_mtu])
 def test_without_healing_it_stays_deaf(fault: Callable[[Host], None]) -> None:
-    """With heal=False the memberships that the kernel dropped stay dropped, which a healing receiver beside it proves."""
+    """With heal=False what the kernel dropped stays dropped, which a healing receiver beside it proves."""
     affected = (6,) if fault is dip_of_the_mtu else (4, 6)
     with contextlib.ExitStack() as opened:
         wires = opened.enter_context(two_wires())
@@ -243,7 +243,7 @@ def test_events_and_log(wires: TwoWires, version: int, caplog: pytest.LogCapture
 def test_a_failure_is_reported_once(
     wires: TwoWires, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While IPv6 is off an interface because of its MTU, it is tried again and again, but reported once; then restored."""
+    """While an MTU keeps IPv6 off an interface, joining is tried again and again, but reported once; then restored."""
     looks: list[float] = []
     scan = watcher.scan_interfaces
     monkeypatch.setattr(watcher, "scan_interfaces", lambda: [looks.append(monotonic()), scan()][1])
@@ -274,7 +274,7 @@ def test_a_new_name_is_told(wires: TwoWires, version: int) -> None:
 
 @both_versions
 def test_source_filters_are_restored(wires: TwoWires, version: int) -> None:
-    """After the interface came back, a source-specific receiver hears its source alone, and the other one all but the blocked."""
+    """After the interface came back, one receiver hears its source alone, the other all but the blocked one."""
     wanted, other = own_address(wires.talkers["a"], version), second_source(wires, version)
     with Listener(version, source_ips=[wanted]) as one, Listener(version) as all_but_one:
         all_but_one.block_source(GROUP[version], wanted)
@@ -334,7 +334,7 @@ def test_leaving_on_an_interface_that_is_away(wires: TwoWires, version: int) -> 
         wires.listener.remove_interface("eth0")
         receiver.wait_for_event("lost")
         receiver.leave_group(GROUP[version], iface="eth0")
-        assert [membership.interface.machine_name for membership in receiver.memberships if membership.interface] == ["eth1"]
+        assert [each.interface and each.interface.machine_name for each in receiver.memberships] == ["eth1"]
 
 
 @both_versions
@@ -352,7 +352,7 @@ def test_what_had_arrived_is_not_lost(wires: TwoWires, version: int) -> None:
 
 @both_versions
 def test_the_counts_go_on(wires: TwoWires, version: int) -> None:
-    """Received and dropped by the kernel together are what was sent, although healing has replaced the socket in between."""
+    """Received and dropped by the kernel together are what was sent, although healing replaced the socket."""
     sent = taken = 0
     with Listener(version, receive_buffer=4096) as receiver:
         for _ in range(3):
@@ -392,10 +392,8 @@ def events_held_back(host: Host) -> Iterator[None]:
 
 
 @both_versions
-def test_a_callback_that_fails_spoils_nothing(
-    wires: TwoWires, version: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Two interfaces are replaced at once by others with their indexes: both are restored, though the callback always raises."""
+def test_a_callback_that_fails_spoils_nothing(wires: TwoWires, version: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Two interfaces are replaced at once by others of their indexes: both are restored, though the callback raises."""
     told: list[str] = []
 
     def fail(event: HealingEvent) -> None:
@@ -502,7 +500,7 @@ def test_an_interface_with_the_index_of_a_lost_one_is_not_mistaken_for_it(wires:
 
 
 def test_what_a_dying_socket_held_wakes_who_waits(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that is about to wait while healing takes over a datagram gets it at once, not when its timeout passes."""
+    """A thread about to wait, while healing takes over a datagram, gets that at once, not after its timeout."""
     about_to_wait, go_on, received = threading.Event(), threading.Event(), []
     with Listener(6) as receiver, member_on(wires.listener.interface("eth0"), GROUP[6], PORT) as judge:
         waiter = receiver._engine.waiter()

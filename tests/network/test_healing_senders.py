@@ -1,4 +1,4 @@
-"""Senders go on sending after their interface was deleted and recreated, or got other addresses; others are not disturbed."""
+"""Senders go on sending after their interface was deleted and recreated, or got other addresses."""
 
 import contextlib
 import socket
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
-from linux.plain_sockets import FAMILY, member_on, udp_socket, until
-from network.traffic import GROUP, PORT, TwoWires, two_wires
 
+from linux.plain_sockets import FAMILY, member_on, udp_socket, until
 from multicast_expert import AsyncMcastTxSocket, McastTxSocket, MulticastOSError
 from multicast_expert.testing import Host
+from network.traffic import GROUP, PORT, TwoWires, two_wires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
@@ -27,7 +27,8 @@ def judges(wires: TwoWires, version: int) -> Iterator[dict[str, socket.socket]]:
     """Plain receivers at the other ends: a on the wire of eth0, b on that of eth1."""
     with contextlib.ExitStack() as opened:
         yield {
-            name: opened.enter_context(member_on(talker, GROUP[version], PORT)) for name, talker in wires.talkers.items()
+            name: opened.enter_context(member_on(talker, GROUP[version], PORT))
+            for name, talker in wires.talkers.items()
         }
 
 
@@ -136,7 +137,7 @@ def test_without_healing_it_reports_the_loss_for_ever(wires: TwoWires, version: 
 
 @both_versions
 def test_the_other_interfaces_go_on(wires: TwoWires, version: int) -> None:
-    """While one of two interfaces is away, its error is raised after the other one has sent; once it is back, both send."""
+    """While one of two interfaces is away, its error is raised after the other has sent; once it is back, both send."""
     destination = GROUP[version], PORT
     with (
         judges(wires, version) as judge,
@@ -155,7 +156,7 @@ def test_the_other_interfaces_go_on(wires: TwoWires, version: int) -> None:
 
 @both_versions
 def test_the_hop_limit_of_the_call_is_kept(wires: TwoWires, version: int) -> None:
-    """The datagram that finds its interface changed goes with the hop limit of its own call; the next with the usual one."""
+    """The datagram that finds its interface changed has the hop limit of its own call; the next the usual one."""
     level, receive, kind = {
         4: (socket.IPPROTO_IP, 12, 2),  # IP_RECVTTL, IP_TTL of linux/in.h
         6: (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, socket.IPV6_HOPLIMIT),
@@ -174,7 +175,7 @@ def test_the_hop_limit_of_the_call_is_kept(wires: TwoWires, version: int) -> Non
 
 @pytest.mark.slow
 def test_an_address_that_cannot_be_used_yet_is_tried_again() -> None:
-    """While IPv6 duplicate address detection runs on the interface that came back, sending fails; after that it goes on."""
+    """While duplicate address detection runs on the interface that came back, sending fails; then it goes on."""
     with two_wires(dad=True) as wires, wires.listener.entered(), judges(wires, 6) as judge:
         with McastTxSocket(socket.AF_INET6, [GROUP[6]], ADDRESS[6]) as sender:
             eth0 = wires.listener.interface("eth0")

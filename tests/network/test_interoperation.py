@@ -1,4 +1,4 @@
-"""Senders and receivers that nobody here wrote: iperf 2, socat, ssmping and python-zeroconf, each on a host of its own."""
+"""Senders and receivers that nobody here wrote, each on a host of its own: iperf 2, socat, ssmping, python-zeroconf."""
 
 import contextlib
 import json
@@ -11,8 +11,8 @@ from time import sleep, time
 from typing import Any, NamedTuple
 
 import pytest
-from linux.plain_sockets import FAMILY, own_address
 
+from linux.plain_sockets import FAMILY, own_address
 from multicast_expert import McastRxSocket, McastTxSocket
 from multicast_expert.testing import Host, Interface, Lab, wait_until
 
@@ -86,7 +86,7 @@ def wait_until_joined(interface: Interface, group: str) -> None:
 
 
 def line_with(process: subprocess.Popen[str], words: str) -> str:
-    """The next line of the program's output that contains the words; AssertionError with the output if it ends before."""
+    """The next line of the program's output with these words; AssertionError with the output if it ends before."""
     lines = []
     assert process.stdout is not None
     for line in process.stdout:
@@ -191,7 +191,7 @@ def bound_port(interface: Interface, version: int, group: str) -> int | None:
 @pytest.mark.slow
 @both_versions
 def test_we_hear_the_channel_of_ssmpingd(network: Network, program: Program, version: int) -> None:
-    """ssmpingd answers a third host's ssmping on its SSM channel: we hear it when we ask for its source, and only then."""
+    """ssmpingd answers a third host's ssmping on its channel: we hear it if we ask for its source, and only then."""
     group, server = SSMPING_GROUP[version], own_address(network.theirs, version)
     arguments = [program("ssmping"), f"-{version}", "-I", "eth0", "-c", "8", server]
     with contextlib.ExitStack() as opened:
@@ -237,7 +237,7 @@ announcer.close()
 
 @both_versions
 def test_we_hear_zeroconf_announce_a_service(network: Network, version: int) -> None:
-    """python-zeroconf's announcement of a service arrives on 224.0.0.251 and ff02::fb, port 5353, with hop limit 255."""
+    """python-zeroconf's announcement arrives on 224.0.0.251 and ff02::fb, port 5353, with hop limit 255."""
     pytest.importorskip("zeroconf", reason="python-zeroconf is not installed (it is in the test extra)")
     group = {4: "224.0.0.251", 6: "ff02::fb"}[version]
     with (

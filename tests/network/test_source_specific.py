@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
-from network.wire import ALLOW, BLOCK, IS_EXCLUDE, TO_EXCLUDE, TO_INCLUDE, Wiretap
 
+from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
 from multicast_expert import McastRxSocket
 from multicast_expert.testing import Interface, Lab, Switch, wait_until
+from network.wire import ALLOW, BLOCK, IS_EXCLUDE, TO_EXCLUDE, TO_INCLUDE, Wiretap
 
 PORT = 5000
 SSM_GROUP = {4: "232.1.1.1", 6: "ff35::8000:1"}
@@ -116,7 +116,7 @@ def heard_until_the_end(receiver: McastRxSocket, group: str) -> str:
 
 @both_versions
 def test_only_the_wanted_sources_are_heard_and_they_change_at_run_time(network: Network, version: int) -> None:
-    """Of three senders only the asked one is heard; a second is added, the first removed; reports on the wire say each."""
+    """Of three senders only the asked one is heard; a second is added, the first removed; the reports say so."""
     group = SSM_GROUP[version]
     x, y = (network.address(talker, version) for talker in "xy")
     with network.neighbour() as wire, network.receiver(version, group, "x") as receiver:
@@ -176,7 +176,7 @@ def test_two_sources_from_the_start(network: Network, version: int) -> None:
 
 @both_versions
 def test_what_other_programs_want_does_not_widen_the_filter(network: Network, version: int) -> None:
-    """With another program on this host that wants the group from all, ours still hears its source alone; a third the rest."""
+    """Beside a program that wants the group from all, one receiver hears its source alone, another all but that."""
     group = SSM_GROUP[version]
     with (
         member_on(network.listener, group, PORT) as everyone,
@@ -195,7 +195,7 @@ def test_what_other_programs_want_does_not_widen_the_filter(network: Network, ve
 def test_a_switch_that_reads_the_reports_forwards_the_wanted_source_only(
     filtering_network: Network, version: int
 ) -> None:
-    """A snooping switch with an IGMPv3 and MLDv2 querier understands our reports: other sources don't even reach the cable."""
+    """A switch with an IGMPv3 and MLDv2 querier understands the reports: other sources don't even reach the cable."""
     network, group = filtering_network, SSM_GROUP[version]
     with network.receiver(version, group, "x") as receiver, Wiretap(network.listener) as cable:
         network.switch.wait_for_member(group, network.listener)
@@ -215,4 +215,4 @@ def test_a_switch_that_reads_the_reports_forwards_the_wanted_source_only(
         network.send_from_all(group, "last")
         cable.wait_for_payload(b"y last")
         assert not cable.has_seen(b"z third")
-    assert IS_EXCLUDE not in {record.kind for record in cable.records(group)}, "nor does an answer to a query ask for all"
+    assert IS_EXCLUDE not in {record.kind for record in cable.records(group)}, "nor do answers to queries"

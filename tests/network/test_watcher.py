@@ -1,16 +1,18 @@
-"""The thread that watches the interfaces: who is told, what the kernel's messages mean, and that it leaves nothing behind."""
+"""The thread that watches the interfaces: whom it tells, what it understands, and that it leaves nothing behind."""
 
 import contextlib
 import errno
 import gc
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,12 +20,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from linux.plain_sockets import FAMILY, open_descriptors, sender_on
-from network.traffic import GROUP, PATIENCE, PORT, TwoWires, two_wires
 
+from linux.plain_sockets import FAMILY, open_descriptors, sender_on
 from multicast_expert import IfaceInfo, McastRxSocket, watcher
 from multicast_expert.testing import Host, wait_until
 from multicast_expert.watcher import Changes, NetlinkEvents, PolledEvents, parse_link_events
+from network.traffic import GROUP, PATIENCE, PORT, TwoWires, two_wires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
@@ -218,12 +220,12 @@ def link_messages(draw: st.DrawFn) -> bytes:
         for _ in range(draw(st.integers(0, 3))):
             value = draw(st.binary(max_size=9))
             length = draw(st.sampled_from([len(value) + 4, 0, 3, 4, 0xFFFF]))
-            attributes += length.to_bytes(2, sys.byteorder) + draw(st.sampled_from([4, 3, 0x8004])).to_bytes(2, sys.byteorder)
-            attributes += value + bytes(-len(value) % 4)
+            kind = draw(st.sampled_from([4, 3, 0x8004]))
+            attributes += struct.pack("=HH", length, kind) + value + bytes(-len(value) % 4)
         body = bytes([draw(st.sampled_from([0, 7, 10]))]) + draw(st.binary(min_size=15, max_size=15)) + attributes
         length = draw(st.sampled_from([16 + len(body), 0, 15, 16, 31, 32, 0xFFFFFFFF]))
         kind = draw(st.sampled_from([16, 17, 20, 21, 3]))
-        message += length.to_bytes(4, sys.byteorder) + kind.to_bytes(2, sys.byteorder) + bytes(10) + body
+        message += struct.pack("=IH10x", length, kind) + body
     return message[: draw(st.integers(0, len(message)))]
 
 
@@ -251,7 +253,7 @@ def changes_until(events: NetlinkEvents | PolledEvents, deleted: int) -> Changes
 
 
 def test_what_the_kernel_says(wires: TwoWires) -> None:
-    """A deletion and an MTU below 1280 are told by index; going down, renaming and leaving a bridge are nothing of the kind."""
+    """A deletion and an MTU below 1280 are told by index; going down, renaming and leaving a bridge are neither."""
     host = wires.listener
     with contextlib.closing(NetlinkEvents()) as events:
         eth0, eth1 = (host.interface(name).index() for name in ("eth0", "eth1"))
@@ -278,7 +280,7 @@ def test_polling_sees_the_same(wires: TwoWires) -> None:
 
 
 def test_polling_looks_no_more_often_than_it_says(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two looks POLL_INTERVAL passes, however often it is asked: a look costs much where there are many interfaces."""
+    """Between two looks POLL_INTERVAL passes, however often it is asked: a look at many interfaces costs much."""
     looks: list[float] = []
     scan = watcher.scan_interfaces
     monkeypatch.setattr(watcher, "scan_interfaces", lambda: [looks.append(monotonic()), scan()][1])
@@ -286,7 +288,7 @@ def test_polling_looks_no_more_often_than_it_says(wires: TwoWires, monkeypatch: 
     events = PolledEvents()
     while len(looks) < 4:
         events.wait(0.02)
-    assert all(later - earlier > 0.09 for earlier, later in zip(looks, looks[1:], strict=False))
+    assert all(later - earlier > 0.09 for earlier, later in pairwise(looks))
 
 
 # Healing by other ways than netlink messages
@@ -294,7 +296,7 @@ def test_polling_looks_no_more_often_than_it_says(wires: TwoWires, monkeypatch: 
 
 @contextlib.contextmanager
 def hearing(wires: TwoWires, version: int, **options: Any) -> Iterator[McastRxSocket]:
-    """A receiver on eth0, open inside the block; after it, it must hear again what is sent there, and within a second."""
+    """A receiver on eth0, open inside the block; after that it must hear again, within a second."""
     told: list[str] = []
     options = {"iface": "eth0", "on_event": lambda event: told.append(f"{event.kind} {event.interface}"), **options}
     with McastRxSocket(FAMILY[version], [GROUP[version]], PORT, timeout=PATIENCE, **options) as receiver:
@@ -362,7 +364,7 @@ class Overflow:
 
 @both_versions
 def test_lost_messages_are_made_up_for(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the queue of messages overflows, everything is joined anew, because anything may have happened; it is heard again."""
+    """If the queue of messages overflows, everything is joined anew, because anything may have happened."""
     made: list[NetlinkEvents] = []
 
     def overflowing() -> NetlinkEvents:
@@ -373,8 +375,7 @@ def test_lost_messages_are_made_up_for(wires: TwoWires, version: int, monkeypatc
 
     monkeypatch.setattr(watcher, "_events", overflowing)
     with hearing(wires, version):
-        with wires.listener.interface("eth1").node.entered():
-            wires.listener.ip("link set eth1 down")
+        wires.listener.ip("link set eth1 down")
         assert len(made) == 1
 
 
@@ -450,7 +451,7 @@ def nothing_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_watched")
 def test_the_thread_ends_after_the_last_receiver(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread serves all receivers of a namespace; a while after the last was closed, it is gone with its descriptor."""
+    """One thread serves all receivers of a namespace; a while after the last was closed, all is gone."""
     descriptors = open_descriptors()
     receivers = [receiver_on(wires.listener, version).open() for version in (4, 6) * 10]
     (thread,) = watching_threads()
@@ -494,8 +495,8 @@ def test_a_forgotten_receiver_is_not_kept_alive(wires: TwoWires) -> None:
         forgotten = receiver_on(wires.listener).open()
         namespace, reference = forgotten._namespace, weakref.ref(forgotten)
         with pytest.warns(ResourceWarning, match="unclosed <McastRxSocket"):
-            del forgotten
-            gc.collect()
+            forgotten = None
+        gc.collect()
         assert reference() is None
         assert namespace is not None
         assert len(subscribers_of(namespace)) == 1

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 
 import anyio
 import pytest
-from linux.plain_sockets import FAMILY, sender_on
 
+from linux.plain_sockets import FAMILY, sender_on
 from multicast_expert import AsyncMcastRxSocket, Datagram, HealingEvent, McastRxSocket
 from multicast_expert.testing import Host, Interface, Lab, Switch
 

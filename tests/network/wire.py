@@ -1,4 +1,4 @@
-"""What passes on a wire, seen by a neighbour: IGMPv3 and MLDv2 reports, and whole packets. Shares no code with the library."""
+"""What passes on a wire, seen by a neighbour: IGMPv3 and MLDv2 reports, and datagrams. Knows nothing of the library."""
 
 import socket
 import struct
@@ -38,7 +38,7 @@ class Packet(NamedTuple):
 
 
 def parse_packet(packet: bytes) -> Packet | None:
-    """Take the IP header off, and the IPv6 hop-by-hop header that MLD carries; None for what is neither IPv4 nor IPv6."""
+    """Take off the IP header, and the hop-by-hop header that MLD carries; None for what is neither IPv4 nor IPv6."""
     version = packet[0] >> 4 if packet else 0
     if version == 4:
         length = (packet[0] & 15) * 4

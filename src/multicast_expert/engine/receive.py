@@ -57,11 +57,13 @@ class Channel:
         """Destination and interface index of the datagrams to let through; None: the kernel sees to it."""
 
     def add(self, key: JoinKey, join: Join) -> None:
+        """Note a membership that the socket has."""
         self.joins[key] = join
         if self.accepts is not None:
             self.accepts.add((join.group.packed, join.interface.iface.index))
 
     def discard(self, join: Join) -> None:
+        """Forget a membership that the socket no longer has."""
         self.joins.pop(join.key, None)
         if self.accepts is not None:
             self.accepts = {(held.group.packed, held.interface.iface.index) for held in self.joins.values()}
@@ -427,7 +429,7 @@ class ReceiveEngine:
         return ReceiveStats(self._datagrams, self._bytes, self._truncated, kernel_drops, self._filtered)
 
     def _drops_of(self, channel: Channel) -> int | None:
-        """Return how many datagrams the kernel dropped because the socket's buffer was full; None where it won't say."""
+        """Return how many datagrams the kernel dropped because the buffer was full; None where it won't say."""
         option = self._kernel.platform.options.get("SO_MEMINFO")
         if option is None:
             return None

@@ -1,7 +1,7 @@
 """FreeBSD: its numbers, layouts and rules, as data. Pure: touches no OS.
 
-Sources: netinet/in.h, netinet6/in6.h, netinet/in_mcast.c. Not yet seen on a real system, so every datagram's destination
-is checked as well.
+Sources: netinet/in.h, netinet6/in6.h, netinet/in_mcast.c. Not yet seen on a real system, so every datagram's
+destination is checked as well.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ OPTIONS = {
     "IPV6_TCLASS": (IPPROTO_IPV6, 61),
 }
 
-# SO_REUSEPORT is what lets sockets share a wildcard port here; SO_REUSEPORT_LB would spread datagrams over them instead.
+# SO_REUSEPORT is what lets sockets share a wildcard port here; SO_REUSEPORT_LB would spread datagrams over them.
 SHARING = (make_option(OPTIONS, "SO_REUSEADDR", 1), make_option(OPTIONS, "SO_REUSEPORT", 1))
 
 FREEBSD = Platform(

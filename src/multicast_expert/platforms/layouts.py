@@ -94,8 +94,6 @@ class Layouts:
         return group + (interface + source if self.interface_before_source else source + interface)
 
 
-
-
 def control_messages(control: bytes) -> list[tuple[int, int, bytes]]:
     """Split a control buffer of WSARecvMsg into (level, type, data); a cut message ends the list.
 
@@ -123,4 +121,3 @@ def socket_address(sockaddr: bytes) -> tuple[str, int] | tuple[str, int, int, in
     (scope,) = _INDEX.unpack_from(sockaddr, _SOCKADDR_IN6.size)
     text = str(IPv6Address(ipv6))
     return (f"{text}%{scope}" if scope else text), port, flow, scope
-

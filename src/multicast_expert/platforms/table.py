@@ -47,8 +47,8 @@ class ReceiveLayout(NamedTuple):
     binds_to_device: bool
     """Whether the socket is tied to its interface (SO_BINDTODEVICE)."""
     filtered: bool
-    """Whether the engine has to look at the destination of every datagram, because the kernel lets others in, or because
-    nobody has seen on the real system that it does not."""
+    """Whether the engine has to look at the destination of every datagram, because the kernel lets others in, or
+    because nobody has seen on the real system that it does not."""
 
 
 class Ancillary(NamedTuple):
@@ -163,7 +163,9 @@ def make_option(
     """Return the call that sets the option; an int becomes a C int and is its own meaning."""
     level, number = options[name]
     packed = layouts.integer(value) if isinstance(value, int) else value
-    return Option(name, level, number, packed, meaning or (str(value) if isinstance(value, int) else ""), may_fail, isolates)
+    return Option(
+        name, level, number, packed, meaning or (str(value) if isinstance(value, int) else ""), may_fail, isolates
+    )
 
 
 # Operation to the protocol-independent option and the classic ones for IPv4 and IPv6 (RFC 3678, RFC 3493).

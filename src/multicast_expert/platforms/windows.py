@@ -67,7 +67,7 @@ WINDOWS = Platform(
         10047: "EAFNOSUPPORT", 10048: "EADDRINUSE", 10049: "EADDRNOTAVAIL", 10050: "ENETDOWN", 10051: "ENETUNREACH",
         10052: "ENETRESET", 10054: "ECONNRESET", 10055: "ENOBUFS", 10065: "EHOSTUNREACH",
     },
-    # A group cannot be bound (10049), so a socket belongs to an interface and takes unicast as well: the engine filters.
+    # A group cannot be bound (10049), so a socket belongs to an interface and takes unicast too: the engine filters.
     receive={
         4: ReceiveLayout(
             per_group=False,
