@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from multicast_expert.addresses import IPAddress, address_text
 from multicast_expert.errors import MulticastExpertError
@@ -24,8 +24,14 @@ JoinKey = tuple[bytes, bytes, int]
 """Group, source (empty: any) and interface index of a membership; bytes are hashed much faster than address objects."""
 
 
-_NO_SOCKETS: Mapping[SocketKey, Mapping[JoinKey, Join]] = MappingProxyType({})
-_NOTHING: Mapping[JoinKey, Join] = MappingProxyType({})
+_NO_SOCKETS: Mapping[SocketKey, Holder] = MappingProxyType({})
+
+
+class Holder(Protocol):
+    """An open socket, as far as planning needs it."""
+
+    joins: dict[JoinKey, Join]
+    """The memberships that it has."""
 
 
 class Join(NamedTuple):
@@ -100,11 +106,11 @@ def plan_receive(
     platform: Platform,
     settings: ReceiveSettings,
     joins: Iterable[Join],
-    held: Mapping[SocketKey, Mapping[JoinKey, Join]] = _NO_SOCKETS,
+    held: Mapping[SocketKey, Holder] = _NO_SOCKETS,
 ) -> list[SocketPlan]:
     """Return the sockets that receive exactly these memberships.
 
-    `held`: the memberships of sockets that are open already. A plan whose key is among them adds to that socket.
+    `held`: the sockets that are open already. A plan whose key is among them adds to that socket.
     """
     layout = platform.receive[settings.version]
     rooms: dict[SocketKey, list[Join]] = {}
@@ -117,7 +123,7 @@ def _socket_key(
     layout: ReceiveLayout,
     join: Join,
     rooms: Mapping[SocketKey, Sequence[Join]],
-    held: Mapping[SocketKey, Mapping[JoinKey, Join]],
+    held: Mapping[SocketKey, Holder],
 ) -> SocketKey:
     """Return the first socket with room for the membership; sources of one group and interface stay together."""
     group = address_text(join.group.packed) if layout.per_group else None
@@ -129,7 +135,7 @@ def _socket_key(
         key = group, index, number
         if key not in held and key not in rooms:
             return key
-        present = (*held.get(key, _NOTHING).values(), *rooms.get(key, ()))
+        present = (*(held[key].joins.values() if key in held else ()), *rooms.get(key, ()))
         interfaces = {other.interface.iface.index for other in present}
         if join.interface.iface.index in interfaces or len(interfaces) < layout.capacity:
             return key

@@ -1,46 +1,29 @@
 """The command `mcast`: its subcommands, and how each of them ends. A file per subcommand, thin over the library.
 
-Exit status: 0 done; 1 could not be done, or nothing came; 2 the command line makes no sense; 130 broken off by Ctrl-C.
+Exit status: 0 done; 1 could not be done, or nothing came; 2 the command line makes no sense; 130 broken off by Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
+from importlib import import_module
 from typing import Annotated, ParamSpec
 
 import typer
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.demo import command as demo_command
-from multicast_expert.cli.groups import command as groups_command
-from multicast_expert.cli.interfaces import command as interfaces_command
 from multicast_expert.cli.parameters import UsageError
-from multicast_expert.cli.plan import command as plan_command
-from multicast_expert.cli.recv import command as recv_command
-from multicast_expert.cli.send import command as send_command
 from multicast_expert.errors import MulticastExpertError
 
-# By name, in the order of the help; signature and docstring of each are those of the subcommand.
-COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo_command,
-    "interfaces": interfaces_command,
-    "groups": groups_command,
-    "recv": recv_command,
-    "send": send_command,
-    "plan": plan_command,
-}
+# In the order of the help. Each is the function `command` of the file of its name, which gives signature and docstring.
+COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "plan")
 
 Parameters = ParamSpec("Parameters")
-
-app = typer.Typer(
-    name="mcast",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 def _show_version(wanted: bool) -> None:
@@ -51,7 +34,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _mcast(
     context: typer.Context,
     _: Annotated[
@@ -87,15 +69,32 @@ def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, No
     return ending_well
 
 
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_ending_well(_command))
+def _app() -> typer.Typer:
+    """Return the command with the subcommand that this process is about; with all of them where that is not clear.
+
+    What the others need is not loaded: it would take longer than most of them.
+    """
+    app = typer.Typer(
+        name="mcast",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_mcast)
+    for name in [name for name in COMMANDS if sys.argv[1:2] == [name]] or COMMANDS:
+        app.command(name)(_ending_well(import_module(f"{__name__}.{name}").command))
+    return app
 
 
 def run() -> int:
     """Run `mcast` with the arguments of this process and return its exit status."""
     terminal.prepare()
+    # So that what `timeout` or a script ends tells its summary, too. Only the main thread may ask for that.
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = app(prog_name="mcast", standalone_mode=False)
+        status = _app()(prog_name="mcast", standalone_mode=False)
     except UsageError as error:
         terminal.refuse(error)
         return 2

@@ -6,12 +6,15 @@ import io
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+import rich  # noqa: F401 - that it is missing must show at once, whichever command is given
 
 from multicast_expert.cli.render.text import error_lines
 from multicast_expert.errors import MulticastWarning
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 # What is read by a program is neither wrapped nor cut.
 UNBOUNDED = 10_000
@@ -41,6 +44,8 @@ def write(line: str = "") -> None:
 
 def show(*renderables: RenderableType) -> None:
     """Write tables and styled text: fitted to a terminal, plain and unwrapped to anything else (NO_COLOR works)."""
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and needed by what lists things only
+
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         console.print(*renderables, sep="\n")

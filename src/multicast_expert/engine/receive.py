@@ -86,7 +86,6 @@ class ReceiveEngine:
         self._settings = settings
         self._lock = threading.RLock()
         self._channels: dict[SocketKey, Channel] = {}
-        self._rooms: dict[SocketKey, dict[JoinKey, Join]] = {}
         self._homes: dict[JoinKey, Channel] = {}
         self._ready: deque[Channel] = deque()
         self._turns = 0
@@ -109,7 +108,7 @@ class ReceiveEngine:
         skipped: MulticastOSError | None = None
         with self._lock:
             try:
-                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._rooms):
+                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._channels):
                     skipped = self._carry_out(plan, done) or skipped
                 if skipped is not None and not self._homes:
                     raise skipped
@@ -203,14 +202,12 @@ class ReceiveEngine:
         sock, filtered = open_socket(self._kernel, plan)
         channel = Channel(plan.key, sock, filtered)
         self._channels[plan.key] = channel
-        self._rooms[plan.key] = channel.joins
         if self._waiter is not None:
             self._waiter.add(sock.fileno(), channel)
         return channel
 
     def _close_channel(self, channel: Channel) -> None:
         del self._channels[channel.key]
-        del self._rooms[channel.key]
         if self._waiter is not None:
             self._waiter.remove(channel.socket.fileno())
         self._past_drops += self._drops_of(channel) or 0
@@ -241,7 +238,6 @@ class ReceiveEngine:
                 channel.closed = True
                 channel.socket.close()
             self._channels.clear()
-            self._rooms.clear()
             self._homes.clear()
             waiter, self._waiter = self._waiter, None
         if waiter is not None:

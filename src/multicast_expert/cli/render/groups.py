@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from multicast_expert.addresses import ethernet_address
-from multicast_expert.cli.render.text import counted, printable
+from multicast_expert.cli.render.text import printable
 from multicast_expert.doctor.parse import JoinedGroup, Process, SourceUse, UdpSocket
 
 
@@ -45,7 +45,7 @@ def _protocol(joined: JoinedGroup) -> str:
 
 
 def _users(joined: JoinedGroup) -> list[str]:
-    return [] if joined.users is None else [counted(joined.users, "user")]
+    return [] if joined.users is None else ["joined once" if joined.users == 1 else f"joined {joined.users:,} times"]
 
 
 def _source_text(joined: JoinedGroup) -> str:
