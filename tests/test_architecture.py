@@ -23,7 +23,7 @@ FLOORS = [
     [{"watcher"}],
     [{"healing"}],
     [{"lifecycle", "receiver", "transmitter", "aio"}],
-    [{"doctor"}],
+    [{"doctor", "groups"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
     [{"__main__"}],
@@ -35,6 +35,7 @@ PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "m
     "doctor.parse",
     "doctor.checks",
     "cli.render",
+    "cli.stamp",
 }
 PURE_LIBRARY = {
     "__future__", "abc", "collections", "dataclasses", "enum", "errno", "functools", "inspect", "ipaddress",

@@ -42,7 +42,12 @@ def test_a_line_for_every_datagram(mcast: Run, listening: Program, ended: Ended)
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line)
     assert status == 0
-    assert re.fullmatch(r"3 datagrams, 37 bytes in \d+\.\d s\n", messages)
+    assert re.fullmatch(
+        r"3 datagrams, 37 bytes in \d+\.\d s\n"
+        r"[\d.]+ k?datagrams/s, [\d.]+ [kM]?bit/s from the first to the last one\n"
+        r"0 dropped by the kernel, 0 truncated, 0 filtered\n",
+        messages,
+    )
 
 
 def test_json_is_one_object_a_line(mcast: Run, listening: Program, ended: Ended) -> None:
@@ -133,7 +138,11 @@ def test_nothing_came(mcast: Run) -> None:
     """Exit status 1 when nothing came in time, like ping."""
     done = mcast("recv", "239.1.2.8:5000%lo", "-W", "0.1")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == ["listening to 239.1.2.8 port 5000 on lo", "0 datagrams, 0 bytes in 0.1 s"]
+    assert done.stderr.splitlines() == [
+        "listening to 239.1.2.8 port 5000 on lo",
+        "0 datagrams, 0 bytes in 0.1 s",
+        "0 dropped by the kernel, 0 truncated, 0 filtered",
+    ]
 
 
 def test_fewer_came_than_were_asked_for(mcast: Run, listening: Program, ended: Ended) -> None:
@@ -148,7 +157,7 @@ def test_ctrl_c_before_anything_came(listening: Program, ended: Ended) -> None:
     """Ctrl-C ends with a summary and without a traceback."""
     status, output, messages = ended(listening("239.1.2.10:5000%lo"), interrupt=True)
     assert (status, output) == (1, "")
-    assert re.fullmatch(r"0 datagrams, 0 bytes in \d+\.\d s\n", messages)
+    assert re.fullmatch(r"0 datagrams, 0 bytes in \d+\.\d s\n0 dropped by the kernel, .*\n", messages)
 
 
 @pytest.mark.parametrize(("count", "status"), [("0", 0), ("500", 130)])
@@ -181,9 +190,22 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["recv", "10.0.0.1:5000"], "mcast_ip 10.0.0.1 is not a multicast address!"),
         (["send", "10.0.0.7@232.1.2.3:5000"], "10.0.0.7@232.1.2.3:5000 asks for the source 10.0.0.7"),
         (["send", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
-        (["recv", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names another interface than -i"),
+        (["recv", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
+        (["plan", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
         (["send", "239.1.2.3:5000", "text", "--file", "x"], "the payload is TEXT or --file, not both."),
-        (["recv", "239.1.2.3:5000", "--json", "--hex"], "--json and --hex exclude each other."),
+        (["recv", "239.1.2.3:5000", "--json", "--hex"], "--json, --hex and --raw exclude each other."),
+        (["recv", "239.1.2.3:5000", "--raw", "--hex"], "--json, --hex and --raw exclude each other."),
+        (["recv", "239.1.2.3:5000", "--source", "host"], "source 'host' is not an IP address."),
+        (["recv", "239.1.2.3:5000", "--exclude", "239.1.1.1"], "source 239.1.1.1 is a multicast address;"),
+        (["recv", "239.1.2.3:5000", "--source", "10.0.0.7", "--exclude", "10.0.0.8"], "--exclude is about groups from all"),
+        (["recv", "10.0.0.7@232.1.2.3:5000", "--exclude", "10.0.0.8"], "--exclude is about groups from all hosts, and "),
+        (["recv", "[ff15::1]:5000", "--source", "10.0.0.7"], "[ff15::1]:5000 is IPv6, and no --source is;"),
+        (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is about IPv6, and no endpoint is."),
+        (["recv", "239.1.2.3:5000", "--receive-buffer", "0"], "Invalid value for '--receive-buffer'"),
+        (["send", "239.1.2.3:5000", "--dscp", "64"], "DSCP '64' is neither a number from 0 to 63 nor one of cs0, cs1,"),
+        (["send", "239.1.2.3:5000", "--dscp", "gold"], "DSCP 'gold' is neither a number from 0 to 63 nor one of cs0"),
+        (["send", "239.1.2.3:5000", "hello", "--size", "4"], "5 bytes do not fit into --size 4."),
+        (["send", "239.1.2.3:5000", "hello", "--stamp", "-s", "44"], "45 bytes do not fit into --size 44."),
         (["send", "239.1.2.3:5000", "-t", "256"], "Invalid value for '-t' / '--ttl'"),
         (["plan", "239.1.2.3:5000", "--os", "plan9"], "Invalid value for '--os'"),
         (["dance"], "No such command 'dance'."),
@@ -293,7 +315,7 @@ def test_version_and_help(mcast: Run) -> None:
     overview = mcast("--help").stdout
     assert "[source@]group[:port][%interface]" in overview
     names = re.findall(r"^  (\w+) {2,}\S", overview.partition("Commands:")[2], re.MULTILINE)
-    assert sorted(names) == ["demo", "interfaces", "plan", "recv", "send"]
+    assert sorted(names) == ["demo", "groups", "interfaces", "plan", "recv", "send"]
     assert "..." not in overview.partition("Commands:")[2]
     for name in names:
         assert f"Example: mcast {name}" in mcast(name, "--help").stdout

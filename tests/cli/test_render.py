@@ -1,7 +1,7 @@
 """What the command shows, as text at a fixed width: the same result always gives the same lines."""
 
 import io
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from multicast_expert import Datagram, IfaceInfo, MulticastExpertError, MulticastOSError
-from multicast_expert.cli.render.datagram import datagram_line, datagram_object, hex_dump, summary
+from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, hex_dump
 from multicast_expert.cli.render.demo import (
     Omission,
     Probe,
@@ -19,10 +19,14 @@ from multicast_expert.cli.render.demo import (
     omission_lines,
     trial_table,
 )
+from multicast_expert.cli.render.groups import group_lines, group_object, note_lines
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
 from multicast_expert.cli.render.plan import hexadecimal
-from multicast_expert.cli.render.text import counted, error_lines, host_and_port, printable
+from multicast_expert.cli.render.summary import STREAMS_SHOWN, Count, stream_lines, summary_lines
+from multicast_expert.cli.render.text import counted, error_lines, host_and_port, printable, scaled
+from multicast_expert.cli.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
 from multicast_expert.datagram import ReceiveStats
+from multicast_expert.doctor.parse import JoinedGroup, Process, SourceUse, UdpSocket
 
 LO = IfaceInfo(
     "lo", 1, None, [IPv4Interface("127.0.0.1/8")], [IPv6Interface("::1/128")], "lo", supports_multicast=False, mtu=65536
@@ -140,35 +144,61 @@ def test_exit_status_of_the_demonstration() -> None:
     assert omission_lines(Omission(6, "of this")) == ["IPv6: not shown, because of this."]
 
 
+def arrival(datagram: Datagram, time_ns: int = 0) -> Arrival:
+    """A datagram without a stamp, as it came on port 5000."""
+    return Arrival(datagram, 5000, time_ns, None, datagram.data)
+
+
 def test_a_datagram_with_all_facts() -> None:
     """Group, interface, sender, hops and payload are on one line."""
-    datagram = Datagram(b"hello", ("fe80::1%eth0", 40000, 0, 2), "ff15::1", 2, "eth0", 7)
-    assert datagram_line(datagram, 5000, "12:00:00.000001") == (
+    datagram = Datagram(b"hello", ("fe80::1%eth0", 40000, 0, 2), "ff15::1", 2, "eth0", 7, 1_700_000_000_000_000_001)
+    assert datagram_line(arrival(datagram), "12:00:00.000001") == (
         "12:00:00.000001 [ff15::1]:5000%eth0 from [fe80::1%eth0]:40000, ttl 7, 5 bytes: hello"
     )
-    assert datagram_object(datagram, 5000, "now") == {
+    assert datagram_object(arrival(datagram), "now") == {
         "time": "now",
+        "timestamp_ns": 1_700_000_000_000_000_001,
         "group": "ff15::1",
         "port": 5000,
         "interface": "eth0",
+        "interface_index": 2,
         "sender": "fe80::1%eth0",
         "sender_port": 40000,
         "hop_limit": 7,
         "length": 5,
         "truncated": False,
+        "stamp": None,
         "text": "hello",
         "data": "68656c6c6f",
     }
 
 
+def test_a_stamped_datagram() -> None:
+    """Number and latency stand before the payload, which is shown without stamp and padding."""
+    stamp = Stamp(0xABC, 12, 1_000_000_000)
+    datagram = Datagram(stamped(stamp, b"hello", 100), ("10.9.0.1", 40000), "239.1.2.3", 2, "eth0", 1)
+    came = Arrival(datagram, 5000, 1_000_153_400, stamp, b"hello")
+    assert datagram_line(came, "noon") == (
+        "noon 239.1.2.3:5000%eth0 from 10.9.0.1:40000, ttl 1, 100 bytes, #12, 0.153 ms: hello"
+    )
+    described = datagram_object(came, "noon")
+    assert described["stamp"] == {
+        "stream": "0000000000000abc",
+        "number": 12,
+        "sent_ns": 1_000_000_000,
+        "latency_ns": 153_400,
+    }
+    assert (described["text"], described["length"], described["data"]) == ("hello", 100, datagram.data.hex())
+
+
 def test_a_datagram_with_few_facts() -> None:
     """What the OS did not tell is left out, and a cut payload is said to be cut."""
     datagram = Datagram(b"\xff", ("10.9.0.254", 40000), truncated=True)
-    assert datagram_line(datagram, 5000, "noon") == "noon ?:5000 from 10.9.0.254:40000, 1 byte (cut): \\xff"
-    assert datagram_line(datagram._replace(data=b"", truncated=False), 5000, "noon") == (
+    assert datagram_line(arrival(datagram), "noon") == "noon ?:5000 from 10.9.0.254:40000, 1 byte (cut): \\xff"
+    assert datagram_line(arrival(datagram._replace(data=b"", truncated=False)), "noon") == (
         "noon ?:5000 from 10.9.0.254:40000, 0 bytes"
     )
-    assert datagram_object(datagram, 5000, "noon")["text"] is None
+    assert datagram_object(arrival(datagram), "noon")["text"] is None
 
 
 def test_hex_dump() -> None:
@@ -180,14 +210,142 @@ def test_hex_dump() -> None:
     assert list(hex_dump(b"")) == []
 
 
+def counted_up(*arrivals: Arrival) -> Count:
+    """What a receiver of these datagrams has counted."""
+    count = Count()
+    for each in arrivals:
+        count.add(each)
+    return count
+
+
 def test_loss_is_never_silent() -> None:
-    """The summary adds up what the kernel dropped and what was cut, over all receivers."""
-    clean = ReceiveStats(datagrams=2, bytes=9, truncated=0, kernel_drops=None, filtered=0)
-    lossy = clean._replace(kernel_drops=1047, truncated=3)
-    assert summary([4, 5], 1.26, [clean]) == "2 datagrams, 9 bytes in 1.3 s"
-    assert summary([4], 0, [lossy, lossy, clean]) == (
-        "1 datagram, 4 bytes in 0.0 s; 2,094 more lost, because the receive buffer was full; 6 cut"
-    )
+    """The summary adds up what the kernel dropped, what was cut and what was filtered, over all receivers."""
+    clean = ReceiveStats(datagrams=2, bytes=9, truncated=0, kernel_drops=0, filtered=0)
+    lossy = clean._replace(kernel_drops=1047, truncated=3, filtered=1)
+    first, last = (Datagram(bytes(size), ("10.9.0.1", 40000)) for size in (4, 1250))
+    count = counted_up(arrival(first, 1_000_000_000), arrival(last, 1_500_000_000))
+    assert list(summary_lines(count, 1.26, [clean])) == [
+        "2 datagrams, 1,254 bytes in 1.3 s",
+        "2 datagrams/s, 20 kbit/s from the first to the last one",
+        "0 dropped by the kernel, 0 truncated, 0 filtered",
+    ]
+    assert list(summary_lines(counted_up(arrival(first)), 0, [lossy, lossy, clean])) == [
+        "1 datagram, 4 bytes in 0.0 s",
+        "2,094 dropped by the kernel, 6 truncated, 2 filtered",
+    ]
+
+
+def test_unknown_loss_is_said_to_be_unknown() -> None:
+    """Where the OS does not count drops, the summary does not say 0."""
+    clean = ReceiveStats(datagrams=0, bytes=0, truncated=0, kernel_drops=0, filtered=0)
+    assert list(summary_lines(Count(), 2, [clean, clean._replace(kernel_drops=None)])) == [
+        "0 datagrams, 0 bytes in 2.0 s",
+        "kernel drops not known on this OS, 0 truncated, 0 filtered",
+    ]
+
+
+def test_streams_fit_80_columns() -> None:
+    """Each stream tells its loss, duplicates, order and latency; whose clocks are two is said."""
+    streams = Streams()
+    near = StreamKey(0x1F3A, "239.1.2.3", 5000, "eth0")
+    far = StreamKey(0xFFFF_FFFF_FFFF_FFFF, "ff15::1234", 5001, None)
+    for number in (1, 2, 5, 4, 4, 1_000):
+        streams.see(near, "10.9.0.1", number, 150_000 + number)
+    streams.see(far, "fe80::1%eth0", 7, -2_500_000)
+    assert list(stream_lines(streams, {"10.9.0.1"})) == [
+        "239.1.2.3:5000%eth0 from 10.9.0.1, stream 0000000000001f3a:",
+        "  6 received, 995 lost (99.5 %), 1 duplicate, 1 reordered",
+        "  latency 0.150 ms min, 0.150 ms avg, 0.151 ms max",
+        "[ff15::1234]:5001 from fe80::1%eth0, stream ffffffffffffffff:",
+        "  1 received, 0 lost, 0 duplicates, 0 reordered",
+        "  latency -2.500 ms min, -2.500 ms avg, -2.500 ms max, by the clocks of two hosts",
+    ]
+    assert "by the clocks" not in list(stream_lines(streams, {"10.9.0.1", "fe80::1"}))[-1]
+
+
+def test_many_streams() -> None:
+    """A flood of streams neither fills the memory nor the screen, and what is left out is counted."""
+    streams = Streams()
+    for stream in range(MAX_STREAMS + 3):
+        streams.see(StreamKey(stream, "239.1.2.3", 5000, "eth0"), "10.9.0.1", 1, 0)
+    lines = list(stream_lines(streams, ()))
+    assert len(streams.streams) == MAX_STREAMS
+    assert lines[3 * STREAMS_SHOWN :] == ["and 980 streams more", "3 datagrams of further streams not followed"]
+
+
+SOCKET = UdpSocket(ip_address("232.1.2.3"), 5000, 1000, 77, 0, (Process(4711, "mcast"), Process(4712, "a\x1bb")))
+JOINED = [
+    JoinedGroup(ip_address("ff02::1"), "eth0", 2, None, 1),
+    JoinedGroup(
+        ip_address("232.1.2.3"), "eth0", 2, 3, 2, None,
+        (SourceUse(ip_address("10.0.0.7"), 2), SourceUse(ip_address("10.0.0.8"), 1)), (), (SOCKET,),
+    ),
+    JoinedGroup(ip_address("224.0.0.1"), "eth0", 2, 3, 1),
+    JoinedGroup(ip_address("239.1.2.3"), "eth0", 2, 3, 1, sockets=(SOCKET._replace(processes=(), port=5001),)),
+    JoinedGroup(ip_address("232.9.9.9"), "lo", 1, 2, 1, False, (SourceUse(ip_address("127.0.0.1"), 1),)),
+    JoinedGroup(ip_address("239.1.1.1"), "lo", 1, 2, 2, True, (), (SourceUse(ip_address("10.0.0.9"), 1),)),
+    JoinedGroup(
+        ip_address("ff15:0:1111:2222:3333:4444:5555:6666"), "en0", None, 2, None, True,
+        (SourceUse(ip_address("fd00::7")),), (SourceUse(ip_address("fd00::9")),),
+    ),
+]  # fmt: skip
+
+
+def test_joined_groups_fit_80_columns() -> None:
+    """For every interface and IP version its groups, who wants them from whom, and what the system joins for itself."""
+    assert shown(*group_lines(JOINED)) == [
+        "en0  MLDv2",
+        "  ff15:0:1111:2222:3333:4444:5555:6666  from fd00::7, and from all but fd00::9",
+        "lo  IGMPv2",
+        "  232.9.9.9  joined once, from 127.0.0.1",
+        "  239.1.1.1  joined 2 times, from all but 10.0.0.9 (1 of 2)",
+        "eth0  IGMPv3",
+        "  232.1.2.3  joined 2 times, from 10.0.0.7, 10.0.0.8 (1 of 2), perhaps from all",
+        "    port 5000: mcast (4711), a\\x1bb (4712)",
+        "  239.1.2.3  joined once, from all",
+        "    port 5001: a process of user 1000",
+        "  by the system itself: 224.0.0.1",
+        "eth0  MLD",
+        "  by the system itself: ff02::1",
+    ]
+
+
+def test_what_the_list_of_groups_cannot_tell() -> None:
+    """Sockets that may have joined anything are named, and an empty list is not shown without a word."""
+    unbound = [SOCKET._replace(address=ip_address("::"), port=port, processes=(Process(1, "avahi"),)) for port in (2, 1)]
+    assert list(note_lines(JOINED, unbound)) == [
+        "Sockets that are bound to no address; which of the groups they have joined, the system does not say:",
+        "  port 1: avahi (1)",
+        "  port 2: avahi (1)",
+    ]
+    assert list(note_lines([], [])) == ["no group is joined"]
+
+
+def test_a_joined_group_as_json() -> None:
+    """The JSON object has all facts; what is not known is null."""
+    assert group_object(JOINED[1]) == {
+        "group": "232.1.2.3",
+        "interface": "eth0",
+        "interface_index": 2,
+        "protocol": "IGMP",
+        "protocol_version": 3,
+        "ethernet_address": "01:00:5e:01:02:03",
+        "users": 2,
+        "by_the_system": False,
+        "any_source": None,
+        "included": [{"source": "10.0.0.7", "sockets": 2}, {"source": "10.0.0.8", "sockets": 1}],
+        "excluded": [],
+        "sockets": [
+            {
+                "address": "232.1.2.3",
+                "port": 5000,
+                "user_id": 1000,
+                "drops": 0,
+                "processes": [{"pid": 4711, "name": "mcast"}, {"pid": 4712, "name": "a\x1bb"}],
+            }
+        ],
+    }
+    assert group_object(JOINED[-1])["sockets"] is None
 
 
 @pytest.mark.parametrize(
@@ -228,6 +386,16 @@ def test_small_words() -> None:
     """Plurals, and addresses with ports."""
     assert [counted(number, "datagram") for number in (0, 1, 1234)] == ["0 datagrams", "1 datagram", "1,234 datagrams"]
     assert [host_and_port(address, 5) for address in ("10.0.0.1", "fe80::1%eth0")] == ["10.0.0.1:5", "[fe80::1%eth0]:5"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 "), (0.0123, "0.0123 "), (999.4, "999 "), (999.5, "1 k"), (1234, "1.23 k"), (999_499, "999 k"),
+     (999_500, "1 M"), (1e9, "1 G"), (1.5e12, "1,500 G"), (999_499_999_999, "999 G")],
+)  # fmt: skip
+def test_quantities(number: float, text: str) -> None:
+    """Three digits and a prefix, which never read as 1e+03."""
+    assert scaled(number) == text
 
 
 def test_errors_are_one_line_and_a_hint() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -429,6 +430,19 @@ def test_receivers_of_one_group_do_not_undo_each_other(
             wait_until_told(wires.listener)
         send(wires, GROUP[version], b"still heard")
         assert second.recv() == b"still heard"
+
+
+@both_versions
+def test_a_copy_of_the_dead_socket_takes_nothing_away(wires: TwoWires, version: int) -> None:
+    """A copy of the replaced socket, as a program that is being started has it for a moment, does no harm."""
+    with Listener(version) as receiver:
+        copy = os.dup(receiver.filenos()[0])
+        with events_held_back(wires.listener):
+            delete_and_recreate_with_its_index(wires.listener)
+        receiver.wait_for_event("joined")
+        os.close(copy)
+        send(wires, GROUP[version], b"still heard")
+        assert receiver.recv() == b"still heard"
 
 
 def wait_until_told(host: Host) -> None:

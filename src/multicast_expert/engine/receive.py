@@ -183,11 +183,12 @@ class ReceiveEngine:
         """Leave, whatever the kernel says to it."""
         for join in joins:
             channel = self._homes[join.key]
-            if len(channel.joins) > 1:
-                with suppress(MulticastOSError):
-                    change_membership(self._kernel, channel.socket, join, join.leave_operation)
-            else:
+            if len(channel.joins) == 1:
                 self._drain(channel)
+            # Closing the socket is not enough: a program that is just being started holds it open until it runs, and at
+            # that later moment Linux would leave, by the index, what was joined anew meanwhile.
+            with suppress(MulticastOSError):
+                change_membership(self._kernel, channel.socket, join, join.leave_operation)
             self._drop(join, channel)
 
     def _drop(self, join: Join, channel: Channel) -> None:

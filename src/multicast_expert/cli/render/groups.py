@@ -18,20 +18,22 @@ def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:
 
     What the system keeps for itself shares a line.
     """
-    width = max((len(str(joined.group)) for joined in groups if not _is_plain(joined)), default=0)
-    ordered = sorted(groups, key=lambda joined: (joined.interface_index or 0, joined.interface, joined.group.version))
-    for (_, name, _), members in groupby(
-        ordered, key=lambda joined: (joined.interface_index, joined.interface, joined.group.version)
-    ):
-        there = sorted(members, key=lambda joined: joined.group)
+    ordered = sorted(groups, key=_section)
+    for (_, name, _), members in groupby(ordered, key=_section):
+        there = sorted(members, key=lambda joined: joined.group.packed)
+        wanted = [joined for joined in there if not _is_plain(joined)]
+        width = max((len(str(joined.group)) for joined in wanted), default=0)
         yield Text.assemble((name, "bold"), f"  {_protocol(there[0])}")
-        for joined in there:
-            if not _is_plain(joined):
-                yield Text(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
-                for each in joined.sockets or ():
-                    yield Text(f"    {socket_text(each)}")
+        for joined in wanted:
+            yield Text(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
+            for each in joined.sockets or ():
+                yield Text(f"    {socket_text(each)}")
         if kept := ", ".join(str(joined.group) for joined in there if _is_plain(joined)):
             yield Text(f"  by the system itself: {kept}", style="dim")
+
+
+def _section(joined: JoinedGroup) -> tuple[int, str, int]:
+    return joined.interface_index or 0, joined.interface, joined.group.version
 
 
 def _is_plain(joined: JoinedGroup) -> bool:

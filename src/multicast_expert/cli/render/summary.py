@@ -73,7 +73,7 @@ def _place(key: StreamKey) -> str:
 
 
 def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
-    share = f" ({100 * stream.lost / stream.expected:.2g} %)" if stream.lost else ""
+    share = f" ({100 * stream.lost / stream.expected:.3g} %)" if stream.lost else ""
     yield (
         f"{stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
         f"{stream.reordered:,} reordered"
