@@ -38,8 +38,9 @@ PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "m
     "cli.stamp",
 }
 PURE_LIBRARY = {
-    "__future__", "abc", "collections", "dataclasses", "enum", "errno", "functools", "inspect", "ipaddress",
-    "itertools", "json", "math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "warnings",
+    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
+    "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "string", "struct", "textwrap",
+    "types", "typing", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.

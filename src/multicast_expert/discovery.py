@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from struct import Struct
 from typing import Any, NamedTuple
@@ -118,8 +119,7 @@ def _links() -> dict[str, _Link]:
 
 def _linux_links(names: Iterable[str]) -> dict[str, _Link]:
     """Return flags and MTU by netdevice(7): psutil can only ask for all interfaces at once, and asks more of each."""
-    import fcntl  # noqa: PLC0415 - exists on Unix only
-
+    fcntl: Any = import_module("fcntl")
     links = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
         for name in names:

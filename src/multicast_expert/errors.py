@@ -21,8 +21,8 @@ class MulticastOSError(MulticastExpertError, OSError):
 
     def __init__(self, number: int | None, step: str, summary: str, reason: str, remedy: str) -> None:
         super().__init__(summary)
-        self.errno = number
-        self.strerror = summary
+        self.errno: int | None = number
+        self.strerror: str = summary
         self.step = step
         self.summary = summary
         self.reason = reason

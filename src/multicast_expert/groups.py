@@ -38,6 +38,8 @@ _MARKERS = {
     4: (socket.AF_INET, IPPROTO_IP, "232.255.255.254", "127.0.0.1", "mcfilter"),
     6: (socket.AF_INET6, IPPROTO_IPV6, "ff31::6d63:6173:7400", "::1", "mcfilter6"),
 }
+_LOOPBACK = 1
+"""The index of the loopback interface, in every network namespace (LOOPBACK_IFINDEX in the kernel's net/flow.h)."""
 _ATTEMPTS = 5
 
 
@@ -147,7 +149,7 @@ def _source_filters(family: int, level: int, group: str, source: str, file: str)
 @contextmanager
 def _membership_on_loopback(family: int, level: int, group: str, source: str) -> Iterator[None]:
     request = SYSTEM.platform.layouts.group_source_req(
-        socket.inet_pton(family, group), socket.inet_pton(family, source), socket.if_nametoindex("lo")
+        socket.inet_pton(family, group), socket.inet_pton(family, source), _LOOPBACK
     )
     _, number = SYSTEM.platform.options["MCAST_JOIN_SOURCE_GROUP"]
     with socket.socket(family, socket.SOCK_DGRAM) as member:

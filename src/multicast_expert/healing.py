@@ -14,7 +14,7 @@ from multicast_expert.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.memberships import Attachment, Memberships
 from multicast_expert.watcher import Changes
 
-logger = logging.getLogger("multicast_expert")
+logger: logging.Logger = logging.getLogger("multicast_expert")
 
 
 class HealingEvent(NamedTuple):

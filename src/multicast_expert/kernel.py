@@ -40,6 +40,8 @@ class Kernel(Protocol):
 class SystemKernel:
     """The OS that runs this program."""
 
+    platform: Platform
+
     def __init__(self) -> None:
         for prefix, name in (("linux", "linux"), ("darwin", "macos"), ("win", "windows"), ("freebsd", "freebsd")):
             if sys.platform.startswith(prefix):
@@ -54,7 +56,7 @@ class SystemKernel:
         if sys.platform == "win32":
             from multicast_expert.winsock import WinSocket  # noqa: PLC0415 - exists on Windows only
 
-            opened: socket.socket = WinSocket(family, kind)
+            opened = WinSocket(family, kind)
         else:
             opened = socket.socket(family, kind)
         opened.setblocking(False)

@@ -12,7 +12,7 @@ from multicast_expert.errors import MulticastExpertError
 class Openable:
     """Base of the sockets: `open()` and `close()`, or a `with` block."""
 
-    is_opened = False
+    is_opened: bool = False
     _entered = False
 
     def _open(self) -> None:

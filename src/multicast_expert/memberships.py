@@ -37,9 +37,9 @@ class SourceFilter:
     __slots__ = ("blocked", "sources")
 
     def __init__(self, sources: set[IPAddress] | None = None, blocked: Iterable[IPAddress] = ()) -> None:
-        self.sources = sources
+        self.sources: set[IPAddress] | None = sources
         """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
-        self.blocked = set(blocked)
+        self.blocked: set[IPAddress] = set(blocked)
 
 
 class Memberships:

@@ -327,7 +327,7 @@ class Receiver(Openable):
 
     def settimeout(self, timeout: float | None) -> None:
         """Set how long a receive waits, in seconds; None: for ever; 0: not at all."""
-        self.timeout = checked_timeout(timeout)
+        self.timeout: float | None = checked_timeout(timeout)
 
     def _effective(self, timeout: float | Default | None) -> float | None:
         return self.timeout if isinstance(timeout, Default) else checked_timeout(timeout)

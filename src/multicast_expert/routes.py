@@ -10,6 +10,7 @@ from struct import Struct, pack
 from multicast_expert.addresses import IPAddress
 from multicast_expert.kernel import SYSTEM
 
+AF_NETLINK = 16
 _RTM_GETROUTE = 26
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
@@ -56,7 +57,7 @@ def _ask_netlink(destination: IPAddress) -> bytes:
     attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address), _RTA_DST) + address
     body = _RTMSG.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute
     head = _NETLINK_HEADER.pack(_NETLINK_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
         netlink.settimeout(5)
         netlink.send(head + body)
         return netlink.recv(65536)

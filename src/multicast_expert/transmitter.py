@@ -16,7 +16,7 @@ from multicast_expert.lifecycle import Openable
 from multicast_expert.plan import SocketPlan, check_hop_limit, plan_send
 from multicast_expert.receiver import listed, unique
 
-logger = logging.getLogger("multicast_expert")
+logger: logging.Logger = logging.getLogger("multicast_expert")
 
 # What a send answers when its interface was deleted, or lost the address that the socket is bound to.
 _INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
@@ -26,7 +26,7 @@ class Outlet:
     """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back."""
 
     def __init__(self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None) -> None:
-        self.choice = choice
+        self.choice: InterfaceChoice = choice
         self._version = version
         self._hop_limit = hop_limit
         self._loopback = loopback

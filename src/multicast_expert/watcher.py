@@ -22,8 +22,9 @@ from typing import NamedTuple, Protocol
 from multicast_expert.discovery import scan_interfaces
 from multicast_expert.interfaces import IfaceInfo
 from multicast_expert.kernel import SYSTEM
+from multicast_expert.routes import AF_NETLINK
 
-logger = logging.getLogger("multicast_expert")
+logger: logging.Logger = logging.getLogger("multicast_expert")
 
 RETRY_INTERVAL = 0.2
 """Seconds until a subscriber that could not restore everything is called again."""
@@ -118,7 +119,7 @@ class NetlinkEvents:
     """Changes as Linux tells them (rtnetlink(7)); needs no privilege."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self._socket = socket.socket(AF_NETLINK, socket.SOCK_RAW, 0)
         try:
             self._socket.bind((0, _RTMGRP))
         except OSError:
@@ -187,10 +188,12 @@ class Watcher:
         self._idle_since = monotonic()
         self.subscribers: dict[int, weakref.ref[Subscriber]] = {}
         self._untold = Changes()
-        self.again = False
+        self.again: bool = False
         """Whether somebody wants to be told although nothing changed."""
-        self.stopped = False
-        self.thread = threading.Thread(target=self._run, name="multicast_expert interfaces", daemon=True)
+        self.stopped: bool = False
+        self.thread: threading.Thread = threading.Thread(
+            target=self._run, name="multicast_expert interfaces", daemon=True
+        )
         self.thread.start()
 
     def _run(self) -> None:

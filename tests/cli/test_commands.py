@@ -197,8 +197,14 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["recv", "239.1.2.3:5000", "--raw", "--hex"], "--json, --hex and --raw exclude each other."),
         (["recv", "239.1.2.3:5000", "--source", "host"], "source 'host' is not an IP address."),
         (["recv", "239.1.2.3:5000", "--exclude", "239.1.1.1"], "source 239.1.1.1 is a multicast address;"),
-        (["recv", "239.1.2.3:5000", "--source", "10.0.0.7", "--exclude", "10.0.0.8"], "--exclude is about groups from all"),
-        (["recv", "10.0.0.7@232.1.2.3:5000", "--exclude", "10.0.0.8"], "--exclude is about groups from all hosts, and "),
+        (
+            ["recv", "239.1.2.3:5000", "--source", "10.0.0.7", "--exclude", "10.0.0.8"],
+            "--exclude is about groups from all",
+        ),
+        (
+            ["recv", "10.0.0.7@232.1.2.3:5000", "--exclude", "10.0.0.8"],
+            "--exclude is about groups from all hosts, and ",
+        ),
         (["recv", "[ff15::1]:5000", "--source", "10.0.0.7"], "[ff15::1]:5000 is IPv6, and no --source is;"),
         (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is about IPv6, and no endpoint is."),
         (["recv", "239.1.2.3:5000", "--receive-buffer", "0"], "Invalid value for '--receive-buffer'"),

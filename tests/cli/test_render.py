@@ -312,7 +312,9 @@ def test_joined_groups_fit_80_columns() -> None:
 
 def test_what_the_list_of_groups_cannot_tell() -> None:
     """Sockets that may have joined anything are named, and an empty list is not shown without a word."""
-    unbound = [SOCKET._replace(address=ip_address("::"), port=port, processes=(Process(1, "avahi"),)) for port in (2, 1)]
+    unbound = [
+        SOCKET._replace(address=ip_address("::"), port=port, processes=(Process(1, "avahi"),)) for port in (2, 1)
+    ]
     assert list(note_lines(JOINED, unbound)) == [
         "Sockets that are bound to no address; which of the groups they have joined, the system does not say:",
         "  port 1: avahi (1)",

@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
+
 from faces.faces import ALL_FACES, Face, wait_like_windows
 from faces.network import GROUP, PORT, Network, build, family
-
 from multicast_expert import McastRxSocket
 from multicast_expert.testing import Lab, lab_unavailable
 

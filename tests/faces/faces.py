@@ -35,6 +35,7 @@ class Awaited:
         return getattr(self._socket, name)
 
     def open(self) -> Self:
+        """Open the socket and return this, not the socket."""
         self._socket.open()
         return self
 
@@ -56,16 +57,20 @@ class Awaited:
         self.__exit__(exc_type, exc, traceback)
 
     async def recvfrom(self, *args: Any, **kwargs: Any) -> Any:
+        """As McastRxSocket."""
         return self._socket.recvfrom(*args, **kwargs)
 
     async def recv(self, *args: Any, **kwargs: Any) -> Any:
+        """As McastRxSocket."""
         return self._socket.recv(*args, **kwargs)
 
     async def receive(self, *args: Any, **kwargs: Any) -> Datagram:
+        """As McastRxSocket."""
         datagram: Datagram = self._socket.receive(*args, **kwargs)
         return datagram
 
     async def receive_many(self, *args: Any, **kwargs: Any) -> list[Datagram]:
+        """As McastRxSocket."""
         datagrams: list[Datagram] = self._socket.receive_many(*args, **kwargs)
         return datagrams
 
@@ -74,9 +79,11 @@ class Awaited:
             yield datagram
 
     async def sendto(self, *args: Any, **kwargs: Any) -> None:
+        """As McastTxSocket."""
         self._socket.sendto(*args, **kwargs)
 
     async def send_many(self, *args: Any, **kwargs: Any) -> int:
+        """As McastTxSocket."""
         sent: int = self._socket.send_many(*args, **kwargs)
         return sent
 
@@ -131,6 +138,7 @@ class SelectorLikeWindows(selectors.SelectSelector):
     SLICE = 0.002
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Look again and again, so that a socket that is closed meanwhile is noticed."""
         deadline = None if timeout is None else monotonic() + timeout
         watched = list(self.get_map().values())
         readers = [key.fd for key in watched if key.events & selectors.EVENT_READ]

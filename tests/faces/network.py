@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linux.plain_sockets import FAMILY, own_address, sender_on
-
 from multicast_expert.testing import Host, Interface, Lab
 
 PORT = 5000

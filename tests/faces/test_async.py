@@ -1,4 +1,4 @@
-"""Async receivers under traffic: nothing lost, nothing left behind, and everyone gets a turn; on asyncio, uvloop and trio."""
+"""Async receivers under traffic, on asyncio, uvloop and trio: nothing lost or left behind, and everyone gets a turn."""
 
 import asyncio
 import gc
@@ -15,10 +15,10 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+
 from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, wait_like_windows
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
-
 from multicast_expert import AsyncMcastRxSocket
 
 WINDOW = 100
@@ -43,7 +43,7 @@ def async_receiver(version: int, *groups: str, **keywords: Any) -> AsyncMcastRxS
 
 
 class Traffic:
-    """Numbered datagrams from a thread, until it is stopped or has sent so many; paced by what was received, if asked."""
+    """Numbered datagrams from a thread, until it is stopped or has sent so many; no more than `window` ahead."""
 
     def __init__(self, network: Network, version: int, count: int | None, window: int | None) -> None:
         self._sender = network.sender(version)
@@ -69,6 +69,7 @@ class Traffic:
             self.sent += 1
 
     def start(self) -> None:
+        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,9 +79,11 @@ class Traffic:
 
     @property
     def is_over(self) -> bool:
+        """Whether all is sent."""
         return not self._thread.is_alive()
 
     def close(self) -> None:
+        """End it and close its socket."""
         self.stop()
         self._sender.close()
 
@@ -227,7 +230,7 @@ async def cancelled_often(face: Face, network: Network, version: int, give_up: G
         before = open_descriptors(), watched_descriptors()
         cancelled = 0
         with traffic(network, version, window=WINDOW) as paced, anyio.fail_after(100):
-            while cancelled < times:
+            while min(cancelled, len(paced.received)) < times:
                 data = await give_up(receiver, delays.uniform(0, 0.0005))
                 if data is None:
                     cancelled += 1
@@ -237,7 +240,6 @@ async def cancelled_often(face: Face, network: Network, version: int, give_up: G
             while len(paced.received) < paced.sent:
                 paced.received.append(int((await receiver.receive()).data))
         assert paced.received == list(range(paced.sent))
-        assert len(paced.received) > times / 10, "hardly any traffic: this test shows nothing"
         assert (open_descriptors(), watched_descriptors()) == before
         assert receiver.stats()[:1] + receiver.stats()[3:] == (paced.sent, 0, 0)
     gc.collect()  # a forgotten transport or future would warn now
@@ -278,9 +280,7 @@ async def test_tasks_share_one_receiver(face: Face, network: Network, version: i
     assert min(len(share) for share in shares) > count / 40, [len(share) for share in shares]
 
 
-async def test_one_task_that_is_cancelled_does_not_stop_the_others(
-    face: Face, network: Network, version: int
-) -> None:
+async def test_one_task_that_is_cancelled_does_not_stop_the_others(face: Face, network: Network, version: int) -> None:
     """Of several tasks that wait, one is cancelled: the others still get what comes."""
     async with async_receiver(version, timeout=None) as receiver:
         received: list[bytes] = []
@@ -309,7 +309,7 @@ async def test_one_task_that_is_cancelled_does_not_stop_the_others(
 
 @pytest.mark.parametrize("limit", [1, 100])
 async def test_other_tasks_get_their_turn(face: Face, network: Network, version: int, limit: int) -> None:
-    """While datagrams are always there, one by one or many at a time, other tasks run after a bounded number of them."""
+    """While datagrams are always there, taken singly or many at a time, others run after a bounded number of them."""
     longest = since = 0
     async with async_receiver(version) as receiver:
 
@@ -334,7 +334,7 @@ async def test_other_tasks_get_their_turn(face: Face, network: Network, version:
 
 
 async def test_a_group_that_is_joined_by_another_thread(face: Face, network: Network, version: int) -> None:
-    """A task that waits hears a group that another thread has joined meanwhile, and misses none that another one left."""
+    """A task that waits hears a group that another thread joins meanwhile, and goes on when one is left."""
     async with async_receiver(version, GROUP[version], timeout=None) as receiver:
         for _ in range(3):
             async with face.beside(receiver.receive) as waiting:

@@ -8,10 +8,10 @@ from time import monotonic, time_ns
 from typing import Any
 
 import pytest
+
 from faces.faces import Face
 from faces.network import GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
-
 from multicast_expert import Datagram, MulticastExpertError
 
 
@@ -67,10 +67,8 @@ class TestReceiving:
             assert [datagram.data for datagram in await receiver.receive_many()] == [b"", b""]
             assert receiver.stats()[:2] == (5, 0)
 
-    async def test_receive_never_cuts_and_a_small_buffer_does(
-        self, face: Face, network: Network, version: int
-    ) -> None:
-        """The largest datagram comes whole; `recvfrom` and `recv` cut at the size they are given, and that is counted."""
+    async def test_receive_never_cuts_and_a_small_buffer_does(self, face: Face, network: Network, version: int) -> None:
+        """The largest datagram comes whole; `recvfrom` and `recv` cut at the size they are given, which is counted."""
         largest = bytes(range(256)) * 255
         async with receiver_of(face, version) as receiver:
             network.send(largest, GROUP[version])
@@ -150,7 +148,7 @@ class TestReceiving:
 
 class TestTimeouts:
     async def test_nothing_within_the_timeout(self, face: Face, network: Network, version: int) -> None:
-        """`receive` and `receive_many` raise TimeoutError; `recvfrom` and `recv` too, but the blocking ones return None."""
+        """`receive` and `receive_many` raise TimeoutError, `recvfrom` and `recv` too; the blocking ones return None."""
         async with receiver_of(face, version, timeout=0.02) as receiver:
             for method in (receiver.receive, receiver.receive_many):
                 with pytest.raises(TimeoutError, match=r"within 0\.02 s"):
@@ -189,9 +187,7 @@ class TestTimeouts:
             assert getattr(outcome, "data", outcome) == b"x"
 
     @pytest.mark.parametrize("timeout", [-1, math.nan])
-    async def test_timeouts_that_are_refused(
-        self, face: Face, network: Network, version: int, timeout: float
-    ) -> None:
+    async def test_timeouts_that_are_refused(self, face: Face, network: Network, version: int, timeout: float) -> None:
         """A negative timeout is an error that says so."""
         with pytest.raises(MulticastExpertError, match="timeout"):
             receiver_of(face, version, timeout=timeout)
@@ -415,9 +411,7 @@ class TestOpeningAndClosing:
                 assert (await receiver.receive(10)).data == b"x"
             assert (open_descriptors(), watched_descriptors()) == before
 
-    async def test_a_forgotten_close_is_a_resource_warning(
-        self, face: Face, network: Network, version: int
-    ) -> None:
+    async def test_a_forgotten_close_is_a_resource_warning(self, face: Face, network: Network, version: int) -> None:
         """An open receiver or transmitter that nobody holds any longer warns, and is closed."""
         before = open_descriptors()
         for make in (

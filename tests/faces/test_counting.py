@@ -1,13 +1,13 @@
-"""Loss is counted by the kernel and told at the moment of asking; the size of the receive buffer is asked for and read back."""
+"""Loss is counted by the kernel and told at the moment of asking; the receive buffer is asked for and read back."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faces.faces import PLAIN_FACES, Face
-from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 
+from faces.faces import PLAIN_FACES, Awaited, Face
+from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from multicast_expert import MulticastWarning
 
 
@@ -41,7 +41,7 @@ async def drained(receiver: Any) -> int:
 
 
 async def test_drops_are_exact_at_the_moment_of_asking(face: Face, network: Network, version: int) -> None:
-    """After an overflow, drops + what waits is what was sent: before anything is read, after it, and without another datagram."""
+    """After an overflow, drops and what waits are what was sent; no other datagram has to come to learn of them."""
     async with receiver_of(face, version, receive_buffer=8192) as receiver:
         assert receiver.stats() == (0, 0, 0, 0, 0)
         overflow(network, GROUP[version], 200)
@@ -56,7 +56,7 @@ async def test_drops_are_exact_at_the_moment_of_asking(face: Face, network: Netw
 
 
 async def test_drops_of_all_groups_and_interfaces(face: Face, network: Network, version: int) -> None:
-    """Drops add up over the receiver's sockets, and those of a group that was left since still count; reopened, it is 0."""
+    """Drops add up over all sockets; those of a group that was left since still count; reopened, it begins with 0."""
     places = [(group, cable) for group in (GROUP[version], OTHER_GROUP[version]) for cable in range(2)]
     receiver = receiver_of(
         face, version, GROUP[version], OTHER_GROUP[version], iface=None, ifaces=["eth0", "eth1"], receive_buffer=8192
@@ -90,7 +90,7 @@ async def test_what_is_read_by_any_method_is_counted(face: Face, network: Networ
 
 
 async def test_the_receive_buffer_as_asked_for(face: Face, network: Network, version: int) -> None:
-    """`receive_buffer` gives back what was asked for and granted, and holds that much more; without it, the system's default."""
+    """`receive_buffer` gives back what was granted, and holds that much more; without it, the system's default."""
     default = int(Path("/proc/sys/net/core/rmem_default").read_text()) // 2
     async with receiver_of(face, version) as receiver:
         assert receiver.receive_buffer == default
@@ -107,10 +107,12 @@ async def test_the_receive_buffer_as_asked_for(face: Face, network: Network, ver
 
 
 def opened(receiver: Any) -> None:
+    """Open it by its method."""
     receiver.open()
 
 
 def entered(receiver: Any) -> None:
+    """Open it as a with block does."""
     receiver.__enter__()
 
 
@@ -118,12 +120,14 @@ def entered(receiver: Any) -> None:
 async def test_a_buffer_that_the_system_does_not_grant(
     face: Face, network: Network, version: int, way: Callable[[Any], None]
 ) -> None:
-    """Less than asked for is a MulticastWarning that names the sysctl and both sizes, and what was granted can be read."""
+    """Less than asked for is a MulticastWarning that names the sysctl and both sizes; what was granted can be read."""
     most = int(Path("/proc/sys/net/core/rmem_max").read_text())
     receiver = receiver_of(face, version, receive_buffer=most + 12_345)
-    with pytest.warns(MulticastWarning, match=rf"{most} bytes, not the {most + 12_345} .*net\.core\.rmem_max={most + 12_345}"):
+    words = rf"{most} bytes, not the {most + 12_345} .*net\.core\.rmem_max={most + 12_345}"
+    with pytest.warns(MulticastWarning, match=words) as caught:
         way(receiver)
     try:
+        assert [warning.filename for warning in caught] in ([__file__], [Awaited.__enter__.__code__.co_filename])
         assert receiver.receive_buffer == most
     finally:
         receiver.close()

@@ -37,6 +37,7 @@ class MembershipsMachine(RuleBasedStateMachine):
         self.but: dict[tuple[object, Attachment], set[object]] = {}
 
     def places(self, group: object, chosen: list[int]) -> list[tuple[object, Attachment]]:
+        """The keys of the model."""
         return [(group, self.attachments[number]) for number in chosen]
 
     @initialize(absent=numbers)
@@ -167,4 +168,4 @@ class MembershipsMachine(RuleBasedStateMachine):
 
 
 TestMemberships = MembershipsMachine.TestCase
-TestMemberships.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMemberships.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

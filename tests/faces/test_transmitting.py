@@ -1,4 +1,4 @@
-"""What transmitters do, blocking or async: several interfaces, DSCP, any group, full buffers, addresses not yet usable."""
+"""What transmitters do in all faces: several interfaces, DSCP, any group, full buffers, addresses not yet ready."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from typing import Any
 
 import anyio
 import pytest
+
 from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, wait_like_windows, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from linux.plain_sockets import LEVEL, join, member_on, nothing_for, open_descriptors
-
 from multicast_expert import MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab
 
-# ip(7), ipv6(7): what switches the received traffic class on, and the control message that it comes in; hop limit likewise.
+# ip(7), ipv6(7): what switches the received traffic class on, and the control message that it comes in; then hop limit.
 RECEIVE_CLASS = {4: 13, 6: 66}
 CLASS = {4: 1, 6: 67}
 RECEIVE_HOPS = {4: 12, 6: 51}
@@ -109,9 +109,7 @@ async def test_the_hop_limit_of_each(face: Face, network: Network, version: int)
     """`hop_limit=` is for one datagram, out of every interface, and the next one goes as far as `ttl` says."""
     with contextlib.ExitStack() as judges:
         far = [judges.enter_context(judge_on(each, GROUP[version])) for each in network.far]
-        async with face.transmitter(
-            family(version), [GROUP[version]], ifaces=["eth0", "eth1"], ttl=9
-        ) as transmitter:
+        async with face.transmitter(family(version), [GROUP[version]], ifaces=["eth0", "eth1"], ttl=9) as transmitter:
             for hop_limit in (None, 1, 255, None):
                 await transmitter.sendto(b"x", (GROUP[version], PORT), hop_limit=hop_limit)
         for judge in far:
@@ -225,8 +223,9 @@ async def test_hop_limits_while_others_wait_for_room(face: Face, network: Networ
 
             def sends(hop_limit: int) -> Any:
                 async def send() -> None:
+                    payload = bytes([hop_limit]) + PAYLOAD
                     for _ in range(8):
-                        await transmitter.sendto(bytes([hop_limit]) + PAYLOAD, (GROUP[version], PORT), hop_limit=hop_limit)
+                        await transmitter.sendto(payload, (GROUP[version], PORT), hop_limit=hop_limit)
 
                 return send
 
@@ -276,7 +275,7 @@ async def test_giving_up_waiting_for_room(face: Face, network: Network, version:
 
 @pytest.fixture
 def detecting(lab: Lab) -> Iterator[tuple[Host, Interface]]:
-    """A host whose new IPv6 addresses are checked for duplicates before they can be used, and the far end of its cable."""
+    """A host whose new IPv6 addresses are checked for duplicates before use, and the far end of its cable."""
     number = len(lab.nodes)
     host, neighbour = lab.host(f"detecting{number}", dad=True), lab.host(f"neighbour{number}")
     near, far = lab.link(host, neighbour, ipv6=("fd07::1/64", "fd07::2/64"))
@@ -308,7 +307,7 @@ async def test_sending_before_the_address_can_be_used(face: Face, detecting: tup
 
 @pytest.mark.parametrize("face", PLAIN_FACES[:2], ids=lambda face: face.name)
 async def test_opening_on_an_address_that_cannot_be_used_yet(face: Face, detecting: tuple[Host, Interface]) -> None:
-    """To be sent from, an address has to be usable: opening a transmitter on one that is being checked says that it is."""
+    """An address can be sent from only when it was checked: opening a transmitter on a new one says so."""
     host, _ = detecting
     host.ip("addr add fd07::7/64 dev eth0")
     transmitter = face.transmitter(family(6), [GROUP[6]], "fd07::7")

@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+
 from faces.faces import PLAIN_FACES, Face
 from faces.network import ABSENT_SOURCE, GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family
-
 from multicast_expert import MulticastExpertError, MulticastOSError
 
 THIRD_GROUP = {4: "239.1.2.5", 6: "ff15::1:2:5"}

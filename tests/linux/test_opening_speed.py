@@ -49,7 +49,7 @@ def seconds(make: Callable[[], McastRxSocket], clock: Callable[[], float] = perf
 
 
 def best_of_rounds(measure: Callable[[], float], good_enough: float) -> float:
-    """The smallest of up to twelve measurements; the first that is good enough ends it. Other programs only add time."""
+    """The smallest of up to twelve measurements; the first that is good enough ends it."""
     best = measure()
     for _ in range(11):
         if best < good_enough:

@@ -1,10 +1,11 @@
 """What the network tests share: a lab for each test, and programs that were written by others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from multicast_expert.testing.private_network import find_tool
+from network.traffic import TwoWires, two_wires
 
 PACKAGES = {"iperf": "iperf", "socat": "socat", "ssmping": "ssmping", "ssmpingd": "ssmping"}
 """The Debian package of each program."""
@@ -21,3 +22,10 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def wires() -> Iterator[TwoWires]:
+    """A host with eth0 and eth1, each on a switch with a talker; the test runs in that host."""
+    with two_wires() as made, made.listener.entered():
+        yield made

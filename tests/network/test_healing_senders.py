@@ -10,16 +10,10 @@ import pytest
 from linux.plain_sockets import FAMILY, member_on, udp_socket, until
 from multicast_expert import AsyncMcastTxSocket, McastTxSocket, MulticastOSError
 from multicast_expert.testing import Host
+from network.faults import ADDRESS, FAULTS, NEW_ADDRESS, delete_and_recreate, readdress
 from network.traffic import GROUP, PORT, TwoWires, two_wires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-
-
-@pytest.fixture
-def wires() -> Iterator[TwoWires]:
-    """A host with eth0 and eth1, and the test runs in it; it is called the listener, but here it sends."""
-    with two_wires() as made, made.listener.entered():
-        yield made
 
 
 @contextlib.contextmanager
@@ -37,47 +31,6 @@ def sources(receiver: socket.socket, payload: bytes) -> str:
     data, sender = receiver.recvfrom(100)
     assert data == payload
     return str(sender[0])
-
-
-def new_index(host: Host) -> None:
-    """eth0 is deleted and comes back with another index."""
-    host.remove_interface("eth0")
-    host.recreate_interface("eth0")
-
-
-def same_index(host: Host) -> None:
-    """eth0 is deleted and comes back with its index."""
-    host.remove_interface("eth0")
-    host.recreate_interface("eth0", same_index=True)
-
-
-def readdress(host: Host) -> None:
-    """eth0 gets other addresses."""
-    host.replace_address("eth0", "10.1.0.77/24")
-    host.replace_address("eth0", "fd01::77/64")
-
-
-def rename(host: Host) -> None:
-    """eth0 gets another name."""
-    host.rename_interface("eth0", "uplink")
-
-
-def down_and_up(host: Host) -> None:
-    """eth0 goes down and up."""
-    host.set_link("eth0", up=False)
-    host.set_link("eth0", up=True)
-
-
-def dip_of_the_mtu(host: Host) -> None:
-    """IPv6 leaves eth0 because of its MTU, and comes back."""
-    host.set_mtu("eth0", 1200)
-    host.set_mtu("eth0", 1500)
-    host.ip("addr replace fd01::1/64 dev eth0 nodad")
-
-
-FAULTS = (new_index, same_index, readdress, rename, down_and_up, dip_of_the_mtu)
-ADDRESS = {4: "10.1.0.1", 6: "fd01::1"}
-NEW_ADDRESS = {4: "10.1.0.77", 6: "fd01::77"}
 
 
 @both_versions
@@ -117,7 +70,7 @@ def test_sends_again_on_an_event_loop(wires: TwoWires, version: int, loop: str) 
     async def scenario() -> None:
         async with AsyncMcastTxSocket(FAMILY[version], [GROUP[version]], "eth0") as sender:
             await sender.sendto(b"before", destination)
-            new_index(wires.listener)
+            delete_and_recreate(wires.listener)
             await sender.sendto(b"after", destination)
 
     with judges(wires, version) as judge:
@@ -129,7 +82,7 @@ def test_sends_again_on_an_event_loop(wires: TwoWires, version: int, loop: str) 
 def test_without_healing_it_reports_the_loss_for_ever(wires: TwoWires, version: int) -> None:
     """With heal=False, sending goes on to fail after the interface is back with another index."""
     with McastTxSocket(FAMILY[version], [GROUP[version]], "eth0", heal=False) as sender:
-        new_index(wires.listener)
+        delete_and_recreate(wires.listener)
         for _ in range(2):
             with pytest.raises(MulticastOSError):
                 sender.sendto(b"lost", (GROUP[version], PORT))
@@ -163,7 +116,7 @@ def test_the_hop_limit_of_the_call_is_kept(wires: TwoWires, version: int) -> Non
     }[version]
     with judges(wires, version) as judge, McastTxSocket(FAMILY[version], [GROUP[version]], "eth0", ttl=3) as sender:
         judge["a"].setsockopt(level, receive, 1)
-        new_index(wires.listener)
+        delete_and_recreate(wires.listener)
         sender.sendto(b"far", (GROUP[version], PORT), hop_limit=7)
         sender.sendto(b"near", (GROUP[version], PORT))
         hops = []
@@ -180,7 +133,7 @@ def test_an_address_that_cannot_be_used_yet_is_tried_again() -> None:
         with McastTxSocket(socket.AF_INET6, [GROUP[6]], ADDRESS[6]) as sender:
             eth0 = wires.listener.interface("eth0")
             wires.listener.remove_interface("eth0")
-            eth0.addresses.remove("fd01:0::1/64")
+            eth0.addresses.remove("fd01::1/64")
             wires.listener.recreate_interface("eth0")
             wires.listener.ip("addr add fd01::1/64 dev eth0")
             with pytest.raises(MulticastOSError):

@@ -1,19 +1,13 @@
-"""The thread that watches the interfaces: whom it tells, what it understands, and that it leaves nothing behind."""
+"""The thread that watches the interfaces: whom it tells, and what it makes of what the kernel says."""
 
 import contextlib
 import errno
-import gc
 import queue
 import socket
 import struct
-import subprocess
-import sys
-import textwrap
 import threading
-import weakref
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -21,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.plain_sockets import FAMILY, open_descriptors, sender_on
-from multicast_expert import IfaceInfo, McastRxSocket, watcher
-from multicast_expert.testing import Host, wait_until
+from multicast_expert import IfaceInfo, watcher
+from multicast_expert.testing import wait_until
 from multicast_expert.watcher import Changes, NetlinkEvents, PolledEvents, parse_link_events
-from network.traffic import GROUP, PATIENCE, PORT, TwoWires, two_wires
+from network.traffic import PATIENCE, TwoWires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
@@ -235,13 +228,6 @@ def test_no_link_message_is_too_strange(messages: bytes) -> None:
     assert isinstance(parse_link_events(messages), Changes)
 
 
-@pytest.fixture
-def wires() -> Iterator[TwoWires]:
-    """A listener with eth0 and eth1, and the test runs in it."""
-    with two_wires() as made, made.listener.entered():
-        yield made
-
-
 def changes_until(events: NetlinkEvents | PolledEvents, deleted: int) -> Changes:
     """All changes up to that of this deletion."""
     changes = Changes()
@@ -289,281 +275,3 @@ def test_polling_looks_no_more_often_than_it_says(wires: TwoWires, monkeypatch: 
     while len(looks) < 4:
         events.wait(0.02)
     assert all(later - earlier > 0.09 for earlier, later in pairwise(looks))
-
-
-# Healing by other ways than netlink messages
-
-
-@contextlib.contextmanager
-def hearing(wires: TwoWires, version: int, **options: Any) -> Iterator[McastRxSocket]:
-    """A receiver on eth0, open inside the block; after that it must hear again, within a second."""
-    told: list[str] = []
-    options = {"iface": "eth0", "on_event": lambda event: told.append(f"{event.kind} {event.interface}"), **options}
-    with McastRxSocket(FAMILY[version], [GROUP[version]], PORT, timeout=PATIENCE, **options) as receiver:
-        yield receiver
-        usable = monotonic()
-        wait_until(lambda: "joined eth0" in told, f"it has joined again: {told}")
-        assert monotonic() - usable < 1
-        with sender_on(wires.talkers["a"], version) as sender:
-            sender.sendto(b"heard again", (GROUP[version], PORT))
-        assert receiver.recv() == b"heard again"
-
-
-@both_versions
-def test_polling_heals(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By polling alone, an interface that came back with another index is heard again within a second."""
-    monkeypatch.setattr(watcher, "_events", PolledEvents)
-    with hearing(wires, version):
-        wires.listener.remove_interface("eth0")
-        wires.listener.recreate_interface("eth0")
-
-
-def test_polling_hears_new_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By polling alone, a receiver on all interfaces hears one that appeared, within a second."""
-    monkeypatch.setattr(watcher, "_events", PolledEvents)
-    with two_wires(("eth1",)) as wires, wires.listener.entered():
-        with hearing(wires, 4, iface=None):
-            wires.plug("eth0")
-
-
-def test_where_netlink_is_forbidden_it_polls(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a sandbox that allows no netlink socket, a receiver opens all the same, and heals."""
-
-    class Forbidden(NetlinkEvents):
-        def __init__(self) -> None:
-            raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(watcher, "NetlinkEvents", Forbidden)
-    with hearing(wires, 4):
-        wires.listener.remove_interface("eth0")
-        wires.listener.recreate_interface("eth0")
-
-
-class Overflow:
-    """In place of a netlink socket: its queue has overflowed once, and what was in it is lost."""
-
-    def __init__(self, replaced: socket.socket) -> None:
-        self._replaced = replaced
-        self._overflowed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._replaced, name)
-
-    def recv(self, size: int) -> bytes:
-        """Throw away what is there, and say that it overflowed."""
-        received = self._replaced.recv(size)
-        if self._overflowed:
-            return received
-        self._overflowed = True
-        self._replaced.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._replaced.recv(size)
-        raise OSError(errno.ENOBUFS, "No buffer space available")
-
-
-@both_versions
-def test_lost_messages_are_made_up_for(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the queue of messages overflows, everything is joined anew, because anything may have happened."""
-    made: list[NetlinkEvents] = []
-
-    def overflowing() -> NetlinkEvents:
-        events = NetlinkEvents()
-        events._socket = Overflow(events._socket)  # type: ignore[assignment]  # it does what a socket does
-        made.append(events)
-        return events
-
-    monkeypatch.setattr(watcher, "_events", overflowing)
-    with hearing(wires, version):
-        wires.listener.ip("link set eth1 down")
-        assert len(made) == 1
-
-
-@both_versions
-def test_a_real_overflow(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue that can hold next to nothing overflows while eth0 is replaced by one of its index; it is heard again."""
-
-    def tight() -> NetlinkEvents:
-        events = NetlinkEvents()
-        events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        return events
-
-    monkeypatch.setattr(watcher, "_events", tight)
-    # What the messages say counts for nothing here: only the overflow can tell that something is lost.
-    monkeypatch.setattr(watcher, "parse_link_events", lambda messages: Changes())
-    busy, free = threading.Event(), threading.Event()
-
-    class Busy(Recorder):
-        def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
-            busy.set()
-            free.wait(PATIENCE)
-
-    with hearing(wires, version) as receiver:
-        blocker = Busy()
-        assert receiver._namespace is not None
-        watcher.watch(blocker, receiver._namespace, soon=True)
-        assert busy.wait(PATIENCE)
-        wires.listener.remove_interface("eth0")
-        wires.listener.recreate_interface("eth0", same_index=True)
-        watcher.unwatch(blocker, receiver._namespace)
-        free.set()
-
-
-@both_versions
-def test_a_program_with_many_descriptors(wires: TwoWires, version: int) -> None:
-    """With more than 1,024 descriptors open, which select(2) cannot handle, healing works as ever."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    with contextlib.ExitStack() as opened:
-        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        for _ in range(1100):
-            opened.enter_context(Path("/dev/null").open("rb"))
-        with hearing(wires, version):
-            wires.listener.remove_interface("eth0")
-            wires.listener.recreate_interface("eth0")
-
-
-# What it leaves behind
-
-
-def receiver_on(host: Host, version: int = 4) -> McastRxSocket:
-    """A receiver on eth0 of the host, not open yet."""
-    with host.entered():
-        return McastRxSocket(FAMILY[version], [GROUP[version]], PORT, "eth0")
-
-
-def watching_threads() -> set[threading.Thread]:
-    """The threads that watch interfaces now, in any namespace."""
-    return {thread for thread in threading.enumerate() if thread.name == "multicast_expert interfaces"}
-
-
-@pytest.fixture
-def nothing_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watches of earlier tests linger no longer."""
-    with monkeypatch.context() as hurried:
-        hurried.setattr(watcher, "LINGER", -1.0)
-        for thread in watching_threads():
-            thread.join(PATIENCE)
-    assert not watching_threads()
-
-
-@pytest.mark.usefixtures("nothing_watched")
-def test_the_thread_ends_after_the_last_receiver(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread serves all receivers of a namespace; a while after the last was closed, all is gone."""
-    descriptors = open_descriptors()
-    receivers = [receiver_on(wires.listener, version).open() for version in (4, 6) * 10]
-    (thread,) = watching_threads()
-    for receiver in receivers:
-        receiver.close()
-    assert thread.is_alive(), "it lingers: the next receiver may be near"
-    again = receiver_on(wires.listener).open()
-    assert watching_threads() == {thread}
-    monkeypatch.setattr(watcher, "LINGER", 0.0)
-    assert thread.is_alive()
-    again.close()
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert open_descriptors() == descriptors
-    with receiver_on(wires.listener):
-        assert len(watching_threads()) == 1, "a later receiver starts another"
-
-
-@pytest.mark.usefixtures("nothing_watched")
-def test_opening_and_closing_leaks_nothing(wires: TwoWires) -> None:
-    """Two hundred receivers one after the other leave no descriptor, no thread and no subscription behind."""
-    receiver = receiver_on(wires.listener)
-    with receiver:
-        namespace = receiver._namespace
-    threads, descriptors = watching_threads(), open_descriptors()
-    for _ in range(100):
-        for version in (4, 6):
-            with receiver_on(wires.listener, version):
-                pass
-    assert open_descriptors() == descriptors
-    assert watching_threads() == threads
-    assert namespace is not None
-    assert subscribers_of(namespace) == []
-
-
-@pytest.mark.usefixtures("nothing_watched")
-def test_a_forgotten_receiver_is_not_kept_alive(wires: TwoWires) -> None:
-    """The watch holds receivers weakly: one that was forgotten is collected with a ResourceWarning, and closed."""
-    with receiver_on(wires.listener):
-        descriptors = open_descriptors()
-        forgotten = receiver_on(wires.listener).open()
-        namespace, reference = forgotten._namespace, weakref.ref(forgotten)
-        with pytest.warns(ResourceWarning, match="unclosed <McastRxSocket"):
-            forgotten = None
-        gc.collect()
-        assert reference() is None
-        assert namespace is not None
-        assert len(subscribers_of(namespace)) == 1
-        assert open_descriptors() == descriptors
-
-
-def run_program(host: Host, program: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program on the host, with all warnings as errors."""
-    return host.run(
-        subprocess.run,
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
-def test_a_program_ends_quietly(wires: TwoWires) -> None:
-    """A program that closed its receivers ends without a word, although the watch still lingers, and without delay."""
-    finished = run_program(
-        wires.listener,
-        """
-        import socket, time, atexit
-        from multicast_expert import McastRxSocket
-        with McastRxSocket(socket.AF_INET, ["239.1.1.1"], 5000, "eth0"):
-            pass
-        ended = time.monotonic()
-        atexit._run_exitfuncs()
-        assert time.monotonic() - ended < 1
-        """,
-    )
-    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
-
-
-def test_the_child_of_a_fork_has_a_watch_of_its_own(wires: TwoWires) -> None:
-    """After a fork, even at a moment when the watch is being changed, the child opens receivers that are watched."""
-    finished = run_program(
-        wires.listener,
-        """
-        import os, signal, socket, threading, warnings
-        from multicast_expert import McastRxSocket, watcher
-
-        def receiver():
-            return McastRxSocket(socket.AF_INET, ["239.1.1.1"], 5000, "eth0")
-
-        with receiver():
-            held, over = threading.Event(), threading.Event()
-            def hold():
-                with watcher._lock:
-                    held.set()
-                    over.wait(0.3)  # a fork waits for it
-            thread = threading.Thread(target=hold)
-            thread.start()
-            held.wait()
-            with warnings.catch_warnings(action="ignore"):  # the very warning that threads and fork don't mix
-                child = os.fork()
-            if child == 0:
-                signal.alarm(5)
-                with receiver() as opened:
-                    (watching,) = watcher._watchers.values()
-                    alive = watching.thread.is_alive() and id(opened) in watching.subscribers
-                os._exit(0 if alive else 1)
-            _, status = os.waitpid(child, 0)
-            over.set()
-            thread.join()
-        print("status", status)
-        """,
-    )
-    assert (finished.stdout, finished.stderr) == ("status 0\n", "")

@@ -4,6 +4,7 @@ import contextlib
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv6Interface
 from itertools import count
 from time import monotonic
 from types import TracebackType
@@ -169,9 +170,11 @@ class TwoWires(NamedTuple):
 
     def plug(self, name: str) -> Interface:
         """Give the listener its interface eth0 or eth1."""
-        number = name[-1]
-        addresses = {"ipv4": f"10.1.{number}.1/24", "ipv6": f"fd01:{number}::1/64"}
-        return self.lab.plug(self.listener, self.switches[name], interface=name, **addresses)
+        return self.lab.plug(self.listener, self.switches[name], interface=name, **_addresses(int(name[-1]), 1))
+
+
+def _addresses(wire: int, last: int) -> dict[str, str]:
+    return {"ipv4": f"10.1.{wire}.{last}/24", "ipv6": str(IPv6Interface(f"fd01:{wire}::{last}/64"))}
 
 
 @contextlib.contextmanager
@@ -183,8 +186,7 @@ def two_wires(
         switches, talkers = {}, {}
         for number, name in enumerate("ab"):
             switches[f"eth{number}"] = switch = lab.switch(f"switch{number}", snooping=querier, querier=querier)
-            addresses = {"ipv4": f"10.1.{number}.2/24", "ipv6": f"fd01:{number}::2/64"}
-            talkers[name] = lab.plug(lab.host(name), switch, **addresses)
+            talkers[name] = lab.plug(lab.host(name), switch, **_addresses(number, 2))
         wires = TwoWires(lab, lab.host("listener", dad=dad), switches, talkers)
         for name in plugged:
             wires.plug(name)

@@ -11,7 +11,7 @@ from multicast_expert.addresses import Endpoint, parse_endpoint
 from multicast_expert.errors import MulticastExpertError
 
 # A wrong command line. Typer has this class from click or, since it brings its own copy of that, from there.
-UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 
 def read_endpoint(text: str) -> Endpoint:

@@ -140,13 +140,14 @@ def _sources(
     """Return the only hosts that the endpoint is wanted from, empty for all; what makes no sense is refused."""
     version = endpoint.group.version
     wanted = [source for source in sources if source.version == version]
+    unwanted = [source for source in excluded if source.version == version]
     if endpoint.source is not None:
         wanted.append(endpoint.source)
-    elif sources and not wanted:
+    elif sources and not wanted and not unwanted:
         raise UsageError(
             f"{endpoint} is IPv{version}, and no --source is; name one, or receive it with another command."
         )
-    if wanted and any(source.version == version for source in excluded):
+    if wanted and unwanted:
         raise UsageError(f"--exclude is about groups from all hosts, and {endpoint} is wanted from some only.")
     return tuple(dict.fromkeys(wanted))
 

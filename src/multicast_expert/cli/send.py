@@ -61,7 +61,12 @@ def command(
     ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops it may go.")] = 1,
     dscp: Annotated[
         int | None,
-        typer.Option(metavar="DSCP", parser=read_dscp, show_default=False, help="Priority: 0 to 63, or a name such as ef, af41, cs1."),
+        typer.Option(
+            metavar="DSCP",
+            parser=read_dscp,
+            show_default=False,
+            help="Priority: 0 to 63, or a name such as ef, af41, cs1.",
+        ),
     ] = None,
     number: Annotated[int, typer.Option("-c", "--count", min=0, help="How many datagrams; 0: until Ctrl-C.")] = 1,
     interval: Annotated[float, typer.Option(min=0, help="Seconds from one to the next.")] = 1.0,

@@ -77,20 +77,20 @@ class Stream:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received: int = 0
         """All that came, duplicates included."""
-        self.duplicates = 0
+        self.duplicates: int = 0
         """Those whose number had come before."""
-        self.reordered = 0
+        self.reordered: int = 0
         """Those that came after one with a higher number."""
-        self.least_latency_ns = 0
-        self.most_latency_ns = 0
+        self.least_latency_ns: int = 0
+        self.most_latency_ns: int = 0
         self._total_latency_ns = 0
         self._lowest = self._highest = 0
         self._gaps: list[Gap] = []
         # The end of the gaps that had to be forgotten.
         self._forgotten = 0
-        self.lost = 0
+        self.lost: int = 0
         """How many of the numbers between the lowest and the highest one have not come."""
 
     @property
@@ -163,7 +163,7 @@ class Streams:
         self.streams: dict[StreamKey, Stream] = {}
         self.senders: dict[StreamKey, str] = {}
         """The address that the latest datagram of each came from."""
-        self.unfollowed = 0
+        self.unfollowed: int = 0
         """Stamped datagrams of streams beyond MAX_STREAMS."""
 
     def see(self, key: StreamKey, sender: str, number: int, latency_ns: int) -> None:

@@ -144,7 +144,7 @@ def with_source_filters(groups: Iterable[JoinedGroup], filters: Iterable[SourceF
     for each in filters:
         named.setdefault((each.interface_index, each.group), []).append(each)
     for joined in groups:
-        found = named.get((joined.interface_index, joined.group), [])
+        found = sorted(named.get((joined.interface_index, joined.group), ()), key=lambda each: each.source.packed)
         included = tuple(SourceUse(each.source, each.included) for each in found if each.included)
         excluded = tuple(SourceUse(each.source, each.excluded) for each in found if each.excluded)
         counts = [each.included for each in found]

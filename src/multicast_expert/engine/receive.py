@@ -47,11 +47,11 @@ class Channel:
     __slots__ = ("accepts", "closed", "joins", "key", "queued", "socket")
 
     def __init__(self, key: SocketKey, sock: Socket, filtered: bool) -> None:
-        self.key = key
-        self.socket = sock
+        self.key: SocketKey = key
+        self.socket: Socket = sock
         self.joins: dict[JoinKey, Join] = {}
-        self.closed = False
-        self.queued = False
+        self.closed: bool = False
+        self.queued: bool = False
         """Whether it is among those known to be readable."""
         self.accepts: set[tuple[bytes, int]] | None = set() if filtered else None
         """Destination and interface index of the datagrams to let through; None: the kernel sees to it."""

@@ -13,7 +13,7 @@ from multicast_expert.engine.opening import error_name, open_socket, os_error, s
 from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastOSError
 from multicast_expert.interfaces import IfaceInfo
-from multicast_expert.kernel import Kernel
+from multicast_expert.kernel import Kernel, Socket
 from multicast_expert.plan import SocketPlan
 
 
@@ -31,7 +31,7 @@ class SendEngine:
         self._lock = threading.Lock()
         self._waiter: Waiter[bool] | None = None
         self._closed = False
-        self.socket, _ = open_socket(kernel, plan)
+        self.socket: Socket = open_socket(kernel, plan)[0]
 
     def _set_hop_limit(self, hop_limit: int) -> None:
         if hop_limit != self._hop_limit:

@@ -25,7 +25,10 @@ class CommandError(LabError):
 
     def __init__(self, node: str, arguments: Sequence[str], returncode: int, stdout: str, stderr: str) -> None:
         super().__init__(f"{node}: `{' '.join(arguments)}` ended with {returncode}: {(stderr or stdout).strip()}")
-        self.arguments, self.returncode, self.stdout, self.stderr = list(arguments), returncode, stdout, stderr
+        self.arguments: list[str] = list(arguments)
+        self.returncode: int = returncode
+        self.stdout: str = stdout
+        self.stderr: str = stderr
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
@@ -51,7 +54,7 @@ class Node:
     def __init__(self, name: str, *, dad: bool = False) -> None:
         self.name = name
         self.dad = dad
-        self.namespace = NetworkNamespace()
+        self.namespace: NetworkNamespace = NetworkNamespace()
         self._processes: list[subprocess.Popen[Any]] = []
         # A new namespace inherits some settings from the machine: whatever that is set to, a lab's machines are alike.
         with self.entered():

@@ -11,7 +11,9 @@ import struct
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from multicast_expert.testing.namespaces import (
     CLONE_NEWNET,
@@ -35,6 +37,7 @@ SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # linux/sockios.h, linux/if.h
 
 # linux/netlink.h, linux/rtnetlink.h
+AF_NETLINK = 16
 RTM_NEWROUTE = 24
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x400
 NLMSG_ERROR = 2
@@ -129,7 +132,8 @@ def _unshare_process() -> None:
         return
     except OSError:
         pass  # whoever may not do that may perhaps do it in a user namespace
-    user, group = os.geteuid(), os.getegid()
+    system: Any = os  # these do not exist on Windows, where nobody gets here
+    user, group = system.geteuid(), system.getegid()
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
     except OSError as error:
@@ -167,7 +171,7 @@ def allow_ipv6() -> None:
 
 def bring_loopback_up() -> None:
     """Bring `lo` up in the network namespace of the calling thread: netdevice(7)."""
-    import fcntl  # noqa: PLC0415 - does not exist on Windows
+    fcntl: Any = import_module("fcntl")
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         (flags,) = struct.unpack_from("=16xh", fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("=16s24x", b"lo")))
@@ -189,7 +193,7 @@ def route_ipv6_multicast_to_loopback() -> None:
     body += struct.pack("=HHI", 8, RTA_OIF, socket.if_nametoindex("lo"))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
     header = struct.pack("=IHHII", 16 + len(body), RTM_NEWROUTE, flags, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
         netlink.settimeout(5)
         netlink.send(header + body)
         answer = netlink.recv(4096)

@@ -15,6 +15,7 @@ from multicast_expert.testing.node import PATIENCE, Node, wait_until
 
 BRIDGE = "br0"
 
+AF_PACKET = 17  # linux/socket.h
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
 
@@ -124,7 +125,7 @@ class Switch(Node):
 
     def _send(self, packet: bytes, protocol: int, ethernet_group: bytes) -> None:
         with self.entered():
-            with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
+            with socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
                 sender.sendto(packet, (BRIDGE, protocol, 0, 0, ethernet_group))
 
     def set_flood_unknown(self, port: Interface, flood: bool) -> None:

@@ -1,0 +1,47 @@
+"""What can happen to eth0 of a host, which has 10.1.0.1 and fd01::1 there; in the end it can be used again."""
+
+from multicast_expert.testing import Host
+
+ADDRESS = {4: "10.1.0.1", 6: "fd01::1"}
+NEW_ADDRESS = {4: "10.1.0.77", 6: "fd01::77"}
+
+
+def delete_and_recreate(host: Host) -> None:
+    """Its adapter is pulled out and put in again."""
+    before = host.interface("eth0").index()
+    host.remove_interface("eth0")
+    assert host.recreate_interface("eth0").index() != before
+
+
+def delete_and_recreate_with_its_index(host: Host) -> None:
+    """The same, and the kernel gives it the index that it had."""
+    before = host.interface("eth0").index()
+    host.remove_interface("eth0")
+    assert host.recreate_interface("eth0", same_index=True).index() == before
+
+
+def rename(host: Host) -> None:
+    """It gets another name."""
+    host.rename_interface("eth0", "uplink")
+
+
+def down_and_up(host: Host) -> None:
+    """Somebody takes it down and up."""
+    host.set_link("eth0", up=False)
+    host.set_link("eth0", up=True)
+
+
+def readdress(host: Host) -> None:
+    """It gets other addresses, as from another router."""
+    host.replace_address("eth0", f"{NEW_ADDRESS[4]}/24")
+    host.replace_address("eth0", f"{NEW_ADDRESS[6]}/64")
+
+
+def dip_of_the_mtu(host: Host) -> None:
+    """Its MTU falls below what IPv6 needs, and Linux takes IPv6 and the memberships away; then it is back."""
+    host.set_mtu("eth0", 1200)
+    host.set_mtu("eth0", 1500)
+    host.replace_address("eth0", f"{ADDRESS[6]}/64")  # it went with IPv6; a router would give it again
+
+
+FAULTS = (delete_and_recreate, delete_and_recreate_with_its_index, rename, down_and_up, readdress, dip_of_the_mtu)
