@@ -344,7 +344,8 @@ class Members:
         """Join on a new socket, from all or one source."""
         version = ip_address(group).version
         family, level = (socket.AF_INET, 0) if version == 4 else (socket.AF_INET6, 41)
-        packed = [socket.inet_pton(family, address) for address in (group, source or blocked) if address]
+        packed = socket.inet_pton(family, group)
+        named = socket.inet_pton(family, source or blocked or group)
         layouts = PLATFORMS["linux"].layouts
         with self.host.entered():
             member = socket.socket(family, socket.SOCK_DGRAM)
@@ -353,11 +354,11 @@ class Members:
             member.bind((bound, port))
             index = socket.if_nametoindex(interface)
             if source:
-                member.setsockopt(level, 46, layouts.group_source_req(*packed, index))
+                member.setsockopt(level, 46, layouts.group_source_req(packed, named, index))
             else:
-                member.setsockopt(level, 42, layouts.group_req(packed[0], index))
+                member.setsockopt(level, 42, layouts.group_req(packed, index))
             if blocked:
-                member.setsockopt(level, 43, layouts.group_source_req(*packed, index))
+                member.setsockopt(level, 43, layouts.group_source_req(packed, named, index))
         return member
 
 

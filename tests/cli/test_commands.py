@@ -44,7 +44,7 @@ def test_a_line_for_every_datagram(mcast: Run, listening: Program, ended: Ended)
     assert status == 0
     assert re.fullmatch(
         r"3 datagrams, 37 bytes in \d+\.\d s\n"
-        r"[\d.]+ k?datagrams/s, [\d.]+ [kM]?bit/s from the first to the last one\n"
+        r"[\d.,]+ datagrams/s, [\d.]+ [kM]?bit/s from the first to the last one\n"
         r"0 dropped by the kernel, 0 truncated, 0 filtered\n",
         messages,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from faces.faces import ALL_FACES, Face, wait_like_windows
 from faces.network import GROUP, PORT, Network, build, family
-from multicast_expert import McastRxSocket
+from multicast_expert import McastRxSocket, watcher
 from multicast_expert.testing import Lab, lab_unavailable
 
 
@@ -36,8 +36,10 @@ def lab() -> Iterator[Lab]:
 def network(lab: Lab) -> Iterator[Network]:
     """Two hosts and two cables; the tests run in the near host.
 
-    A receiver on the side keeps the thread that watches its interfaces alive, whose descriptors would confuse a count.
+    A thread that watches interfaces outlives its last receiver for a while. So that its descriptors confuse no count,
+    those of earlier tests are ended, and a receiver on the side keeps that of this host alive.
     """
+    watcher._stop_all()
     network = build(lab)
     with network.host.entered(), McastRxSocket(family(4), [GROUP[4]], PORT + 1, "eth0"):
         yield network

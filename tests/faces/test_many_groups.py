@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from faces.faces import ASYNC_FACES, BLOCKING, Face
+from faces.faces import ASYNC_FACES, BLOCKING, Face, wait_until
 from faces.network import GROUP, PORT, Network, family
 from linux.plain_sockets import descriptor_limit, open_descriptors
-from multicast_expert import MulticastOSError
+from multicast_expert import MulticastOSError, watcher
 from multicast_expert.testing import Lab
 
 MANY = 10_000
@@ -167,8 +167,11 @@ async def test_the_last_descriptors(face: Face, network: Network, version: int) 
 
 @pytest.mark.parametrize("version", [4])
 @pytest.mark.parametrize("face", [BLOCKING], ids=lambda face: face.name)
-async def test_no_descriptor_to_watch_interfaces_with(face: Face, network: Network, lab: Lab, version: int) -> None:
+async def test_no_descriptor_to_watch_interfaces_with(
+    face: Face, network: Network, lab: Lab, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first receiver of a host starts to watch its interfaces; where that is a descriptor too many, it says so."""
+    monkeypatch.setattr(watcher, "LINGER", 0)
     fresh = lab.host(f"fresh{len(lab.nodes)}")
     with fresh.entered():
         receiver = face.receiver(family(version), [GROUP[version]], PORT, "lo", timeout=0)
@@ -184,5 +187,6 @@ async def test_no_descriptor_to_watch_interfaces_with(face: Face, network: Netwo
                     explained.append(is_explained(refused))
             assert open_descriptors() == before
         receiver.close()
+    wait_until(lambda: open_descriptors() == before, "the interfaces are watched no longer")
     assert explained == [True] * len(explained)
     assert len(explained) >= 2

@@ -31,6 +31,8 @@ from multicast_expert.receiver import McastRxSocket
 
 # Descriptors that the command needs beside those of its groups.
 OWN_DESCRIPTORS = 64
+# How many groups of a receiver are named when it begins to listen.
+GROUPS_NAMED = 8
 
 
 def command(
@@ -181,10 +183,15 @@ def _report(event: HealingEvent) -> None:
 
 def _described(receivers: Iterable[McastRxSocket]) -> str:
     return "; ".join(
-        f"{', '.join(receiver.mcast_ips)} port {receiver.port} on "
+        f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
         f"{', '.join(iface.display_name for iface in receiver.network_interfaces)}"
         for receiver in receivers
     )
+
+
+def _first_of(groups: Sequence[str]) -> str:
+    more = len(groups) - GROUPS_NAMED
+    return ", ".join(groups[:GROUPS_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 # Showing

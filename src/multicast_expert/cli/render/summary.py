@@ -42,9 +42,10 @@ def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -
     span = (count.last_ns - count.first_ns) / 1e9
     if count.datagrams > 1 and span > 0:
         # The first one begins the time, and so belongs to what came before it.
-        often = scaled((count.datagrams - 1) / span)
+        rate = (count.datagrams - 1) / span
+        often = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
         fast = scaled((count.bytes - count.first_bytes) * 8 / span)
-        yield f"{often}datagrams/s, {fast}bit/s from the first to the last one"
+        yield f"{often} datagrams/s, {fast}bit/s from the first to the last one"
     drops = [each.kernel_drops for each in counts]
     known = [each for each in drops if each is not None]
     dropped = (
@@ -81,5 +82,5 @@ def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     least, mean, most = (
         milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)
     )
-    caveat = "" if same_clock else ", by the clocks of two hosts"
+    caveat = "" if same_clock else ", by two hosts' clocks"
     yield f"latency {least} min, {mean} avg, {most} max{caveat}"
