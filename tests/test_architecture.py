@@ -22,7 +22,7 @@ FLOORS = [
     [{"engine"}, {"discovery", "routes"}],
     [{"watcher"}],
     [{"healing"}],
-    [{"lifecycle", "receiver", "transmitter", "aio"}],
+    [{"lifecycle", "reception", "receiver", "transmitter", "aio"}],
     [{"doctor", "groups"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],

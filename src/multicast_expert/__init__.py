@@ -23,7 +23,8 @@ from multicast_expert.errors import MulticastExpertError, MulticastOSError, Mult
 from multicast_expert.healing import HealingEvent
 from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.kernel import validate_mcast_ip
-from multicast_expert.receiver import McastRxSocket, Membership
+from multicast_expert.receiver import McastRxSocket
+from multicast_expert.reception import Membership
 from multicast_expert.transmitter import McastTxSocket
 
 __all__ = [

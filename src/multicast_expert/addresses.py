@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
@@ -33,6 +34,30 @@ def parse_address(address: MulticastAddress, role: str) -> IPAddress:
     if parsed.version == 6 and parsed.scope_id is not None:
         raise MulticastExpertError(f"{role} {address} carries a scope; name the interface with iface= instead.")
     return parsed
+
+
+def parse_groups(groups: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
+    """Return the groups as address objects, each once, in order. Raises MulticastExpertError, also for none."""
+    parsed = _unique([parse_group(group, version) for group in _listed(groups, "mcast_ips")])
+    if not parsed:
+        raise MulticastExpertError("mcast_ips is empty: name at least one group.")
+    return parsed
+
+
+def parse_sources(sources: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
+    """Return the sources as address objects, each once, in order. Raises MulticastExpertError."""
+    return _unique([parse_source(source, version) for source in _listed(sources, "source_ips")])
+
+
+def _listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
+    """Return the values; a lone text is refused, because its characters would be taken for addresses."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise MulticastExpertError(f"{name} is a list of addresses; {values!r} alone goes into brackets.")
+    return values
+
+
+def _unique(values: list[IPAddress]) -> list[IPAddress]:
+    return list(dict.fromkeys(values)) if len(values) > 1 else values
 
 
 def _not_an_address(value: object, role: str) -> MulticastExpertError:

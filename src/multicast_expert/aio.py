@@ -22,7 +22,8 @@ from multicast_expert.engine import SendEngine
 from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastOSError
 from multicast_expert.lifecycle import Openable
-from multicast_expert.receiver import DEFAULT, Default, Receiver, Result
+from multicast_expert.receiver import Result
+from multicast_expert.reception import DEFAULT, Default, Receiver
 from multicast_expert.transmitter import Transmitter
 
 _FOREVER = nullcontext()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from multicast_expert import kernel
-from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
+from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
 from multicast_expert.discovery import choose_for_sending, scan_interfaces
 from multicast_expert.engine import SendEngine, error_name
 from multicast_expert.errors import MulticastExpertError, MulticastOSError
@@ -14,7 +14,6 @@ from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoi
 from multicast_expert.kernel import ip_version
 from multicast_expert.lifecycle import Openable
 from multicast_expert.plan import SocketPlan, check_hop_limit, plan_send
-from multicast_expert.receiver import listed, unique
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
@@ -105,9 +104,7 @@ class Transmitter(Openable):
         self._version = version = ip_version(addr_family)
         groups = None
         if mcast_ips is not None:
-            groups = unique(parse_group(group, version) for group in listed(mcast_ips, "mcast_ips"))
-            if not groups:
-                raise MulticastExpertError("mcast_ips is empty: name at least one group, or leave it out for any.")
+            groups = parse_groups(mcast_ips, version)
         self._groups = groups
         self._known = {str(group): str(group) for group in groups or ()}
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)

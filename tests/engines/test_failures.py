@@ -8,7 +8,7 @@ import pytest
 
 from engines.systems import GROUP, OTHER, PORT, System, heard
 from fakes import FakeMacOS
-from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastOSError, MulticastWarning, receiver
+from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastOSError, MulticastWarning, reception
 from multicast_expert.platforms import MACOS
 
 
@@ -104,7 +104,7 @@ class TestFailedOpen:
         def no_watch(*_: Any, **__: Any) -> None:
             raise OSError(24, "Too many open files")
 
-        monkeypatch.setattr(receiver, "watch", no_watch)
+        monkeypatch.setattr(reception, "watch", no_watch)
         with pytest.raises(OSError, match="Too many open files"):
             system.receiver([GROUP[version]], heal=True).open()
         assert system.kernel.open_sockets() == []

@@ -41,6 +41,7 @@ def messages(platform: Platform) -> st.SearchStrategy[Messages]:
 
 
 @every_platform
+@settings(max_examples=50)
 @given(data=st.data())
 def test_control_messages_of_any_shape(platform: Platform, data: st.DataObject) -> None:
     """Decoding never raises, and yields fields of the right kind or None."""
@@ -52,6 +53,7 @@ def test_control_messages_of_any_shape(platform: Platform, data: st.DataObject) 
 
 
 @every_platform
+@settings(max_examples=50)
 @given(data=st.data())
 def test_what_is_unknown_does_not_matter(platform: Platform, data: st.DataObject) -> None:
     """Messages of kinds that the platform does not have, in between, change nothing."""
@@ -157,7 +159,7 @@ def scripts(platform: Platform, version: int) -> st.SearchStrategy[list[Any]]:
 
 @every_platform
 @pytest.mark.parametrize("version", [4, 6])
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_receiving_whatever_a_kernel_says(platform: Platform, version: int, data: st.DataObject) -> None:
     """Receiving yields Datagrams, nothing, or MulticastOSErrors; a filtering platform lets in the membership alone."""

@@ -273,21 +273,18 @@ async def test_giving_up_waiting_for_room(face: Face, network: Network, version:
 # Duplicate address detection
 
 
-@pytest.fixture
-def detecting(lab: Lab) -> Iterator[tuple[Host, Interface]]:
+@pytest.fixture(scope="module")
+def detecting(lab: Lab) -> tuple[Host, Interface]:
     """A host whose new IPv6 addresses are checked for duplicates before use, and the far end of its cable."""
-    number = len(lab.nodes)
-    host, neighbour = lab.host(f"detecting{number}", dad=True), lab.host(f"neighbour{number}")
-    near, far = lab.link(host, neighbour, ipv6=("fd07::1/64", "fd07::2/64"))
-    with host.entered():
-        yield host, far
-    assert near.name == "eth0"
+    host = lab.host("detecting", dad=True)
+    _, far = lab.link(host, lab.host("neighbour"), ipv6=("fd07::1/64", "fd07::2/64"))
+    return host, far
 
 
 async def test_sending_before_the_address_can_be_used(face: Face, detecting: tuple[Host, Interface]) -> None:
     """While the only IPv6 addresses are being checked, a send says so; a moment later the same socket sends."""
     host, far = detecting
-    with judge_on(far, GROUP[6]) as judge:
+    with host.entered(), judge_on(far, GROUP[6]) as judge:
         async with face.transmitter(family(6), [GROUP[6]], "eth0") as transmitter:
             host.ip("link set eth0 down", "link set eth0 up")
             wait_until(lambda: "tentative" in host.command("ip", "-6", "addr", "show", "dev", "eth0"), "it is checked")
@@ -310,6 +307,10 @@ async def test_opening_on_an_address_that_cannot_be_used_yet(face: Face, detecti
     """An address can be sent from only when it was checked: opening a transmitter on a new one says so."""
     host, _ = detecting
     host.ip("addr add fd07::7/64 dev eth0")
-    transmitter = face.transmitter(family(6), [GROUP[6]], "fd07::7")
-    with pytest.raises(MulticastOSError, match="a new IPv6 address is one after about two seconds"):
-        transmitter.open()
+    try:
+        with host.entered():
+            transmitter = face.transmitter(family(6), [GROUP[6]], "fd07::7")
+            with pytest.raises(MulticastOSError, match="a new IPv6 address is one after about two seconds"):
+                transmitter.open()
+    finally:
+        host.ip("addr del fd07::7/64 dev eth0")
