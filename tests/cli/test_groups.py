@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from cli.conftest import Done, Program, Run
 from multicast_expert.testing import Host
@@ -16,19 +17,20 @@ def test_groups(mcast: Run, listening: Program) -> None:
     done = mcast("groups", "-i", "10.9.0.1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
+    name = Path(f"/proc/{receiver.pid}/comm").read_text().strip()
     assert lines[:6] == [
         "eth0  IGMPv3",
         "  232.1.2.3  joined once, from 10.9.0.7",
-        f"    port 5000: python ({receiver.pid})",
+        f"    port 5000: {name} ({receiver.pid})",
         "  239.1.2.3  joined once, from all",
-        f"    port 5001: python ({receiver.pid})",
+        f"    port 5001: {name} ({receiver.pid})",
         "  by the system itself: 224.0.0.1",
     ]
     assert lines[6] == "eth0  MLD"
     assert re.fullmatch(r"  by the system itself: ff01::1, ff02::1(, ff02::1:ff[0-9a-f:]+)+", lines[7])
     assert len(lines) == 8
     everywhere = mcast("groups").stdout
-    assert f"lo  MLD\n  ff15::1  joined once, from all\n    port 5002: python ({receiver.pid})\n" in everywhere
+    assert f"lo  MLD\n  ff15::1  joined once, from all\n    port 5002: {name} ({receiver.pid})\n" in everywhere
     assert done.stdout in everywhere
 
 

@@ -13,7 +13,7 @@ import pytest
 from faces.faces import ASYNC_FACES, BLOCKING, Face, wait_until
 from faces.network import GROUP, PORT, Network, family
 from linux.plain_sockets import descriptor_limit, open_descriptors
-from multicast_expert import MulticastOSError, watcher
+from multicast_expert import Datagram, MulticastOSError, watcher
 from multicast_expert.testing import Lab
 
 MANY = 10_000
@@ -50,7 +50,7 @@ async def one_from_each(receiver: Any, network: Network, version: int, groups: l
             for group in some:
                 sender.sendto(group.encode(), (group, PORT))
         before = monotonic()
-        received = []
+        received: list[Datagram] = []
         while len(received) < len(some):
             received += await receiver.receive_many(timeout=10)
         took += monotonic() - before

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from multicast_expert import IfaceInfo, MulticastExpertError
+from multicast_expert.addresses import IPAddress
 from multicast_expert.interfaces import InterfaceChoice
 from multicast_expert.memberships import Attachment, Memberships
 from multicast_expert.plan import Join
@@ -33,10 +34,10 @@ class MembershipsMachine(RuleBasedStateMachine):
         super().__init__()
         self.memberships = Memberships()
         self.attachments = [attachment(number) for number in range(3)]
-        self.only: dict[tuple[object, Attachment], set[object]] = {}
-        self.but: dict[tuple[object, Attachment], set[object]] = {}
+        self.only: dict[tuple[IPAddress, Attachment], set[IPAddress]] = {}
+        self.but: dict[tuple[IPAddress, Attachment], set[IPAddress]] = {}
 
-    def places(self, group: object, chosen: list[int]) -> list[tuple[object, Attachment]]:
+    def places(self, group: IPAddress, chosen: list[int]) -> list[tuple[IPAddress, Attachment]]:
         """The keys of the model."""
         return [(group, self.attachments[number]) for number in chosen]
 
@@ -52,7 +53,7 @@ class MembershipsMachine(RuleBasedStateMachine):
         self.attachments[number].present = not self.attachments[number].present
 
     @rule(group=groups, chosen=numbers)
-    def join_all_sources(self, group: object, chosen: list[int]) -> None:
+    def join_all_sources(self, group: IPAddress, chosen: list[int]) -> None:
         """The whole group can be joined where nothing of it is."""
         places = self.places(group, chosen)
         attachments = [held for _, held in places]
@@ -64,7 +65,7 @@ class MembershipsMachine(RuleBasedStateMachine):
         self.but |= {place: set() for place in places}
 
     @rule(group=groups, source=sources, chosen=numbers)
-    def join_source(self, group: object, source: object, chosen: list[int]) -> None:
+    def join_source(self, group: IPAddress, source: IPAddress, chosen: list[int]) -> None:
         """A source can be joined once, where the group is not joined from all."""
         places = self.places(group, chosen)
         attachments = [held for _, held in places]
@@ -77,7 +78,7 @@ class MembershipsMachine(RuleBasedStateMachine):
             self.only.setdefault(place, set()).add(source)
 
     @rule(group=groups, chosen=numbers)
-    def leave_group(self, group: object, chosen: list[int]) -> None:
+    def leave_group(self, group: IPAddress, chosen: list[int]) -> None:
         """Leaving the group leaves all its sources, on interfaces that are there."""
         places = self.places(group, chosen)
         attachments = [held for _, held in places]
@@ -99,7 +100,7 @@ class MembershipsMachine(RuleBasedStateMachine):
             self.but.pop(place, None)
 
     @rule(group=groups, source=sources, chosen=numbers)
-    def leave_source(self, group: object, source: object, chosen: list[int]) -> None:
+    def leave_source(self, group: IPAddress, source: IPAddress, chosen: list[int]) -> None:
         """A source can be left where it was joined; with the last one goes the group."""
         places = self.places(group, chosen)
         attachments = [held for _, held in places]
@@ -115,7 +116,7 @@ class MembershipsMachine(RuleBasedStateMachine):
                 del self.only[place]
 
     @rule(group=groups, source=sources, chosen=numbers, blocked=st.booleans())
-    def block(self, group: object, source: object, chosen: list[int], blocked: bool) -> None:
+    def block(self, group: IPAddress, source: IPAddress, chosen: list[int], blocked: bool) -> None:
         """A source can be blocked where the group is joined from all, and unblocked where it is blocked."""
         places = self.places(group, chosen)
         attachments = [held for _, held in places]
