@@ -712,3 +712,15 @@ def test_no_scan_for_interface_objects(family: int, scans: list[str]) -> None:
         sender.sendto(b"x", (GROUP[family], PORT))
     assert find_interfaces([ethernet]) == [ethernet]
     assert scans == []
+
+
+@FAMILIES
+@pytest.mark.parametrize("nothing", [None, [], (), iter(())], ids=["None", "list", "tuple", "iterator"])
+def test_no_sources_mean_all(family: int, nothing: Any) -> None:
+    """A source list without an entry is none: datagrams of every host are received."""
+    with (
+        McastRxSocket(family, [GROUP[family]], PORT, "lo", source_ips=nothing, timeout=5) as receiver,
+        McastTxSocket(family, [GROUP[family]], "lo") as sender,
+    ):
+        sender.sendto(b"from anyone", (GROUP[family], PORT))
+        assert receiver.recv() == b"from anyone"

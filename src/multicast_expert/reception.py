@@ -118,7 +118,7 @@ class Receiver(Openable):
         groups = parse_groups(mcast_ips, version)
         sources: list[IPAddress | None] = [None]
         if source_ips:
-            sources = [*parse_sources(source_ips, version)]
+            sources = [*parse_sources(source_ips, version)] or [None]
         if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
             raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
