@@ -185,8 +185,9 @@ async def test_no_descriptor_to_watch_interfaces_with(
                     break
                 except MulticastOSError as refused:
                     explained.append(is_explained(refused))
-            assert open_descriptors() == before
+            # The watch of another host may end meanwhile.
+            assert open_descriptors() <= before
         receiver.close()
-    wait_until(lambda: open_descriptors() == before, "the interfaces are watched no longer")
+    wait_until(lambda: open_descriptors() <= before, "the interfaces are watched no longer")
     assert explained == [True] * len(explained)
     assert len(explained) >= 2
