@@ -17,13 +17,13 @@ FLOORS = [
     [{"platforms", "datagram"}],
     [{"plan"}],
     [{"memberships"}],
-    [{"winsock"}],
+    [{"winsock"}, {"_fast"}],
     [{"kernel"}],
     [{"engine"}, {"discovery", "routes"}],
     [{"watcher"}],
     [{"healing"}],
-    [{"lifecycle", "reception", "receiver", "transmitter", "aio"}],
     [{"doctor", "groups"}],
+    [{"lifecycle", "batches", "reception", "receiver", "transmitter", "readiness", "aio"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
     [{"__main__"}],
@@ -33,19 +33,27 @@ FLOORS = [
 PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "memberships"} | {
     "doctor.facts",
     "doctor.parse",
+    "doctor.parse_systems",
+    "doctor.rtnetlink",
+    "doctor.counters",
+    "doctor.packets",
+    "doctor.firewall",
     "doctor.checks",
+    "doctor.report",
+    "doctor.saved",
     "cli.render",
     "cli.stamp",
+    "testing.packets",
 }
 PURE_LIBRARY = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
-    "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "statistics", "string", "struct", "textwrap",
-    "types", "typing", "warnings",
+    "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string", "struct",
+    "textwrap", "types", "typing", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
-    "anyio": {"aio"},
+    "anyio": {"readiness"},
     "psutil": {"discovery"},
     "ifaddr": {"discovery"},
     "typer": {"cli"},

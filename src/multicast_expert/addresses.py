@@ -187,11 +187,11 @@ ENDPOINT = re.compile(
 )
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str, *, any_address: bool = False) -> Endpoint:
     """Parse `[source@]group[:port][%iface]`; an IPv6 group stands in brackets when a port follows.
 
     `239.1.2.3:5000`, `10.0.0.7@232.1.2.3:5000%eth0`, `[ff15::1234]:5000%eth0`, `ff15::1234`.
-    Raises MulticastExpertError for anything else.
+    With `any_address`, the group may be any IP address. Raises MulticastExpertError for anything else.
     """
     match = ENDPOINT.fullmatch(text.strip())
     if match is None:
@@ -200,7 +200,8 @@ def parse_endpoint(text: str) -> Endpoint:
             "[ff15::1234]:5000%eth0."
         )
     part = match.groupdict()
-    group = parse_group(part["bracketed"] or part["plain4"] or part["plain6"])
+    group_text = part["bracketed"] or part["plain4"] or part["plain6"]
+    group = parse_address(group_text, "group") if any_address else parse_group(group_text)
     port_text = part["port6"] if part["port6"] is not None else part["port4"]
     source = None if part["source"] is None else parse_source(part["source"], group.version)
     return Endpoint(group, None if port_text is None else _parse_port_text(port_text, text), source, part["iface"])

@@ -1,32 +1,30 @@
 """AsyncMcastRxSocket and AsyncMcastTxSocket: the same sockets, awaited, on asyncio, uvloop and trio.
 
-A datagram is never taken from the kernel before an await, so cancelling loses none.
+What an event loop took from the kernel for a receive that is cancelled goes back to the backlog: nothing is lost.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
-
-from multicast_expert.addresses import IPv4Or6Address
+from multicast_expert.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
-from multicast_expert.engine import SendEngine
-from multicast_expert.engine.waiter import Waiter
+from multicast_expert.engine import ReceiveEngine, SendEngine
 from multicast_expert.errors import MulticastOSError
 from multicast_expert.lifecycle import Openable
-from multicast_expert.receiver import Result
 from multicast_expert.reception import DEFAULT, Default, Receiver
 from multicast_expert.transmitter import Transmitter
 
-_FOREVER = nullcontext()
+if TYPE_CHECKING:
+    from multicast_expert.doctor.report import Report
+    from multicast_expert.readiness import Readiness
+
 YIELD_EVERY = 128
 """How many datagrams are handed out before other tasks get their turn, although more are there."""
 
@@ -43,106 +41,19 @@ class AsyncOpenable(Openable):
         self.__exit__(exc_type, exc, traceback)
 
 
-class Readiness:
-    """Waits, on whatever event loop runs, until one of the sockets of a waiter is ready."""
-
-    def __init__(self, waiter: Waiter[Any]) -> None:
-        self._waiter = waiter
-        waiter.on_close = self._close
-        self._futures: dict[asyncio.Future[None], None] = {}
-        self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
-        self._gate: anyio.Lock | None = None
-        self._closed = False
-
-    async def wait(self) -> None:
-        """Return when a socket may be ready, or the waiter was closed; several tasks may wait at once."""
-        if self._closed:
-            return
-        descriptor = self._waiter.fileno()
-        loop = _asyncio_loop()
-        if descriptor is None or loop is None or not self._start(loop, descriptor):
-            await self._wait_in_turn(descriptor)
-            return
-        future = loop.create_future()
-        self._futures[future] = None
-        try:
-            await future
-        finally:
-            del self._futures[future]
-            if not self._futures:
-                self._stop()
-
-    def _start(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> bool:
-        """Let asyncio watch the selector's own descriptor; return whether this loop can (the Proactor cannot)."""
-        if self._watched is None:
-            try:
-                loop.add_reader(descriptor, self._wake)
-            except NotImplementedError:
-                return False
-            self._watched = loop, descriptor
-        return True
-
-    def _stop(self) -> None:
-        if self._watched is not None:
-            loop, descriptor = self._watched
-            self._watched = None
-            loop.remove_reader(descriptor)
-
-    def _wake(self) -> None:
-        """Wake who waits longest; while there is more, the loop calls this again."""
-        for future in self._futures:
-            if not future.done():
-                future.set_result(None)
-                return
-
-    async def _wait_in_turn(self, descriptor: int | None) -> None:
-        """Wait where only one task may wait for a descriptor at a time."""
-        if self._gate is None:
-            self._gate = anyio.Lock()
-        async with self._gate:
-            if self._closed:
-                return
-            if descriptor is None:
-                await self._wait_in_thread()
-                return
-            with suppress(anyio.ClosedResourceError):
-                await anyio.wait_readable(descriptor)
-
-    async def _wait_in_thread(self) -> None:
-        """Wait as the blocking receiver does, where the selector has no descriptor that an event loop could watch."""
-        try:
-            await anyio.to_thread.run_sync(
-                self._waiter.wait, None, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-            )
-        finally:
-            # The thread of a cancelled task would wait on.
-            self._waiter.wake()
-
-    def _close(self) -> None:
-        """Let nobody wait any longer: a descriptor that an event loop watches must not be closed."""
-        self._closed = True
-        for future in self._futures:
-            if not future.done():
-                future.set_result(None)
-        self._stop()
-        descriptor = self._waiter.fileno()
-        if descriptor is not None and self._gate is not None and self._gate.statistics().locked:
-            anyio.notify_closing(descriptor)
-
-
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 async def _checkpoint() -> None:
-    """Give other tasks their turn."""
-    if _asyncio_loop() is not None:
-        await asyncio.sleep(0)
-    else:
-        await anyio.lowlevel.checkpoint()
+    from multicast_expert.readiness import checkpoint  # noqa: PLC0415 - takes long to import, and few need it
+
+    await checkpoint()
+
+
+def _fetch(engine: ReceiveEngine) -> Datagram | None:
+    """Return the next datagram, or None when nothing is there, by asking the OS."""
+    datagram = engine.try_receive_datagram()
+    # Looking ends a wake, too, that no socket is the reason of.
+    if datagram is None and engine.look():
+        datagram = engine.try_receive_datagram()
+    return datagram
 
 
 class AsyncMcastRxSocket(Receiver, AsyncOpenable):
@@ -152,18 +63,39 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
     """
 
     _until_yield = YIELD_EVERY
+    _arrivals: Readiness[Datagram]
 
     def _open(self) -> None:
+        from multicast_expert.readiness import Readiness  # noqa: PLC0415 - takes long to import, and few need it
+
         super()._open()
         try:
-            self._arrivals = Readiness(self._engine.waiter())
+            self._arrivals = Readiness(self._engine.waiter(), partial(_fetch, self._engine), self._engine.backlog)
         except BaseException:
             super()._close()
             raise
 
+    def _close(self) -> None:
+        super()._close()
+        # Iteration looks there first.
+        self._engine.backlog.clear()
+
     async def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address]:
         """Return the payload and the sender's socket address of the next datagram. Raises TimeoutError."""
-        return await self._get(lambda: self._engine.try_receive(bufsize, flags), self.timeout)
+        if self._is_turn_over():
+            await self._give_way()
+        engine = self._engine
+        received = engine.try_receive(bufsize, flags)
+        while received is None:
+            datagram = await self._next(self.timeout)
+            if not flags and len(datagram.data) <= bufsize:
+                received = datagram.data, datagram.sender
+            else:
+                engine.backlog.appendleft(datagram)
+                received = engine.try_receive(bufsize, flags)
+        if engine.backlog:
+            self._arrivals.share()
+        return received
 
     async def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes:
         """Return the payload of the next datagram. Raises TimeoutError."""
@@ -171,50 +103,104 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 
     async def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it. Raises TimeoutError when nothing came."""
-        return await self._get(self._take, self._effective(timeout))
+        if self._is_turn_over():
+            await self._give_way()
+        engine = self._engine
+        datagram = engine.try_receive_datagram()
+        if datagram is None:
+            datagram = await self._next(self._effective(timeout))
+        if engine.backlog:
+            self._arrivals.share()
+        return datagram
 
     async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
         """Return the datagrams that are there, 1 to `limit` of them; waits only for the first. Raises TimeoutError."""
-        datagrams = [await self.receive(timeout)]
-        self._engine.receive_more(datagrams, limit)
+        if self._is_turn_over():
+            await self._give_way()
+        engine = self._engine
+        datagrams = engine.receive_batch(limit)
+        if not datagrams:
+            datagrams = [await self._next(self._effective(timeout))]
+            engine.receive_more(datagrams, limit)
         self._until_yield -= len(datagrams) - 1
+        if engine.backlog:
+            self._arrivals.share()
         return datagrams
+
+    async def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
+        """Return why nothing arrives here, or that it does. See `McastRxSocket.explain`; a thread does the work."""
+        from multicast_expert.readiness import in_thread  # noqa: PLC0415 - takes long to import, and few need it
+
+        cancelled = False
+        try:
+            return await in_thread(lambda: self._explain(group, listen, lambda seconds, received: not cancelled))
+        finally:
+            cancelled = True
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Datagram:
         """Return the next datagram; the iteration ends when the receiver's timeout passes without one."""
-        try:
-            return await self.receive()
-        except TimeoutError:
-            raise StopAsyncIteration from None
+        if self._until_yield > 0:
+            try:
+                datagram = self._engine.backlog.popleft()
+            except IndexError:
+                pass
+            else:
+                self._until_yield -= 1
+                return datagram
+        return await self._next_of_batch()
 
-    def _take(self) -> Datagram | None:
-        return self._engine.try_receive_datagram()
-
-    async def _get(self, attempt: Callable[[], Result | None], timeout: float | None) -> Result:
-        """Return what the attempt yields, waiting for it if need be."""
-        self._check_open()
-        self._until_yield -= 1
-        if self._until_yield < 0:
-            self._until_yield = YIELD_EVERY
-            await _checkpoint()
+    async def _next_of_batch(self) -> Datagram:
+        if self._is_turn_over():
+            await self._give_way()
         engine = self._engine
-        received = attempt()
-        if received is None and engine.look():
-            received = attempt()
-        if received is not None:
-            return received
-        with _FOREVER if timeout is None else anyio.move_on_after(timeout):
-            while True:
-                await self._arrivals.wait()
+        datagrams = engine.receive_batch(YIELD_EVERY)
+        if not datagrams:
+            try:
+                return await self._next(self.timeout)
+            except TimeoutError:
+                raise StopAsyncIteration from None
+        datagrams.reverse()
+        datagram = datagrams.pop()
+        engine.backlog.extendleft(datagrams)
+        if engine.backlog:
+            self._arrivals.share()
+        return datagram
+
+    def _is_turn_over(self) -> bool:
+        """Whether other tasks have to run before another datagram is handed out."""
+        if not self.is_opened:
+            self._check_open()
+        self._until_yield -= 1
+        return self._until_yield < 0
+
+    async def _give_way(self) -> None:
+        self._until_yield = YIELD_EVERY
+        await _checkpoint()
+        self._check_open()
+
+    async def _next(self, timeout: float | None) -> Datagram:
+        """Wait for a datagram and return it. Raises TimeoutError."""
+        deadline = None if timeout is None else monotonic() + timeout
+        remaining = timeout
+        while True:
+            if remaining == 0:
+                # Who only looks, again and again, must let others run, too.
+                await _checkpoint()
+                datagram = None
+            else:
+                datagram = await self._arrivals.wait(remaining)
+            if datagram is None:
                 self._check_open()
-                engine.look()
-                received = attempt()
-                if received is not None:
-                    return received
-        raise TimeoutError(f"Nothing was received within {timeout} s.")
+                datagram = _fetch(self._engine)
+            if datagram is not None:
+                return datagram
+            if deadline is not None:
+                remaining = deadline - monotonic()
+                if remaining <= 0:
+                    raise TimeoutError(f"Nothing was received within {timeout} s.")
 
 
 class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
@@ -222,7 +208,7 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
     def _open(self) -> None:
         super()._open()
-        self._rooms: WeakKeyDictionary[SendEngine, Readiness] = WeakKeyDictionary()
+        self._rooms: WeakKeyDictionary[SendEngine, Readiness[bool]] = WeakKeyDictionary()
 
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
@@ -239,9 +225,11 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
             raise failure
 
     async def _wait_for_room(self, engine: SendEngine) -> None:
+        from multicast_expert.readiness import Readiness  # noqa: PLC0415 - takes long to import, and few need it
+
         room = self._rooms.get(engine)
         if room is None:
-            room = self._rooms[engine] = Readiness(engine.waiter())
+            room = self._rooms[engine] = Readiness(engine.waiter(), lambda: True, deque(maxlen=0))
         await room.wait()
         engine.wait(0)
 
@@ -249,15 +237,11 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
         self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
     ) -> int:
         """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
-        sent = 0
-        for payload in payloads:
+        steps = self._sending(payloads, address, hop_limit, YIELD_EVERY)
+        while True:
             try:
-                await self.sendto(payload, address, hop_limit=hop_limit)
-            except MulticastOSError:
-                if sent == 0:
-                    raise
-                break
-            sent += 1
-            if sent % YIELD_EVERY == 0:
-                await _checkpoint()
-        return sent
+                engine = next(steps)
+            except StopIteration as finished:
+                sent: int = finished.value
+                return sent
+            await (_checkpoint() if engine is None else self._wait_for_room(engine))

@@ -27,7 +27,7 @@ class Datagram(NamedTuple):
     hop_limit: int | None = None
     """The hops that it had left on arrival (IPv4: the TTL)."""
     timestamp_ns: int | None = None
-    """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`."""
+    """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."""
     truncated: bool = False
     """Whether the buffer was too small, so that the end of the payload is lost."""
 
@@ -42,7 +42,10 @@ class ReceiveStats(NamedTuple):
     truncated: int
     """Datagrams whose end was lost because the buffer given to `receive` was too small."""
     kernel_drops: int | None
-    """Datagrams that the kernel threw away because the receive buffer was full; None where the OS does not say."""
+    """Datagrams that the kernel threw away because the receive buffer was full; None where the OS does not say.
+
+    Linux counts those once that it throws away in one piece: with `gro=False` the number is exact, else a lower bound.
+    """
     filtered: int
     """Datagrams that reached a socket and were refused because of their destination."""
 
@@ -55,6 +58,8 @@ class Arrival(NamedTuple):
     interface_index: int | None = None
     hop_limit: int | None = None
     timestamp_ns: int | None = None
+    segment_size: int = 0
+    """Bytes of each of the datagrams that the kernel coalesced, but the last; 0: it is one datagram."""
 
 
 # struct in_pktinfo differs between Unix and Windows; in6_pktinfo is the same everywhere (RFC 3542, 6.1).
@@ -75,6 +80,7 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
     """
     destination: bytes | None = None
     interface_index = hop_limit = timestamp_ns = None
+    segment_size = 0
     for level, kind, data in messages:
         field = fields.get((level, kind))
         size = len(data)
@@ -96,4 +102,6 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
             destination = data[:4]
         elif field == "sockaddr_dl" and size >= _SOCKADDR_DL.size:
             (interface_index,) = _SOCKADDR_DL.unpack_from(data)
-    return Arrival(destination, interface_index, hop_limit, timestamp_ns)
+        elif field == "segment_size" and size >= _INT.size:
+            (segment_size,) = _INT.unpack_from(data)
+    return Arrival(destination, interface_index, hop_limit, timestamp_ns, segment_size)

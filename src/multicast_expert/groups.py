@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -58,10 +58,9 @@ def joined_groups(sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGrou
         return _linux_groups(sockets)
     if SYSTEM.platform.name == "windows":
         commands = (["netsh", "interface", version, "show", "joins"] for version in ("ipv4", "ipv6"))
-        return [each for command in commands for each in parse_netsh_joins(_output(command, "oem"))]
-    return [
-        replace(each, interface_index=_index(each.interface)) for each in parse_ifmcstat(_output(["ifmcstat", "-v"]))
-    ]
+        return [each for command in commands for each in parse_netsh_joins(command_output(command, "oem"))]
+    found = parse_ifmcstat(command_output(["ifmcstat", "-v"]))
+    return [replace(each, interface_index=_index(each.interface)) for each in found]
 
 
 def _index(name: str) -> int | None:
@@ -71,7 +70,7 @@ def _index(name: str) -> int | None:
         return None
 
 
-def _output(command: list[str], encoding: str = "utf-8") -> str:
+def command_output(command: list[str], encoding: str = "utf-8") -> str:
     """Return what a command of the OS writes. Raises MulticastExpertError when it fails."""
     try:
         done = subprocess.run(
@@ -157,8 +156,10 @@ def _membership_on_loopback(family: int, level: int, group: str, source: str) ->
         yield
 
 
-def udp_sockets() -> list[UdpSocket]:
+def udp_sockets(chosen: Callable[[UdpSocket], bool] | None = None) -> list[UdpSocket]:
     """Return the UDP sockets that are bound to a group or to no address, with the processes that hold them.
+
+    `chosen`: says which sockets are wanted instead.
 
     Those bound to a group receive nothing else; one bound to no address may have joined any group, and nobody but its
     program knows which. Linux only, from /proc/net/udp, udp6 and /proc/PID/fd (proc(5)); empty elsewhere. Other users'
@@ -170,7 +171,7 @@ def udp_sockets() -> list[UdpSocket]:
         each
         for file in ("udp", "udp6")
         for each in parse_udp(_read(_NET / file), _BYTE_ORDER)
-        if each.address.is_multicast or each.address.is_unspecified
+        if (chosen(each) if chosen else each.address.is_multicast or each.address.is_unspecified)
     ]
     holders = _holders({each.inode for each in found})
     return [each._replace(processes=tuple(holders.get(each.inode, ()))) for each in found]

@@ -62,6 +62,12 @@ class SystemKernel:
         opened.setblocking(False)
         return opened
 
+    def release(self) -> str:
+        """Return the version of the kernel, as the OS writes it."""
+        import platform  # noqa: PLC0415 - only who makes a report of it needs it
+
+        return platform.release()
+
     def best_interface(self, sockaddr: bytes) -> int:
         """Return the index of the interface that Windows would send to the address from (GetBestInterfaceEx)."""
         if sys.platform == "win32":

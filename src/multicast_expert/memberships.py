@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from multicast_expert.addresses import IPAddress
 from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import InterfaceChoice
+from multicast_expert.interfaces import InterfaceChoice, missing_interface
 from multicast_expert.plan import Join
 
 _ANY = (None,)
@@ -29,6 +29,11 @@ class Attachment:
     def name(self) -> str:
         """The name to show to people."""
         return self.choice.iface.display_name
+
+    @property
+    def where_joined(self) -> InterfaceChoice:
+        """The interface as it is now; one that is gone has the index 0."""
+        return self.choice if self.present else InterfaceChoice(missing_interface(self.name), None, True)
 
 
 class SourceFilter:

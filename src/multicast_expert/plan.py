@@ -100,6 +100,8 @@ class ReceiveSettings(NamedTuple):
     """The size of each socket's receive buffer in bytes; None leaves it as it is."""
     loopback: bool = False
     """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
+    gro: bool = True
+    """Whether the kernel may hand over datagrams in runs (generic receive offload, Linux)."""
 
 
 def plan_receive(
@@ -170,6 +172,9 @@ def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Opti
         options += (platform.ancillary.timestamp,)
     if settings.receive_buffer is not None:
         options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
+    if settings.gro and platform.segments:
+        # It came with Linux 5.0.
+        options += (make_option(platform.options, "UDP_GRO", 1, may_fail=("ENOPROTOOPT",)),)
     return options
 
 

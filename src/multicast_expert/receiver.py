@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from time import monotonic
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
 
-from multicast_expert.addresses import IPv4Or6Address
+from multicast_expert.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram
 from multicast_expert.reception import DEFAULT, Default, Receiver
 
+if TYPE_CHECKING:
+    from multicast_expert.doctor.report import Report
+
 Result = TypeVar("Result")
+
+BATCH = 64
+"""How many datagrams an iteration takes from the OS together."""
 
 
 class McastRxSocket(Receiver):
@@ -33,6 +38,9 @@ class McastRxSocket(Receiver):
         appear when no interface was named.
     allow_missing: whether named interfaces may be missing, to be joined when they appear.
     on_event: called with a HealingEvent, in a background thread, when memberships were lost or restored.
+    gro: whether the kernel may hand over equally long datagrams, sent or arriving back to back, in one piece (generic
+        receive offload, Linux). They come out as they were sent, for a fraction of the cost; nothing waits for more to
+        come. A time of arrival is then that of the run. See `filenos` for what it means to selectors of your own.
 
     Raises MulticastExpertError for input that cannot work, before any socket exists.
     """
@@ -43,11 +51,11 @@ class McastRxSocket(Receiver):
         A payload longer than `bufsize` bytes is cut; the default never cuts. `flags` are those of recv(2).
         Raises MulticastOSError.
         """
-        self._check_open()
-        received = self._engine.try_receive(bufsize, flags)
-        if received is not None:
-            return received
-        return self._wait_for(lambda: self._engine.try_receive(bufsize, flags), self.timeout)
+        if not self.is_opened:
+            self._check_open()
+        engine = self._engine
+        received = None if engine.idle else engine.try_receive(bufsize, flags)
+        return engine.next_payload(bufsize, flags, self.timeout) if received is None else received
 
     def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes | None:
         """Return the payload of the next datagram; None when the timeout passes first. See `recvfrom`."""
@@ -60,12 +68,14 @@ class McastRxSocket(Receiver):
         timeout: seconds; None: for ever; left out: that of the receiver. Raises TimeoutError when nothing came,
         MulticastOSError when the OS refuses.
         """
-        self._check_open()
-        datagram = self._engine.try_receive_datagram()
+        if not self.is_opened:
+            self._check_open()
+        engine = self._engine
+        datagram = None if engine.idle else engine.try_receive_datagram()
         if datagram is None:
-            datagram = self._wait_for(self._engine.try_receive_datagram, self._effective(timeout))
-        if datagram is None:
-            raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+            datagram = engine.next_datagram(self.timeout if timeout is DEFAULT else self._effective(timeout))
+            if datagram is None:
+                raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
         return datagram
 
     def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
@@ -73,28 +83,46 @@ class McastRxSocket(Receiver):
 
         Raises as `receive` does.
         """
-        datagrams = [self.receive(timeout)]
-        self._engine.receive_more(datagrams, limit)
+        self._check_open()
+        limit = max(limit, 1)
+        datagrams = self._engine.receive_batch(limit)
+        if not datagrams:
+            first = self._engine.next_datagram(self._effective(timeout))
+            if first is None:
+                raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+            datagrams.append(first)
+            self._engine.receive_more(datagrams, limit)
         return datagrams
 
-    def __iter__(self) -> Iterator[Datagram]:
-        """Yield datagrams as they come; ends when the receiver's timeout passes without one."""
-        while True:
-            try:
-                yield self.receive()
-            except TimeoutError:
-                return
+    def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
+        """Return why nothing arrives here, or that it does: the report of `multicast_expert.doctor` on this receiver.
 
-    def _wait_for(self, attempt: Callable[[], Result | None], timeout: float | None) -> Result | None:
-        """Wait and try until the attempt yields something; None when the timeout passes first."""
-        deadline = None if timeout is None else monotonic() + timeout
-        remaining = timeout
+        group: which of its groups; None: each in turn, until one does not arrive.
+        listen: seconds to listen for each group; up to two more pass.
+
+        It joins the same with sockets of its own, so that no datagram is taken away from this receiver. Call it in a
+        thread where other things go on. Raises MulticastExpertError for a group that is not joined.
+        """
+        return self._explain(group, listen)
+
+    def __iter__(self) -> Iterator[Datagram]:
+        """Yield datagrams as they come; ends when the receiver's timeout passes without one.
+
+        Those that are there are taken from the OS together; what was not handed out when an iteration is given up
+        comes first in the next receive of any kind.
+        """
         while True:
-            self._engine.wait(remaining)
-            received = attempt()
-            if received is not None:
-                return received
-            if deadline is not None:
-                remaining = deadline - monotonic()
-                if remaining <= 0:
-                    return None
+            if not self.is_opened:
+                self._check_open()
+            backlog = self._engine.backlog
+            try:
+                datagram = backlog.popleft()
+            except IndexError:
+                try:
+                    first, *rest = self.receive_many(BATCH)
+                except TimeoutError:
+                    return
+                self._engine.keep(rest)
+                yield first
+            else:
+                yield datagram

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from multicast_expert import kernel
 from multicast_expert.addresses import (
@@ -28,6 +29,10 @@ from multicast_expert.memberships import Attachment, Memberships
 from multicast_expert.plan import Join, ReceiveSettings
 from multicast_expert.platforms.table import Operation
 from multicast_expert.watcher import Changes, unwatch, watch
+
+if TYPE_CHECKING:
+    from multicast_expert.doctor.facts import ReceiverFacts
+    from multicast_expert.doctor.report import Report
 
 
 class Default(Enum):
@@ -113,6 +118,7 @@ class Receiver(Openable):
         heal: bool = True,
         allow_missing: bool = False,
         on_event: Callable[[HealingEvent], None] | None = None,
+        gro: bool = True,
     ) -> None:
         self._version = version = ip_version(addr_family)
         groups = parse_groups(mcast_ips, version)
@@ -122,7 +128,7 @@ class Receiver(Openable):
         if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
             raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
-            version, parse_port(port), timestamps, receive_buffer, enable_external_loopback
+            version, parse_port(port), timestamps, receive_buffer, enable_external_loopback, gro
         )
         self._lock = threading.RLock()
         self._memberships = Memberships()
@@ -331,6 +337,48 @@ class Receiver(Openable):
         self._check_open()
         return self._engine.stats()
 
+    def _explain(
+        self, group: MulticastAddress | None, listen: float, progress: Callable[[float, int], bool] | None = None
+    ) -> Report:
+        """Return the report on the group, or on the first of all groups that is deaf."""
+        self._check_open()
+        from multicast_expert.doctor.diagnosis import explain_receiver  # noqa: PLC0415 - rarely needed, and much
+
+        parsed = None if group is None else parse_group(group, self._version)
+        with self._lock:
+            joins: dict[IPAddress, list[Join]] = {}
+            for joined, source, attachment in self._memberships:
+                if attachment is not self._everywhere and parsed in (None, joined):
+                    joins.setdefault(joined, []).append(Join(joined, source, attachment.where_joined))
+        if not joins:
+            raise MulticastExpertError("No group is joined." if parsed is None else f"{parsed} is not joined.")
+        for wanted in joins.values():
+            report = explain_receiver(self._settings, wanted, self._as_facts(), listen, progress)
+            if report.verdict != "ok":
+                break
+        return report
+
+    def _as_facts(self) -> ReceiverFacts:
+        from multicast_expert.doctor.facts import Buffer, ReceiverFacts  # noqa: PLC0415 - see above
+
+        stats = self.stats()
+        granted = _granted(self._engine)
+        with self._lock:
+            return ReceiverFacts(
+                tuple(
+                    (str(group), None if source is None else str(source), attachment.name)
+                    for group, source, attachment in self._memberships
+                    if attachment is not self._everywhere
+                ),
+                tuple(
+                    (str(join.group), str(join.source), join.interface.iface.display_name)
+                    for join, _ in self._memberships.blocked()
+                ),
+                stats.datagrams,
+                stats.kernel_drops,
+                Buffer(self._settings.receive_buffer or granted, granted),
+            )
+
     @property
     def receive_buffer(self) -> int:
         """The smallest receive buffer among its sockets, in the bytes that `receive_buffer=` asks for.
@@ -343,7 +391,10 @@ class Receiver(Openable):
     def filenos(self) -> list[int]:
         """Return the descriptors of all OS sockets of this receiver, for a selector of your own.
 
-        They change when memberships change or are restored.
+        They change when memberships change or are restored. What this receiver has taken from them already makes none
+        of them readable: the rest of a run of datagrams that the kernel handed over in one piece (see `gro`), or of a
+        batch that an iteration began. So take all that is there, until a receive with the timeout 0 finds nothing,
+        before the selector waits again. Who reads the descriptors without this class wants `gro=False`.
         """
         self._check_open()
         return self._engine.filenos()

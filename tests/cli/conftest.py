@@ -1,7 +1,9 @@
 """A host of its own for the tests of one file, and the command running on it."""
 
+import contextlib
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -120,3 +122,23 @@ def ended() -> Callable[..., Done]:
         return Done(process.returncode, output, messages)
 
     return wait
+
+
+def on_terminal(host: Host, *arguments: str, **environment: str) -> str:
+    """What a command writes to a colour terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    process = host.popen(
+        [sys.executable, "-m", "multicast_expert", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=clean | {"TERM": "xterm-256color", "COLUMNS": "80"} | environment,
+    )
+    os.close(theirs)
+    written = b""
+    with os.fdopen(ours, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: the other end is closed
+        while chunk := screen.read(4096):
+            written += chunk
+    assert process.wait(20) == 0
+    return written.decode()

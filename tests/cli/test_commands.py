@@ -1,9 +1,6 @@
 """`mcast send`, `recv`, `interfaces` and the command line itself, run as programs on a host of their own."""
 
-import contextlib
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -12,7 +9,7 @@ from importlib.metadata import version
 
 import pytest
 
-from cli.conftest import Done, Program, Run
+from cli.conftest import Done, Program, Run, on_terminal
 from multicast_expert.testing import Host, Lab
 
 Ended = Callable[..., Done]
@@ -284,26 +281,6 @@ def test_interfaces_as_json(mcast: Run) -> None:
     assert ethernet["default_for"] == ["IPv4", "IPv6"]
 
 
-def on_terminal(host: Host, *arguments: str, **environment: str) -> str:
-    """What a command writes to a colour terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    process = host.popen(
-        [sys.executable, "-m", "multicast_expert", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=clean | {"TERM": "xterm-256color", "COLUMNS": "80"} | environment,
-    )
-    os.close(theirs)
-    written = b""
-    with os.fdopen(ours, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: the other end is closed
-        while chunk := screen.read(4096):
-            written += chunk
-    assert process.wait(20) == 0
-    return written.decode()
-
-
 def test_colour_only_where_it_is_wanted(host: Host, mcast: Run) -> None:
     """A terminal gets colours, unless NO_COLOR is set; a pipe gets none."""
     green = "\x1b[32m"
@@ -321,7 +298,7 @@ def test_version_and_help(mcast: Run) -> None:
     overview = mcast("--help").stdout
     assert "[source@]group[:port][%interface]" in overview
     names = re.findall(r"^  (\w+) {2,}\S", overview.partition("Commands:")[2], re.MULTILINE)
-    assert sorted(names) == ["demo", "groups", "interfaces", "plan", "recv", "send"]
+    assert sorted(names) == ["demo", "doctor", "groups", "interfaces", "plan", "recv", "send"]
     assert "..." not in overview.partition("Commands:")[2]
     for name in names:
         assert f"Example: mcast {name}" in mcast(name, "--help").stdout
@@ -342,3 +319,11 @@ def test_without_the_extra(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     line = rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n"
     assert re.fullmatch(line, done.stderr)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(host: Host, closed: str) -> None:
+    """A command whose standard output or error is closed does its work without a word about that."""
+    command = f"exec {sys.executable} -m multicast_expert groups {closed}"
+    done = host.run(subprocess.run, ["sh", "-c", command], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -130,3 +130,50 @@ class TestRefusals:
             system.kernel.fail("sendto", would_block, times=3)
             transmitter.sendto(b"x", (GROUP[version], PORT))
         assert [sent.data for sent in system.kernel.wire] == [b"x"]
+
+
+class TestMany:
+    """`send_many` sends what as many calls of `sendto` would."""
+
+    def test_all_kinds_of_payloads(self, system: System, version: int) -> None:
+        """Each is one datagram, also where several interfaces send it."""
+        from multicast_expert import McastTxSocket
+
+        payloads = [b"1", b"", b"22", b"22", b"22", b"22", b"22", b"3"]
+        ifaces = [system.interface("eth0"), system.interface("eth1")]
+        with McastTxSocket(2 if version == 4 else 10, [GROUP[version]], ifaces=ifaces, heal=False) as transmitter:
+            assert transmitter.send_many((bytearray(each) for each in payloads), (GROUP[version], PORT)) == 8
+        for link in ("lan0", "lan1"):
+            assert [sent.data for sent in system.kernel.wire if sent.link == link] == payloads
+
+    def test_a_refusal_in_the_middle(self, system: System, version: int) -> None:
+        """Fewer than given went; where it is the first one, the error is raised."""
+        payloads = [b"1", b"2", bytes(65528), b"4"]
+        with system.transmitter([GROUP[version]]) as transmitter:
+            assert transmitter.send_many(payloads, (GROUP[version], PORT)) == 2
+            with pytest.raises(MulticastOSError, match="Cannot send 65528 bytes") as caught:
+                transmitter.send_many(payloads[2:], (GROUP[version], PORT))
+        assert caught.value.errno == system.errno("EMSGSIZE")
+        assert [sent.data for sent in system.kernel.wire] == [b"1", b"2"]
+
+    def test_waiting_for_room(self, system: System, version: int) -> None:
+        """A full buffer is waited for, and each datagram is sent once."""
+        would_block = 10035 if system.is_windows else 35
+        payloads = [b"%d" % number for number in range(9)]
+        with system.transmitter([GROUP[version]]) as transmitter:
+            system.kernel.fail("sendto", would_block, times=3)
+            assert transmitter.send_many(payloads, (GROUP[version], PORT)) == 9
+        assert [sent.data for sent in system.kernel.wire] == payloads
+
+    def test_nobody_listens_on_loopback(self, system: System, version: int) -> None:
+        """That is no error for many either: all count as sent."""
+        with system.transmitter([GROUP[version]], "lo") as transmitter:
+            assert transmitter.send_many([b"1", b"2", b"3"], (GROUP[version], PORT)) == 3
+        assert system.kernel.wire == []
+
+    def test_hop_limit(self, system: System, version: int) -> None:
+        """It is that of the call, for all of them."""
+        with system.transmitter([GROUP[version]]) as transmitter:
+            assert transmitter.send_many([b"1", b"2"], (GROUP[version], PORT), hop_limit=9) == 2
+            assert transmitter.send_many([b"3"], (GROUP[version], PORT)) == 1
+        assert [sent.hop_limit for sent in system.kernel.wire] == [9, 9, 1]

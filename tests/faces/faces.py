@@ -159,6 +159,8 @@ def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let receivers wait with such a selector; event loops keep their own."""
     like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, **EVENTS)
     monkeypatch.setattr("multicast_expert.engine.waiter.selectors", like_windows)
+    # The extension waits for a single socket in a way of its own, and only on Linux.
+    monkeypatch.setattr("multicast_expert.engine.fast.native", None)
 
 
 def run_without_suspending(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -228,9 +230,9 @@ class Beside:
 
 
 def is_waiting(thread: threading.Thread) -> bool:
-    """Whether the thread waits in a selector now."""
+    """Whether the thread waits now, in a selector or in the extension."""
     frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code.co_name != "select":
+    while frame is not None and frame.f_code.co_name not in ("select", "_expect"):
         frame = frame.f_back
     return frame is not None
 

@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from time import sleep
+from functools import partial
+from time import monotonic, sleep
 from typing import Any
 
 import anyio
@@ -16,10 +17,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, wait_like_windows
+from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, wait_like_windows, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
-from multicast_expert import AsyncMcastRxSocket
+from multicast_expert import AsyncMcastRxSocket, Datagram, MulticastExpertError
 
 WINDOW = 100
 """A sender that is no more than so many datagrams ahead never fills the receive buffer that Linux gives by default."""
@@ -240,7 +241,9 @@ async def cancelled_often(face: Face, network: Network, version: int, give_up: G
             while len(paced.received) < paced.sent:
                 paced.received.append(int((await receiver.receive()).data))
         assert paced.received == list(range(paced.sent))
-        assert (open_descriptors(), watched_descriptors()) == before
+        assert open_descriptors() == before[0]
+        # A loop goes on watching after a wait, until something comes and nobody waits for it.
+        assert watched_descriptors() in {before[1], before[1] - 1}
         assert receiver.stats()[:1] + receiver.stats()[3:] == (paced.sent, 0, 0)
     gc.collect()  # a forgotten transport or future would warn now
 
@@ -307,9 +310,30 @@ async def test_one_task_that_is_cancelled_does_not_stop_the_others(face: Face, n
         assert sorted(received) == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("limit", [1, 100])
-async def test_other_tasks_get_their_turn(face: Face, network: Network, version: int, limit: int) -> None:
+async def receive_one(receiver: AsyncMcastRxSocket) -> int:
+    """Take one; return how many."""
+    await receiver.receive()
+    return 1
+
+
+async def receive_some(receiver: AsyncMcastRxSocket) -> int:
+    """Take what is there; return how many."""
+    return len(await receiver.receive_many(100))
+
+
+async def iterate(receiver: AsyncMcastRxSocket) -> int:
+    """Take one by iterating; return how many."""
+    async for _ in receiver:
+        return 1
+    return 0
+
+
+@pytest.mark.parametrize("take", [receive_one, receive_some, iterate])
+async def test_other_tasks_get_their_turn(
+    face: Face, network: Network, version: int, take: Callable[[AsyncMcastRxSocket], Awaitable[int]]
+) -> None:
     """While datagrams are always there, taken singly or many at a time, others run after a bounded number of them."""
+    burst = 100
     longest = since = 0
     async with async_receiver(version) as receiver:
 
@@ -323,11 +347,14 @@ async def test_other_tasks_get_their_turn(face: Face, network: Network, version:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(tick)
                 await anyio.lowlevel.checkpoint()
-                for _ in range(6000 // limit):
-                    for _ in range(limit):
+                for _ in range(6000 // burst):
+                    for _ in range(burst):
                         sender.sendto(b"x", (GROUP[version], PORT))
-                    got = len(await receiver.receive_many(limit)) if limit > 1 else bool(await receiver.receive())
-                    since += got
+                    missing = burst
+                    while missing > 0:
+                        got = await take(receiver)
+                        missing -= got
+                        since += got
                 tasks.cancel_scope.cancel()
         assert receiver.stats().datagrams > 5000, "too few datagrams: this test shows nothing"
     assert 0 < max(longest, since) <= TURN
@@ -362,3 +389,209 @@ def test_one_receiver_in_one_event_loop_after_another(face: Face, network: Netwo
 
         for _ in range(3):
             face.run(use)
+
+
+# What a task leaves, or cannot take
+
+
+async def test_leaving_the_loop_in_the_middle_loses_nothing(face: Face, network: Network, version: int) -> None:
+    """Iterating takes many at a time; who leaves the loop finds the others by any method, in order."""
+    async with async_receiver(version) as receiver:
+        with network.sender(version) as sender:
+            for number in range(12):
+                sender.sendto(b"%d" % number, (GROUP[version], PORT))
+        got = []
+        for _ in range(3):
+            async for datagram in receiver:
+                got.append(datagram.data)
+                if len(got) % 2 == 0:
+                    break
+        got.append((await receiver.receive()).data)
+        got.append(await receiver.recv())
+        got += [datagram.data for datagram in await receiver.receive_many(2)]
+        got += [datagram.data for datagram in await receiver.receive_many()]
+        assert got == [b"%d" % number for number in range(12)]
+
+
+async def test_what_one_task_leaves_another_gets(face: Face, network: Network, version: int) -> None:
+    """A task that waits gets its part of what another took at once and does not use yet."""
+    async with async_receiver(version, timeout=None) as receiver:
+        async with face.beside(receiver.receive, receiver.receive) as waiting:
+            with network.sender(version) as sender:
+                for number in range(10):
+                    sender.sendto(b"%d" % number, (GROUP[version], PORT))
+            # Takes all of them before any other task runs, and then does something else.
+            first = await anext(receiver)
+            outcomes = await waiting.outcomes()
+        rest = await receiver.receive_many()
+        assert first.data == b"0"
+        assert sorted(outcome.data for outcome in outcomes) == [b"1", b"2"]
+        assert [datagram.data for datagram in rest] == [b"%d" % number for number in range(3, 10)]
+
+
+async def test_closing_forgets_what_was_taken(face: Face, network: Network, version: int) -> None:
+    """Iterating a closed receiver is an error, although it had taken datagrams that nobody got."""
+    receiver = async_receiver(version).open()
+    for payload in (b"a", b"b", b"c"):
+        network.send(payload, GROUP[version])
+    assert (await anext(receiver)).data == b"a"
+    receiver.close()
+    with pytest.raises(MulticastExpertError, match="not open"):
+        await anext(receiver)
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES[:2], ids=lambda face: face.name)
+@pytest.mark.parametrize("others", [0, 1])
+async def test_cancelling_who_was_just_given_a_datagram(
+    face: Face, network: Network, version: int, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """A task that is cancelled after the loop took a datagram for it gives it back: to who waits, or to the next."""
+    loop = asyncio.get_running_loop()
+    async with async_receiver(version, timeout=None) as receiver:
+        unlucky = asyncio.create_task(receiver.receive())
+        await anyio.wait_all_tasks_blocked()
+        waiting = [asyncio.create_task(receiver.receive()) for _ in range(others)]
+        await anyio.wait_all_tasks_blocked()
+        take = receiver._engine.try_receive_datagram
+        taken = []
+
+        def take_and_cancel() -> Datagram | None:
+            datagram = take()
+            if datagram is not None and not taken:
+                taken.append(datagram.data)
+                loop.call_soon(unlucky.cancel)
+            return datagram
+
+        monkeypatch.setattr(receiver._engine, "try_receive_datagram", take_and_cancel)
+        network.send(b"a", GROUP[version])
+        with pytest.raises(asyncio.CancelledError), anyio.fail_after(PATIENCE):
+            await unlucky
+        assert taken == [b"a"]
+        async with asyncio.timeout(PATIENCE):
+            got = [(await task).data for task in waiting]
+            network.send(b"b", GROUP[version])
+            while len(got) < 2:
+                got.append((await receiver.receive()).data)
+        assert got == [b"a", b"b"]
+
+
+# One receiver, several waits
+
+
+async def test_each_wait_ends_at_its_own_time(face: Face, network: Network, version: int) -> None:
+    """Tasks that wait at once with different timeouts: each ends when its own has passed, the last get what comes."""
+    timeouts = [0.2, 0.05, None, 0.1, 30, 0.15]
+    ended: list[float | None] = []
+    async with async_receiver(version) as receiver:
+
+        async def wait(timeout: float | None) -> Datagram:
+            start = monotonic()
+            try:
+                return await receiver.receive(timeout)
+            except TimeoutError:
+                ended.append(timeout)
+                assert timeout is not None
+                assert timeout - 0.005 <= monotonic() - start < timeout + 2
+                raise
+
+        async with face.beside(*(partial(wait, timeout) for timeout in timeouts)) as waiting:
+            while len(ended) < 4:
+                await anyio.sleep(0.01)
+            network.send(b"a", GROUP[version])
+            network.send(b"b", GROUP[version])
+            outcomes = await waiting.outcomes()
+    assert [getattr(outcome, "data", type(outcome)) for outcome in outcomes] in (
+        [TimeoutError, TimeoutError, b"a", TimeoutError, b"b", TimeoutError],
+        [TimeoutError, TimeoutError, b"b", TimeoutError, b"a", TimeoutError],
+    )
+    if not face.like_windows and face.backend == "asyncio":
+        assert ended == [0.05, 0.1, 0.15, 0.2]
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES[:2], ids=lambda face: face.name)
+async def test_nobody_watches_what_nobody_waits_for(face: Face, network: Network, version: int) -> None:
+    """When something comes and nobody waits, the loop stops watching instead of being called for ever."""
+    async with async_receiver(version) as receiver:
+        await anyio.sleep(0.001)  # the loops, too, begin to watch something when they first wait
+        before = watched_descriptors()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await receiver.receive(0.001)
+            assert watched_descriptors() == before + 1
+            network.send(b"x", GROUP[version])
+            with anyio.fail_after(PATIENCE):
+                while watched_descriptors() > before:
+                    await asyncio.sleep(0)
+            assert await receiver.recv() == b"x"
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES, ids=lambda face: face.name)
+async def test_a_receiver_that_is_forgotten_after_a_wait(face: Face, network: Network, version: int) -> None:
+    """An event loop that goes on watching does not keep a receiver alive that its user forgot to close."""
+    await anyio.sleep(0.001)  # the loops, too, begin to watch something when they first wait
+    before = open_descriptors(), watched_descriptors()
+    receiver = async_receiver(version).open()
+    with pytest.raises(TimeoutError):
+        await receiver.receive(0.001)
+    with pytest.warns(ResourceWarning, match="unclosed"):  # noqa: PT031 - who collects is who warns
+        del receiver
+        gc.collect()
+    assert (open_descriptors(), watched_descriptors()) == before
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES[:2], ids=lambda face: face.name)
+def test_one_receiver_in_several_event_loops_at_once(face: Face, network: Network, version: int) -> None:
+    """Tasks of three loops in three threads wait for one receiver: nothing is lost between them; closing wakes all."""
+    received: list[int] = []
+    refused: list[MulticastExpertError] = []
+    count = 300
+
+    async def use(receiver: AsyncMcastRxSocket) -> None:
+        with pytest.raises(MulticastExpertError, match="not open") as refusal:  # noqa: PT012 - any of them may raise
+            while True:
+                received.append(int(await receiver.recv()))
+        refused.append(refusal.value)
+
+    with async_receiver(version, timeout=None) as receiver:
+        threads = [threading.Thread(target=face.run, args=(partial(use, receiver),), daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        with network.sender(version) as sender:
+            for number in range(count):
+                sender.sendto(b"%d" % number, (GROUP[version], PORT))
+                if number % 50 == 0:
+                    # All of them wait again.
+                    wait_until(lambda sent=number + 1: len(received) == sent, f"{number + 1} datagrams")
+        wait_until(lambda: len(received) == count, f"{count} datagrams")
+        receiver.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    assert sorted(received) == list(range(count))
+    assert len(refused) == 3
+
+
+@pytest.mark.parametrize("version", [4])
+@pytest.mark.parametrize("face", ASYNC_FACES[:2], ids=lambda face: face.name)
+async def test_many_groups_and_sockets_while_it_waits(face: Face, network: Network, version: int) -> None:
+    """A task goes on hearing everything while so many groups are joined and left that sockets come and go."""
+    async with async_receiver(version, timeout=PATIENCE) as receiver:
+        groups = [f"239.77.0.{number}" for number in range(1, 61)]
+        async with face.beside(receiver.receive) as waiting:
+            for group in groups:
+                receiver.join_group(group)
+            network.send(b"x", groups[-1])
+            (outcome,) = await waiting.outcomes()
+        assert (outcome.data, outcome.group) == (b"x", groups[-1])
+        assert len(receiver.filenos()) > 1
+        async with face.beside(receiver.receive) as waiting:
+            for group in groups:
+                receiver.leave_group(group)
+            network.send(b"y", GROUP[version])
+            (outcome,) = await waiting.outcomes()
+        assert outcome.data == b"y"
+        assert len(receiver.filenos()) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import anyio
 import pytest
 
-from linux.plain_sockets import FAMILY, member_on, udp_socket, until
+from linux.plain_sockets import FAMILY, member_on, nothing_for, udp_socket, until
 from multicast_expert import AsyncMcastTxSocket, McastTxSocket, MulticastOSError
 from multicast_expert.testing import Host
 from network.faults import ADDRESS, FAULTS, NEW_ADDRESS, delete_and_recreate, readdress
@@ -58,6 +58,23 @@ def test_sends_again_at_once(wires: TwoWires, version: int, fault: Callable[[Hos
             sender.sendto(b"after", destination)
             assert sources(judge["a"], b"after") == expected
         assert (by_name.getsockname()[1], by_address.getsockname()[1]) == ports
+
+
+@both_versions
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_many_go_on(wires: TwoWires, version: int, fault: Callable[[Host], None]) -> None:
+    """What `send_many` has yet to send when the fault comes goes out when the interface is back, each payload once."""
+    payloads = [b"%02d" % number for number in range(60)]
+
+    def with_a_fault() -> Iterator[bytes]:
+        yield from payloads[:20]
+        fault(wires.listener)
+        yield from payloads[20:]
+
+    with judges(wires, version) as judge, McastTxSocket(FAMILY[version], [GROUP[version]], "eth0") as sender:
+        assert sender.send_many(with_a_fault(), (GROUP[version], PORT)) == 60
+        assert [data for _, data in until([judge["a"]], 60)] == payloads
+        assert nothing_for(judge["a"])
 
 
 @pytest.mark.slow

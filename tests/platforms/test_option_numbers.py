@@ -8,7 +8,7 @@ import pytest
 from multicast_expert.platforms import PLATFORMS
 
 SYSTEMS = ("linux", "macos", "windows", "freebsd")
-IP, IPV6, ANY_SOCKET = 0, 41, "SOL_SOCKET"
+IP, IPV6, UDP, ANY_SOCKET = 0, 41, 17, "SOL_SOCKET"
 SOL_SOCKET = {"linux": 1, "macos": 0xFFFF, "windows": 0xFFFF, "freebsd": 0xFFFF}
 
 # (level, name, number on Linux, macOS, Windows, FreeBSD); None where the OS has no such option.
@@ -49,12 +49,15 @@ OPTIONS = [
     (IPV6, "IPV6_MULTICAST_ALL", 29, None, None, None),
     (ANY_SOCKET, "SO_REUSEADDR", 2, 4, 4, 4),
     (ANY_SOCKET, "SO_REUSEPORT", None, 0x200, None, 0x200),
+    (ANY_SOCKET, "SO_SNDBUF", 7, None, None, None),
     (ANY_SOCKET, "SO_RCVBUF", 8, 0x1002, 0x1002, 0x1002),
     (ANY_SOCKET, "SO_BINDTODEVICE", 25, None, None, None),
     (ANY_SOCKET, "SO_MEMINFO", 55, None, None, None),
     (ANY_SOCKET, "SO_NETNS_COOKIE", 71, None, None, None),
     (ANY_SOCKET, "SO_TIMESTAMPNS", 64, None, None, None),
     (ANY_SOCKET, "SO_TIMESTAMP", None, 0x400, None, 0x400),
+    (UDP, "UDP_SEGMENT", 103, None, None, None),
+    (UDP, "UDP_GRO", 104, None, None, None),
     (None, "SIO_UDP_CONNRESET", None, None, 0x9800000C, None),
     (None, "SIO_UDP_NETRESET", None, None, 0x9800000F, None),
 ]
@@ -82,7 +85,7 @@ def test_families(system: str) -> None:
 def test_control_messages(system: str) -> None:
     """The types that the kernels label their control messages with, which differ from the options that ask for them."""
     expected = {
-        "linux": {(0, 8), (0, 2), (41, 50), (41, 52), (1, 64)},
+        "linux": {(0, 8), (0, 2), (41, 50), (41, 52), (1, 64), (17, 104)},
         "macos": {(0, 26), (0, 24), (41, 46), (41, 47), (0xFFFF, 2)},
         "windows": {(0, 19), (0, 21), (41, 19), (41, 21)},
         "freebsd": {(0, 7), (0, 20), (0, 65), (41, 46), (41, 47), (0xFFFF, 2)},

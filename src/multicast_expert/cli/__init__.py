@@ -1,7 +1,7 @@
 """The command `mcast`: its subcommands, and how each of them ends. A file per subcommand, thin over the library.
 
 Exit status: 0 done; 1 could not be done, or nothing came; 2 the command line makes no sense; 130 broken off by Ctrl-C
-or SIGTERM.
+or SIGTERM. To `mcast doctor`, 1 is that a problem was found, and 3 that it could not tell.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multicast_expert.cli.parameters import UsageError
 from multicast_expert.errors import MulticastExpertError
 
 # In the order of the help. Each is the function `command` of the file of its name, which gives signature and docstring.
-COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "plan")
+COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "plan")
 
 Parameters = ParamSpec("Parameters")
 

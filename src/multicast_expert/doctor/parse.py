@@ -134,6 +134,47 @@ def parse_udp(text: str, byte_order: ByteOrder) -> Iterator[UdpSocket]:
             yield UdpSocket(address, int(found[2], 16), int(found[3]), int(found[4]), int(found[5]))
 
 
+_IF_INET6 = re.compile(r"([0-9a-f]{32}) ([0-9a-f]+) ([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+)\s+\S+")
+# IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h, without those that are used all the same (IFA_F_OPTIMISTIC).
+_TENTATIVE, _OPTIMISTIC = 0x40 | 0x08, 0x04
+
+
+def parse_tentative(text: str) -> dict[int, tuple[str, ...]]:
+    """Return the addresses of /proc/net/if_inet6 that are not in use (yet), by the index of their interface."""
+    found: dict[int, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        match = _IF_INET6.fullmatch(line.strip())
+        flags = int(match[4], 16) if match else 0
+        if match and flags & _TENTATIVE and not flags & _OPTIMISTIC:
+            index = int(match[2], 16)
+            address = f"{IPv6Address(bytes.fromhex(match[1]))}/{int(match[3], 16)}"
+            found[index] = (*found.get(index, ()), address)
+    return found
+
+
+# Destination, prefix length; source, its length, next hop, metric, counts; flags; interface.
+_IPV6_ROUTE = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{2})(?: [0-9a-f]+){6} ([0-9a-f]{8})\s+(\S+)")
+_RTF_REJECT, _RTF_LOCAL = 0x0200, 0x80000000
+
+
+def parse_loopback_route(text: str, group: IPv6Address) -> bool:
+    """Return whether, by /proc/net/ipv6_route, the group can be sent to on the loopback interface.
+
+    Routes out of it reject all groups but interface-local ones (ffx1), unless they are of the type `local`
+    (fib6_is_reject() in the kernel's net/ipv6/route.c). The most specific route for the group decides.
+    """
+    best, usable = -1, False
+    for line in text.splitlines():
+        match = _IPV6_ROUTE.fullmatch(line.strip())
+        if not match or match[4] != "lo" or int(match[2], 16) <= best or not int(match[2], 16):
+            continue
+        network = IPv6Network((bytes.fromhex(match[1]), int(match[2], 16)), strict=False)
+        if group in network:
+            flags = int(match[3], 16)
+            best, usable = network.prefixlen, bool(flags & _RTF_LOCAL) or not flags & _RTF_REJECT
+    return usable
+
+
 def with_source_filters(groups: Iterable[JoinedGroup], filters: Iterable[SourceFilter]) -> Iterator[JoinedGroup]:
     """Yield the groups with the sources that are named in them.
 

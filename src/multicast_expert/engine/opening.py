@@ -5,8 +5,12 @@ Every refusal leaves as a MulticastOSError that says what was being done, why it
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
 from typing import Any
 
+from multicast_expert.engine import fast
 from multicast_expert.errors import MulticastOSError, explain
 from multicast_expert.kernel import Kernel, Socket
 from multicast_expert.plan import Join, SocketPlan
@@ -57,14 +61,26 @@ def set_options(kernel: Kernel, sock: Any, plan: SocketPlan) -> bool:
     An option that this kernel does not have is passed over where the plan allows it.
     """
     isolated = True
-    for option in plan.options:
+    for option, error in _refused_options(sock, plan.options):
+        if error_name(kernel, error) not in option.may_fail:
+            raise _option_error(kernel, option, error, _purpose(plan)) from error
+        isolated = isolated and not option.isolates
+    return isolated
+
+
+def _refused_options(sock: Any, options: tuple[Option, ...]) -> Iterator[tuple[Option, OSError]]:
+    """Set the options, and yield those that the kernel refuses."""
+    if fast.native is not None and type(sock) is socket.socket:
+        done, number = fast.native.set_options(sock.fileno(), options, 0)
+        while number:
+            yield options[done], OSError(number, os.strerror(number))
+            done, number = fast.native.set_options(sock.fileno(), options, done + 1)
+        return
+    for option in options:
         try:
             _call(sock, option)
         except OSError as error:
-            if error_name(kernel, error) not in option.may_fail:
-                raise _option_error(kernel, option, error, _purpose(plan)) from error
-            isolated = isolated and not option.isolates
-    return isolated
+            yield option, error
 
 
 def _call(sock: Any, option: Option) -> None:

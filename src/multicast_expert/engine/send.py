@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import selectors
 import threading
+from collections.abc import Sequence
 
 from multicast_expert.addresses import IPv4Or6Address
+from multicast_expert.engine import segmentation
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
+from multicast_expert.engine.segmentation import ALONE, Limits
 from multicast_expert.engine.waiter import Waiter
 from multicast_expert.errors import MulticastOSError
 from multicast_expert.interfaces import IfaceInfo
@@ -23,6 +26,7 @@ class SendEngine:
     def __init__(self, kernel: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
         self._kernel = kernel
         self._interface = iface.display_name
+        self._mtu = iface.mtu
         self._version = plan.version
         self._hop_limit = hop_limit
         # Windows refuses a datagram to the loopback interface with "network unreachable" while nobody has joined there.
@@ -31,6 +35,7 @@ class SendEngine:
         self._lock = threading.Lock()
         self._waiter: Waiter[bool] | None = None
         self._closed = False
+        self._limits: Limits | None = None
         self.socket: Socket = open_socket(kernel, plan)[0]
 
     def _set_hop_limit(self, hop_limit: int) -> None:
@@ -51,10 +56,51 @@ class SendEngine:
         except OSError as error:
             if error_name(self._kernel, error) == self._unheard:
                 return True
-            doing = f"send {len(data)} bytes to {address[0]} port {address[1]} out of {self._interface}"
-            words = {"group": address[0], "interface": self._interface, "port": address[1]}
-            raise os_error(self._kernel, error, "send", doing, **words) from error
+            raise self._refusal(error, data, address) from error
         return True
+
+    def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
+        """Send datagrams in order, as far as it goes now; return how many went.
+
+        Fewer than given: the socket would have to wait for room, or the OS refused the next one; then calling again
+        with the rest returns 0, or raises its error.
+        """
+        waiting = tuple(payloads)
+        with self._lock:
+            self._set_hop_limit(hop_limit)
+            if self._limits is None:
+                self._limits = segmentation.limits(self._kernel.platform, self.socket, self._version, self._mtu)
+            sent, error = self._send_from(waiting, address, self._limits)
+        if error is not None and not sent and not isinstance(error, BlockingIOError):
+            raise self._refusal(error, waiting[0], address) from error
+        return sent
+
+    def _send_from(
+        self, payloads: tuple[bytes, ...], address: IPv4Or6Address, limits: Limits
+    ) -> tuple[int, OSError | None]:
+        """Send until something is refused; return how many went, and the error."""
+        sent = 0
+        while sent < len(payloads):
+            went, refused, error = segmentation.send(self.socket, payloads, sent, len(payloads), address, limits)
+            sent += went
+            if refused > 1 and error is not None and not isinstance(error, BlockingIOError):
+                # Whether the piece or its datagrams are at fault, they tell themselves, one by one.
+                size = len(payloads[sent])
+                went, _, alone = segmentation.send(self.socket, payloads, sent, sent + refused, address, ALONE)
+                if went:
+                    self._limits = limits = limits.after(error_name(self._kernel, error), refused, size)
+                sent += went
+                error = alone
+            if error is not None:
+                if error_name(self._kernel, error) != self._unheard:
+                    return sent, error
+                sent += 1
+        return sent, None
+
+    def _refusal(self, error: OSError, data: bytes, address: IPv4Or6Address) -> MulticastOSError:
+        doing = f"send {len(data)} bytes to {address[0]} port {address[1]} out of {self._interface}"
+        words = {"group": address[0], "interface": self._interface, "port": address[1]}
+        return os_error(self._kernel, error, "send", doing, **words)
 
     def waiter(self) -> Waiter[bool]:
         """Return what waits until there is room to send; one that does not wait, once this is closed."""
@@ -81,4 +127,6 @@ class SendEngine:
             waiter = self._waiter
         if waiter is not None:
             waiter.close()
-        self.socket.close()
+        with self._lock:
+            # Not while the extension sends: its next call would go to whatever has that descriptor then.
+            self.socket.close()

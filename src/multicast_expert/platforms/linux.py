@@ -1,7 +1,7 @@
 """Linux: its numbers, layouts and rules, as data. Pure: touches no OS.
 
-Sources: ip(7), ipv6(7), socket(7), linux/in.h, linux/in6.h, asm-generic/socket.h; the isolation rules were measured on
-kernel 6.18.
+Sources: ip(7), ipv6(7), socket(7), linux/in.h, linux/in6.h, linux/udp.h, asm-generic/socket.h; the isolation rules were
+measured on kernel 6.18.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from multicast_expert.platforms.table import (
 )
 
 SOL_SOCKET = 1
+SOL_UDP = 17
 OPTIONS = {
     "SO_REUSEADDR": (SOL_SOCKET, 2),
+    "SO_SNDBUF": (SOL_SOCKET, 7),
     "SO_RCVBUF": (SOL_SOCKET, 8),
     "SO_BINDTODEVICE": (SOL_SOCKET, 25),
     "SO_MEMINFO": (SOL_SOCKET, 55),
@@ -55,6 +57,8 @@ OPTIONS = {
     "IPV6_RECVPKTINFO": (IPPROTO_IPV6, 49),
     "IPV6_RECVHOPLIMIT": (IPPROTO_IPV6, 51),
     "IPV6_TCLASS": (IPPROTO_IPV6, 67),
+    "UDP_SEGMENT": (SOL_UDP, 103),
+    "UDP_GRO": (SOL_UDP, 104),
 }
 
 LINUX = Platform(
@@ -107,6 +111,7 @@ LINUX = Platform(
             (IPPROTO_IPV6, 50): "pktinfo6",
             (IPPROTO_IPV6, 52): "hop_limit",
             (SOL_SOCKET, 64): "timespec",
+            (SOL_UDP, 104): "segment_size",
         },
     ),
     interface_by_mreqn=True,

@@ -9,6 +9,7 @@ from multicast_expert.testing.node import CommandError, wait_until
 from multicast_expert.testing.private_network import enter_private_network, lab_unavailable
 from multicast_expert.testing.router import Router
 from multicast_expert.testing.switch import Port, Switch
+from multicast_expert.testing.traffic import Traffic
 
 __all__ = [
     "CommandError",
@@ -20,6 +21,7 @@ __all__ = [
     "Port",
     "Router",
     "Switch",
+    "Traffic",
     "enter_private_network",
     "lab_unavailable",
     "wait_until",

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import Node
 
-Direction = Literal["input", "output", "forward"]
+Direction = Literal["prerouting", "input", "forward", "output"]
 
 # What a rule can drop by name, as nft matches; a rule is made for each of them.
 TRAFFIC = {
@@ -28,12 +28,11 @@ _numbers = itertools.count(1)  # of tables: many rules can be in one host, from 
 class DropRule:
     """A rule that drops datagrams until `remove()`, or the end of its `with` block, or that of the lab."""
 
-    def __init__(self, node: Node, matches: list[str], direction: Direction, condition: str = "") -> None:
+    def __init__(self, node: Node, rules: list[str], hook: str, family: str = "inet") -> None:
         self._node = node
-        self._table = f"inet lab{next(_numbers)}"
-        rules = "\n".join(f"{match} {condition} counter drop" for match in matches)
-        hook = f"type filter hook {direction} priority -10; policy accept;"
-        node.command("nft", "-f", "-", stdin=f"table {self._table} {{ chain drops {{ {hook}\n{rules}\n}}\n}}\n")
+        self._table = f"{family} lab{next(_numbers)}"
+        lines = "\n".join([f"type filter hook {hook};", *rules])
+        node.command("nft", "-f", "-", stdin=f"table {self._table} {{ chain drops {{ {lines}\n}}\n}}\n")
 
     def dropped(self) -> int:
         """How many packets the rule has dropped so far."""
@@ -56,7 +55,23 @@ class DropRule:
 
 def drop(node: Node, traffic: str, direction: Direction) -> DropRule:
     """Drop all of some traffic: a name in TRAFFIC, or any nft match such as `ip daddr 239.1.2.3 udp dport 5000`."""
-    return DropRule(node, TRAFFIC.get(traffic, [traffic]), direction)
+    rules = [f"{match} counter drop" for match in TRAFFIC.get(traffic, [traffic])]
+    return DropRule(node, rules, f"{direction} priority -10; policy accept")
+
+
+def refuse(node: Node, accepted: list[str]) -> DropRule:
+    """Drop all that comes in and is not accepted, as firewalls are set up that list what they let through."""
+    rules = ["iif lo accept", "ct state established,related accept", *(f"{match} accept" for match in accepted)]
+    return DropRule(node, rules, "input priority 0; policy drop")
+
+
+def ignore_old_reports(node: Node) -> DropRule:
+    """Have a bridge not see what hosts report by IGMPv1, IGMPv2 and MLDv1 (its snooping comes after prerouting)."""
+    rules = [
+        "igmp type { membership-report-v1, membership-report-v2 } counter drop",
+        "icmpv6 type 131 counter drop",  # RFC 2710
+    ]
+    return DropRule(node, rules, "prerouting priority -300; policy accept", "bridge")
 
 
 def lose(
@@ -70,4 +85,5 @@ def lose(
         chance = f"numgen random mod 1000000 < {round(probability * 1_000_000)}" if probability < 1 else ""
     else:
         raise LabError("Give either every=N (at least 1) or probability=P (above 0, at most 1)")
-    return DropRule(node, TRAFFIC.get(traffic, [traffic]), direction, chance)
+    rules = [f"{match} {chance} counter drop" for match in TRAFFIC.get(traffic, [traffic])]
+    return DropRule(node, rules, f"{direction} priority -10; policy accept")

@@ -6,14 +6,16 @@ A fault stays until it is undone, by the method's own opposite or by what it ret
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import Literal
 
-from multicast_expert.testing import firewall
+from multicast_expert.testing import firewall, traffic
 from multicast_expert.testing.firewall import Direction, DropRule
 from multicast_expert.testing.interface import Cables, Interface, address_lines
 from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import Node, wait_until
 from multicast_expert.testing.private_network import route_ipv6_multicast_to_loopback
+from multicast_expert.testing.traffic import Traffic
 
 
 class Host(Node):
@@ -23,6 +25,7 @@ class Host(Node):
         super().__init__(name, dad=dad)
         self.interfaces: dict[str, Interface] = {}
         self._cables = cables
+        self._programs = contextlib.ExitStack()
 
     def interface(self, interface: Interface | str) -> Interface:
         """The interface of this name; LabError if this host was never given it."""
@@ -160,6 +163,13 @@ class Host(Node):
         """How many sources one IPv4 membership may name before ENOBUFS (igmp_max_msf; Linux starts with 10)."""
         self.set_sysctl("net/ipv4/igmp_max_msf", maximum)
 
+    def limit_option_memory(self, maximum: int) -> None:
+        """How many bytes of options, memberships among them, one socket may have (net.core.optmem_max).
+
+        IPv6 knows no other limit: beyond it a join fails with ENOMEM.
+        """
+        self.set_sysctl("net/core/optmem_max", maximum)
+
     def _scope(self, interface: Interface | str) -> str:
         return "all" if interface == "all" else self.interface(interface).name
 
@@ -173,6 +183,10 @@ class Host(Node):
         """
         return firewall.drop(self, traffic, direction)
 
+    def firewall_refuse(self, *accepted: str) -> DropRule:
+        """A firewall that drops whatever comes in, except what these nft matches name, such as "icmpv6 type 130"."""
+        return firewall.refuse(self, list(accepted))
+
     def lose_datagrams(
         self,
         *,
@@ -183,6 +197,121 @@ class Host(Node):
     ) -> DropRule:
         """A bad line: every n-th datagram is lost, or each with a probability. Otherwise as `firewall_drop`."""
         return firewall.lose(self, traffic, direction, every=every, probability=probability)
+
+    # Programs
+
+    def send_datagrams(
+        self,
+        group: str,
+        port: int,
+        *,
+        interface: Interface | str | None,
+        source: str | None = None,
+        size: int = 100,
+        hop_limit: int = 1,
+        loop: bool = False,
+        interval: float = 0.02,
+        pauses: tuple[float, float] | None = None,
+    ) -> Traffic:
+        """A program sends a datagram of `size` bytes every `interval` seconds; `source` is an address of the host.
+
+        `pauses`: for how many seconds it sends, and is silent then, again and again.
+        With `interface=None` the program names none, so that the routing table chooses, or refuses.
+        """
+        program = traffic.send_datagrams(
+            self,
+            group,
+            port,
+            None if interface is None else self._name(interface),
+            source=source,
+            size=size,
+            hop_limit=hop_limit,
+            loop=loop,
+            interval=interval,
+            pauses=pauses,
+        )
+        self._programs.callback(program.stop)
+        return program
+
+    def forge_datagrams(
+        self,
+        group: str,
+        port: int,
+        *,
+        interface: Interface | str,
+        source: str,
+        size: int = 100,
+        hop_limit: int = 1,
+        wrong_checksum: bool = False,
+        only_first_fragment: bool = False,
+        station: str | None = None,
+        interval: float = 0.02,
+    ) -> Traffic:
+        """Datagrams that no program can send: from anybody's address, with a wrong checksum, or never complete.
+
+        `station`: the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
+        """
+        program = traffic.forge_datagrams(
+            self,
+            group,
+            port,
+            self._name(interface),
+            source=source,
+            size=size,
+            hop_limit=hop_limit,
+            wrong_checksum=wrong_checksum,
+            only_first_fragment=only_first_fragment,
+            station=station,
+            interval=interval,
+        )
+        self._programs.callback(program.stop)
+        return program
+
+    def send_queries(
+        self, interface: Interface | str, *, source: str = "0.0.0.0", source6: str = "fe80::1", response: float = 0.1
+    ) -> None:
+        """One IGMPv3 and one MLDv2 general query, as a querier sends that dies then. See Switch.one_query."""
+        traffic.send_queries(self, self._name(interface), source, source6, response)
+
+    def hold_port(self, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
+        """A program that does not share its port; close the socket to end it."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        return self._programs.enter_context(traffic.hold_port(self, family, port))
+
+    def join_and_never_read(
+        self, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
+    ) -> socket.socket:
+        """A program that joins and is too busy to read; `buffer` is its receive buffer in bytes. Close it to end it."""
+        return self._programs.enter_context(traffic.join(self, group, port, self._name(interface), buffer))
+
+    def _name(self, interface: Interface | str) -> str:
+        return "lo" if interface == "lo" else self.interface(interface).name
+
+    def close(self) -> None:
+        """End what runs on this host and give its network up."""
+        try:
+            self._programs.close()
+        finally:
+            super().close()
+
+    # Bridges
+
+    def put_into_bridge(
+        self, interface: Interface | str, bridge: str = "br0", *, snooping: bool = True, membership: float = 260.0
+    ) -> None:
+        """The interface becomes a port of a bridge of this host, which takes its addresses, as for virtual machines.
+
+        With `snooping`, and once it has heard a query, it forgets a group `membership` seconds after the last report.
+        """
+        port = self.interface(interface)
+        interval = round(membership * 100)
+        self.ip(
+            f"link add {bridge} type bridge mcast_snooping {int(snooping)} mcast_membership_interval {interval}",
+            f"link set {bridge} up",
+            f"addr flush dev {port.name}",
+            f"link set {port.name} master {bridge}",
+            *address_lines("add", bridge, port.addresses, dad=self.dad),
+        )
 
     # Loopback
 

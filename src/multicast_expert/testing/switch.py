@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import socket
-import struct
 import time
 from dataclasses import dataclass
 
+from multicast_expert.testing import firewall
+from multicast_expert.testing.firewall import DropRule
 from multicast_expert.testing.interface import Interface
 from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import PATIENCE, Node, wait_until
+from multicast_expert.testing.traffic import send_queries
 
 BRIDGE = "br0"
-
-AF_PACKET = 17  # linux/socket.h
-ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
-ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
 
 
 @dataclass(eq=False)
@@ -82,17 +79,25 @@ class Switch(Node):
         membership: float = 3.0,
         igmp_version: int = 3,
         mld_version: int = 2,
+        source: str | None = None,
     ) -> None:
         """The switch asks every `interval` seconds who wants what, and filters by the answers once this returns.
 
         Hosts have `response` seconds to answer; `membership` seconds after its last report a host is forgotten. Linux
-        bridges ask at most once a second: a shorter `interval` is refused.
+        bridges ask at most once a second: a shorter `interval` is refused. IGMP queries come from 0.0.0.0, or from
+        `source`; where a host has no route to that, its rp_filter drops them.
         """
         if interval < 1:
             raise LabError("A Linux bridge asks at most once a second: give an interval of at least 1")
         self._set_bridge(f"mcast_igmp_version {igmp_version} mcast_mld_version {mld_version}")
         self._set_times(interval=interval, response=response, membership=membership, querier=membership)
         self._set_bridge("mcast_startup_query_count 2")
+        if source is not None:
+            self.ip(f"addr replace {source}/32 dev {BRIDGE}")
+            self._set_bridge("mcast_query_use_ifaddr 1")
+        if any(port._forwards() for port in self.ports):
+            # Without an IPv6 address the bridge cannot ask by MLD, and floods IPv6 groups
+            Interface(self, BRIDGE).wait_until_ready()
         # Last, by itself: the time until it filters is taken from the response interval at this moment
         self._set_bridge("mcast_querier 1")
         # The bridge floods until then, tells nobody when it stops, and counts in timer ticks (br_multicast_set_querier)
@@ -119,14 +124,14 @@ class Switch(Node):
         the query. A host that has just joined says so twice within a second, and counts from the second time.
         """
         self._set_times(interval=membership, response=response, membership=membership, querier=silence)
-        code = max(1, round(response * 10))
-        self._send(igmp_query(source, code), ETH_P_IP, bytes.fromhex("01005e000001"))
-        self._send(mld_query(source6, round(response * 1000)), ETH_P_IPV6, bytes.fromhex("333300000001"))
+        send_queries(self, BRIDGE, source, source6, response)
 
-    def _send(self, packet: bytes, protocol: int, ethernet_group: bytes) -> None:
-        with self.entered():
-            with socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
-                sender.sendto(packet, (BRIDGE, protocol, 0, 0, ethernet_group))
+    def ignore_old_reports(self) -> DropRule:
+        """The switch hears only what hosts say by IGMPv3 and MLDv2.
+
+        So must a network treat source-specific groups (RFC 4604, 2.2.1 and 2.2.2).
+        """
+        return firewall.ignore_old_reports(self)
 
     def set_flood_unknown(self, port: Interface, flood: bool) -> None:
         """Whether groups that nobody asked for leave through this port; a host's interface stands for its port."""
@@ -164,34 +169,3 @@ class Switch(Node):
             "mcast_last_member_interval": response,
         }
         self._set_bridge(" ".join(f"{name} {max(1, round(value * 100))}" for name, value in seconds.items()))
-
-
-def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
-    words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2))
-    total: int = sum(words)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
-
-
-def igmp_query(source: str, response_code: int) -> bytes:
-    """An IPv4 packet with an IGMPv3 general query (RFC 3376, 4.1): TTL 1 and the router alert option."""
-    query = bytearray(struct.pack("!BBH4sBBH", 0x11, response_code, 0, bytes(4), 2, 125, 0))
-    query[2:4] = struct.pack("!H", internet_checksum(bytes(query)))
-    addresses = socket.inet_aton(source) + socket.inet_aton(ALL_HOSTS)
-    header = bytearray(struct.pack("!BBHHHBBH", 0x46, 0xC0, 24 + len(query), 0, 0, 1, socket.IPPROTO_IGMP, 0))
-    header += addresses + bytes.fromhex("94040000")
-    header[10:12] = struct.pack("!H", internet_checksum(bytes(header)))
-    return bytes(header + query)
-
-
-def mld_query(source: str, response_milliseconds: int) -> bytes:
-    """An IPv6 packet with an MLDv2 general query (RFC 3810, 5.1): hop limit 1 and the router alert option."""
-    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, ALL_NODES)
-    query = bytearray(struct.pack("!BBHHH16sBBH", 130, 0, 0, response_milliseconds, 0, bytes(16), 2, 125, 0))
-    pseudo_header = addresses + struct.pack("!II", len(query), socket.IPPROTO_ICMPV6)
-    query[2:4] = struct.pack("!H", internet_checksum(pseudo_header + bytes(query)))
-    hop_by_hop = bytes([socket.IPPROTO_ICMPV6, 0]) + bytes.fromhex("050200000100")
-    header = struct.pack("!IHBB", 0x60000000, len(hop_by_hop) + len(query), 0, 1)
-    return header + addresses + hop_by_hop + bytes(query)

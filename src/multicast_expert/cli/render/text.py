@@ -43,6 +43,11 @@ def printable(payload: bytes) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def harmless(text: str) -> str:
+    """Return the text as one line that no terminal takes for a command; backslashes stay as they are, to be copied."""
+    return text if text.isprintable() else "".join(_escaped(each) if each != "\\" else each for each in text)
+
+
 def _escaped(character: str) -> str:
     if character == "\\":
         return "\\\\"

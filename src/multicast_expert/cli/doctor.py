@@ -1,0 +1,242 @@
+"""`mcast doctor`: why the datagrams of a group do not arrive. Joins and listens, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.text import Text
+
+from multicast_expert.addresses import Endpoint, parse_endpoint, parse_source
+from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import InterfaceOption, JsonOption, UsageError, one_interface
+from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
+from multicast_expert.cli.render.text import counted
+from multicast_expert.doctor import collect
+from multicast_expert.doctor.checks import CHECKS, check_name, explain, judge
+from multicast_expert.doctor.facts import Facts
+from multicast_expert.doctor.report import Report
+from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
+from multicast_expert.errors import MulticastExpertError
+
+EXIT_STATUS = {"ok": 0, "problem": 1, "unknown": 3}
+COULD_NOT_TELL = EXIT_STATUS["unknown"]
+# Seconds: long enough for a stream that says something now and then, and for one second thought.
+LISTEN = 5.0
+# Characters in a line of prose, which is for people, also from a pipe.
+PAGE_WIDTH = 80
+# Stands for standard input or output, as a file.
+STREAM = "-"
+
+
+def _read_target(text: str) -> Endpoint:
+    """Return the endpoint; that its group is none is for the doctor to say."""
+    try:
+        return parse_endpoint(text, any_address=True)
+    except MulticastExpertError as error:
+        raise UsageError(str(error)) from None
+
+
+def command(
+    endpoint: Annotated[
+        Endpoint | None,
+        typer.Argument(metavar="ENDPOINT", parser=_read_target, show_default=False, help="group[:port][%interface]"),
+    ] = None,
+    iface: InterfaceOption = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="ADDR", show_default=False, help="Only from this host.")
+    ] = None,
+    listen: Annotated[
+        float | None,
+        typer.Option("--listen", metavar="SECONDS", min=0, show_default=False, help=f"How long, else {LISTEN:g} s."),
+    ] = None,
+    as_json: JsonOption = False,
+    save: Annotated[
+        str | None,
+        typer.Option("--save", metavar="FILE", show_default=False, help="Save what was found; - is standard output."),
+    ] = None,
+    saved: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", show_default=False, help="Judge what was saved, perhaps elsewhere."),
+    ] = None,
+    explained: Annotated[
+        str | None, typer.Option("--explain", metavar="CHECK", show_default=False, help="Explain a cause.")
+    ] = None,
+) -> None:
+    """Find out why the datagrams of a group do not arrive.
+
+    It joins, listens, and looks at interfaces, routes, filters and counters of this host. The report names the most
+    likely cause, its evidence, and the command that cures it. It changes nothing. As root it sees more. Ctrl-C ends the
+    listening, and what is known by then is judged.
+
+    Exit status 0: datagrams arrive; 1: a problem was found; 2: the command line makes no sense; 3: it could not tell.
+
+    Example: mcast doctor 239.1.2.3:5000%eth0
+    """
+    if explained is not None:
+        _explain(explained)
+        return
+    if as_json and save == STREAM:
+        raise UsageError("--json and --save - both write to standard output; save to a file.")
+    if listen is not None and not isfinite(listen):
+        raise UsageError(f"--listen {listen}: name a number of seconds.")
+    if saved is not None:
+        if (endpoint, iface, source, listen) != (None, None, None, None):
+            raise UsageError("--from FILE says it all: what was looked for stands in the file.")
+        find = partial(_read, saved)
+    elif endpoint is None:
+        raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK go without.)")
+    else:
+        seconds = LISTEN if listen is None else listen
+        find = partial(_collect, endpoint, one_interface(endpoint, iface), _one_source(endpoint, source), seconds)
+    try:
+        status = _judge(find, as_json, save)
+    except (MulticastExpertError, OSError) as error:
+        terminal.complain(error)
+        status = COULD_NOT_TELL
+    raise typer.Exit(status)
+
+
+def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
+    """Find the facts, show the report on them, save them, and return the exit status."""
+    file = None if save in (None, STREAM) else Path(str(save))
+    if file is not None:
+        # What cannot be written is refused now rather than after the listening.
+        file.open("ab").close()
+    facts = find()
+    report = judge(facts)
+    try:
+        _show(report, facts, as_json, sys.stderr if save == STREAM else sys.stdout)
+        if save == STREAM:
+            sys.stdout.write(facts_to_text(facts))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        terminal.abandon_output()
+    if file is not None:
+        _save(facts, file)
+    return EXIT_STATUS[report.verdict]
+
+
+# Facts
+
+
+def _one_source(endpoint: Endpoint, source: str | None) -> str | None:
+    """Return the source that the endpoint or --source names; two different ones are refused."""
+    named = None if endpoint.source is None else str(endpoint.source)
+    if source is None:
+        return named
+    try:
+        wanted = parse_source(source)
+    except MulticastExpertError as error:
+        raise UsageError(str(error)) from None
+    version = endpoint.group.version
+    if wanted.version != version:
+        raise UsageError(f"--source {wanted} is IPv{wanted.version}, and {endpoint.group} is IPv{version}.")
+    if named not in (None, str(wanted)):
+        raise UsageError(f"{endpoint} names the source {named}, and --source names {wanted}: name one.")
+    return str(wanted)
+
+
+def _collect(endpoint: Endpoint, iface: str | None, source: str | None, seconds: float) -> Facts:
+    """Collect facts; on a terminal a line tells how far it is, and Ctrl-C ends the listening."""
+    progress = terminal.Progress()
+    with _stopped_by_ctrl_c() as stopped:
+
+        def go_on(listened: float, datagrams: int) -> bool:
+            progress.show(
+                f"listening: {int(listened)} of {seconds:g} s, {counted(datagrams, 'datagram')}"
+                " (Ctrl-C: judge what is known)"
+            )
+            return not stopped()
+
+        try:
+            return collect(str(endpoint.group), endpoint.port, source, iface, seconds, progress=go_on)
+        finally:
+            progress.show("")
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Inside the block, the first Ctrl-C or SIGTERM is only noted, for who asks; the next one breaks off."""
+    noted = False
+
+    def note(*_: Any) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    # Not where the shell has switched Ctrl-C off, as for what runs in the background; and only the main thread may.
+    watched = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    handlers: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):
+        handlers = {each: signal.signal(each, note) for each in watched}
+    try:
+        yield lambda: noted
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def _read(name: str) -> Facts:
+    """Return the facts in a file, no more of which is read than facts can be long."""
+    if name == STREAM:
+        if sys.stdin is None:
+            raise MulticastExpertError("Standard input is closed.")
+        content = sys.stdin.buffer.read(LONGEST + 1)
+    else:
+        with Path(name).open("rb") as file:
+            content = file.read(LONGEST + 1)
+    try:
+        return facts_from_text(content)
+    except MulticastExpertError as error:
+        raise MulticastExpertError(f"{name}: {error}") from None
+
+
+def _save(facts: Facts, file: Path) -> None:
+    try:
+        file.write_text(facts_to_text(facts), encoding="ascii")
+    except OSError as error:  # which names no file where it comes from writing
+        raise OSError(error.errno, error.strerror, str(file)) from None
+    terminal.tell(f"saved to {file}; to judge it anywhere: mcast doctor --from {shlex.quote(str(file))}")
+
+
+# Showing
+
+
+def _show(report: Report, facts: Facts, as_json: bool, stream: TextIO) -> None:
+    if as_json:
+        terminal.write(json.dumps(report.as_dict(), indent=2).replace("\x7f", "\\u007f"))
+        return
+    width, height = terminal.size(stream)
+    lines = list(report_lines(report, facts, _time_text(facts.time), width))
+    if len(lines) >= height:
+        # Its first line is gone from the screen, and that is what was asked for.
+        lines += [Text(), *headline(report, facts, width)]
+    terminal.show_lines(lines, stream)
+
+
+def _time_text(seconds: float) -> str:
+    """Return a time in words that are the same on every machine."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):  # no time of this world, as only a file can hold
+        return "at an unknown time"
+
+
+def _explain(name: str) -> None:
+    names = [check_name(check) for check in CHECKS]
+    if name not in names:
+        raise UsageError(f"there is no check {name!r}; there are {', '.join(names)}.")
+    for line in page_lines(explain(name), min(terminal.size(sys.stdout)[0], PAGE_WIDTH)):
+        terminal.write(line)

@@ -1,0 +1,176 @@
+"""What the doctor found, as lines: the cause first, then its evidence, its cure, and all else. Pure: touches no OS.
+
+Sentences are wrapped to the terminal. Commands never are: each stands on a line of its own, to be copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from textwrap import wrap
+from typing import Any
+
+from rich.text import Text
+
+from multicast_expert.cli.render.text import counted, harmless
+from multicast_expert.doctor.facts import Arrivals, Facts, Target, Trial
+from multicast_expert.doctor.report import Finding, Report
+
+WIDEST_NAME = 40
+"""Characters of a name that the column of values keeps clear of."""
+LONGEST_TEXT = 1_000
+"""Characters of a sentence or a value that are shown: what saved facts hold may be of any length."""
+MOST_ROWS = 12
+"""Rows of a table that are shown."""
+
+STYLES = {"ok": "bold green", "problem": "bold red", "suspect": "bold yellow", "unknown": "bold"}
+
+
+def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterator[Text]:
+    """Yield the report; `time` says when the facts were collected."""
+    cause = report.cause
+    yield from headline(report, facts, width)
+    yield from _table(cause.evidence if cause else _arrivals(facts) if report.verdict == "ok" else {}, width)
+    if cause is not None:
+        yield Text()
+        more = f"mcast doctor --explain {harmless(cause.check)}"
+        yield Text(f"Cure (why: {more}):" if cause.remedy else f"Why: {more}", style="bold")
+        yield from _remedy(cause.remedy, width, "")
+    rest = [each for each in report.findings if each is not cause]
+    yield from _section("Also wrong", [each for each in rest if each.verdict == "problem"], width)
+    yield from _section("Suspect", [each for each in rest if each.verdict == "suspect"], width)
+    if fine := ", ".join(each.check for each in rest if each.verdict == "ok"):
+        yield Text()
+        yield from _sentence(f"Fine: {fine}", width, "  ")
+    yield from _section("Could not be told", [each for each in rest if each.verdict == "unknown"], width)
+    yield Text()
+    yield from _sentence(_circumstances(report, facts, time), width, style="dim")
+
+
+def headline(report: Report, facts: Facts, width: int) -> Iterator[Text]:
+    """Yield the cause, or that there is none, in one sentence."""
+    cause, target = report.cause, _target_text(report.target)
+    if cause is not None:
+        text = cause.summary if cause.verdict == "problem" else f"Probably: {cause.summary}"
+    elif report.verdict == "ok":
+        text = f"{target} arrives: {counted(report.received, 'datagram')}{_listened(facts)}."
+    else:
+        text = f"Nothing arrived for {target}{_listened(facts)}, and why could not be told."
+    return _sentence(text, width, style=STYLES[cause.verdict if cause else report.verdict])
+
+
+def page_lines(page: str, width: int) -> Iterator[str]:
+    """Yield the page of a check without bold type, its paragraphs wrapped anew; what is indented stays as it is."""
+    for block in re.split(r"\n{2,}", page.strip("\n")):
+        lines = block.splitlines()
+        if lines[0].startswith("    "):
+            yield from lines
+        else:
+            for item in re.split(r"\n(?=- )", block):
+                indent = "  " if item.startswith("- ") else ""
+                words = " ".join(item.replace("**", "").split())
+                yield from wrap(words, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        yield ""
+
+
+# The parts of a report
+
+
+def _target_text(target: Target) -> str:
+    """Return the target like an endpoint; what it names may be anything."""
+    group = target.group
+    if target.port is not None:
+        group = f"[{group}]:{target.port}" if ":" in group else f"{group}:{target.port}"
+    source = "" if target.source is None else f"{target.source}@"
+    return source + group + ("" if target.interface is None else f"%{target.interface}")
+
+
+def _listened(facts: Facts) -> str:
+    return f" in {facts.trial.seconds:.1f} s" if isinstance(facts.trial, Trial) else ""
+
+
+def _arrivals(facts: Facts) -> dict[str, str]:
+    """Return who sends what is received, for a table."""
+    if not isinstance(facts.trial, Trial):
+        return {}
+    return {
+        f"from {each.sender} port {each.sender_port} on {each.interface}": _amount(each)
+        for each in facts.trial.arrivals
+        if each.asked
+    }
+
+
+def _amount(arrivals: Arrivals) -> str:
+    hops = "" if arrivals.hop_limit is None else f", hop limit {arrivals.hop_limit}"
+    return counted(arrivals.count, "datagram") + hops
+
+
+def _circumstances(report: Report, facts: Facts, time: str) -> str:
+    """Return what was looked for, by whom and when."""
+    user = facts.machine.user_id
+    who = {None: "", 0: ", as root"}.get(user, f", as user {user}")
+    return f"{counted(report.received, 'datagram')} for {_target_text(report.target)}{_listened(facts)}{who}, {time}"
+
+
+def _section(title: str, findings: Iterable[Finding], width: int) -> Iterator[Text]:
+    """Yield findings that are not the cause; those with one remedy, or one reason, share it."""
+    shared: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for each in findings:
+        shared.setdefault(each.remedy, {}).setdefault(each.summary, []).append(each.check)
+    if shared:
+        yield Text()
+        yield Text(f"{title}:", style="bold")
+    for remedy, reasons in shared.items():
+        for summary, checks in reasons.items():
+            yield from _sentence(f"  {', '.join(checks)}: {summary}", width, "    ")
+        yield from _remedy(remedy, width, "    ")
+
+
+def _remedy(remedy: Iterable[str], width: int, indent: str) -> Iterator[Text]:
+    for line in remedy:
+        if line.endswith("."):
+            yield from _sentence(indent + line, width, indent)
+        else:
+            yield Text(indent + harmless(line), style="cyan")
+
+
+def _sentence(text: str, width: int, indent: str = "", style: str = "") -> Iterator[Text]:
+    """Yield wrapped lines; the text brings its own indent for the first of them."""
+    lead = text[: len(text) - len(text.lstrip(" "))]
+    lines = wrap(
+        harmless(text[:LONGEST_TEXT]).strip(),
+        width,
+        initial_indent=lead,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return (Text(line, style=style) for line in lines)
+
+
+def _table(rows: Mapping[str, Any], width: int) -> Iterator[Text]:
+    names = {name: _name(name) for name in list(rows)[:MOST_ROWS]}
+    column = max((len(shown) for shown in names.values() if len(shown) <= WIDEST_NAME), default=0)
+    for name, shown in names.items():
+        value = _value_text(rows[name])
+        yield from _sentence(f"  {shown:<{column}}  {value}", width, " " * (column + 4))
+    if more := len(rows) - len(names):
+        yield Text(f"  and {more:,} more")
+
+
+def _name(name: str) -> str:
+    """Return a name for people: those of settings and counters stay as they are, others are words."""
+    return harmless((name if "." in name else name.replace("_", " "))[:LONGEST_TEXT])
+
+
+def _value_text(value: Any) -> str:
+    """Return a value of the evidence as text of bounded length."""
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{_name(str(name))} {_value_text(each)}" for name, each in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(_value_text(each) for each in value) or "none"
+    elif value is None or isinstance(value, bool):
+        text = {None: "not known", True: "yes", False: "no"}[value]
+    else:
+        text = str(value)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

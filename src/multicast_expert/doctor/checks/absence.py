@@ -1,0 +1,156 @@
+"""Checks of datagrams that never reach this host: hop limits, and nothing at all. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from multicast_expert.addresses import parse_group, scope
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Facts, Unread
+from multicast_expert.doctor.report import Finding, Verdict
+
+_TOO_SHORT = 0.5
+"""Seconds of listening that prove nothing."""
+
+
+def ttl(facts: Facts) -> Finding:
+    """The hop limit of the datagrams is too small for the way to the receivers.
+
+    Every router takes one off the hop limit (the TTL of IPv4) and does not forward what has none left. The usual value
+    for groups is 1: programs that set nothing send no further than their own network, on purpose. So a stream works in
+    the sender's network and is missing behind the first router, whatever the routers are configured to do; nobody sends
+    an error message about a group.
+
+    Across N routers the sender needs a hop limit of at least N + 1. Some routers have a threshold on top of that.
+
+    **How to see it:** in the sender's network; here, too, datagrams that come in tell what is left of it.
+
+        tcpdump -vni eth0 host 239.1.2.3
+        mcast recv --json 239.1.2.3:5000
+        traceroute 10.1.0.7
+
+    **Cure:** raise the hop limit in the sender (`ttl=`, `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`).
+
+        mcast send --ttl 8 239.1.2.3:5000 hello
+    """
+    target = facts.target
+    sent = _sent_no_further(facts)
+    if sent:
+        evidence = {"sender": sent, "hop limit": 1, "router": reach.gateway_to(facts, target.group)}
+        summary = f"This host ({sent}) sends with a hop limit of 1: receivers behind a router get nothing."
+        return Finding("ttl", "suspect", summary, evidence, ("If there are such receivers, raise the hop limit.",))
+    limits = [each.hop_limit for each in reach.seen(facts) if each.hop_limit is not None]
+    if limits:
+        evidence = {"hop limit left": min(limits)}
+        return Finding("ttl", "ok", "The hop limit is enough to get here.", evidence)
+    if target.source is None:
+        return Finding("ttl", "unknown", "Whether a router is in between can be told only if the source is named.")
+    gateway = reach.gateway_to(facts, target.source)
+    if gateway is None:
+        return Finding("ttl", "ok", f"No router is known to be between {target.source} and this host.")
+    summary = f"{target.source} is behind the router {gateway}: its hop limit must be 2 or more, and usually it is 1."
+    step = f"Have {target.source} send with a larger hop limit, as in `mcast send --ttl 8`."
+    verdict: Verdict = "suspect" if tally.nothing_came(facts) else "unknown"
+    return Finding("ttl", verdict, summary, {"router": gateway}, (step,))
+
+
+def _sent_no_further(facts: Facts) -> str | None:
+    """Return our own address if it sends with a hop limit of 1 although a router stands by; None else."""
+    group = reach.address_of(facts.target.group)
+    if group is None or not group.is_multicast or scope(parse_group(group)) in ("link", "interface"):
+        return None
+    if reach.gateway_to(facts, facts.target.group) is None:
+        return None
+    own = reach.own_addresses(facts)
+    loopback = {each.name for each in reach.interfaces(facts) if each.is_loopback}
+    for each in reach.seen(facts, outgoing=True):
+        address = reach.address_of(each.sender)
+        if each.hop_limit == 1 and each.interface not in loopback and address is not None and address in own:
+            return each.sender
+    return None
+
+
+def no_traffic(facts: Facts) -> Finding:
+    """Nothing of the group reaches this host: the cause is in the network, or the sender does not send.
+
+    This is what remains when no datagram of the group comes in on any wire of this host. Everything on this host may be
+    fine then, and no setting here will help. In the order of likelihood:
+
+    - the sender does not run, sends to another group, or sends out of another interface (often the one of its default
+      route);
+    - its hop limit is 1, and a router is in between;
+    - a snooping switch does not know of our membership: there is no querier, or our reports do not get to it;
+    - a router in between does not forward groups (PIM, or an entry made by hand, is missing);
+    - they are in different VLANs, or an access point or hypervisor holds groups back.
+
+    **How to see it:** watch at several places at the same time while joined here: at the sender, at the switch (a
+    mirror port), here. The first place where it is missing is the one to look at. If you have no sender, use this one:
+
+        mcast send --stamp 239.1.2.3:5000        (on the sender's host)
+        tcpdump -ni any host 239.1.2.3           (there, and here)
+        mcast recv 239.1.2.3:5000                (here)
+
+    **Cure:** depends on the place. Senders that send rarely need patience: `--listen 60`.
+    """
+    if isinstance(facts.trial, Unread):
+        return Finding("no-traffic", "unknown", facts.trial.reason, {}, reach.remedy(facts.trial))
+    if facts.trial.arrivals:
+        return Finding("no-traffic", "ok", "Datagrams of the group reach this host.")
+    if facts.trial.seconds < _TOO_SHORT:
+        summary = f"Nothing came in {facts.trial.seconds:.1f} s, which is too short to tell anything."
+        return Finding("no-traffic", "unknown", summary, {}, ("Listen for 5 seconds or more.",))
+    seconds = f"{facts.trial.seconds:.0f} s"
+    seen = reach.frames(facts)
+    if seen:
+        frames = sum(each.count for each in seen)
+        return Finding("no-traffic", "ok", f"{reach.counted(frames, 'frame')} of the group reached this host.")
+    evidence: dict[str, object] = {"seconds listened": round(facts.trial.seconds, 1)}
+    evidence |= _came_in(facts)
+    if seen is not None:
+        if reach.frames(facts, outgoing=True):
+            return Finding("no-traffic", "ok", "Only this host itself sends to the group.", evidence)
+        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: ask the network or the sender."
+        lost = tally.lost_below(facts)
+        return Finding("no-traffic", "suspect" if lost else "problem", summary, evidence, tuple(_ask(facts)))
+    return _without_frames(facts, seconds, evidence)
+
+
+def _came_in(facts: Facts) -> dict[str, object]:
+    """Return how many packets of any kind each interface took in."""
+    counters = reach.trial_of(facts).interface_counters
+    return {
+        f"packets of any kind on {name}": counters[name]["rx_packets"]
+        for name in reach.chosen_names(facts)
+        if "rx_packets" in counters.get(name, {})
+    }
+
+
+def _without_frames(facts: Facts, seconds: str, evidence: dict[str, object]) -> Finding:
+    """Judge by counters: whether every packet that came in can be accounted for, and none was of the group."""
+    why = reach.reason(reach.trial_of(facts).frames) or ("", ())
+    refused, lost = tally.refused(facts), tally.without_a_socket(facts)
+    if refused is None or lost is None:
+        return Finding("no-traffic", "unknown", f"No datagram came in {seconds}. {why[0]}", evidence, why[1])
+    evidence["packets dropped before delivery"] = refused
+    evidence["packets of other kinds, or dropped early"] = tally.uncounted(facts)
+    if tally.nothing_came(facts):
+        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: ask the network or the sender."
+        return Finding("no-traffic", "problem", summary, evidence, tuple(_ask(facts)))
+    summary = f"No datagram came in {seconds}; whether something of the group reached this host, only root can see."
+    return Finding("no-traffic", "unknown", summary, evidence, why[1])
+
+
+def _ask(facts: Facts) -> Iterator[str]:
+    """Yield whom to ask what, the likeliest first."""
+    source, group = facts.target.source, facts.target.group
+    loopback = bool(reach.chosen(facts)) and all(each.is_loopback for each in reach.chosen(facts))
+    if loopback:
+        yield f"Have a program on this host send to {group} on loopback, by that interface's name or address."
+        return
+    gateway = reach.gateway_to(facts, source) if source else None
+    if gateway:
+        yield f"{source} is behind the router {gateway}: its hop limit (TTL) has to be 2 or more; the usual one is 1."
+        yield f"The routers on the way, {gateway} for one, have to forward groups to here (PIM or fixed routes)."
+    yield f"On the sender, see with `tcpdump -ni any host {group}` whether it sends, and on which interface."
+    yield "On the switch, see whether snooping knows of this port, whether there is a querier, and which VLAN it is."
+    yield "If it sends rarely, listen longer with `--listen 60`."

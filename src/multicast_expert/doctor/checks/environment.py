@@ -1,0 +1,128 @@
+"""Checks of what the host runs in: containers, wireless networks, the privacy of macOS. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_interface, ip_network
+
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Facts, Unread
+from multicast_expert.doctor.report import Finding, Verdict
+
+# The networks that container engines and WSL hand out unless told otherwise.
+_POOLS = {
+    "docker": tuple(f"172.{second}.0.0/16" for second in range(17, 32)),
+    "podman": ("10.88.0.0/16", "10.89.0.0/16"),
+    "lxc": ("10.0.3.0/24",),
+    "wsl": ("172.16.0.0/12",),
+}
+# macOS 15 is Darwin 24.
+_FIRST_WITH_PRIVACY = 24
+
+
+def container(facts: Facts) -> Finding:
+    """The program runs in a container, or in WSL, whose network passes no multicast from outside.
+
+    The usual network of Docker and Podman is a bridge on the host with address translation behind it, and that of WSL 2
+    is the same in a virtual machine. Translation works for connections; groups from outside are never passed on, and
+    no published port changes that. Containers on the same bridge do hear each other. Kubernetes leaves it to the
+    network plugin, and most plugins carry no multicast.
+
+    **How to see it:** inside, the address is one that is known nowhere else; outside, the datagrams arrive.
+
+        ip -br addr
+        mcast doctor 239.1.2.3:5000        (on the host itself)
+
+    **Cure:** one of these.
+
+    - Run it in the host's network: `docker run --network host`, `hostNetwork: true`, WSL with
+      `networkingMode=mirrored`.
+    - Give the container an interface in the real network: a macvlan network, or Multus with Kubernetes.
+    - Route the group into the bridge with a daemon such as smcroute on the host; the hop limit has to be 2 or more.
+    """
+    kind = facts.machine.container
+    if isinstance(kind, Unread):
+        verdict: Verdict = "ok" if reach.received(facts) else "unknown"
+        return Finding("container", verdict, kind.reason, {}, reach.remedy(kind))
+    if kind is None:
+        return Finding("container", "ok", "This is no container that is known.")
+    evidence = {"container": kind} | {each.name: ", ".join(each.addresses) for each in reach.chosen(facts)}
+    if reach.trial_of(facts).arrivals or reach.frames(facts):
+        return Finding("container", "ok", f"This is a container ({kind}), and datagrams get in.", evidence)
+    pools = [ip_network(pool) for pool in _POOLS.get(kind, ())]
+    mine = [ip_interface(address) for each in reach.chosen(facts) for address in each.addresses]
+    translated = any(each.ip in pool for each in mine if each.version == 4 for pool in pools)
+    source = facts.target.source
+    if not translated or (source is not None and reach.is_near(facts, source)):
+        summary = f"This is a container ({kind}); whether its network passes groups on cannot be seen from inside."
+        step = "Run `mcast doctor` outside of the container; if datagrams arrive there, use the host's network."
+        return Finding("container", "unknown", summary, evidence, (step,))
+    summary = f"This container ({kind}) is behind a bridge with address translation, which passes no groups on."
+    step = "Run it in the host's network: `--network host`, `hostNetwork: true`, or `networkingMode=mirrored` of WSL."
+    verdict = "problem" if tally.nothing_came(facts) else "suspect"
+    return Finding("container", verdict, summary, evidence, (step,))
+
+
+def wireless(facts: Facts) -> Finding:
+    """The interface is wireless, and access points treat groups badly.
+
+    An access point sends groups without acknowledgement, at a low rate, and holds them back for stations that sleep:
+    ten percent of loss is nothing unusual, and bursts get lost as a whole. Many access points also filter: client
+    isolation keeps stations apart, and IGMP snooping or "multicast enhancement" sends a group only to stations that
+    they believe to have joined. Guest networks usually pass none at all.
+
+    **How to see it:** connect the same host by cable. If the datagrams arrive then, it is the access point. A test
+    stream shows what is lost:
+
+        mcast send --stamp 239.1.2.3:5000      (elsewhere)
+        mcast recv 239.1.2.3:5000              (here, and at its end the loss is printed)
+
+    **Cure:** use a cable. Else switch off client isolation and power saving, raise the basic (multicast) rate of the
+    access point, or have it convert groups to unicast. Send less, and so that loss does not matter.
+    """
+    if why := reach.reason(facts.interfaces):
+        return Finding("wireless", "unknown", why[0], {}, why[1])
+    names = [each.name for each in reach.chosen(facts) if each.is_wireless]
+    evidence = {"wireless": ", ".join(names)} if names else {}
+    if not names:
+        return Finding("wireless", "ok", "No wireless interface is used.")
+    if reach.received(facts) or len(names) < len(reach.chosen(facts)):
+        return Finding("wireless", "ok", f"{reach.named(names)}: groups may get lost on wireless networks.", evidence)
+    step = "Try the same host with a cable: if datagrams arrive then, it is the access point."
+    summary = f"{reach.named(names)}: wireless networks often hold groups back, which cannot be seen from here."
+    return Finding("wireless", "suspect" if tally.nothing_came(facts) else "unknown", summary, evidence, (step,))
+
+
+def macos_privacy(facts: Facts) -> Finding:
+    """macOS keeps the program from the local network until the user allows it.
+
+    Since macOS 15 a program needs the user's consent before it may send or receive groups (Local Network privacy).
+    Without it sending fails with `EHOSTUNREACH` ("No route to host"), and what comes in is dropped without a word. The
+    consent belongs to the application that started the program: an editor's terminal, a launch agent or a scheduled
+    job may lack it while the same command works in Terminal. Programs of root, and those started from Terminal or over
+    ssh, need none.
+
+    **How to see it:** the same command works in Terminal or with sudo, and fails elsewhere with errno 65.
+
+        sudo mcast doctor 239.1.2.3:5000
+
+    **Cure:** System Settings, Privacy & Security, Local Network: switch the application on that starts the program, and
+    start that application again. For services, run them as root or as a launch daemon.
+    """
+    machine, trial = facts.machine, reach.trial_of(facts)
+    if machine.system != "macos":
+        return Finding("macos-privacy", "ok", "This is not macOS.")
+    errors = [*(join.error for join in trial.joins), *(probe.error for probe in trial.probes)].count("EHOSTUNREACH")
+    step = (
+        "Allow it: System Settings, Privacy & Security, Local Network; or start it from Terminal, over ssh or as root."
+    )
+    if errors and machine.user_id != 0:
+        summary = "macOS refused the network with EHOSTUNREACH: the user has not allowed this program to use it."
+        return Finding("macos-privacy", "problem", summary, {"refusals": errors}, (step,))
+    release = re.match(r"\d+", machine.release)
+    if machine.user_id == 0 or reach.received(facts) or (release and int(release[0]) < _FIRST_WITH_PRIVACY):
+        return Finding("macos-privacy", "ok", "The privacy settings do not stand in the way.")
+    if isinstance(facts.trial, Unread) or not any(probe.came_back for probe in trial.probes):
+        summary = "Whether the user has allowed this program to use the local network cannot be told."
+        return Finding("macos-privacy", "unknown", summary, {"release": machine.release}, (step,))
+    return Finding("macos-privacy", "ok", "This program may use the local network: its own datagram came back.")

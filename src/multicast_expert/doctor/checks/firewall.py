@@ -1,0 +1,277 @@
+"""Checks of firewalls: what they refuse of datagrams, and of queries. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Facts, Queries, Rule, Unread
+from multicast_expert.doctor.report import Finding
+
+_OUTWARD = ("output", "postrouting", "egress")
+
+
+def firewall(facts: Facts) -> Finding:
+    """A firewall on this host drops the datagrams.
+
+    A firewall that lets in only what it knows has a rule for connections that the host itself opened. Nobody opens
+    anything with a group, so each group and port needs a rule of its own. tcpdump sees packets before the firewall does
+    (except at its ingress hook), programs after it; so "tcpdump shows it and the program gets nothing" is the usual
+    picture. What an input rule drops is counted by Linux in `IpExt: InMcastPkts` and not in `Ip: InDelivers`; what a
+    prerouting rule drops in `Ip: InReceives` only.
+
+    **How to see it:** the rules and their counters, as root; which ones grow while the stream comes in?
+
+        nft list ruleset
+        iptables -nvL INPUT; ip6tables -nvL INPUT
+
+    **Cure:** let the group in, before the rule that drops it. If firewalld or ufw make the rules, tell them instead:
+    they replace what others add.
+
+        nft insert rule inet filter input ip daddr 239.1.2.3 udp dport 5000 accept
+        firewall-cmd --add-rich-rule='rule family=ipv4 destination address=239.1.2.3 port port=5000 protocol=udp accept'
+        ufw allow in proto udp to 239.1.2.3 port 5000
+    """
+    rules = () if isinstance(facts.firewall, Unread) else facts.firewall
+    seen = reach.frames(facts) is not None
+    counted = tally.refused_after_routing(facts) if seen else tally.beyond_usual(facts, tally.refused_after_routing)
+    guilty = _guilty(facts, rules)
+    evidence: dict[str, object] = {"refused after routing": counted} if counted else {}
+    if guilty:
+        return _refused_by_rule(facts, guilty, evidence)
+    if reach.received(facts):
+        return Finding("firewall", "ok", "The firewall lets the datagrams in.", evidence)
+    if silenced := _silenced(facts, rules):
+        return silenced
+    why = reach.reason(facts.firewall) or ("No rule is known that does it.", ())
+    if counted and not seen and (unclear := tally.unclear(facts)):
+        return Finding("firewall", "unknown", unclear, evidence, why[1])
+    arrivals = reach.trial_of(facts).arrivals
+    if counted and not arrivals and not tally.only_igmp(facts) and (reach.wanted(facts) or not seen):
+        summary = f"A firewall rule on this host drops {reach.counted(counted, 'packet')} of joined groups."
+        steps = why[1] or ("Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show`.",)
+        return Finding("firewall", "problem", summary, evidence | {"rule": why[0]}, steps)
+    if _unexplained(facts):
+        summary = "Frames come in, and something on this host drops them before they reach a socket."
+        step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
+        return Finding("firewall", "suspect", summary, evidence, why[1] or (step,))
+    if isinstance(facts.firewall, Unread):
+        return Finding("firewall", "unknown", why[0], evidence, why[1])
+    doubtful = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False]
+    if doubtful and not tally.nothing_came(facts):
+        return _doubtful(facts, doubtful, evidence)
+    return Finding("firewall", "ok", "No rule of the firewall drops the datagrams.", evidence)
+
+
+def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rules that certainly drop datagrams of the target, the ones that counted first."""
+    here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False and rule.packets != 0]
+    if reach.received(facts) or not here:
+        return []
+    certain = [rule for rule in here if rule.matches and rule.packets]
+    # What a rule does not count, the frames prove: they come in, and nothing else has dropped them.
+    proved = _unexplained(facts) or bool(tally.refused_after_routing(facts) and reach.wanted(facts) != ())
+    if not certain and proved and not tally.nothing_came(facts):
+        certain = [rule for rule in here if rule.matches] or [rule for rule in here if rule.packets] or here
+    if (tally.only_queries(facts) or tally.only_igmp(facts)) and not reach.wanted(facts):
+        return []
+    return sorted(certain, key=lambda rule: -(rule.packets or 0))
+
+
+def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
+    """Judge what keeps the host's own reports from leaving, where nothing comes in."""
+    here = [rule for rule in rules if rule.matches_reports and rule.packets != 0]
+    summary = "A firewall drops what this host says by IGMP or MLD, so the network does not know that it has joined"
+    if here and tally.nothing_came(facts):
+        evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in here[:8]}
+        remedy = tuple(dict.fromkeys(_let_reports_out(facts, here)))
+        return Finding("firewall", "problem", f"{summary}.", evidence, remedy)
+    unsent = tally.unsent(facts)
+    if isinstance(facts.firewall, Unread) and unsent and not reach.trial_of(facts).arrivals:
+        evidence = {"packets that could not leave": unsent}
+        return Finding("firewall", "suspect", f"{summary}, most likely.", evidence, reach.remedy(facts.firewall))
+    return None
+
+
+def _let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    six = facts.target.group_version == 6
+    for rule in rules:
+        if rule.tool == "nftables":
+            yield _nft(rule, "icmpv6 type mld2-listener-report" if six else "ip protocol igmp")
+        elif rule.tool in ("iptables", "ip6tables"):
+            yield _iptables(rule, "-p icmpv6 --icmpv6-type 143" if six else "-p igmp")
+
+
+def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> Finding:
+    """Judge rules of which nobody counts what they drop."""
+    evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules[:8]}
+    certain = [rule for rule in rules if rule.matches]
+    if certain and reach.frames(facts) is None:
+        first = certain[0]
+        summary = f"The firewall is set to drop such datagrams: {first.text} ({first.tool})."
+        return Finding("firewall", "suspect", summary, evidence, tuple(dict.fromkeys(_accept(facts, certain))))
+    summary = "There are rules of which it cannot be told whether they drop the datagrams."
+    steps = ["Read the rules: `nft list ruleset`, `iptables -nvL`."]
+    if facts.machine.system != "linux":
+        steps = list(dict.fromkeys(_accept(facts, rules)))
+    return Finding("firewall", "unknown", summary, evidence, tuple(steps))
+
+
+def _unexplained(facts: Facts) -> bool:
+    """Whether good frames of the target come in, and no counter of anything but a firewall tells where they went."""
+    wanted = reach.wanted(facts)
+    if not wanted or reach.received(facts) or reach.trial_of(facts).arrivals:
+        return False
+    own = reach.own_addresses(facts)
+    good = [
+        each
+        for each in wanted
+        if not (each.bad_checksums or each.fragments)
+        and (address := reach.address_of(each.sender)) is not None
+        and not (address in own or address.is_loopback or address.is_unspecified or address.is_multicast)
+        and not (each.ethernet_destination and int(each.ethernet_destination[:2], 16) & 1 == 0)
+    ]
+    counters = ("Udp.IgnoredMulti", "Udp.InErrors", "Ip.InHdrErrors", "Ip.ReasmReqds")
+    explained = any(tally.moved(facts, name) for name in counters)
+    filtered = facts.target.group_version == 4 and bool(
+        reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter")
+    )
+    joined = any(each.error is None for each in reach.trial_of(facts).joins)
+    return bool(good) and joined and not explained and not filtered and tally.moved(facts, "Ip.InReceives") is not None
+
+
+def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, object]) -> Finding:
+    first = guilty[0]
+    for rule in guilty[:8]:
+        refused = "" if rule.packets is None else f" ({reach.counted(rule.packets, 'packet')} dropped)"
+        evidence[f"{rule.tool}: {rule.chain}"] = f"{rule.text}{refused}"
+    summary = f"The firewall drops the datagrams: `{first.text}` in {first.chain} ({first.tool})."
+    return Finding("firewall", "problem", summary, evidence, tuple(dict.fromkeys(_accept(facts, guilty))))
+
+
+def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield what lets the target in before these rules drop it."""
+    target, six = facts.target, facts.target.group_version == 6
+    group = shlex.quote(target.group)
+    for rule in rules:
+        if rule.tool == "nftables":
+            what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {target.port}" if target.port else "")
+            yield _nft(rule, what)
+        elif rule.tool in ("iptables", "ip6tables"):
+            what = f"-d {group} -p udp" + (f" --dport {target.port}" if target.port else "")
+            yield _iptables(rule, what)
+        elif rule.tool == "windows":
+            port = "" if target.port is None else f" -LocalPort {target.port}"
+            yield (
+                "Allow it, as administrator: `New-NetFirewallRule -DisplayName Multicast -Direction Inbound "
+                f"-Protocol UDP{port} -Action Allow`."
+            )
+        elif rule.tool == "application firewall":
+            yield "Allow incoming connections for the program: System Settings, Network, Firewall, Options."
+        else:
+            yield f"Let UDP to {target.group} in before this rule of {rule.tool}."
+    if managers := [name for name in ("ufw", "firewalld") if any(name in rule.chain for rule in rules)]:
+        yield f"To keep it, tell {managers[0]}, which makes these rules and replaces what others add."
+
+
+def _nft(rule: Rule, what: str) -> str:
+    chain = " ".join(shlex.quote(word) for word in rule.chain.split())
+    return f"nft insert rule {chain} {what} accept"
+
+
+def _iptables(rule: Rule, what: str) -> str:
+    *table, chain = rule.chain.split()
+    return f"{rule.tool}{f' -t {shlex.quote(table[-1])}' if table else ''} -I {shlex.quote(chain)} {what} -j ACCEPT"
+
+
+def query_blocked(facts: Facts) -> Finding:
+    """Queries for memberships reach this host, and the kernel drops them before it could answer.
+
+    A querier, in a router or a switch, asks about every two minutes who wants which group. A host that does not answer
+    is forgotten: a snooping switch stops delivering after about 260 seconds, and a router stops forwarding. The first
+    minutes work, since joining sends a report of its own accord; then the stream stops without an error.
+
+    Queries are packets of their own protocols. A firewall that lets in UDP port 5000 and nothing else drops IGMP (or
+    ICMPv6 type 130), and the reverse path filter drops queries of a querier whose address this host has no route to. A
+    source of 0.0.0.0, as snooping switches use, passes that filter.
+
+    **How to see it:** as root, queries are there, and no reports of this host follow.
+
+        tcpdump -vni eth0 'igmp or (icmp6 and ip6[48] == 130)'
+        nstat -az TcpExtIPReversePathFilter
+
+    **Cure:** let IGMP and MLD in, or give the host a route to the querier.
+
+        nft insert rule inet filter input ip protocol igmp accept
+        nft insert rule inet filter input icmpv6 type mld-listener-query accept
+        ip route add 10.9.9.9/32 dev eth0
+    """
+    queries = reach.trial_of(facts).queries
+    if isinstance(facts.trial, Unread) or isinstance(queries, Unread):
+        return _blocked_by_counters(facts)
+    names = set(reach.chosen_names(facts))
+    mine = [each for each in queries if each.interface in names and _version(each) == facts.target.group_version]
+    lost = [each for each in mine if each.delivered is not None and each.delivered < each.seen]
+    # One may still have been on its way to us when we stopped to look.
+    lost = [each for each in lost if each.delivered == 0 or each.seen - (each.delivered or 0) > 1]
+    if lost:
+        return _blocked(facts, lost[0])
+    if not mine:
+        return Finding("query-blocked", "ok", "No query came while we listened, so none was dropped.")
+    evidence = {each.querier: f"{each.seen} seen, {each.delivered} delivered" for each in mine}
+    return Finding("query-blocked", "ok", "The queries get through.", evidence)
+
+
+def _version(query: Queries) -> int | None:
+    address = reach.address_of(query.querier)
+    return None if address is None else address.version
+
+
+def _blocked(facts: Facts, query: Queries) -> Finding:
+    rules = [] if isinstance(facts.firewall, Unread) else [each for each in facts.firewall if each.matches_queries]
+    evidence: dict[str, object] = {
+        "querier": query.querier,
+        "queries seen": query.seen,
+        "let through by the kernel": query.delivered,
+    }
+    summary = f"Queries of {query.querier} reach {query.interface}, and this host drops them: it will be forgotten."
+    route = reach.route_to(facts, query.querier)
+    filtered = reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
+    if _version(query) == 4 and filtered and query.querier != "0.0.0.0":
+        evidence |= {"dropped by the reverse path filter": filtered}
+        if route is None or route.interface != query.interface:
+            command = f"ip route add {shlex.quote(query.querier)}/32 dev {shlex.quote(query.interface)}"
+            return Finding("query-blocked", "problem", summary, evidence, (command,))
+    evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules}
+    remedy = tuple(dict.fromkeys(_accept_queries(facts, rules)))
+    why = reach.reason(facts.firewall) or ("", ())
+    step = "Look for a firewall rule that drops IGMP or MLD, and let them in."
+    return Finding("query-blocked", "problem", summary, evidence, remedy or why[1] or (step,))
+
+
+def _accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    six = facts.target.group_version == 6
+    for rule in rules:
+        if rule.tool == "nftables":
+            yield _nft(rule, "icmpv6 type mld-listener-query" if six else "ip protocol igmp")
+        elif rule.tool in ("iptables", "ip6tables"):
+            yield _iptables(rule, "-p icmpv6 --icmpv6-type 130" if six else "-p igmp")
+
+
+def _blocked_by_counters(facts: Facts) -> Finding:
+    """Judge without having seen the queries: packets that are dropped and as short as queries are most likely some."""
+    why = reach.reason(facts.trial, reach.trial_of(facts).queries) or ("", ())
+    filtered = reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
+    dropped = filtered or tally.refused_after_routing(facts) or 0
+    by = "the reverse path filter" if filtered else "a firewall"
+    evidence = {"dropped": dropped} if dropped else {}
+    if dropped and not reach.received(facts) and (tally.only_queries(facts) if filtered else tally.only_igmp(facts)):
+        summary = f"{reach.counted(dropped, 'packet')} as short as queries of IGMP came in and {by} dropped them."
+        return Finding("query-blocked", "suspect", summary, evidence, why[1])
+    if reach.trial_of(facts).revived and tally.queries_were_dropped(facts) is not False:
+        certain = bool(dropped)
+        summary = "The datagrams stopped, and came again after a new join: queries do not get through to this host"
+        text = f"{summary}; {by} drops them." if certain else f"{summary}, or nobody asks."
+        return Finding("query-blocked", "problem" if certain else "suspect", text, evidence, why[1])
+    return Finding("query-blocked", "unknown", why[0], {}, why[1])

@@ -1,0 +1,213 @@
+"""Checks of the interfaces: up, addressed, and large enough. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import shlex
+from ipaddress import ip_interface
+
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, interface_setting
+from multicast_expert.doctor.report import Finding, Verdict
+
+_SMALLEST_IPV6_MTU = 1280
+_USUAL_MTU = 1500
+# How many interfaces are shown at most.
+_SHOWN = 8
+
+
+def interface_down(facts: Facts) -> Finding:
+    """The interface is switched off, has no cable, or is gone.
+
+    Nothing comes in on an interface that is down. The kernel still lets programs join on it, without an error, and
+    the membership works as soon as the interface comes up: so a program that waits in silence looks the same as one
+    that works. Where an interface was removed and came back (a USB adapter, a VPN, a container's network), the
+    memberships of before are lost for good, also without an error.
+
+    **How to see it:** `state UP` and `LOWER_UP` mean switched on and connected; `NO-CARRIER` means that the far end is
+    missing.
+
+        ip -br link
+        mcast interfaces
+
+    **Cure:** switch it on, and plug the cable in at both ends. For Wi-Fi and VPNs, connect.
+
+        ip link set eth0 up
+
+    Receivers of this library join again by themselves when an interface comes back. Other programs have to be started
+    again after it was removed.
+    """
+    if why := reach.reason(facts.interfaces):
+        return Finding("interface-down", "unknown", why[0], {}, why[1])
+    target, names = facts.target.interface, [each.name for each in reach.interfaces(facts)]
+    if target is not None and target not in names:
+        step = "Look which interfaces there are with `mcast interfaces`."
+        summary = f"There is no interface {target} on this host."
+        return Finding("interface-down", "problem", summary, {"interfaces": ", ".join(names)}, (step,))
+    candidates = reach.chosen(facts) or tuple(each for each in reach.interfaces(facts) if not each.is_loopback)
+    dead = [each for each in candidates if not (each.is_up and each.has_carrier)]
+    evidence = {each.name: _state(each) for each in (dead or candidates)[:_SHOWN]}
+    if reach.received(facts) or not dead:
+        text = "Some interfaces are down, but datagrams arrive on others." if dead else "The interfaces are up."
+        return Finding("interface-down", "ok", text, evidence)
+    if len(dead) < len(candidates):
+        which = reach.named(each.name for each in dead)
+        return Finding("interface-down", "ok", f"Down or without a cable: {which}. Others are up.", evidence)
+    verb = "is" if len(dead) == 1 else "are"
+    summary = f"{reach.named(each.name for each in dead)} {verb} {reach.named(_state(each) for each in dead)}."
+    remedy = tuple(line for each in dead for line in _raise_interface(facts, each))
+    return Finding("interface-down", "problem", summary, evidence, remedy)
+
+
+def _state(interface: InterfaceFacts) -> str:
+    return "switched off" if not interface.is_up else "up" if interface.has_carrier else "without a cable or far end"
+
+
+def _raise_interface(facts: Facts, interface: InterfaceFacts) -> tuple[str, ...]:
+    if interface.is_up:
+        return (f"Connect {interface.name}: its cable, its far end, or its wireless network.",)
+    if facts.machine.system == "windows":
+        return (f"Enable the adapter: `Enable-NetAdapter -Name '{interface.name}'` as administrator.",)
+    name = shlex.quote(interface.name)
+    return (f"ip link set {name} up",) if facts.machine.system == "linux" else (f"ifconfig {name} up",)
+
+
+def interface_address(facts: Facts) -> Finding:
+    """The interface, or that of the sender, has no address.
+
+    A host without an IPv4 address on an interface sends with the source 0.0.0.0, and every Linux receiver drops such
+    datagrams without counting why (only IGMP and 224.0.0.x are let through). The sender gets no error. It happens when
+    DHCP has not answered yet, or when the address was set on another interface.
+
+    Receiving needs no IPv4 address on Linux, but a program that joins on all interfaces passes over those without one.
+    IPv6 needs a link-local address to tell the network what it has joined: without IPv6 on the interface nothing works,
+    and while the address is `tentative` (about two seconds after the interface came up) nothing is sent or received.
+
+    **How to see it:** on both hosts. A sender with 0.0.0.0 is seen with tcpdump on the receiver.
+
+        ip -br addr
+        tcpdump -ni eth0 host 239.1.2.3
+
+    **Cure:** give the interface an address, or ask DHCP for one; let IPv6 work on it.
+
+        ip addr add 10.0.0.7/24 dev eth0
+        sysctl -w net.ipv6.conf.eth0.disable_ipv6=0
+    """
+    if why := reach.reason(facts.interfaces):
+        return Finding("interface-address", "unknown", why[0], {}, why[1])
+    if facts.target.interface is not None and not reach.chosen(facts):
+        return Finding("interface-address", "unknown", f"There is no interface {facts.target.interface}.")
+    version, arrived = facts.target.group_version, reach.received(facts)
+    evidence = {each.name: ", ".join(each.addresses) or "no address" for each in reach.chosen(facts)[:_SHOWN]}
+    nameless = [each for each in reach.wanted(facts) or () if each.sender in ("0.0.0.0", "::")]
+    if nameless and version == 4 and not facts.target.group.startswith("224.0.0."):
+        evidence |= {"sender": "0.0.0.0", "sent by": reach.named(each.ethernet_source for each in nameless)}
+        summary = "The sender has no address on its interface: its datagrams come from 0.0.0.0 and are dropped here."
+        step = "Give the sender's interface an address, as with `ip addr add 10.0.0.7/24 dev eth0` there."
+        return Finding("interface-address", "problem", summary, evidence, (step,))
+    # A port of a bridge needs no address: it receives nothing for the host itself.
+    bare = [each for each in reach.chosen(facts) if not _usable(each, version) and each.bridge is None]
+    if arrived or version is None or (reach.chosen(facts) and len(bare) < len(reach.chosen(facts))):
+        return Finding("interface-address", "ok", "The interfaces have addresses.", evidence)
+    if reach.wanted(facts) and version == 4:
+        return Finding("interface-address", "ok", "Frames come in; Linux needs no address to receive them.", evidence)
+    which = reach.named(each.name for each in bare) if bare else "No interface but loopback"
+    verb = "has no" if bare else "has an"
+    tentative = [each for each in bare if each.tentative]
+    if tentative:
+        evidence |= {f"tentative on {each.name}": ", ".join(each.tentative) for each in tentative}
+        summary = f"The IPv6 addresses of {which} are tentative: they are still checked for duplicates, or are one."
+        step = "Wait two seconds; if `ip -6 addr` still shows `tentative` or `dadfailed`, another host has the address."
+        return Finding("interface-address", "problem", summary, evidence, (step,))
+    summary = f"{which} {verb} IPv{version} address that can be used."
+    # Linux joins and receives over IPv4 without an address, but some switches ignore reports from 0.0.0.0.
+    verdict: Verdict = "suspect" if bare and version == 4 else "problem"
+    return Finding("interface-address", verdict, summary, evidence, _give_address(facts, bare))
+
+
+def _usable(interface: InterfaceFacts, version: int | None) -> bool:
+    """Whether it has an address of the IP version; of IPv6 one that is not tentative."""
+    return any(
+        ip_interface(address).version == version and address not in interface.tentative
+        for address in interface.addresses
+    )
+
+
+def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:
+    version = facts.target.group_version
+    if facts.machine.system != "linux":
+        return (f"Give the interface an IPv{version} address in the system's network settings.",)
+    off = [each.name for each in bare if version == 6 and reach.setting(facts, each.name, "disable_ipv6") == 1]
+    if off:
+        return tuple(reach.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in off)
+    others = [each for each in reach.interfaces(facts) if not each.is_loopback and each.is_up and each.bridge is None]
+    name = shlex.quote(next((each.name for each in (*bare, *others)), "eth0"))
+    example = f"ip addr add 10.0.0.7/24 dev {name}" if version == 4 else f"ip link set dev {name} addrgenmode eui64"
+    return (f"Give the interface an address by DHCP or by hand, as with `{example}`.",)
+
+
+def mtu(facts: Facts) -> Finding:
+    """Packets are larger than an interface takes, or arrive in pieces of which some are missing.
+
+    A datagram that is larger than the MTU (1500 bytes on Ethernet, headers included) travels in fragments. When one
+    fragment is lost, or a firewall or router lets only the first one pass, the whole datagram is lost; the kernel waits
+    30 seconds (IPv6: 60) for the rest and counts it in `ReasmFails`. Nobody tells the sender: there is no path MTU
+    discovery for groups.
+
+    A receiver whose MTU is smaller than that of the sender drops the large frames before anything can count them,
+    except the interface's own `rx_dropped` or `rx_errors`. And IPv6 is switched off on an interface with an MTU below
+    1280; all its IPv6 memberships are lost then, and stay lost when the MTU is set back.
+
+    **How to see it:**
+
+        ip -s link show dev eth0
+        nstat -az | grep -i reasm
+        tcpdump -ni eth0 'ip[6:2] & 0x3fff != 0'
+
+    **Cure:** send no more than 1472 bytes per datagram over IPv4 and 1452 over IPv6, or give all hosts and switches
+    the same MTU. After an MTU below 1280, start IPv6 receivers again.
+
+        ip link set dev eth0 mtu 1500
+    """
+    if why := reach.reason(facts.interfaces):
+        return Finding("mtu", "unknown", why[0], {}, why[1])
+    interfaces = reach.chosen(facts)
+    evidence: dict[str, object] = {f"MTU of {each.name}": each.mtu for each in interfaces[:_SHOWN] if each.mtu}
+    small = [each for each in interfaces if each.mtu and each.mtu < _SMALLEST_IPV6_MTU]
+    if facts.target.group_version == 6 and small and not reach.received(facts):
+        summary = f"The MTU of {reach.named(each.name for each in small)} is below 1280, which switches IPv6 off there."
+        remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
+        return Finding("mtu", "problem", summary, evidence, (*remedy, "Start the receivers again: they have to join."))
+    seen = reach.frames(facts) is not None
+    pieces = tally.held_fragments(facts) if seen else tally.beyond_usual(facts, tally.held_fragments) or 0
+    if pieces > 0 and not tally.moved(facts, "Ip.ReasmOKs") and not reach.received(facts):
+        return _fragments_lost(facts, pieces, evidence)
+    dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}
+    if any(dropped.values()) and not reach.received(facts) and not reach.frames(facts):
+        name = next(name for name, count in dropped.items() if count)
+        evidence |= {f"packets that {name} dropped": dropped[name]}
+        summary = f"{name} dropped {reach.counted(dropped[name], 'frame')}, and its MTU is smaller than usual."
+        return Finding("mtu", "suspect", summary, evidence, (f"ip link set dev {shlex.quote(name)} mtu 1500",))
+    if isinstance(facts.trial, Unread):
+        return Finding("mtu", "unknown", facts.trial.reason, evidence)
+    return Finding("mtu", "ok", "No packet was too large, and no fragment is missing.", evidence)
+
+
+def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> Finding:
+    wanted = reach.wanted(facts)
+    fragments = sum(each.fragments for each in wanted or ())
+    evidence |= {"fragments that came": pieces, "datagrams made of them": 0}
+    if wanted is not None and not fragments:
+        return Finding("mtu", "ok", "Fragments came that make no datagram, but none of the target.", evidence)
+    if wanted is None and (unclear := tally.unclear(facts)):
+        return Finding("mtu", "unknown", unclear, evidence, reach.remedy(reach.trial_of(facts).frames))
+    summary = f"{reach.counted(pieces, 'fragment')} came, but never all of a datagram."
+    steps = (
+        "Send datagrams that need no fragments: up to 1472 bytes over IPv4 and 1452 over IPv6.",
+        "Or find who drops the other fragments on the way: a firewall, a router, or an MTU that is too small.",
+    )
+    return Finding("mtu", "problem" if wanted else "suspect", summary, evidence, steps)
+
+
+def _dropped(facts: Facts, interface: str) -> int:
+    counters = reach.trial_of(facts).interface_counters.get(interface, {})
+    return counters.get("rx_dropped", 0) + counters.get("rx_errors", 0)

@@ -1,0 +1,199 @@
+"""Checks of what the network does with memberships: queriers, and bridges that snoop. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import shlex
+
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Bridge, Facts, Queries, Unread
+from multicast_expert.doctor.report import Finding
+
+_USUAL_INTERVAL = 125
+"""Seconds between two general queries, unless the querier is told otherwise (RFC 3376, 8.2 and RFC 3810, 9.2)."""
+_LONG_ENOUGH = 130.0
+_FORGOTTEN_AFTER = 260
+"""Seconds after which a membership that nobody confirmed ends: two intervals and a response time."""
+_MISSING = 5
+"""Datagrams that have to be missing before a bridge is said to keep them."""
+
+
+def querier(facts: Facts) -> Finding:
+    """Nobody in the network asks who wants which group, so a snooping switch forgets the receivers.
+
+    A switch with IGMP snooping sends a group only to ports behind which somebody has joined it, and forgets them after
+    about 260 seconds unless they say so again. Hosts say so only when they are asked, by a querier: normally the
+    multicast router. In a network without one, the stream arrives when a program starts (it reports its join by
+    itself) and stops after a few minutes. Some switches send everything everywhere while no querier is known, others
+    send nothing at all.
+
+    Queries come every 125 seconds as a rule, so five seconds of silence prove nothing. Linux counts queries of MLD, but
+    not of IGMP.
+
+    **How to see it:** as root, listen for longer than the interval.
+
+        mcast doctor 239.1.2.3:5000 --listen 130
+        tcpdump -vni eth0 'igmp or (icmp6 and ip6[48] == 130)'
+        grep GroupMembQueries /proc/net/dev_snmp6/eth0
+
+    **Cure:** switch on the querier of one switch ("IGMP snooping querier") or router, or that of a Linux bridge:
+
+        ip link set br0 type bridge mcast_querier 1
+
+    Where nobody may touch the network, leave and join again every minute or two.
+    """
+    if isinstance(facts.trial, Unread):
+        return Finding("querier", "unknown", facts.trial.reason)
+    trial, evidence = facts.trial, _queries_heard(facts)
+    links = [each for each in reach.chosen(facts) if not each.is_loopback]
+    if not links:
+        return Finding("querier", "ok", "On loopback nobody has to ask for memberships.")
+    steps = (
+        "Switch on the querier of a switch or router in this network, with IGMPv3 and MLDv2.",
+        "Until then, leave and join again every minute or two.",
+    )
+    silence = reach.silence(facts)
+    if trial.revived:
+        return _forgotten(facts, evidence, steps)
+    if evidence:
+        text = f"Queries were heard on {reach.named(evidence)}: memberships are asked for."
+        return Finding("querier", "ok", text, evidence)
+    listen = f"mcast doctor {reach.endpoint(facts)} --listen {_LONG_ENOUGH:.0f}"
+    why = reach.reason(trial.queries)
+    if silence is not None:
+        evidence = {"queries heard": 0, "silent since": f"{silence:.1f} s"}
+        summary = "The datagrams came and stopped, and no query was heard: a switch may have forgotten this host."
+        return Finding("querier", "suspect", summary, evidence, steps)
+    evidence = {"queries heard": None if why else 0, "seconds listened": round(trial.seconds, 1)}
+    if why:
+        text = "Queries of IGMP are not counted, and cannot be heard unprivileged." if _four(facts) else why[0]
+        return Finding("querier", "unknown", text, evidence, why[1])
+    if trial.seconds >= _LONG_ENOUGH:
+        summary = f"No query in {trial.seconds:.0f} s: a snooping switch forgets us {_FORGOTTEN_AFTER} s after a join."
+        return Finding("querier", "suspect", summary, evidence, steps)
+    summary = f"No query in {trial.seconds:.0f} s; queriers ask every {_USUAL_INTERVAL} s, so listen longer to be sure."
+    return Finding("querier", "unknown", summary, evidence, (f"sudo {listen}",))
+
+
+def _forgotten(facts: Facts, heard: dict[str, object], steps: tuple[str, ...]) -> Finding:
+    """Judge a stream that stopped and that a new join revived: somebody on the way had forgotten this host."""
+    silence = reach.silence(facts)
+    evidence: dict[str, object] = {"queries heard": reach.named(heard.values())}
+    evidence |= {"silent for": None if silence is None else f"{silence:.1f} s", "after joining anew": "they came again"}
+    summary = "The datagrams stopped, and came again after a new join: a switch or router had forgotten this host"
+    if heard or tally.queries_were_dropped(facts) is not False:
+        return Finding("querier", "suspect", f"{summary}, although it may be asked.", evidence, steps)
+    return Finding("querier", "problem", f"{summary}, and nobody asks for memberships.", evidence, steps)
+
+
+def _four(facts: Facts) -> bool:
+    return facts.target.group_version == 4
+
+
+def _queries_heard(facts: Facts) -> dict[str, object]:
+    """Return on which interfaces somebody asks for memberships, and who."""
+    trial, names = reach.trial_of(facts), reach.chosen_names(facts)
+    heard: dict[str, object] = {}
+    for query in () if isinstance(trial.queries, Unread) else trial.queries:
+        if query.interface in names and _is_general(query, facts.target.group_version):
+            protocol = "IGMP" if _four(facts) else "MLD"
+            every = "" if query.interval is None else f", every {query.interval:.1f} s"
+            heard[query.interface] = f"{protocol}v{query.version} of {query.querier}{every}"
+    for name in names:
+        counted = trial.interface_counters.get(name, {}).get("Icmp6InGroupMembQueries", 0)
+        if counted and not _four(facts) and name not in heard:
+            heard[name] = f"{counted} {'query' if counted == 1 else 'queries'}"
+    return heard
+
+
+def _is_general(query: Queries, version: int | None) -> bool:
+    address = reach.address_of(query.querier)
+    return not query.for_group and address is not None and address.version == version
+
+
+def snooping(facts: Facts) -> Finding:
+    """A bridge on this host keeps the group from some of its ports.
+
+    A Linux bridge, such as container engines and virtual machines use, is a switch with IGMP snooping switched on. As
+    long as it knows no querier it sends every group to all ports, and snooping does nothing. With a querier it sends a
+    group to the ports that have joined. Where the bridge knows none and flooding is off on a port (`mcast_flood off`),
+    nothing gets through there, even after a join.
+
+    Another trap: the bridge's own queries ask in IGMPv2 unless told otherwise, so hosts behind it stop naming sources.
+
+    **How to see it:** what the bridge knows, whom it hears, and the flooding of the ports.
+
+        bridge mdb show
+        ip -d link show type bridge
+        bridge -d link show
+
+    **Cure:** give the bridge a querier, or switch its snooping off if there are few ports.
+
+        ip link set br0 type bridge mcast_querier 1 mcast_igmp_version 3 mcast_mld_version 2
+        ip link set br0 type bridge mcast_snooping 0
+    """
+    if why := reach.reason(facts.bridges):
+        return Finding("snooping", "ok" if reach.received(facts) else "unknown", why[0], {}, why[1])
+    bridges = () if isinstance(facts.bridges, Unread) else facts.bridges
+    if not bridges:
+        return Finding("snooping", "ok", "There is no bridge on this host.")
+    evidence: dict[str, object] = {each.name: _state(each) for each in bridges}
+    for bridge in bridges:
+        if bridge.snooping and bridge.name in reach.chosen_names(facts) and (kept := _kept(facts, bridge)):
+            evidence["datagrams it kept"] = kept
+            name = shlex.quote(bridge.name)
+            summary = (
+                f"The bridge {bridge.name} forgot that this host has joined: datagrams come in, and it keeps them."
+            )
+            remedy = (
+                f"ip link set {name} type bridge mcast_snooping 0",
+                f"Or give it a querier that works: `ip link set {name} type bridge mcast_querier 1`.",
+            )
+            return Finding("snooping", "problem", summary, evidence, remedy)
+    starved = [(each, ports) for each in bridges if (ports := _starved(facts, each))]
+    if not starved:
+        return Finding("snooping", "ok", "The bridges of this host hold the group back from nobody.", evidence)
+    bridge, ports = starved[0]
+    evidence[f"ports of {bridge.name} without flooding"] = ", ".join(ports)
+    name = shlex.quote(bridge.name)
+    remedy = (
+        f"ip link set {name} type bridge mcast_igmp_version 3 mcast_mld_version 2 mcast_querier 1",
+        "Or let the ports have what nobody asked for: `bridge link set dev PORT mcast_flood on`.",
+    )
+    passes = {bridge.name, *bridge.ports}
+    seen = [each for each in reach.frames(facts) or () if each.interface in passes]
+    seen_by_sockets = [each for each in reach.trial_of(facts).arrivals if each.interface in passes]
+    summary = f"The bridge {bridge.name} knows no querier, and keeps the group from {reach.named(ports)}."
+    certain = bool(seen or seen_by_sockets) and not reach.received(facts)
+    return Finding("snooping", "problem" if certain else "suspect", summary, evidence, remedy)
+
+
+def _kept(facts: Facts, bridge: Bridge) -> int:
+    """Return how many datagrams of a stream that stopped came in on the bridge's ports and not on the bridge itself."""
+    trial, silence = reach.trial_of(facts), reach.silence(facts)
+    asked = [each for each in trial.arrivals if each.asked and each.interface == bridge.name]
+    came = sum(each.count for each in asked)
+    if silence is None or not asked:
+        return 0
+    frames = reach.frames(facts)
+    if frames is not None:
+        missing = sum(each.count for each in frames if each.interface in bridge.ports) - came
+        return missing if missing > _MISSING else 0
+    counters = trial.interface_counters
+    on_ports = sum(counters.get(port, {}).get("rx_packets", 0) for port in bridge.ports)
+    missing = on_ports - counters.get(bridge.name, {}).get("rx_packets", 0)
+    # Other traffic passes the bridge, too, so the stream as a whole must fit into what is missing.
+    expected = round(sum(each.count * silence / max(each.last - each.first, 0.1) for each in asked))
+    return expected if trial.revived and missing > 0.8 * expected > _MISSING else 0
+
+
+def _state(bridge: Bridge) -> str:
+    if not bridge.snooping:
+        return "snooping off"
+    return f"snooping on, querier: {'itself' if bridge.querier else bridge.other_querier or 'none'}"
+
+
+def _starved(facts: Facts, bridge: Bridge) -> list[str]:
+    """Return the ports that the group is not sent to, whoever joins it behind them."""
+    if not bridge.snooping or bridge.querier or bridge.other_querier:
+        return []
+    return [each for each in bridge.ports_without_flooding if each in bridge.ports]

@@ -1,0 +1,181 @@
+"""Checks of where datagrams enter and leave: routes, and interfaces that are not expected. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import shlex
+
+from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.facts import Arrivals, Facts, Frames, Unread
+from multicast_expert.doctor.report import Finding
+
+_STREAM = 5
+"""Datagrams a second that are more than programs send that look for a name server or the time."""
+
+
+def send_route(facts: Facts) -> Finding:
+    """A program on this host sends to the group, and there is no route for it.
+
+    Where a program names no interface, the routing table chooses it, for sending and, over IPv4, for joining too.
+    Without a route to the group (usually the default route) sending fails with `ENETUNREACH` and joining with `ENODEV`;
+    with a default route everything goes to that one interface, be it the right one or not. So a machine without a
+    gateway, or a program started at boot before the network is up, cannot use groups unless it names the interface.
+
+    Programs that name the interface (as this library and `mcast` always do) need no route.
+
+    **How to see it:** which way the group goes, and how often a datagram had none.
+
+        ip route get 239.1.2.3
+        nstat -az IpOutNoRoutes Ip6OutNoRoutes
+
+    **Cure:** name the interface in the program (`iface=`, `-i`; IP_MULTICAST_IF), or add a route for groups:
+
+        ip route add 224.0.0.0/4 dev eth0
+    """
+    if why := reach.reason(facts.routes):
+        return Finding("send-route", "unknown", why[0], {}, why[1])
+    route, lost = reach.route_to(facts, facts.target.group), tally.moved(facts, "Ip.OutNoRoutes") or 0
+    if route is None:
+        return Finding("send-route", "unknown", "Where datagrams to the group would go is not known.")
+    if route.interface is not None:
+        summary = f"Programs that name no interface send to the group, and join it, on {route.interface}."
+        return Finding("send-route", "ok", summary, {"interface": route.interface, "gateway": route.gateway})
+    evidence = {"interface": None, "datagrams without a route": lost}
+    if not lost or reach.received(facts):
+        summary = "There is no route to the group: programs have to name the interface to send, or to join over IPv4."
+        return Finding("send-route", "ok", summary, evidence)
+    names = [each.name for each in reach.chosen(facts) if not each.is_loopback]
+    name = shlex.quote(names[0]) if names else "eth0"
+    summary = f"A program on this host tried to send {reach.counted(lost, 'datagram')}, and there is no route to go."
+    command = f"ip route add 224.0.0.0/4 dev {name}"
+    if facts.target.group_version == 6:
+        command = f"ip -6 route add multicast ff00::/8 dev {name} table local"
+    step = "Name the interface in the sending program, or add a route."
+    # The counter is about all destinations. Only a stream that has none counts that fast, and nothing may come in.
+    steady = lost >= _STREAM * reach.trial_of(facts).seconds
+    certain = steady and (tally.nothing_came(facts) or not tally.refused(facts))
+    return Finding("send-route", "problem" if certain else "suspect", summary, evidence, (step, command))
+
+
+def loopback_route(facts: Facts) -> Finding:
+    """IPv6 groups have no route on the loopback interface.
+
+    Linux gives every interface a route for ff00::/8 in its table `local`, except `lo`. Sending there fails with
+    `ENETUNREACH`, and the route that seems to help (`ip -6 route add ff00::/8 dev lo`) makes it worse: sending then
+    succeeds, and the kernel throws the datagrams away, for all groups but ffx1::. Only a route of the type `local`
+    works. IPv4 needs nothing of this kind.
+
+    It matters for tests, and for programs on one machine that talk by a group over `lo`.
+
+    **How to see it:** a line for `ff00::/8 dev lo` in the table local, which begins with `local`; the counter grows
+    with each datagram that was thrown away.
+
+        ip -6 route show table local
+        nstat -az Ip6OutNoRoutes
+
+    **Cure:**
+
+        ip -6 route add local ff00::/8 dev lo table local
+
+    It changes nothing for other interfaces. Remove the wrong route first, if there is one: `ip -6 route del ff00::/8
+    dev lo`.
+    """
+    loopback = [each.name for each in reach.chosen(facts) if each.is_loopback]
+    if facts.target.group_version != 6 or facts.loopback_route is None:
+        return Finding("loopback-route", "ok", "IPv4 groups need no route on loopback.")
+    if why := reach.reason(facts.loopback_route):
+        return Finding("loopback-route", "unknown" if loopback else "ok", why[0], {}, why[1])
+    lost = tally.moved(facts, "Ip.OutNoRoutes") or 0
+    evidence = {"route on lo": bool(facts.loopback_route), "datagrams without a route": lost}
+    if facts.loopback_route or reach.received(facts):
+        return Finding("loopback-route", "ok", "IPv6 groups can be sent to on loopback.", evidence)
+    if not loopback and not lost:
+        return Finding("loopback-route", "ok", "There is no route on loopback, and it is not used here.", evidence)
+    remedy = ("ip -6 route add local ff00::/8 dev lo table local",)
+    if loopback and len(loopback) == len(reach.chosen(facts)):
+        summary = "IPv6 groups have no route on the loopback interface: nothing can be sent to them there."
+        return Finding("loopback-route", "problem", summary, evidence, remedy)
+    summary = "A program could not send to IPv6 groups, and they have no route on the loopback interface."
+    return Finding("loopback-route", "suspect", summary, evidence, remedy)
+
+
+def wrong_interface(facts: Facts) -> Finding:
+    """The datagrams come in on another interface than the one that listens.
+
+    A membership belongs to one interface. What comes in on another one is dropped, even if it is the same group and
+    port. The usual ways to get there: a program that names no interface, so that the routing table chose one; a VPN,
+    virtual machine or container engine that added an interface and took the default route; two cables into the same
+    network; a name that means another card after a reboot.
+
+    Two special cases: a port of a bridge receives nothing for the host itself, only the bridge does; and frames with a
+    VLAN tag belong to the VLAN's interface (`eth0.5`), not to the one they come in on.
+
+    **How to see it:** where the frames come in, and where the group is joined.
+
+        tcpdump -ni any host 239.1.2.3
+        mcast groups
+
+    **Cure:** join on the interface that the evidence names.
+
+        mcast recv 239.1.2.3:5000%eth1
+    """
+    if why := reach.reason(facts.interfaces):
+        return Finding("wrong-interface", "unknown", why[0], {}, why[1])
+    names = reach.chosen_names(facts)
+    if reach.received(facts):
+        return Finding("wrong-interface", "ok", "Datagrams come in where they are expected.")
+    if not names:
+        return Finding("wrong-interface", "unknown", "There is no interface to listen on.")
+    port_of = {each.name: each.bridge for each in reach.chosen(facts) if each.bridge}
+    if port_of and len(port_of) == len(names):
+        name, bridge = next(iter(port_of.items()))
+        summary = f"{name} is a port of the bridge {bridge}, so datagrams reach this host on {bridge} only."
+        step = f"Listen on the bridge, as in `mcast recv {reach.endpoint(facts, interface=bridge)}`."
+        return Finding("wrong-interface", "problem", summary, {"port": name, "bridge": bridge}, (step,))
+    if tagged := [each for each in reach.frames(facts) or () if each.vlan and each.interface in names]:
+        return _tagged(facts, tagged[0])
+    elsewhere = _elsewhere(facts)
+    if elsewhere:
+        places = list(dict.fromkeys(each.interface for each in elsewhere))
+        evidence = {
+            "expected on": reach.named(names),
+            "come in on": reach.named(places),
+            "from": reach.named(reach.senders(elsewhere)),
+            "datagrams": sum(each.count for each in elsewhere),
+        }
+        summary = f"The datagrams come in on {reach.named(places)}, not on {reach.named(names)}."
+        step = f"Listen there, as in `mcast recv {reach.endpoint(facts, interface=places[0])}`."
+        return Finding("wrong-interface", "problem", summary, evidence, (step,))
+    if isinstance(facts.trial, Unread):
+        return Finding("wrong-interface", "unknown", facts.trial.reason)
+    if not facts.trial.widened and reach.frames(facts) is None:
+        return Finding("wrong-interface", "unknown", "The other interfaces were not listened on.")
+    return Finding("wrong-interface", "ok", "Nothing of the target came in on another interface.")
+
+
+def _elsewhere(facts: Facts) -> list[Arrivals | Frames]:
+    """Return what came of the target on interfaces that it was not expected on."""
+    target, names = facts.target, set(reach.chosen_names(facts))
+    ports_of_chosen = {each.name for each in reach.interfaces(facts) if each.bridge in names}
+    arrived: list[Arrivals | Frames] = [*reach.others_received(facts)]
+    if not arrived and not reach.wanted(facts):
+        arrived = [each for each in reach.frames(facts) or () if target.port in (None, each.port)]
+    return [
+        each
+        for each in arrived
+        if each.interface not in names | ports_of_chosen
+        and reach.same(each.group, target.group)
+        and (target.source is None or reach.same(each.sender, target.source))
+    ]
+
+
+def _tagged(facts: Facts, frame: Frames) -> Finding:
+    name = f"{frame.interface}.{frame.vlan}"
+    evidence = {"interface": frame.interface, "VLAN": frame.vlan, "from": frame.sender}
+    summary = f"The frames come in on {frame.interface} with the tag of VLAN {frame.vlan}, which {name} would receive."
+    device, link = shlex.quote(name), shlex.quote(frame.interface)
+    remedy = (
+        f"ip link add link {link} name {device} type vlan id {frame.vlan}",
+        f"ip link set {device} up",
+        f"Listen there, as in `mcast recv {reach.endpoint(facts, interface=name)}`.",
+    )
+    return Finding("wrong-interface", "problem", summary, evidence, remedy)

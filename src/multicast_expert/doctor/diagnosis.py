@@ -1,0 +1,67 @@
+"""The doctor's two questions: why does a group not arrive here, and why does a receiver get nothing. Touches the OS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multicast_expert.addresses import Endpoint, parse_endpoint
+from multicast_expert.doctor.checks import judge
+from multicast_expert.doctor.collector import LISTEN, collect, collect_facts
+from multicast_expert.doctor.ear import Progress
+from multicast_expert.doctor.facts import ReceiverFacts, Target
+from multicast_expert.doctor.report import Report
+from multicast_expert.errors import MulticastExpertError
+from multicast_expert.interfaces import IfaceSpecifier
+from multicast_expert.plan import Join, ReceiveSettings
+
+
+def diagnose(
+    endpoint: str | Endpoint,
+    *,
+    iface: IfaceSpecifier | None = None,
+    source: str | None = None,
+    listen: float = LISTEN,
+) -> Report:
+    """Return why the datagrams of an endpoint do not arrive on this host, or that they do.
+
+    endpoint: `[source@]group[:port][%iface]` as for `parse_endpoint`, or what that returns. As text, the group may also
+        be an address that is no group: the report says so.
+    iface, source: the same as in the endpoint, where it does not name them.
+    listen: seconds to listen; the call takes up to two seconds more.
+
+    It joins and listens, sends datagrams that never leave the host, and changes nothing. Much of what can be wrong is
+    shown to root only; the findings say where. It works in the thread that calls it and in the network namespace of
+    that thread. In async programs call it in a thread: `await asyncio.to_thread(diagnose, "239.1.2.3:5000")`.
+
+    Raises MulticastExpertError for what is no endpoint and for an address that no interface has.
+    """
+    named = parse_endpoint(endpoint, any_address=True) if isinstance(endpoint, str) else endpoint
+    endpoint_source = None if named.source is None else str(named.source)
+    if iface is not None and named.iface is not None and str(iface) != named.iface:
+        raise MulticastExpertError(f"{endpoint} names the interface {named.iface}, and iface= names {iface}.")
+    if source is not None and endpoint_source is not None and source != endpoint_source:
+        raise MulticastExpertError(f"{endpoint} names the source {endpoint_source}, and source= names {source}.")
+    return judge(collect(str(named.group), named.port, source or endpoint_source, iface or named.iface, listen))
+
+
+def explain_receiver(
+    settings: ReceiveSettings,
+    joins: Sequence[Join],
+    receiver: ReceiverFacts,
+    listen: float,
+    progress: Progress | None = None,
+) -> Report:
+    """Return why an open receiver gets nothing of a group.
+
+    joins: its memberships of that group; on an interface that is gone, with the index 0.
+    """
+    group = joins[0].group
+    sources = {join.source for join in joins}
+    names = {join.interface.iface.display_name for join in joins if join.interface.required}
+    source = None if len(sources) > 1 else sources.pop()
+    name = names.pop() if len(names) == 1 else None
+    target = Target(str(group), settings.port, None if source is None else str(source), name, group.version)
+    facts = collect_facts(
+        target, joins, listen, receive_buffer=settings.receive_buffer, receiver=receiver, progress=progress
+    )
+    return judge(facts)

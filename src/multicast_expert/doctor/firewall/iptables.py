@@ -1,0 +1,214 @@
+"""The rules of iptables and ip6tables, from what `iptables-save -c` writes. Pure: touches no OS.
+
+The options are those of iptables(8) and iptables-extensions(8). One that is not known here cannot be decided.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from functools import partial
+from ipaddress import ip_network
+
+from multicast_expert.addresses import IPAddress
+from multicast_expert.doctor.firewall.chains import (
+    ICMPV6,
+    IGMP,
+    UDP,
+    Chain,
+    ChainRule,
+    Packet,
+    Step,
+    Test,
+    Truth,
+    Verdict,
+    both,
+    either,
+    opposite,
+)
+
+_HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "OUTPUT": "output", "POSTROUTING": "postrouting"}
+_VERDICTS: dict[str, Verdict] = {
+    "DROP": "drop", "REJECT": "drop", "ACCEPT": "accept", "RETURN": "return", "QUEUE": "unclear", "NFQUEUE": "unclear",
+    "TPROXY": "unclear", "STEAL": "unclear", "SYNPROXY": "unclear",
+}  # fmt: skip
+_PROTOCOLS = {
+    "udp": UDP, "17": UDP, "igmp": IGMP, "2": IGMP,
+    "ipv6-icmp": ICMPV6, "icmpv6": ICMPV6, "icmp6": ICMPV6, "58": ICMPV6,
+}  # fmt: skip
+# Matches whose own options say all; the option -m itself tests nothing then.
+_PLAIN_MATCHES = {"udp", "icmp6", "icmpv6", "pkttype", "state", "conntrack", "addrtype", "comment", "multiport"}
+
+_CHAIN = re.compile(r":(\S+) (\S+) \[(\d+):\d+\]")
+_RULE = re.compile(r"(?:\[(\d+):\d+\] )?(-A (\S+) ?(.*))")
+
+
+def parse_iptables(text: str, version: int) -> dict[str, Chain]:
+    """Return the chains by table and name; `version`: 4 for iptables, 6 for ip6tables."""
+    chains: dict[str, Chain] = {}
+    rules: dict[str, list[ChainRule]] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif found := _CHAIN.fullmatch(line.strip()):
+            name = f"{table} {found[1]}"
+            hook = _HOOKS.get(found[1]) if table != "nat" else None
+            drops = hook is not None and found[2] == "DROP"
+            rules[name] = []
+            chains[name] = Chain(
+                name, rules[name], hook, drops, int(found[3]) if drops else None, partial(_is_version, version)
+            )
+        elif (found := _RULE.fullmatch(line.strip())) and (name := f"{table} {found[3]}") in rules:
+            packets = None if found[1] is None else int(found[1])
+            position = len(rules[name]) + 1
+            rules[name].append(ChainRule(found[2], _steps(found[4], table, rules), packets, position))
+    return chains
+
+
+def _is_version(version: int, packet: Packet) -> Truth:
+    return packet.version == version
+
+
+def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tuple[Step, ...]:
+    """Return what a rule does; nothing for a target that lets the packet go on."""
+    try:
+        words = shlex.split(options)
+    except ValueError:
+        return (Step(lambda packet: None, "unclear"),)
+    tests: list[Test] = []
+    verdict: Verdict | None = None
+    chain = ""
+    for is_inverse, option, values in _options(words):
+        if option in ("-j", "-g") and values:
+            target = f"{table} {values[0]}"
+            verdict = _VERDICTS.get(values[0])
+            if target in chains:
+                verdict, chain = "jump" if option == "-j" else "goto", target
+            # What follows are options of the target.
+            break
+        test = _test(option, values)
+        tests.append(_inverse(test) if is_inverse else test)
+    return () if verdict is None else (Step(partial(_all, tuple(tests)), verdict, chain),)
+
+
+def _options(words: list[str]) -> Iterator[tuple[bool, str, list[str]]]:
+    """Yield each option: whether there is a `!` before it, its name, its values."""
+    is_inverse = False
+    place = 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if word == "!":
+            is_inverse = True
+            continue
+        values = []
+        while place < len(words) and words[place] != "!" and not words[place].startswith("-"):
+            values.append(words[place])
+            place += 1
+        yield is_inverse, word, values
+        is_inverse = False
+
+
+def _all(tests: tuple[Test, ...], packet: Packet) -> Truth:
+    truth: Truth = True
+    for test in tests:
+        truth = both(truth, test(packet))
+    return truth
+
+
+def _inverse(test: Test) -> Test:
+    return lambda packet: opposite(test(packet))
+
+
+def _test(option: str, values: list[str]) -> Test:
+    value = values[0] if values else ""
+    if option in ("-m", "--match"):
+        return (lambda packet: True) if value in _PLAIN_MATCHES else (lambda packet: None)
+    test = _TESTS.get(option)
+    return (lambda packet: None) if test is None else partial(test, value)
+
+
+def _always(value: str, packet: Packet) -> Truth:
+    return True
+
+
+def _is_destination(value: str, packet: Packet) -> Truth:
+    return _in_network(packet.destination, value)
+
+
+def _is_source(value: str, packet: Packet) -> Truth:
+    return None if packet.source is None else _in_network(packet.source, value)
+
+
+def _in_network(address: IPAddress, text: str) -> Truth:
+    try:
+        return address in ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _is_protocol(value: str, packet: Packet) -> Truth:
+    return True if value == "all" else _PROTOCOLS.get(value) == packet.protocol
+
+
+def _comes_in_by(value: str, packet: Packet) -> Truth:
+    return not packet.outgoing and _is_interface(value, packet)
+
+
+def _goes_out_by(value: str, packet: Packet) -> Truth:
+    return packet.outgoing and _is_interface(value, packet)
+
+
+def _is_interface(value: str, packet: Packet) -> Truth:
+    return packet.interface.startswith(value[:-1]) if value.endswith("+") else packet.interface == value
+
+
+def _is_port(value: str, packet: Packet) -> Truth:
+    """Whether the port is among those of `--dport` or `--dports`: 5000, 5000:5010, 53,5000."""
+    if packet.port is None:
+        return None if packet.protocol == UDP else False
+    truth: Truth = False
+    for part in value.split(","):
+        first, _, last = part.partition(":")
+        if not (first or "0").isdigit() or not (last or "0").isdigit():
+            return None
+        low = int(first or 0)
+        high = (int(last) if last else 65535) if ":" in part else low
+        truth = either(truth, low <= packet.port <= high)
+    return truth
+
+
+def _is_packet_type(value: str, packet: Packet) -> Truth:
+    return None if packet.outgoing else value == "multicast"
+
+
+def _is_address_type(value: str, packet: Packet) -> Truth:
+    return "MULTICAST" in value.split(",")
+
+
+def _is_state(value: str, packet: Packet) -> Truth:
+    # Nothing ever answers from a group, so its datagrams stay new; MLD is not tracked.
+    return ("UNTRACKED" if packet.protocol == ICMPV6 else "NEW") in value.split(",")
+
+
+def _is_icmpv6_type(value: str, packet: Packet) -> Truth:
+    return packet.protocol == ICMPV6 and value.partition("/")[0] in ("143" if packet.outgoing else "130", "any")
+
+
+_TESTS: dict[str, Callable[[str, Packet], Truth]] = {
+    "-d": _is_destination,
+    "-s": _is_source,
+    "-p": _is_protocol,
+    "-i": _comes_in_by,
+    "-o": _goes_out_by,
+    "--dport": _is_port,
+    "--dports": _is_port,
+    "--pkt-type": _is_packet_type,
+    "--dst-type": _is_address_type,
+    "--state": _is_state,
+    "--ctstate": _is_state,
+    "--icmpv6-type": _is_icmpv6_type,
+    "--comment": _always,
+}

@@ -1,0 +1,274 @@
+"""What Linux tells about itself, by /proc and netlink. Touches the OS, sends nothing, judges nothing.
+
+Everything is about the network namespace of the thread that asks: /proc/thread-self/net is, and so are /proc/sys/net
+and netlink; /sys may show another one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import TypeAlias
+
+from multicast_expert import groups
+from multicast_expert.addresses import IPAddress
+from multicast_expert.doctor import counters, rtnetlink
+from multicast_expert.doctor.capture import AF_PACKET, Capture
+from multicast_expert.doctor.facts import (
+    Bridge,
+    InterfaceFacts,
+    Machine,
+    Route,
+    Rule,
+    Target,
+    Unread,
+    interface_setting,
+)
+from multicast_expert.doctor.host import Counters, Host, again_as_root
+from multicast_expert.doctor.linux_firewall import read_firewall
+from multicast_expert.doctor.parse import UdpSocket, parse_loopback_route, parse_tentative
+from multicast_expert.routes import AF_NETLINK
+
+_NET = Path("/proc/thread-self/net")
+_SYSCTL = Path("/proc/sys")
+_SETTINGS = (
+    "net.ipv4.igmp_max_memberships",
+    "net.ipv4.igmp_max_msf",
+    "net.ipv4.ip_forward",
+    "net.ipv6.mld_max_msf",
+    "net.core.rmem_max",
+    "net.core.rmem_default",
+    "net.core.optmem_max",
+)
+_INTERFACE_SETTINGS = {
+    4: ("rp_filter", "accept_local", "force_igmp_version", "mc_forwarding"),
+    6: ("disable_ipv6", "force_mld_version"),
+}
+# Groups and ports that each bridge knows, by the index of the bridge.
+_Members: TypeAlias = dict[int, list[tuple[str, int]]] | Unread
+
+
+class LinuxHost(Host):
+    """This host, running Linux."""
+
+    def __init__(self, target: Target, chosen: Collection[int] = ()) -> None:
+        super().__init__(target, chosen)
+        self._links = self._read_links()
+
+    def _read_links(self) -> dict[int, rtnetlink.Link] | Unread:
+        try:
+            found = (rtnetlink.parse_link(body) for body in _ask(rtnetlink.link_request()))
+            return {link.number: link for link in found if link is not None}
+        except OSError as error:
+            return Unread(f"The kernel does not tell about its interfaces (rtnetlink): {error.strerror}.")
+
+    def container(self) -> str | Unread | None:
+        """Return what it runs in, by what the makers of containers leave behind."""
+        if Path("/run/.containerenv").exists():
+            return "podman"
+        if "KUBERNETES_SERVICE_HOST" in os.environ:
+            return "kubernetes"
+        if Path("/.dockerenv").exists():
+            return "docker"
+        if "microsoft" in _read(Path("/proc/sys/kernel/osrelease")).lower():
+            return "wsl"
+        # systemd.io/CONTAINER_INTERFACE: the name of the variable is in small letters.
+        manager = os.environ.get("container") or _read(Path("/run/systemd/container")).strip()  # noqa: SIM112
+        return manager or None
+
+    def machine(self) -> Machine:
+        """Return what it is and who asks."""
+        try:
+            socket.socket(AF_PACKET, socket.SOCK_RAW, 0).close()
+        except OSError:
+            return super().machine()
+        return replace(super().machine(), may_capture=True)
+
+    def interfaces(self) -> tuple[InterfaceFacts, ...] | Unread:
+        """Return all network interfaces, with what netlink knows beyond the common."""
+        common = super().interfaces()
+        if isinstance(common, Unread) or isinstance(self._links, Unread):
+            return common
+        tentative = parse_tentative(_read(_NET / "if_inet6"))
+        wireless = {line.partition(":")[0].strip() for line in _read(_NET / "wireless").splitlines()}
+        return tuple(
+            self._interface(facts, tentative.get(facts.index, ()), facts.name in wireless or _is_wireless(facts))
+            for facts in common
+        )
+
+    def _interface(self, facts: InterfaceFacts, tentative: Iterable[str], is_wireless: bool) -> InterfaceFacts:
+        link = None if isinstance(self._links, Unread) else self._links.get(facts.index)
+        facts = replace(facts, tentative=tuple(tentative), is_wireless=is_wireless)
+        if link is None:
+            return facts
+        bridge = self._bridge_of(link)
+        return replace(
+            facts,
+            is_up=link.is_up,
+            has_carrier=link.has_carrier,
+            mtu=link.mtu,
+            kind=link.kind,
+            bridge=None if bridge is None else bridge.name,
+        )
+
+    def _bridge_of(self, link: rtnetlink.Link) -> rtnetlink.Link | None:
+        if link.master is None or isinstance(self._links, Unread):
+            return None
+        master = self._links.get(link.master)
+        return master if master is not None and master.bridge is not None else None
+
+    def route(self, destination: IPAddress) -> Route:
+        """Return where datagrams to the address would leave, by the kernel's own decision."""
+        family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+        with suppress(OSError):
+            for body in _ask(rtnetlink.route_request(destination, family)):
+                found = rtnetlink.parse_route(body)
+                if found is not None:
+                    source, gateway = (None if each is None else str(each) for each in (found.source, found.gateway))
+                    return Route(str(destination), self.name(found.interface_index), source, gateway)
+        return Route(str(destination), None)
+
+    def loopback_route(self, group: IPAddress) -> bool | Unread | None:
+        """Return whether the routing tables let an IPv6 group out on the loopback interface."""
+        if group.version == 4:
+            return None
+        try:
+            text = (_NET / "ipv6_route").read_text()
+        except OSError as error:
+            return Unread(f"The IPv6 routes could not be read: {error.strerror}.")
+        assert isinstance(group, IPv6Address)
+        return parse_loopback_route(text, group)
+
+    def settings(self, interfaces: Iterable[str]) -> dict[str, str | Unread]:
+        """Return the settings that decide about multicast, by their names in sysctl(8)."""
+        names = [*_SETTINGS]
+        for version, settings in _INTERFACE_SETTINGS.items():
+            for interface in ("all", *interfaces):
+                names += [interface_setting(version, interface, setting) for setting in settings]
+        return {name: _setting(name) for name in names}
+
+    def sockets(self) -> tuple[UdpSocket, ...] | Unread:
+        """Return the UDP sockets with the target's port, or bound to its group."""
+        port, group = self.target.port, self.target.group
+        try:
+            return tuple(groups.udp_sockets(lambda each: each.port == port or str(each.address) == group))
+        except OSError as error:
+            return Unread(f"The open sockets could not be read: {error}.")
+
+    def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
+        """Return the rules of nftables and iptables that refuse something."""
+        chosen = [self.name(index) for index in self.chosen]
+        return read_firewall(self.target, chosen, senders, again_as_root(self.target))
+
+    def bridges(self) -> tuple[Bridge, ...] | Unread:
+        """Return the bridges of this host, what they know of groups and whom they hear ask for them."""
+        if isinstance(self._links, Unread):
+            return self._links
+        links = self._links.values()
+        members = _bridge_members() if any(link.bridge for link in links) else {}
+        return tuple(
+            self._bridge(link, link.bridge, [port for port in links if port.master == link.number], members)
+            for link in links
+            if link.bridge is not None
+        )
+
+    def _bridge(
+        self, link: rtnetlink.Link, state: rtnetlink.BridgeState, ports: Sequence[rtnetlink.Link], members: _Members
+    ) -> Bridge:
+        others = [str(querier.address) for querier in state.queriers if querier.is_other]
+        known: tuple[tuple[str, str], ...] | Unread
+        if isinstance(members, Unread):
+            known = members
+        else:
+            known = tuple((group, self.name(port)) for group, port in members.get(link.number, ()))
+        return Bridge(
+            link.name,
+            tuple(port.name for port in ports),
+            state.snooping,
+            state.querier,
+            others[0] if others else None,
+            known,
+            tuple(port.name for port in ports if not port.floods),
+        )
+
+    def counters(self) -> Counters:
+        """Return the counters of the kernel and of each interface as they are now."""
+        kernel = counters.parse_snmp(_read(_NET / "snmp")) | counters.parse_snmp(_read(_NET / "netstat"))
+        kernel |= counters.parse_snmp6(_read(_NET / "snmp6"))
+        interfaces = counters.parse_devices(_read(_NET / "dev"))
+        for name, found in interfaces.items():
+            found.update(counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
+        return Counters(kernel, interfaces)
+
+    def open_capture(self) -> Capture | Unread:
+        """Begin to watch the raw frames and the queries; the kernel allows it to root (CAP_NET_RAW)."""
+        links = {} if isinstance(self._links, Unread) else self._links
+        # What comes in there is the bridge's, the bond's or whoever's it is a part of.
+        parts = [link.name for link in links.values() if link.master is not None]
+        try:
+            return Capture(ip_address(self.target.group), parts)
+        except PermissionError:
+            return Unread("Raw frames and queries are shown only to root (CAP_NET_RAW).", again_as_root(self.target))
+        except OSError as error:
+            return Unread(f"Raw frames could not be read: {error.strerror}.")
+
+
+def _ask(request: bytes) -> Iterator[bytes]:
+    """Yield the bodies of the messages that answer. Raises OSError, also for an error that the kernel answers with."""
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+        netlink.settimeout(5)
+        netlink.send(request)
+        dump = request[7] & 0x3
+        while True:
+            for message in rtnetlink.messages(netlink.recv(1 << 18)):
+                if message.kind == rtnetlink.NLMSG_ERROR:
+                    number = -int.from_bytes(message.body[:4], sys.byteorder, signed=True)
+                    raise OSError(number, os.strerror(number))
+                if message.kind == rtnetlink.NLMSG_DONE:
+                    return
+                yield message.body
+            if not dump:
+                return
+
+
+def _bridge_members() -> _Members:
+    members: dict[int, list[tuple[str, int]]] = {}
+    try:
+        for body in _ask(rtnetlink.members_request()):
+            for each in rtnetlink.parse_members(body):
+                members.setdefault(each.bridge, []).append((str(each.group), each.port))
+    except OSError as error:
+        return Unread(f"The groups that bridges know could not be read: {error.strerror}.", "bridge mdb show")
+    return members
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file; empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _setting(name: str) -> str | Unread:
+    """Return a setting; in sysctl(8) a slash within a name stands for a dot of the interface's name."""
+    path = _SYSCTL / name.translate(str.maketrans("./", "/."))
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return Unread("This kernel has no such setting.")
+    except OSError as error:
+        return Unread(f"The setting could not be read: {error.strerror}.", shlex.join(["sudo", "sysctl", name]))
+
+
+def _is_wireless(facts: InterfaceFacts) -> bool:
+    """Whether /sys knows it as a wireless one, if it shows this interface and not that of another namespace."""
+    directory = Path("/sys/class/net") / facts.name
+    return _read(directory / "ifindex").strip() == str(facts.index) and (directory / "phy80211").exists()

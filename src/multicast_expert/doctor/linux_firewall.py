@@ -1,0 +1,164 @@
+"""Asks the programs of Linux for the rules of the firewall. Runs nft and iptables-save; changes nothing.
+
+Their processes are in the network namespace of the thread that starts them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+from multicast_expert.doctor.facts import Rule, Target, Unread
+from multicast_expert.doctor.firewall import Packet, parse_iptables, parse_nftables, refusals
+from multicast_expert.doctor.firewall.chains import ICMPV6, IGMP, UDP
+
+RULES = 1000
+"""How many rules are told at most; those that cannot concern the target are left out first."""
+_TIMEOUT = 1.5
+"""Seconds for each program; they answer within milliseconds."""
+_PATH = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
+_NET = Path("/proc/thread-self/net")
+# Where general queries and reports of version 3, or 2 of MLD, go to (RFC 3376, RFC 3810).
+_QUERIES = {4: (IGMP, ip_address("224.0.0.1")), 6: (ICMPV6, ip_address("ff02::1"))}
+_REPORTS = {4: ip_address("224.0.0.22"), 6: ip_address("ff02::16")}
+
+
+# capabilities(7)
+_CAPABILITIES = re.compile(r"CapEff:\s*([0-9a-f]+)")
+_CAP_NET_ADMIN = 12
+
+
+class _Expected(NamedTuple):
+    """The packets whose fate matters."""
+
+    wanted: list[Packet]
+    queries: list[Packet]
+    reports: list[Packet]
+
+
+def read_firewall(
+    target: Target, chosen: Sequence[str], senders: Collection[tuple[str, str]], again: str
+) -> tuple[Rule, ...] | Unread:
+    """Return the rules that refuse something, and whether they refuse the target's datagrams and queries.
+
+    chosen: the interfaces that these come in on. senders: interfaces and addresses that they were seen to come from.
+    again: the command that asks the same with all privileges.
+    """
+    expected = _expected(target, chosen, senders)
+    nft = _run("nft", "-j", "list", "ruleset")
+    found: list[Rule] = []
+    foreign = False
+    if not isinstance(nft, Unread):
+        listing = _run("nft", "-a", "list", "ruleset")
+        # Rules of iptables may hold what nft cannot show ("xt"); iptables-save shows the whole of its tables then.
+        foreign = '"xt"' in nft and _find("iptables-nft-save") is not None
+        try:
+            chains = parse_nftables(nft, "" if isinstance(listing, Unread) else listing)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Unread(f"The output of nft is of an unknown form: {error!r}.", "nft list ruleset")
+        if foreign:
+            chains = {name: chain for name, chain in chains.items() if not _of_iptables(name)}
+        found = refusals("nftables", chains, *expected)
+    others = _iptables(expected, foreign, isinstance(nft, Unread))
+    if isinstance(others, Unread):
+        # Of two programs that are missing, the newer one is worth to be named.
+        return _unread(nft if isinstance(nft, Unread) else others, again)
+    found += others
+    if isinstance(nft, Unread) and not any(map(_may_matter, found)):
+        # iptables knows its own tables only.
+        return _unread(nft, again)
+    found.sort(key=lambda rule: not _may_matter(rule))
+    return tuple(found[:RULES])
+
+
+def _may_matter(rule: Rule) -> bool:
+    return any(each is not False for each in (rule.matches, rule.matches_queries, rule.matches_reports))
+
+
+def _of_iptables(name: str) -> bool:
+    """Whether a chain of nftables is in a table that iptables makes."""
+    family, table, _ = name.split(" ", 2)
+    return family in ("ip", "ip6") and table in ("filter", "raw", "mangle", "security", "nat")
+
+
+def _expected(target: Target, interfaces: Sequence[str], senders: Collection[tuple[str, str]]) -> _Expected:
+    try:
+        group = ip_address(target.group)
+    except ValueError:
+        return _Expected([], [], [])
+    protocol, everyone = _QUERIES[group.version]
+    wanted = []
+    for name in interfaces:
+        seen = {sender for interface, sender in senders if interface == name}
+        sources: set[str | None] = {target.source} if target.source is not None else {*seen} or {None}
+        wanted += [
+            Packet(group, name, UDP, None if each is None else ip_address(each), target.port) for each in sources
+        ]
+    queries = [Packet(everyone, name, protocol) for name in interfaces]
+    reports = [Packet(_REPORTS[group.version], name, protocol, outgoing=True) for name in interfaces]
+    return _Expected(wanted, queries, reports)
+
+
+def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[Rule] | Unread:
+    """Return the rules that nft does not show: those of the older kernel interface; and the `foreign` ones."""
+    found: list[Rule] = []
+    for version, tool, names in ((4, "iptables", "ip_tables_names"), (6, "ip6tables", "ip6_tables_names")):
+        programs = [f"{tool}-nft-save"] if foreign else []
+        if _read(_NET / names):
+            programs.append(f"{tool}-legacy-save" if _find(f"{tool}-legacy-save") else f"{tool}-save")
+        elif instead_of_nft:
+            programs.append(f"{tool}-save")
+        for program in programs:
+            text = _run(program, "-c")
+            if isinstance(text, Unread):
+                return text
+            found += refusals(tool, parse_iptables(text, version), *expected)
+    return found
+
+
+def _unread(reason: Unread, again: str) -> Unread:
+    found = _CAPABILITIES.search(_read(Path("/proc/thread-self/status")))
+    if found and not int(found[1], 16) >> _CAP_NET_ADMIN & 1:
+        return Unread("The rules of the firewall are shown only to root (CAP_NET_ADMIN).", again)
+    return reason
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _find(program: str) -> str | None:
+    """Return the path of a program; the directories of the administrator's are not on everybody's PATH."""
+    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_PATH)))
+
+
+def _run(program: str, *arguments: str) -> str | Unread:
+    """Return what the program writes."""
+    path = _find(program)
+    if path is None:
+        return Unread(f"The program {program} that shows the firewall's rules is not installed.")
+    try:
+        done = subprocess.run(
+            [path, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Unread(f"{program} could not be run: {error}")
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip().partition("\n")[0]
+        return Unread(f"{program} failed: {reason}.", f"{program} {' '.join(arguments)}")
+    return done.stdout

@@ -1,0 +1,84 @@
+"""Findings, and the report that they make. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from multicast_expert.doctor.facts import Target
+
+Verdict: TypeAlias = Literal["ok", "problem", "suspect", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    check: str
+    """Its name, which never changes: `reverse-path-filter`."""
+    verdict: Verdict
+    """`ok`; `problem`: datagrams are lost by this; `suspect`: they may be; `unknown`: could not be told."""
+    summary: str
+    """One sentence."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """What it rests on: names and values that JSON knows."""
+    remedy: tuple[str, ...] = ()
+    """What to do: steps, which are sentences and end with a full stop, and commands for a shell, which do not."""
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands among the remedy, in order."""
+        return tuple(line for line in self.remedy if not line.endswith("."))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Why the target's datagrams do not arrive, or that they do."""
+
+    target: Target
+    verdict: Literal["ok", "problem", "unknown"]
+    cause: Finding | None
+    """The most likely cause."""
+    findings: tuple[Finding, ...]
+    """Of all checks, the weightiest first."""
+    received: int
+    """How many datagrams arrived as they were asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the object that `mcast doctor --json` writes."""
+        target = self.target
+        return {
+            "target": {
+                "group": target.group,
+                "port": target.port,
+                "source": target.source,
+                "interface": target.interface,
+            },
+            "verdict": self.verdict,
+            "cause": None if self.cause is None else self.cause.check,
+            "findings": [
+                {
+                    "check": finding.check,
+                    "verdict": finding.verdict,
+                    "summary": finding.summary,
+                    "evidence": dict(finding.evidence),
+                    "remedy": list(finding.remedy),
+                }
+                for finding in self.findings
+            ],
+            "received": self.received,
+        }
+
+
+def make_report(target: Target, findings: Iterable[Finding], received: int) -> Report:
+    """Return the report on these findings, which come in the order of likelihood.
+
+    The cause is the first problem; where nothing arrived and there is none, the first suspect.
+    """
+    ordered = tuple(findings)
+    cause = next((each for each in ordered if each.verdict == "problem"), None)
+    if cause is None and not received:
+        cause = next((each for each in ordered if each.verdict == "suspect"), None)
+    verdict: Literal["ok", "problem", "unknown"] = "problem" if cause else "ok" if received else "unknown"
+    return Report(target, verdict, cause, ordered, received)

@@ -1,0 +1,53 @@
+"""What Windows tells about itself, by PowerShell. Touches the OS, sends nothing, judges nothing.
+
+Not run on Windows: the parser is tested on output that was written for the purpose, after Microsoft's documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from multicast_expert.doctor.facts import Rule, Target, Unread
+from multicast_expert.doctor.host import Host
+from multicast_expert.doctor.parse_systems import parse_windows_network
+from multicast_expert.errors import MulticastExpertError
+from multicast_expert.groups import command_output
+
+# One start of PowerShell takes most of the time; numbers are the same in every language of Windows.
+_SCRIPT = """
+$profiles = @(Get-NetFirewallProfile -PolicyStore ActiveStore | ForEach-Object { @{ name = $_.Name;
+    enabled = [int]$_.Enabled; inbound = [int]$_.DefaultInboundAction; rules = [int]$_.AllowInboundRules } })
+$networks = @(Get-NetConnectionProfile | ForEach-Object { @{ category = [int]$_.NetworkCategory } })
+$ipv4 = Get-NetIPv4Protocol
+$ipv6 = Get-NetIPv6Protocol
+$protocols = @(
+    @{ version = 'ipv4'; level = [int]$ipv4.IGMPLevel; protocol = [string]$ipv4.IGMPVersion },
+    @{ version = 'ipv6'; level = [int]$ipv6.MldLevel; protocol = [string]$ipv6.MldVersion })
+@{ profiles = $profiles; networks = $networks; protocols = $protocols } | ConvertTo-Json -Depth 3 -Compress
+"""
+
+
+class WindowsHost(Host):
+    """This host, running Windows."""
+
+    def __init__(self, target: Target, chosen: Collection[int] = ()) -> None:
+        super().__init__(target, chosen)
+        self._settings: dict[str, str] | Unread
+        self._rules: tuple[Rule, ...] | Unread
+        try:
+            answer = command_output(["powershell", "-NoProfile", "-NonInteractive", "-Command", _SCRIPT], "oem")
+            settings, rules = parse_windows_network(answer)
+        except (MulticastExpertError, ValueError) as error:
+            self._settings = self._rules = Unread(f"PowerShell did not tell: {error}")
+        else:
+            self._settings, self._rules = settings, tuple(rules)
+
+    def settings(self, interfaces: Iterable[str]) -> dict[str, str | Unread]:
+        """Return the settings of the kernel that decide about multicast."""
+        if isinstance(self._settings, Unread):
+            return {"ipv4.MulticastLevel": self._settings}
+        return dict(self._settings)
+
+    def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
+        """Return the profiles of the firewall that are in force and refuse what no rule allows."""
+        return self._rules

@@ -1,0 +1,582 @@
+"""Each check on facts made by hand: what they prove, what they only suggest, and what they leave open."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from doctor.hand_made import (
+    ETH0,
+    ETH1,
+    LO,
+    OWN,
+    QUERY,
+    ROOT_ONLY,
+    SUDO,
+    TALKER,
+    TALKER6,
+    arrivals,
+    bridge,
+    change,
+    counted,
+    deaf,
+    frames,
+    frames6,
+    healthy,
+    joined,
+    rule,
+    set_to,
+    socket,
+    unprivileged,
+)
+from multicast_expert.doctor.checks import CHECKS, check_name
+from multicast_expert.doctor.facts import Buffer, Facts, JoinTrial, Machine, Probe, ReceiverFacts, Route, Unread
+from multicast_expert.doctor.report import Finding
+
+FAR = "10.2.0.2"
+UNKNOWN = Unread("Could not be read.", "look elsewhere")
+NOT_TRIED = change(deaf(), trial=UNKNOWN)
+BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "eth0", OWN, "10.1.0.254"))
+STRICT = set_to(deaf(frames=(frames(sender="172.16.9.9"),)), ipv4__conf__eth0__rp_filter="1")
+FILTERED = change(STRICT, counters=counted(Ip__InReceives=100, TcpExt__IPReversePathFilter=100))
+FIREWALLED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100)
+CEASED = healthy(arrivals=(arrivals(50, last=1.0),), seconds=5.0, queries=())
+ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(arrivals(interface="eth1", asked=False),))
+DOCKER = replace(ETH0, addresses=("172.17.0.2/16",))
+ON_LO = (replace(LO, chosen=True), replace(ETH0, chosen=False))
+BLOCKS_ALL = rule("block all", tool="windows", chain="profile Public", packets=None)
+WINDOWS = unprivileged(deaf(counters={}, interface_counters={}), machine=Machine("windows", "10", None, False))
+MACOS = Machine("macos", "24.1.0", 501, False)
+
+
+class Row(NamedTuple):
+    """What a check says of some facts."""
+
+    check: str
+    facts: Facts
+    verdict: str
+    says: str = ""
+    """Words of the summary, or of the evidence."""
+    cure: str = ""
+    """A line of the remedy, or a part of one."""
+
+
+def limited(error: str, source: str | None = None, **settings: str) -> Facts:
+    """Facts with a join that was refused."""
+    return set_to(deaf(source=source, joins=(JoinTrial("eth0", source, error, "Refused."),)), **settings)
+
+
+def tells(finding: Finding) -> str:
+    """All that a finding says."""
+    return f"{finding.summary} {dict(finding.evidence)}"
+
+
+ROWS = [
+    Row("group-address", healthy(), "ok", "239.1.2.3 is a group"),
+    Row("group-address", healthy("224.0.0.200"), "ok", "no router forwards"),
+    Row("group-address", healthy(memberships=(joined(group="239.129.2.3"),)), "ok", "239.129.2.3"),
+    Row("group-address", change(NOT_TRIED, group="10.0.0.1"), "problem", "not a multicast address"),
+    Row("group-address", change(NOT_TRIED, group="nonsense", group_version=None), "problem", "not a multicast address"),
+    Row("group-address", deaf("ff11::1"), "problem", "never leave", "ff15::1"),
+    Row("group-address", deaf("ff11::1", interfaces=ON_LO), "ok"),
+    Row("group-address", deaf("224.0.0.200", source=FAR, routes=BEHIND_A_ROUTER), "problem", "10.1.0.254"),
+    Row("group-address", deaf("232.1.2.3"), "problem", "(SSM)", "SOURCE@232.1.2.3:5000"),
+    Row("group-address", deaf("232.1.2.3", frames=(frames(group="232.1.2.3"),)), "suspect", "(SSM)"),
+    Row("group-address", healthy("ff35::1"), "suspect", "(SSM)"),
+    Row("interface-down", healthy(), "ok"),
+    Row("interface-down", deaf(interfaces=(LO, ETH0, replace(ETH1, is_up=False, chosen=True))), "ok", "eth1"),
+    Row("interface-down", deaf(interfaces=(LO, replace(ETH0, is_up=False))), "problem", "off", "ip link set eth0 up"),
+    Row("interface-down", deaf(interfaces=(replace(ETH0, has_carrier=False),)), "problem", "cable", "Connect eth0"),
+    Row("interface-down", deaf(interface="eth7"), "problem", "There is no interface eth7", "mcast interfaces"),
+    Row("interface-down", deaf(interfaces=UNKNOWN), "unknown", "Could not be read", "look elsewhere"),
+    Row("macos-privacy", healthy(), "ok", "not macOS"),
+    Row("macos-privacy", deaf(machine=MACOS, probes=(Probe("en0", False, "EHOSTUNREACH"),)), "problem", "EHOSTUNREACH"),
+    Row("macos-privacy", deaf(machine=MACOS, probes=()), "unknown", "cannot be told", "Privacy & Security"),
+    Row("macos-privacy", deaf(machine=MACOS), "ok", "came back"),
+    Row("macos-privacy", deaf(machine=replace(MACOS, release="23.6.0"), probes=()), "ok"),
+    Row("mtu", healthy(), "ok"),
+    Row("mtu", deaf("ff15::1", interfaces=(replace(ETH0, mtu=1200),)), "problem", "below 1280", "eth0 mtu 1500"),
+    Row("mtu", deaf(frames=(frames(fragments=20),), counters=counted(Ip__ReasmReqds=20)), "problem", "20 fragments"),
+    Row("mtu", deaf(counters=counted(Ip__ReasmReqds=20)), "ok", "none of the target"),
+    Row("mtu", unprivileged(deaf(counters=counted(Ip__ReasmReqds=20))), "suspect", "20 fragments"),
+    Row(
+        "mtu",
+        deaf(interfaces=(replace(ETH0, mtu=1400),), interface_counters={"eth0": {"rx_dropped": 9}}),
+        "suspect", "dropped 9 frames", "ip link set dev eth0 mtu 1500",
+    ),
+    Row("mtu", deaf(interfaces=UNKNOWN), "unknown"),
+    Row("interface-address", healthy(), "ok"),
+    Row("interface-address", deaf(frames=(frames(sender="0.0.0.0"),)), "problem", "from 0.0.0.0", "sender's interface"),
+    Row("interface-address", deaf(interfaces=(LO, replace(ETH0, addresses=()))), "suspect", "eth0 has no IPv4", "eth0"),
+    Row("interface-address", deaf(interfaces=(LO,)), "problem", "No interface but loopback"),
+    Row("interface-address", deaf(interfaces=(replace(ETH0, addresses=(), bridge="br0"),)), "ok"),
+    Row(
+        "interface-address",
+        set_to(deaf("ff15::1", interfaces=(replace(ETH0, addresses=()),)), ipv6__conf__eth0__disable_ipv6="1"),
+        "problem", "no IPv6 address", "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0",
+    ),
+    Row(
+        "interface-address",
+        deaf("ff15::1", interfaces=(replace(ETH0, addresses=("fe80::1/64",), tentative=("fe80::1/64",)),)),
+        "problem", "tentative", "Wait two seconds",
+    ),
+    Row("interface-address", deaf(interfaces=UNKNOWN), "unknown"),
+    Row("membership-limit", healthy(), "ok"),
+    Row("membership-limit", limited("ENOBUFS", ipv4__igmp_max_memberships="0"), "problem", "igmp_max_memberships",
+        "sysctl -w net.ipv4.igmp_max_memberships=20"),
+    Row("membership-limit", limited("ENOBUFS", ipv4__igmp_max_memberships="50"), "problem", "",
+        "sysctl -w net.ipv4.igmp_max_memberships=100"),
+    Row("membership-limit", limited("ENOBUFS", TALKER), "problem", "", "sysctl -w net.ipv4.igmp_max_msf=20"),
+    Row("membership-limit", limited("ENOBUFS", core__optmem_max="16"), "problem", "", "net.core.optmem_max=131072"),
+    Row("membership-limit", limited("ENOMEM"), "problem", "", "sysctl -w net.core.optmem_max=262144"),
+    Row("membership-limit", limited("EMFILE"), "problem", "", "ulimit -n"),
+    Row("membership-limit", NOT_TRIED, "unknown", "Could not be read"),
+    Row("port-conflict", healthy(), "ok"),
+    Row("port-conflict", change(limited("EADDRINUSE"), sockets=(socket(),)),
+        "problem", "player (process 4711)", "Stop"),
+    Row("port-conflict", limited("EADDRINUSE"), "problem", "another program"),
+    Row("port-conflict", healthy(sockets=(socket(), socket(inode=78))), "suspect", "only the last"),
+    Row("port-conflict", deaf(sockets=(socket(), socket(inode=78))), "ok"),
+    Row("port-conflict", change(NOT_TRIED, sockets=UNKNOWN), "unknown"),
+    Row("loopback-route", healthy(), "ok"),
+    Row("loopback-route", deaf("ff15::1", interfaces=ON_LO, loopback_route=False), "problem", "no route",
+        "ip -6 route add local ff00::/8 dev lo table local"),
+    Row("loopback-route", healthy("ff15::1", interfaces=ON_LO, loopback_route=True), "ok"),
+    Row("loopback-route", deaf("ff15::1", loopback_route=False), "ok", "not used"),
+    Row("loopback-route", deaf("ff15::1", loopback_route=False, counters=counted(Ip6__OutNoRoutes=9)), "suspect"),
+    Row("loopback-route", deaf("ff15::1", interfaces=ON_LO, loopback_route=UNKNOWN), "unknown"),
+    Row("checksum", healthy(), "ok"),
+    Row("checksum", deaf(frames=(frames(bad_checksums=90),), counters=counted(Udp__InCsumErrors=90)), "problem", "90"),
+    Row("checksum", deaf(frames=(frames(bad_checksums=90),), counters={}), "problem", "90 packets"),
+    Row("checksum", deaf(frames=(frames(),), counters=counted(Udp__InCsumErrors=90)), "ok"),
+    Row("checksum", unprivileged(deaf(counters=counted(Udp__InCsumErrors=90))), "problem", "90 packets"),
+    Row("checksum", unprivileged(deaf(counters=counted(Udp__InCsumErrors=90), usual={"Udp.InCsumErrors": 45})), "ok"),
+    Row("checksum", unprivileged(healthy(counters=counted(Udp__InCsumErrors=90))), "suspect"),
+    Row("checksum", unprivileged(deaf(counters={})), "unknown", "", SUDO),
+    Row("receive-buffer", healthy(), "ok"),
+    Row(
+        "receive-buffer",
+        healthy(socket_drops=7, counters=counted(Udp__RcvbufErrors=7), buffer=Buffer(8000, 4000, 212992)),
+        "problem", "7 datagrams", "sysctl -w net.core.rmem_max=8388608",
+    ),
+    Row("receive-buffer", healthy(socket_drops=7), "ok"),
+    Row(
+        "receive-buffer",
+        healthy(sockets=(socket(3),), sockets_after=(socket(9),), counters=counted(Udp__RcvbufErrors=6)),
+        "problem", "player (process 4711)", "net.core.rmem_max",
+    ),
+    Row("receive-buffer", healthy(counters=counted(Udp__RcvbufErrors=6)), "ok"),
+    Row("receive-buffer", deaf(socket_drops=None, counters={}), "unknown"),
+    Row(
+        "receive-buffer",
+        change(NOT_TRIED, receiver=ReceiverFacts((), (), 5, 3, Buffer(8000, 4000, 1 << 24))),
+        "problem", "3 datagrams", "mcast recv --receive-buffer",
+    ),
+    Row("reverse-path-filter", healthy(), "ok"),
+    Row("reverse-path-filter", healthy("ff15::1"), "ok", "Only IPv4"),
+    Row("reverse-path-filter", FILTERED, "problem", "172.16.9.9"),
+    Row(
+        "reverse-path-filter",
+        change(FILTERED, routes=(Route("172.16.9.9", "eth1"),)),
+        "problem", "strict", "sysctl -w net.ipv4.conf.eth0.rp_filter=2",
+    ),
+    Row(
+        "reverse-path-filter",
+        set_to(change(FILTERED, routes=(Route("172.16.9.9", None),)), ipv4__conf__all__rp_filter="2"),
+        "problem", "net.ipv4.conf.all.rp_filter = 2", "ip route add 172.16.9.9/32 dev eth0",
+    ),
+    Row("reverse-path-filter", change(FILTERED, routes=(Route("172.16.9.9", "eth0"),)), "ok", "none of the target"),
+    Row("reverse-path-filter", change(FILTERED, frames=()), "ok", "none of the target"),
+    Row(
+        "reverse-path-filter",
+        set_to(
+            unprivileged(FILTERED, interfaces=(ETH0, replace(ETH1, chosen=True)), interface_counters={}),
+            ipv4__conf__all__rp_filter="1",
+            ipv4__conf__eth1__rp_filter="0",
+        ),
+        "suspect",
+        "one of eth0 and eth1",
+        "sysctl -w net.ipv4.conf.all.rp_filter=0",
+    ),
+    Row("reverse-path-filter", unprivileged(FILTERED), "suspect", "way back", "net.ipv4.conf.eth0.rp_filter=0"),
+    Row(
+        "reverse-path-filter",
+        unprivileged(FILTERED, source="172.16.9.9", routes=(Route("172.16.9.9", "eth1"),)),
+        "problem", "172.16.9.9", "net.ipv4.conf.eth0.rp_filter=2",
+    ),
+    Row("reverse-path-filter", unprivileged(FILTERED, usual={"TcpExt.IPReversePathFilter": 49}), "ok", "no more than"),
+    Row("reverse-path-filter", unprivileged(FILTERED, arrivals=(arrivals(),)), "ok", "arrive"),
+    Row(
+        "reverse-path-filter",
+        unprivileged(FILTERED, counters={**counted(Ip__InReceives=6, TcpExt__IPReversePathFilter=6),
+                                         "IpExt.InOctets": 216}),
+        "unknown", "queries of IGMP", SUDO,
+    ),
+    Row(
+        "reverse-path-filter",
+        unprivileged(FILTERED, counters=counted(Udp__IgnoredMulti=90, TcpExt__IPReversePathFilter=90)),
+        "unknown", "several ways",
+    ),
+    Row("reverse-path-filter", set_to(change(deaf(), counters={}), ipv4__conf__eth0__rp_filter="1"), "unknown"),
+    Row("ethernet-address", healthy(), "ok"),
+    Row("ethernet-address", healthy(frames=(frames(ethernet_destination="02:00:00:00:00:01"),)), "ok"),
+    Row("ethernet-address", deaf(frames=(frames(ethernet_destination="02:00:00:00:00:99"),)),
+        "problem", "02:00:00:00:00:99"),
+    Row("ethernet-address", unprivileged(deaf()), "unknown", "", SUDO),
+    Row("local-source", healthy(), "ok"),
+    Row("local-source", deaf(frames=(frames(sender=OWN),)),
+        "problem", "own address", "net.ipv4.conf.eth0.accept_local=1"),
+    Row("local-source", set_to(deaf(frames=(frames(sender=OWN),)), ipv4__conf__all__accept_local="1"), "ok"),
+    Row("local-source", deaf(frames=(frames(sender="127.0.0.1"),)), "problem", "127.0.0.1"),
+    Row("local-source", deaf("ff15::1:2:3", frames=(frames6(sender="::1"),)), "problem", "::1"),
+    Row("local-source", unprivileged(deaf()), "ok"),
+    Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "ok"),
+    Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "", SUDO),
+    Row("firewall", healthy(firewall=(rule(matches=None),)), "ok"),
+    Row("firewall", deaf(), "ok"),
+    Row(
+        "firewall",
+        deaf(frames=(frames(),), firewall=(rule(),)),
+        "problem", "udp dport 5000 drop", "nft insert rule inet filter input ip daddr 239.1.2.3 udp dport 5000 accept",
+    ),
+    Row(
+        "firewall",
+        deaf(frames=(frames(),), firewall=(rule("-j DROP", tool="iptables", chain="filter INPUT"),)),
+        "problem", "-j DROP", "iptables -t filter -I INPUT -d 239.1.2.3 -p udp --dport 5000 -j ACCEPT",
+    ),
+    Row(
+        "firewall",
+        deaf(frames=(frames(),), counters=FIREWALLED, firewall=(rule("policy drop", matches=None, packets=None),)),
+        "problem", "policy drop",
+    ),
+    Row(
+        "firewall",
+        deaf("ff15::1:2:3", frames=(frames6(),), firewall=(rule(packets=None),)),
+        "problem", "udp dport", "ip6 daddr ff15::1:2:3 udp dport 5000 accept",
+    ),
+    Row("firewall", deaf(frames=(frames(),), counters=FIREWALLED), "problem", "100 packets"),
+    Row("firewall", deaf(frames=(frames(),), counters=counted(Ip__InReceives=100)), "suspect", "drops them"),
+    Row("firewall", deaf(frames=(frames(port=6000),), counters=FIREWALLED), "ok"),
+    Row(
+        "firewall",
+        deaf(firewall=(rule("ip protocol igmp drop", hook="output", matches=False, matches_reports=True, packets=4,
+                            chain="inet filter output"),)),
+        "problem", "what this host says", "nft insert rule inet filter output ip protocol igmp accept",
+    ),
+    Row("firewall", unprivileged(deaf(counters=counted(Ip__OutRequests=4, Ip__OutTransmits=2))), "suspect", "", SUDO),
+    Row("firewall", deaf(frames=(frames(port=6000),), firewall=(rule(matches=None, packets=3),)), "unknown", "cannot"),
+    Row("firewall", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "unknown"),
+    Row("query-blocked", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "suspect", "short"),
+    Row(
+        "ethernet-address",
+        deaf(
+            frames=(frames(ethernet_destination="02:00:00:00:00:01"),),
+            counters=counted(Ip__InReceives=100, IpExt__InMcastPkts=100),
+        ),
+        "ok",
+    ),
+    Row("snooping", healthy(bridges=(bridge(),)), "suspect"),
+    Row("firewall", unprivileged(deaf(counters=FIREWALLED)), "problem", "100 packets", SUDO),
+    Row("firewall", unprivileged(deaf(counters=FIREWALLED, usual={"IpExt.InMcastPkts": 50.0})), "unknown"),
+    Row("firewall", unprivileged(deaf()), "unknown", "rules of the firewall", SUDO),
+    Row("firewall", change(WINDOWS, firewall=(BLOCKS_ALL,)), "suspect", "block all", "New-NetFirewallRule"),
+    Row("firewall", change(WINDOWS, firewall=(replace(BLOCKS_ALL, matches=None),)), "unknown", "", "-LocalPort 5000"),
+    Row("firewall", unprivileged(healthy()), "ok", "lets the datagrams in"),
+    Row("source-filter", healthy(), "ok", "All sources"),
+    Row("source-filter", healthy(source=TALKER), "ok"),
+    Row("source-filter", deaf(source="10.1.0.9", arrivals=(arrivals(asked=False),)), "problem", TALKER,
+        "mcast recv 10.1.0.2@239.1.2.3:5000"),
+    Row("source-filter", deaf(source="10.1.0.9", frames=(frames(),)), "problem", TALKER),
+    Row("source-filter", deaf(source="10.1.0.9", frames=(frames(port=6000),)), "ok", "other sources either"),
+    Row(
+        "source-filter",
+        healthy(receiver=ReceiverFacts((), (("239.1.2.3", TALKER, "eth0"),), 0, 0)),
+        "problem",
+        "10.1.0.2",
+    ),
+    Row("source-filter", healthy(receiver=ReceiverFacts((), (("239.1.2.3", "10.1.0.9", "eth0"),), 0, 0)), "ok"),
+    Row("receive-buffer", healthy(receiver=ReceiverFacts((), (), 5, 3)), "suspect", "3 datagrams"),
+    Row(
+        "port", unprivileged(deaf(counters={"Ip.InReceives": 5}), machine=MACOS), "unknown",
+    ),
+    Row("source-filter", unprivileged(deaf(source="10.1.0.9", widened=False)), "unknown"),
+    Row("port", healthy(), "ok"),
+    Row("port", deaf(port=None), "ok"),
+    Row("port", deaf(), "ok"),
+    Row("port", deaf(frames=(frames(port=5001),)), "problem", "5001", "mcast recv 239.1.2.3:5001"),
+    Row("port", deaf(frames=(frames(port=5001), frames())), "ok"),
+    Row("port", deaf(source=TALKER, frames=(frames(port=5001, sender="10.1.0.7"),)), "ok"),
+    Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90))), "suspect", "90 datagrams", SUDO),
+    Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "suspect", "90 datagrams"),
+    Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90, IpExt__InBcastPkts=90))), "ok"),
+    Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90), usual={"Udp.IgnoredMulti": 44.0})), "ok"),
+    Row("port", unprivileged(deaf(counters={})), "unknown", "", SUDO),
+    Row("local-sender", healthy(), "ok"),
+    Row("local-sender", deaf(frames=(frames(outgoing=True, sender=OWN),)),
+        "problem", "loopback switched off", "IP_MULTICAST_LOOP"),
+    Row("local-sender", deaf(frames=(frames(outgoing=True, sender=OWN), frames())), "ok"),
+    Row("local-sender", unprivileged(deaf()), "ok"),
+    Row("local-sender", unprivileged(deaf(counters={})), "unknown", "", SUDO),
+    Row("local-sender", unprivileged(deaf(counters=counted(IpExt__OutMcastPkts=99))), "unknown", "93 packets", SUDO),
+    Row("no-traffic", unprivileged(deaf(counters=counted(IpExt__OutMcastPkts=99))), "unknown", "", SUDO),
+    Row("wrong-interface", healthy(), "ok"),
+    Row("wrong-interface", ELSEWHERE, "problem", "eth1", "mcast recv 239.1.2.3:5000%eth1"),
+    Row(
+        "wrong-interface",
+        deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), frames=(frames(interface="eth1"),)),
+        "problem", "eth1",
+    ),
+    Row("wrong-interface", deaf(interfaces=(replace(ETH0, bridge="br0"),)), "problem", "port of the bridge", "%br0"),
+    Row("wrong-interface", deaf(frames=(frames(vlan=5),)), "problem", "VLAN 5", "type vlan id 5"),
+    Row("wrong-interface", deaf(), "ok"),
+    Row("wrong-interface", unprivileged(deaf(widened=False)), "unknown"),
+    Row("membership", healthy(), "ok", "nobody else"),
+    Row("membership", healthy(memberships=(joined(),), sockets=(socket(),)), "ok", "joined already on eth0"),
+    Row("membership", healthy(memberships=(joined("eth1"),), sockets=(socket(),)), "problem", "joined on eth1", "eth0"),
+    Row("membership", healthy(memberships=(joined("eth1"),)), "ok"),
+    Row("membership", healthy(sockets=(socket(),)), "suspect", "nobody on this host"),
+    Row(
+        "membership",
+        healthy(receiver=ReceiverFacts((("239.1.2.3", None, "eth1"),), (), 0, 0)),
+        "problem", "joined on eth1",
+    ),
+    Row("membership", limited("EINVAL"), "problem", "Refused."),
+    Row("membership", healthy(memberships=UNKNOWN), "unknown", "Could not be read"),
+    Row("query-blocked", healthy(), "ok", "get through"),
+    Row("query-blocked", deaf(), "ok", "No query came"),
+    Row(
+        "query-blocked",
+        healthy(queries=(replace(QUERY, querier="10.99.0.1", delivered=0),), routes=(Route("10.99.0.1", None),),
+                counters=counted(TcpExt__IPReversePathFilter=3)),
+        "problem", "10.99.0.1", "ip route add 10.99.0.1/32 dev eth0",
+    ),
+    Row(
+        "query-blocked",
+        healthy(queries=(replace(QUERY, delivered=0),), firewall=(rule("drop", matches=False, matches_queries=True),)),
+        "problem", "inet filter input", "nft insert rule inet filter input ip protocol igmp accept",
+    ),
+    Row("query-blocked", healthy(queries=(replace(QUERY, delivered=0),)), "problem", "", "Look for a firewall rule"),
+    Row("query-blocked", healthy(queries=(replace(QUERY, delivered=2),)), "ok"),
+    Row(
+        "query-blocked",
+        unprivileged(CEASED, revived=True, counters=counted(TcpExt__IPReversePathFilter=6)),
+        "problem", "the reverse path filter drops them", SUDO,
+    ),
+    Row(
+        "query-blocked",
+        unprivileged(deaf(counters={**counted(Ip__InReceives=6, TcpExt__IPReversePathFilter=6),
+                                    "IpExt.InOctets": 216})),
+        "suspect", "as short as queries",
+    ),
+    Row("query-blocked", unprivileged(healthy()), "unknown", "root only", SUDO),
+    Row("snooping", healthy(), "ok", "no bridge"),
+    Row("snooping", healthy(bridges=(bridge(querier=True),)), "ok"),
+    Row("snooping", healthy(bridges=(bridge(ports_without_flooding=()),)), "ok"),
+    Row("snooping", deaf(bridges=(bridge(),)), "suspect", "vnet1", "mcast_querier 1"),
+    Row("snooping", deaf(bridges=(bridge(),), frames=(frames(),)), "problem", "vnet1"),
+    Row(
+        "snooping",
+        change(CEASED, bridges=(bridge(other_querier="10.1.0.9"),), arrivals=(arrivals(50, "br0", last=1.0),),
+               frames=(frames(250), frames(50, "br0")), interfaces=(LO, replace(ETH0, name="br0"))),
+        "problem", "keeps them", "ip link set br0 type bridge mcast_snooping 0",
+    ),
+    Row("snooping", deaf(bridges=UNKNOWN), "unknown"),
+    Row("igmp-version", healthy(), "ok"),
+    Row("igmp-version", healthy(memberships=(joined(group="224.0.0.1", protocol_version=2),)), "ok", "no source"),
+    Row(
+        "igmp-version",
+        deaf("232.1.2.3", source=TALKER, memberships=(joined(group="224.0.0.1", protocol_version=2),)),
+        "problem", "an old version of IGMP on eth0", "Set the querier",
+    ),
+    Row(
+        "igmp-version",
+        set_to(deaf("232.1.2.3", source=TALKER), ipv4__conf__eth0__force_igmp_version="2"),
+        "problem", "", "sysctl -w net.ipv4.conf.eth0.force_igmp_version=0",
+    ),
+    Row(
+        "igmp-version",
+        set_to(deaf("ff35::1", source=TALKER6), ipv6__conf__eth0__force_mld_version="1"),
+        "problem", "", "sysctl -w net.ipv6.conf.eth0.force_mld_version=0",
+    ),
+    Row("igmp-version", healthy("ff35::1", source=TALKER6, queries=(replace(QUERY, version=1, querier="fe80::9"),)),
+        "suspect", "MLD"),
+    Row("igmp-version", deaf(source=TALKER, memberships=(joined(group="224.0.0.1", protocol_version=2),)), "ok"),
+    Row("igmp-version", unprivileged(deaf("ff35::1", source=TALKER6), memberships=()), "unknown"),
+    Row("querier", healthy(), "ok", "10.1.0.254"),
+    Row("querier", healthy(interfaces=ON_LO), "ok", "loopback"),
+    Row("querier", healthy(queries=()), "unknown", "125 s", "--listen 130"),
+    Row("querier", healthy(queries=(), seconds=131.0, arrivals=(arrivals(last=130.9),)), "suspect", "260 s"),
+    Row("querier", CEASED, "suspect", "came and stopped"),
+    Row("querier", change(CEASED, revived=True), "problem", "nobody asks", "Switch on the querier"),
+    Row("querier", change(CEASED, revived=True, queries=(QUERY,)), "suspect", "although"),
+    Row("querier", unprivileged(CEASED, revived=True), "problem"),
+    Row("querier", unprivileged(CEASED, revived=True, counters=counted(TcpExt__IPReversePathFilter=6)), "suspect"),
+    Row("querier", unprivileged(healthy()), "unknown", "IGMP", SUDO),
+    Row(
+        "querier",
+        unprivileged(healthy("ff15::1"), interface_counters={"eth0": {"Icmp6InGroupMembQueries": 2}}),
+        "ok", "2 queries",
+    ),
+    Row("send-route", healthy(), "ok", "eth0"),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None),)), "ok", "have to name the interface"),
+    Row(
+        "send-route",
+        deaf(routes=(Route("239.1.2.3", None),), counters=counted(Ip__OutNoRoutes=99)),
+        "problem", "99 datagrams", "ip route add 224.0.0.0/4 dev eth0",
+    ),
+    Row(
+        "send-route",
+        deaf(routes=(Route("239.1.2.3", None),), frames=(frames(port=6000),),
+             counters=counted(Ip__OutNoRoutes=9, Ip__InReceives=9)),
+        "suspect",
+    ),
+    Row("send-route", deaf(routes=UNKNOWN), "unknown"),
+    Row("container", healthy(), "ok"),
+    Row("container", healthy(machine=Machine("linux", "6", 0, True, "docker")), "ok", "get in"),
+    Row("container", deaf(machine=Machine("linux", "6", 0, True, "docker"), interfaces=(DOCKER,)), "problem", "bridge",
+        "--network host"),
+    Row(
+        "container",
+        unprivileged(deaf(interfaces=(DOCKER,), counters=counted(Ip__InReceives=9)),
+                     machine=Machine("linux", "6", 1000, False, "docker")),
+        "suspect",
+    ),
+    Row("container", deaf(machine=Machine("linux", "6", 0, True, "docker")), "unknown", "from inside"),
+    Row("container", deaf(machine=Machine("linux", "6", 0, True, UNKNOWN)), "unknown"),
+    Row("ttl", healthy(), "ok"),
+    Row("ttl", deaf(source=FAR, routes=BEHIND_A_ROUTER), "suspect", "behind the router 10.1.0.254", "--ttl 8"),
+    Row("ttl", deaf(source=TALKER), "ok", "No router"),
+    Row("ttl", deaf(), "unknown", "only if the source is named"),
+    Row(
+        "ttl",
+        healthy(routes=(Route("239.1.2.3", "eth0", OWN, "10.1.0.254"),), arrivals=(arrivals(sender=OWN),)),
+        "suspect", "hop limit of 1",
+    ),
+    Row("wireless", healthy(), "ok"),
+    Row("wireless", healthy(interfaces=(replace(ETH0, is_wireless=True),)), "ok", "eth0"),
+    Row("wireless", deaf(interfaces=(replace(ETH0, is_wireless=True),)), "suspect", "wireless", "cable"),
+    Row("wireless", unprivileged(deaf(interfaces=(replace(ETH0, is_wireless=True),), counters={})), "unknown"),
+    Row(
+        "firewall",
+        deaf(frames=(frames(),), firewall=(rule(chain="ip filter ufw-user-input"), rule(tool="pf", chain="pf"))),
+        "problem", "ufw-user-input", "tell ufw, which makes these rules",
+    ),
+    Row(
+        "firewall",
+        change(WINDOWS, firewall=(replace(BLOCKS_ALL, tool="application firewall"),), machine=MACOS),
+        "suspect", "block all", "Allow incoming connections",
+    ),
+    Row(
+        "firewall",
+        deaf("ff15::1", firewall=(rule("-j DROP", tool="ip6tables", chain="filter OUTPUT", hook="output", matches=False,
+                                       matches_reports=True, packets=2),)),
+        "problem", "what this host says", "ip6tables -t filter -I OUTPUT -p icmpv6 --icmpv6-type 143 -j ACCEPT",
+    ),
+    Row(
+        "firewall",
+        unprivileged(deaf(counters={**FIREWALLED, "Udp.IgnoredMulti": 90})),
+        "unknown", "whose: a firewall and no socket on the port",
+    ),
+    Row(
+        "query-blocked",
+        healthy(queries=(replace(QUERY, delivered=0),),
+                firewall=(rule("-j DROP", tool="iptables", chain="filter INPUT", matches_queries=True),)),
+        "problem", "filter INPUT", "iptables -t filter -I INPUT -p igmp -j ACCEPT",
+    ),
+    Row(
+        "query-blocked",
+        unprivileged(change(CEASED, group="ff15::1", group_version=6), revived=True,
+                     counters={**counted(), "Ip6.InMcastPkts": 9}),
+        "suspect", "or nobody asks",
+    ),
+    Row(
+        "interface-down",
+        deaf(interfaces=(replace(ETH0, is_up=False),), machine=Machine("windows", "10", None, False)),
+        "problem", "off", "Enable-NetAdapter",
+    ),
+    Row("membership-limit", change(limited("ENOMEM"), machine=MACOS), "problem", "", "Try again"),
+    Row(
+        "snooping",
+        unprivileged(
+            change(CEASED, bridges=(bridge(other_querier="10.1.0.9"),), arrivals=(arrivals(50, "br0", last=1.0),),
+                   interfaces=(LO, replace(ETH0, name="br0")), revived=True),
+            interface_counters={"eth0": {"rx_packets": 250}, "br0": {"rx_packets": 50}},
+        ),
+        "problem", "keeps them",
+    ),
+    Row("wrong-interface", deaf(interfaces=(LO,)), "unknown", "no interface to listen on"),
+    Row("send-route", deaf("ff15::1", routes=(Route("ff15::1", None),), counters=counted(Ip6__OutNoRoutes=99)),
+        "problem", "", "ip -6 route add multicast ff00::/8 dev eth0 table local"),
+    Row(
+        "reverse-path-filter",
+        unprivileged(FILTERED, source="172.16.9.9", routes=(Route("172.16.9.9", "eth0"),)),
+        "ok", "as it should be",
+    ),
+    Row("no-traffic", healthy(), "ok"),
+    Row("no-traffic", deaf(), "problem", "Nothing of 239.1.2.3", "On the sender"),
+    Row("no-traffic", deaf(source=FAR, routes=BEHIND_A_ROUTER), "problem", "", "hop limit (TTL) has to be 2"),
+    Row("no-traffic", deaf(interfaces=ON_LO), "problem", "", "on loopback"),
+    Row("no-traffic", deaf(frames=(frames(port=6000),)), "ok", "100 frames"),
+    Row("no-traffic", deaf(frames=(frames(group="239.129.2.3"),)), "problem"),
+    Row("no-traffic", deaf(interface_counters={"eth0": {"rx_packets": 9, "rx_dropped": 9}}), "suspect"),
+    Row("no-traffic", deaf(seconds=0.2), "unknown", "too short", "5 seconds"),
+    Row("no-traffic", unprivileged(deaf()), "problem"),
+    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "problem"),
+    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "only root", SUDO),
+    Row("no-traffic", unprivileged(deaf(interface_counters={"eth0": {"rx_packets": 9}})), "unknown", "", SUDO),
+    Row("no-traffic", unprivileged(deaf(counters={})), "unknown", "", SUDO),
+]  # fmt: skip
+BY_NAME = {check_name(check): check for check in CHECKS}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{row.verdict}-{number}" for number, row in enumerate(ROWS)])
+def test_the_verdict_follows_from_the_facts(row: Row) -> None:
+    """A check gives the verdict that the facts allow, names what it rests on, and the cure."""
+    finding = BY_NAME[row.check](row.facts)
+    assert (finding.check, finding.verdict) == (row.check, row.verdict), tells(finding)
+    assert row.says in tells(finding)
+    assert row.cure in "\n".join(finding.remedy)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_each_check_is_shown_content_and_not(name: str) -> None:
+    """For every check there are facts above that are good, and facts that are not."""
+    verdicts = {row.verdict for row in ROWS if row.check == name}
+    assert "ok" in verdicts
+    assert verdicts & {"problem", "suspect"}
+    assert "unknown" in verdicts or name in {"ttl", "group-address"}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_was_not_tried_is_never_a_problem(name: str) -> None:
+    """Where nothing could be read, a check is content only with what it needs no facts for."""
+    blind = replace(
+        NOT_TRIED, interfaces=UNKNOWN, routes=UNKNOWN, memberships=UNKNOWN, sockets=UNKNOWN, firewall=UNKNOWN,
+        bridges=UNKNOWN, settings={}, machine=Machine("linux", "6", 1000, False, UNKNOWN),
+    )  # fmt: skip
+    finding = BY_NAME[name](blind)
+    if name in {"group-address", "loopback-route", "macos-privacy", "source-filter", "igmp-version"}:
+        assert finding.verdict == "ok"
+    else:
+        assert (finding.verdict, finding.remedy) in [("unknown", ("look elsewhere",)), ("unknown", ())], tells(finding)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{number}" for number, row in enumerate(ROWS)])
+def test_remedies_are_steps_or_commands(row: Row) -> None:
+    """A line of a remedy is a sentence, which ends with a full stop, or a command that a shell could run."""
+    programs = {"ip", "nft", "iptables", "ip6tables", "sysctl", "mcast", "sudo", "look"}
+    for line in BY_NAME[row.check](row.facts).remedy:
+        assert line == line.strip()
+        assert "\n" not in line
+        if line.endswith("."):
+            assert line[0].isupper() or line[0].isdigit()
+        else:
+            assert line.split()[0] in programs
+    assert BY_NAME[row.check](row.facts).summary.endswith((".", "?"))
+
+
+def test_a_root_only_fact_names_what_to_run() -> None:
+    """Whoever may not see the frames is told how to."""
+    assert ROOT_ONLY.remedy == SUDO
+    unknowns = [BY_NAME[name](unprivileged(deaf(counters=counted(Ip__InReceives=50)))) for name in BY_NAME]
+    assert SUDO in {line for finding in unknowns if finding.verdict == "unknown" for line in finding.remedy}

@@ -1,0 +1,99 @@
+"""The doctor is right: it names what was broken in a lab, and is content with what was not."""
+
+import sys
+
+import pytest
+
+from doctor import proof
+from doctor.command import arriving, doctor, run
+from doctor.faults import FAULTS, Fault
+from doctor.stage import stage
+from multicast_expert.testing import lab_unavailable
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}"),
+]
+
+EVERY = [pytest.param(fault, id=fault.name) for fault in FAULTS]
+CURED = [pytest.param(fault, id=fault.name) for fault in FAULTS if fault.cured]
+
+
+@pytest.mark.parametrize("fault", EVERY)
+def test_root_is_told_the_cause(fault: Fault) -> None:
+    """The doctor names what is wrong."""
+    with stage() as made:
+        arguments = fault.build(made)
+        said = doctor(made.listener, arguments, made.seconds)
+    assert said.cause in fault.causes, said.weighty
+    assert said.status == 1
+    if proof.WRITES:
+        proof.write(fault, root=proof.named(said.cause))
+    else:
+        assert proof.row_of(fault).root == proof.named(said.cause)
+
+
+@pytest.mark.parametrize("fault", EVERY)
+def test_anybody_is_told_the_cause_or_nothing(fault: Fault) -> None:
+    """Without privileges the doctor names what is wrong, or no cause at all and what to run instead."""
+    with stage() as made:
+        arguments = fault.build(made)
+        said = doctor(made.listener, arguments, made.seconds, privileged=False)
+    assert said.cause in (*fault.causes, None), said.weighty
+    if said.cause is None:
+        assert said.status == 3
+        remedies = [line for each in said.report["findings"] if each["verdict"] != "ok" for line in each["remedy"]]
+        assert any(line.startswith("sudo mcast doctor") for line in remedies), said.weighty
+    else:
+        assert said.status == 1
+    if proof.WRITES:
+        proof.write(fault, unprivileged=proof.named(said.cause))
+    else:
+        assert proof.row_of(fault).unprivileged == proof.named(said.cause)
+
+
+@pytest.mark.parametrize("fault", CURED)
+def test_the_remedy_cures(fault: Fault) -> None:
+    """After the commands of the remedy the datagrams arrive, and the doctor finds nothing wrong any more."""
+    with stage() as made:
+        arguments = fault.build(made)
+        said = doctor(made.listener, arguments, made.seconds)
+        commands = [line for line in said.finding["remedy"] if not line.endswith(".")]
+        assert commands, said.weighty
+        for command in commands:
+            done = run(made.listener, ["sh", "-c", command])
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+        wanted = round(made.seconds * 40)
+        assert arriving(made.listener, arguments, wanted, made.seconds + 3) == wanted, commands
+        healthy = doctor(made.listener, arguments, made.seconds)
+        assert (healthy.status, healthy.report["verdict"]) == (0, "ok"), healthy.weighty
+    if proof.WRITES:
+        proof.write(fault, cured="yes")
+    else:
+        assert proof.row_of(fault).cured == "yes"
+
+
+def test_the_unprivileged_have_no_privileges() -> None:
+    """A program started that way has no capability and may not open a raw socket."""
+    program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 2)"
+    with stage() as made:
+        status = run(made.listener, ["cat", "/proc/self/status"], privileged=False).stdout
+        raw = run(made.listener, [sys.executable, "-c", program], privileged=False)
+    assert {line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapBnd"))} == {
+        "0000000000000000"
+    }
+    assert "PermissionError" in raw.stderr
+
+
+def test_the_table_is_complete_and_good_enough() -> None:
+    """The document has a row for each fault, none of the answers in it is wrong, and its sums are right."""
+    rows = proof.rows()
+    assert list(rows) == [fault.name for fault in FAULTS]
+    assert proof.PATH.read_text(encoding="utf-8") == proof.document(rows)
+    for fault in FAULTS:
+        assert {rows[fault.name].root, rows[fault.name].unprivileged} <= proof.right(fault) | {proof.NOTHING}
+    assert {name for name, row in rows.items() if row.cured} == {fault.name for fault in FAULTS if fault.cured}
+    assert len(rows) >= 25
+    assert sum(row.root != proof.NOTHING for row in rows.values()) >= 23
+    assert sum(row.unprivileged != proof.NOTHING for row in rows.values()) >= 15
+    assert sum(row.cured == "yes" for row in rows.values()) >= 10

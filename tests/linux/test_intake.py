@@ -1,0 +1,646 @@
+"""The extension and its Python twins turn what sockets hold into the same Datagrams: each test runs on all."""
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from struct import pack
+from time import monotonic, time_ns
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from linux.plain_sockets import FAMILY, PATIENCE
+from multicast_expert import Datagram
+from multicast_expert.datagram import MAX_DATAGRAM, decode_arrival
+from multicast_expert.engine import fast
+from multicast_expert.engine.intake import ANCILLARY_SIZE, MSG_PEEK, PythonIntake
+from multicast_expert.engine.mmsg import BatchIntake
+from multicast_expert.platforms import LINUX, Option
+from multicast_expert.testing import Lab
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+MSG_TRUNC = 0x20
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+SO_TIMESTAMPNS_NEW, SO_RXQ_OVFL = 64, 40
+INTERFACE = "an interface"
+FIELDS = LINUX.ancillary.fields
+
+
+class Form:
+    """One of them, and what it knows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.learned: list[tuple[bytes | None, int | None]] = []
+        self.interface: str | None = INTERFACE
+
+    def learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+        """What a receiver's engine knows about a place."""
+        self.learned.append((destination, index))
+        if destination is None:
+            return None, None
+        return socket.inet_ntop(FAMILY[4 if len(destination) == 4 else 6], destination), self.interface
+
+    def intake(self, fields: Mapping[tuple[int, int], str] = FIELDS) -> Any:
+        """A new one."""
+        if self.name == "python":
+            return PythonIntake(fields, MSG_TRUNC, self.learn)
+        if self.name == "recvmmsg":
+            return BatchIntake(fields, MSG_TRUNC, self.learn)
+        return extension().Intake(Datagram, fields, MSG_TRUNC, self.learn)
+
+    def handle(self, sock: socket.socket) -> Any:
+        """What it takes for the socket."""
+        return sock.fileno() if self.name == "extension" else sock
+
+
+def extension() -> Any:
+    """The extension, also where the suite runs without."""
+    module = fast.native
+    if module is None:
+        module = pytest.importorskip("multicast_expert._fast", reason="the extension was not built")
+    return module
+
+
+@pytest.fixture(params=["extension", "recvmmsg", "python"])
+def form(request: pytest.FixtureRequest) -> Form:
+    """The extension, then Python with the C library's call for batches, then without."""
+    return Form(request.param)
+
+
+@pytest.fixture(params=[4, 6])
+def version(request: pytest.FixtureRequest) -> int:
+    """The IP version."""
+    return int(request.param)
+
+
+class Link:
+    """A sender and a receiving socket with all its metadata switched on, on the loopback interface."""
+
+    def __init__(self, version: int, stack: ExitStack, *, timestamps: bool = False, gro: bool = True) -> None:
+        self.version = version
+        self._stack = stack
+        self.receiver = self._open()
+        self.receiver.setblocking(False)
+        self.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)
+        for option in LINUX.ancillary.options[version]:
+            self.receiver.setsockopt(option.level or 0, option.number, option.value)
+        if timestamps:
+            self.receiver.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
+        if gro:
+            self.receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
+        self.receiver.bind((LOOPBACK[version], 0))
+        self.sender = self._open()
+        self.sender.bind((LOOPBACK[version], 0))
+        self.sender.connect(self.receiver.getsockname())
+
+    def _open(self) -> socket.socket:
+        return self._stack.enter_context(socket.socket(FAMILY[self.version], socket.SOCK_DGRAM))
+
+    def send(self, *payloads: bytes) -> None:
+        """Send each alone."""
+        for payload in payloads:
+            self.sender.send(payload)
+
+    def send_run(self, data: bytes, size: int) -> None:
+        """Send as one piece, which comes as one piece too where the receiver coalesces."""
+        self.sender.sendmsg([data], [(SOL_UDP, UDP_SEGMENT, pack("=H", size))])
+
+    def expected(self, data: bytes, **known: Any) -> Datagram:
+        """The datagram that arrives."""
+        return Datagram(data, self.sender.getsockname(), LOOPBACK[self.version], 1, INTERFACE, 64, **known)
+
+
+@pytest.fixture
+def link(version: int) -> Iterator[Link]:
+    """Such a pair."""
+    with ExitStack() as stack:
+        yield Link(version, stack)
+
+
+def drained(intake: Any, handle: Any, limit: int = 10_000) -> list[Datagram]:
+    """What is there."""
+    datagrams: list[Datagram] = []
+    intake.batch(handle, limit, datagrams)
+    return datagrams
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    """The payloads that the kernel sends of a piece."""
+    return [data[offset : offset + size] for offset in range(0, len(data), size)]
+
+
+class TestIntake:
+    """What all forms do, in every way to receive."""
+
+    def test_everything_that_is_known(self, form: Form, link: Link) -> None:
+        """Payload, sender, group, interface and hop limit, the same by every method."""
+        intake, handle, rest = form.intake(), form.handle(link.receiver), deque[Datagram]()
+        link.send(b"one", b"two", b"three", b"four")
+        datagrams: list[Datagram] = []
+        assert intake.batch(handle, 2, datagrams) is True
+        assert datagrams == [link.expected(b"one"), link.expected(b"two")]
+        assert intake.datagram(handle, MAX_DATAGRAM, 0, rest) == link.expected(b"three")
+        assert intake.payload(handle, MAX_DATAGRAM, 0, rest) == (b"four", link.sender.getsockname())
+        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (4, 15, 0)
+        assert not rest
+
+    def test_nothing_there(self, form: Form, link: Link) -> None:
+        """None and an empty list, without an error and without waiting."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        datagrams: list[Datagram] = []
+        assert intake.batch(handle, 100, datagrams) is False
+        assert datagrams == []
+        assert intake.datagram(handle, 100, 0, deque()) is None
+        assert intake.payload(handle, MAX_DATAGRAM, 0, deque()) is None
+        assert intake.datagrams == 0
+
+    def test_real_datagrams(self, form: Form, link: Link) -> None:
+        """They are of the class itself, with all that it can; neither they nor the senders are ever lost or shared."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(*[b"%d" % number for number in range(500)])
+        datagrams = drained(intake, handle)
+        gc.collect()
+        assert {type(each) for each in datagrams} == {Datagram}
+        assert [int(each.data) for each in datagrams] == list(range(500))
+        assert datagrams[7]._asdict() == link.expected(b"7")._asdict()
+        assert datagrams[7]._replace(data=b"") == link.expected(b"")
+        assert hash(datagrams[7]) == hash(link.expected(b"7"))
+        del datagrams[:400]
+        assert [int(each.data) for each in datagrams] == list(range(400, 500))
+
+    def test_empty_and_largest(self, form: Form, link: Link) -> None:
+        """A datagram without payload is one; the largest comes whole."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        largest = bytes(range(256)) * 255
+        link.send(b"", largest, b"", b"", b"")
+        assert drained(intake, handle, 3) == [link.expected(b""), link.expected(largest), link.expected(b"")]
+        assert intake.datagram(handle, MAX_DATAGRAM, 0, deque()) == link.expected(b"")
+        assert intake.payload(handle, MAX_DATAGRAM, 0, deque()) == (b"", link.sender.getsockname())
+        assert (intake.datagrams, intake.payload_bytes) == (5, len(largest))
+
+    @pytest.mark.parametrize("limit", [1, 2, 63, 64, 65, 200, 10**15])
+    def test_limits(self, form: Form, link: Link, limit: int) -> None:
+        """No more than asked, in order, and nothing is lost between two batches."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        payloads = [b"%d" % number for number in range(200)]
+        link.send(*payloads)
+        received: list[bytes] = []
+        while batch := drained(intake, handle, limit):
+            assert len(batch) <= limit
+            received += [each.data for each in batch]
+        assert received == payloads
+
+    def test_no_room(self, form: Form, link: Link) -> None:
+        """A limit of nothing takes nothing."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(b"stays")
+        assert drained(intake, handle, 0) == []
+        assert drained(intake, handle, -5) == []
+        assert drained(intake, handle, 1) == [link.expected(b"stays")]
+
+    def test_small_buffers(self, form: Form, link: Link) -> None:
+        """What is longer is cut, says so and is counted; the next one is whole."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(b"0123456789", b"abcdefghij", b"whole", b"gone")
+        assert intake.datagram(handle, 4, 0, deque()) == link.expected(b"0123", truncated=True)
+        assert intake.payload(handle, 3, 0, deque()) == (b"abc", link.sender.getsockname())
+        assert intake.datagram(handle, 5, 0, deque()) == link.expected(b"whole")
+        assert intake.datagram(handle, 0, 0, deque()) == link.expected(b"", truncated=True)
+        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (4, 12, 3)
+
+    def test_negative_buffer(self, form: Form, link: Link) -> None:
+        """It is refused as socket.recvfrom does, and nothing is taken."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(b"stays")
+        for method in (intake.datagram, intake.payload):
+            with pytest.raises(ValueError, match="negative buffer"):
+                method(handle, -1, 0, deque())
+        assert drained(intake, handle) == [link.expected(b"stays")]
+
+    def test_peeking(self, form: Form, link: Link) -> None:
+        """The datagram stays and is not counted; other flags reach the kernel as well."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(b"stays", b"next")
+        for _ in range(3):
+            assert intake.datagram(handle, MAX_DATAGRAM, MSG_PEEK, deque()) == link.expected(b"stays")
+            assert intake.payload(handle, 2, MSG_PEEK, deque()) == (b"st", link.sender.getsockname())
+        assert intake.datagrams == 0
+        assert intake.datagram(handle, MAX_DATAGRAM, socket.MSG_TRUNC, deque()) is not None
+        assert intake.datagram(handle, MAX_DATAGRAM, socket.MSG_ERRQUEUE, deque()) is None
+        assert drained(intake, handle) == [link.expected(b"next")]
+
+    def test_timestamps(self, form: Form, version: int) -> None:
+        """The kernel's nanoseconds, between those before sending and after receiving."""
+        with ExitStack() as stack:
+            link = Link(version, stack, timestamps=True)
+            intake, handle = form.intake(), form.handle(link.receiver)
+            before = time_ns()
+            link.send(b"a", b"b", b"c")
+            datagrams = drained(intake, handle, 2)
+            last = intake.datagram(handle, MAX_DATAGRAM, 0, deque())
+            times = [before, *(each.timestamp_ns or 0 for each in (*datagrams, last)), time_ns()]
+            assert times == sorted(times)
+            assert datagrams[0] == link.expected(b"a", timestamp_ns=times[1])
+
+    @pytest.mark.parametrize("size", [1, 100, 1000, 1400])
+    def test_coalesced_runs(self, form: Form, link: Link, size: int) -> None:
+        """They come out as they were sent, each with its metadata, the last one shorter; all are counted."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        data = bytes(range(256)) * 30
+        data = data[: 40 * size + size // 2]
+        link.send_run(data, size)
+        link.send(b"alone")
+        sent = [*pieces(data, size), b"alone"]
+        assert drained(intake, handle) == [link.expected(each) for each in sent]
+        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (len(sent), len(data) + 5, 0)
+
+    def test_a_run_and_a_limit(self, form: Form, link: Link) -> None:
+        """The rest of a run comes with the batch: it is out of the kernel."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        for _ in range(3):
+            link.send_run(bytes(1000), 100)
+        datagrams: list[Datagram] = []
+        intake.batch(handle, 4, datagrams)
+        assert 10 <= len(datagrams) <= 30
+        assert len(datagrams) + len(drained(intake, handle)) == 30
+
+    def test_one_of_a_run(self, form: Form, link: Link) -> None:
+        """The first is handed over, cut where asked, and the rest is kept whole; a look takes nothing."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        for take in (intake.datagram, intake.payload):
+            rest = deque([link.expected(b"before")])
+            link.send_run(b"0123456789" * 25, 100)
+            assert take(handle, MAX_DATAGRAM, MSG_PEEK, rest)[0] == b"0123456789" * 10
+            assert len(rest) == 1
+            assert take(handle, 3, 0, rest)[0] == b"012"
+            assert list(rest) == [link.expected(data) for data in (b"before", b"0123456789" * 10, b"0123456789" * 5)]
+        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (6, 306, 2)
+
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        runs=st.lists(st.tuples(st.integers(1, 1400), st.integers(1, 60), st.integers(0, 1399)), max_size=4),
+        limit=st.integers(1, 200),
+    )
+    def test_any_runs(self, form: Form, version: int, runs: list[tuple[int, int, int]], limit: int) -> None:
+        """A receiver that coalesces gets what one gets that does not, whatever is sent."""
+        with ExitStack() as stack:
+            coalescing, plain = (Link(version, stack, gro=gro) for gro in (True, False))
+            for size, count, rest in runs:
+                data = (b"%06d" % size * size * count)[: min(size * count + rest % size, 60_000)]
+                for link in (coalescing, plain):
+                    link.send_run(data, size)
+            received = []
+            for link in (coalescing, plain):
+                intake, handle = form.intake(), form.handle(link.receiver)
+                all_of_it: list[Datagram] = []
+                while batch := drained(intake, handle, limit):
+                    all_of_it += batch
+                assert intake.payload_bytes == sum(len(each.data) for each in all_of_it)
+                received.append([each._replace(sender=("", 0)) for each in all_of_it])
+        assert received[0] == received[1]
+
+    def test_other_control_messages(self, form: Form, link: Link) -> None:
+        """Messages that nobody asked this for are passed over; what one is called decides how it is read."""
+        link.receiver.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+        level, option = (0, 13) if link.version == 4 else (41, 66)  # IP_RECVTOS: one byte; IPV6_RECVTCLASS
+        link.receiver.setsockopt(level, option, 1)
+        link.sender.setsockopt(level, *((1, 0x28) if link.version == 4 else (67, 0x28)))
+        handle = form.handle(link.receiver)
+        link.send(b"unknown")
+        assert drained(form.intake(), handle) == [link.expected(b"unknown")]
+        kind = (0, 1) if link.version == 4 else (41, 67)
+        link.send(b"a byte, or an int")
+        assert drained(form.intake({kind: "hop_limit"}), handle)[0].hop_limit == 0x28
+        for field in ("timespec", "pktinfo", "pktinfo6"):
+            link.send(b"too short for this")
+            assert drained(form.intake({kind: field}), handle)[0][2:] == (None, None, None, None, None, False)
+
+    def test_cut_control_messages(self, form: Form) -> None:
+        """Where the kernel has more to say than there is room for, what was cut is passed over."""
+        with ExitStack() as stack:
+            link, twin = (Link(4, stack, timestamps=True) for _ in range(2))
+            for each in (link, twin):
+                # SO_TIMESTAMPING (software), SO_RCVMARK; IP_RECVTOS, RECVOPTS, ORIGDSTADDR, CHECKSUM, RECVFRAGSIZE
+                for level, option, value in (
+                    (1, 65, 0x18), (1, 75, 1), (0, 13, 1), (0, 6, 1), (0, 20, 1), (0, 23, 1), (0, 25, 1),
+                ):  # fmt: skip
+                    each.receiver.setsockopt(level, option, value)
+                each.sender.setsockopt(0, 4, b"\x07\x27\x04" + bytes(37))  # IP_OPTIONS: record the route
+                each.send(b"x")
+            _, messages, told, _ = twin.receiver.recvmsg(100, ANCILLARY_SIZE)
+            assert told & socket.MSG_CTRUNC
+            kinds = {(level, kind): "hop_limit" for level, kind, _ in messages}
+            for fields in (FIELDS, {**kinds, (0, 8): "pktinfo"}):
+                twin.send(b"x")
+                link.send(b"x")
+                _, messages, _, _ = twin.receiver.recvmsg(100, ANCILLARY_SIZE)
+                arrival = decode_arrival(messages, fields)
+                received = drained(form.intake(fields), form.handle(link.receiver))[-1]
+                assert received.interface_index == arrival.interface_index == 1
+                if fields is not FIELDS:
+                    assert received.hop_limit == arrival.hop_limit
+
+    def test_many_senders(self, form: Form, link: Link) -> None:
+        """More senders than are remembered: each datagram has its own, again and again."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        expected = []
+        with ExitStack() as stack:
+            sources = [stack.enter_context(socket.socket(FAMILY[link.version], socket.SOCK_DGRAM)) for _ in range(2000)]
+            for number, source in enumerate(sources):
+                host = f"127.1.{number // 200}.{number % 200 + 1}" if link.version == 4 else "::1"
+                source.bind((host, 0))
+            for _ in range(2):
+                for source in sources:
+                    source.sendto(b"", link.receiver.getsockname())
+                    expected.append(source.getsockname())
+                    received = drained(intake, handle)
+                    assert [each.sender for each in received] == expected[-1:]
+        assert len(set(expected)) == 2000
+
+    def test_link_local_senders(self, form: Form, documentation_network: Lab) -> None:
+        """The sender is told as socket.recvfrom tells it, scope included."""
+        with ExitStack() as stack:
+            one, two = (stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) for _ in range(2))
+            index = socket.if_nametoindex("eth0")
+            for each in (one, two):
+                each.bind(("fe80::1", 0, 0, index))
+            for _ in range(4):
+                one.sendto(b"x", two.getsockname())
+            expected = two.recvfrom(10)
+            two.setblocking(False)
+            intake, handle = form.intake({}), form.handle(two)
+            assert intake.payload(handle, 10, 0, deque()) == expected
+            assert intake.datagram(handle, 10, 0, deque())[:2] == expected
+            assert drained(intake, handle)[0] == (*expected, None, None, None, None, None, False)
+            assert expected[1] == ("fe80::1", one.getsockname()[1], 0, index)
+
+    def test_names(self, form: Form, link: Link) -> None:
+        """A place is asked for once, until it is to be forgotten; one without a name each time."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        form.interface = None
+        link.send(b"a", b"b", b"c", b"d", b"e", b"f")
+        assert [each.interface_name for each in drained(intake, handle, 2)] == [None, None]
+        form.interface = "eth7"
+        assert [each.interface_name for each in drained(intake, handle, 2)] == ["eth7", "eth7"]
+        form.interface = "renamed"
+        assert drained(intake, handle, 1)[0].interface_name == "eth7"
+        intake.forget_places()
+        assert intake.datagram(handle, 10, 0, deque()).interface_name == "renamed"
+        packed = socket.inet_pton(FAMILY[link.version], LOOPBACK[link.version])
+        assert form.learned == [(packed, 1)] * 4
+
+    def test_a_failing_name(self, form: Form, link: Link) -> None:
+        """What the callback raises is raised."""
+
+        def fail(destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+            raise ZeroDivisionError
+
+        form.learn = fail  # type: ignore[method-assign] # a callback that fails
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.send(b"a", b"b", b"c")
+        for take in (lambda: drained(intake, handle, 1), lambda: intake.datagram(handle, 9, 0, deque())):
+            with pytest.raises(ZeroDivisionError):
+                take()
+
+    def test_two_threads(self, form: Form, link: Link) -> None:
+        """Two threads share one socket and one intake: each datagram goes to one of them, whole."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        total, received = 20_000, [list[Datagram](), list[Datagram]()]
+        stop = threading.Event()
+
+        def receive(mine: list[Datagram]) -> None:
+            while not stop.is_set():
+                select.select([link.receiver], [], [], 0.05)
+                intake.batch(handle, 7, mine)
+                datagram = intake.datagram(handle, MAX_DATAGRAM, 0, deque())
+                if datagram is not None:
+                    mine.append(datagram)
+
+        threads = [threading.Thread(target=receive, args=(mine,)) for mine in received]
+        for thread in threads:
+            thread.start()
+        deadline = monotonic() + PATIENCE
+        sent = 0
+        while sent < total and monotonic() < deadline:
+            if sent - len(received[0]) - len(received[1]) < 500:
+                link.send(b"%d" % sent * 20)
+                sent += 1
+        while len(received[0]) + len(received[1]) < total and monotonic() < deadline:
+            stop.wait(0.001)
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        everything = sorted(each.data for each in received[0] + received[1])
+        assert everything == sorted(b"%d" % number * 20 for number in range(total))
+        assert form.name != "extension" or intake.datagrams == total
+
+    def test_closed(self, form: Form, link: Link) -> None:
+        """A socket that is closed is an error; what came before it in a batch stays in the list."""
+        intake, handle = form.intake(), form.handle(link.receiver)
+        link.receiver.close()
+        handle = -1 if form.name == "extension" else handle
+        for take in (
+            lambda: intake.batch(handle, 5, []),
+            lambda: intake.datagram(handle, 5, 0, deque()),
+            lambda: intake.payload(handle, 5, 0, deque()),
+        ):
+            with pytest.raises(OSError, match="Bad file descriptor") as caught:
+                take()
+            assert caught.value.errno == errno.EBADF
+
+    def test_errors_of_the_network(self, form: Form, link: Link) -> None:
+        """What came back for an earlier datagram is raised once, and the datagrams behind it are there."""
+        intake, handle = form.intake(), form.handle(link.sender)
+        link.sender.setblocking(False)
+        link.receiver.close()
+        link.sender.send(b"nobody is there")
+        with pytest.raises(ConnectionRefusedError):
+            intake.batch(handle, 5, [])
+        assert drained(intake, handle) == []
+
+
+class TestExpecting:
+    """What the extension alone can: waiting for a socket and receiving in one step."""
+
+    @pytest.fixture
+    def intake(self) -> Any:
+        """The extension's."""
+        return Form("extension").intake()
+
+    @pytest.fixture
+    def alarm(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """A pair whose first end is readable when the other one rings."""
+        ends = socket.socketpair()
+        yield ends
+        for end in ends:
+            end.close()
+
+    @pytest.mark.parametrize("pair", [False, True])
+    def test_what_is_there(
+        self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket], pair: bool
+    ) -> None:
+        """It is returned at once, and the rest of a run is kept."""
+        rest: deque[Datagram] = deque()
+        link.send_run(b"abcdef", 3)
+        received = intake.expect(link.receiver.fileno(), 100, 0, rest, pair, alarm[0].fileno(), -1)
+        assert received == ((b"abc", link.sender.getsockname()) if pair else link.expected(b"abc"))
+        assert list(rest) == [link.expected(b"def")]
+
+    def test_what_comes(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+        """It is returned when it comes."""
+        arguments = (link.receiver.fileno(), 100, 0, deque(), False, alarm[0].fileno(), PATIENCE)
+        received: list[Any] = []
+        thread = threading.Thread(target=lambda: received.append(intake.expect(*arguments)))
+        thread.start()
+        link.send(b"late")
+        thread.join(PATIENCE)
+        assert received == [link.expected(b"late")]
+
+    def test_nothing_in_time(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+        """None after the timeout, not before."""
+        start = monotonic()
+        assert intake.expect(link.receiver.fileno(), 100, 0, deque(), False, alarm[0].fileno(), 0.02) is None
+        assert 0.02 <= monotonic() - start < PATIENCE
+
+    def test_the_alarm(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+        """It ends the wait, and keeps a socket from being read that may be another one by now."""
+        alarm[1].send(b"!")
+        link.send(b"stays")
+        arguments = (link.receiver.fileno(), 100, 0, deque(), False)
+        assert intake.expect(*arguments, alarm[0].fileno(), -1) is None
+        alarm[0].recv(1)
+        assert intake.expect(*arguments, alarm[0].fileno(), -1) == link.expected(b"stays")
+
+    def test_signals(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+        """A handler runs at once, and what it raises is raised; else the wait ends early."""
+        handled = []
+
+        def handle(number: int, frame: object) -> None:
+            handled.append(number)
+            if len(handled) == 2:
+                raise InterruptedError("from the handler")
+
+        before = signal.signal(signal.SIGALRM, handle)
+        try:
+            arguments = (link.receiver.fileno(), 100, 0, deque(), False, alarm[0].fileno(), PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            assert intake.expect(*arguments) is None
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(InterruptedError, match="from the handler"):
+                intake.expect(*arguments)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert handled == [signal.SIGALRM] * 2
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ((1,), TypeError),
+            (("x", 1, 0, deque()), TypeError),
+            ((1, "x", 0, deque()), TypeError),
+            ((2**40, 1, 0, deque()), OverflowError),
+            ((1, 2**80, 0, deque()), OverflowError),
+        ],
+    )
+    def test_wrong_arguments(self, intake: Any, arguments: tuple[Any, ...], error: type[Exception]) -> None:
+        """They are refused before any system call."""
+        for method in (intake.datagram, intake.payload):
+            with pytest.raises(error):
+                method(*arguments)
+        with pytest.raises(TypeError):
+            intake.expect(*arguments)
+        with pytest.raises((TypeError, OverflowError)):
+            intake.batch(*arguments[:2], *arguments[4:], [])
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [(), (Datagram,), (dict, {}, 0, print), (7, {}, 0, print), (Datagram, {}, "x", print)],
+    )
+    def test_wrong_construction(self, arguments: tuple[Any, ...]) -> None:
+        """So are these."""
+        with pytest.raises(TypeError):
+            extension().Intake(*arguments)
+
+    @pytest.mark.parametrize(
+        ("fields", "error"),
+        [
+            ([], AttributeError),
+            ({(1, 2): "unheard of"}, ValueError),
+            ({"x": "pktinfo"}, TypeError),
+            ({(0, kind): "pktinfo" for kind in range(17)}, ValueError),
+        ],
+    )
+    def test_wrong_tables(self, link: Link, fields: Any, error: type[Exception]) -> None:
+        """A table that it cannot read is refused by every method, and takes no datagram."""
+        intake = extension().Intake(Datagram, fields, 0, print)
+        handle = link.receiver.fileno()
+        link.send(b"stays")
+        for _ in range(2):
+            for take in (lambda: drained(intake, handle), lambda: intake.payload(handle, 9, 0, deque())):
+                with pytest.raises(error):
+                    take()
+        assert link.receiver.recv(9) == b"stays"
+
+    def test_a_class_that_does_more(self, link: Link) -> None:
+        """Where allocating is not enough to make a good Datagram, its class makes it."""
+
+        class Own(tuple[Any, ...]):
+            def __hash__(self) -> int:
+                return 7
+
+        intake = extension().Intake(Own, FIELDS, MSG_TRUNC, Form("extension").learn)
+        link.send_run(b"abcdef", 3)
+        received = drained(intake, link.receiver.fileno())
+        assert received == [link.expected(b"abc"), link.expected(b"def")]
+        assert [type(each) for each in received] == [Own, Own]
+
+
+class TestOptions:
+    """Options that the extension sets in one go."""
+
+    def test_up_to_the_first_refusal(self) -> None:
+        """It tells how many are set and why the next one is not; the caller goes on behind it."""
+        set_options = extension().set_options
+        options = tuple(
+            Option(name, level, number, pack("=i", value))
+            for name, level, number, value in (
+                ("SO_REUSEADDR", 1, 2, 1), ("no such option", 0, 9999, 1), ("IP_MULTICAST_TTL", 0, 33, 7),
+            )
+        )  # fmt: skip
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            assert set_options(sock.fileno(), options, 0) == (1, errno.ENOPROTOOPT)
+            assert set_options(sock.fileno(), options, 2) == (3, 0)
+            assert set_options(sock.fileno(), options, 3) == (3, 0)
+            assert sock.getsockopt(1, 2) == 1
+            assert sock.getsockopt(0, 33) == 7
+        assert set_options(-1, options, 0) == (0, errno.EBADF)
+
+    @pytest.mark.parametrize("options", [[], (7,), (("name", 1, 2),), (("name", "1", 2, b""),), (("name", 1, 2, 3),)])
+    def test_wrong_options(self, options: Any) -> None:
+        """What is no option is refused."""
+        with pytest.raises(TypeError):
+            extension().set_options(0, options, 0)
+
+
+@pytest.mark.parametrize(("variable", "pure"), [("", False), ("1", True)])
+def test_the_choice(variable: str, pure: bool) -> None:
+    """MULTICAST_EXPERT_PURE, not empty, keeps the extension out."""
+    extension()
+    program = "from multicast_expert.engine import fast; print(fast.native is None)"
+    environment = {**os.environ, "MULTICAST_EXPERT_PURE": variable}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(pure)
