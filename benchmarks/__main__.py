@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
@@ -36,6 +38,8 @@ def _arguments() -> argparse.Namespace:
     unknown = set(arguments.cases) - {case.name for case in CASES}
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if arguments.plots and find_spec("matplotlib") is None:
+        parser.error("--plots needs matplotlib, of the extra [bench]")
     return arguments
 
 
@@ -81,9 +85,7 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_json(results, judgements), indent=1) + "\n", encoding="utf-8")
     if arguments.plots:
-        from benchmarks.plots import draw
-
-        draw(results, arguments.plots)
+        import_module("benchmarks.plots").draw(results, arguments.plots)  # it needs matplotlib
     if arguments.check or arguments.check_loosely:
         slack = LOOSE if arguments.check_loosely else 1.0
         failed |= not all(judgement.holds(slack) for judgement in judgements if not judgement.target.beside)

@@ -245,7 +245,7 @@ CASES = (
             Subject("raw socket that joins", "raw"),
             Subject("incumbent's receiver on a named interface", "receiver_by_name", Runs.INCUMBENT),
         ),
-        {"repeats": 5},
+        {"repeats": 2},
         "interfaces",
         (2, 10, 50, 100),
         (2, 10),

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import multicast_expert
@@ -71,7 +72,5 @@ def new_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
     if not uvloop:
         return asyncio.new_event_loop()
     # The interpreter that has the incumbent need not have it.
-    from uvloop import new_event_loop
-
-    loop: asyncio.AbstractEventLoop = new_event_loop()
+    loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()
     return loop

@@ -18,7 +18,7 @@ IP_PKTINFO, IP_RECVTTL, IP_MULTICAST_ALL = 8, 12, 49
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 SO_RCVBUFFORCE = 33
 
-PATIENCE = struct.pack("=qq", 5, 0)
+PATIENCE = struct.pack("=qq", 20, 0)
 """A struct timeval: how long a plain socket waits for a datagram that should be there."""
 
 

@@ -53,7 +53,7 @@ class Effort:
 
 
 QUICK = Effort(5, 0, 1, 1.2, quick=True)
-FULL = Effort(15, 6, 5, 1.05)
+FULL = Effort(15, 4, 5, 1.05)
 
 
 def run_case(case: Case, programs: Programs, effort: Effort) -> list[Result]:

@@ -162,9 +162,12 @@ def test_a_healthy_host() -> None:
 
 def test_a_host_that_tells_too_little() -> None:
     """Nothing came and nothing is known to be wrong: that is said, and what to run instead."""
-    report = make_report(Target("ff15::1", None, None, None, 6), FINDINGS[5:6], 0)
-    assert lines(report, replace(FACTS, machine=Machine("windows", "11", None, False)))[:4] == [
-        "Nothing arrived for ff15::1 in 5.0 s, and why could not be told.",
+    facts = replace(FACTS, machine=Machine("windows", "11", None, False))
+    without_port = make_report(Target("ff15::1", None, None, None, 6), FINDINGS[5:6], 0)
+    assert lines(without_port, facts)[0].startswith("Without a port nothing can be received")
+    report = make_report(Target("ff15::1", 5000, None, None, 6), FINDINGS[5:6], 0)
+    assert lines(report, facts)[:4] == [
+        "Nothing arrived for [ff15::1]:5000 in 5.0 s, and why could not be told.",
         "",
         "Could not be told:",
         "  firewall: The rules are shown to root only.",
@@ -393,7 +396,7 @@ def test_every_cause_is_explained(mcast: Run, check: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["239.1.2.3:5000%eth9"], "mcast: 'eth9' does not appear to be a valid interface name or IP address."),
+        (["239.1.2.3:5000", "-i", "10.9.9.9"], "mcast: No matches found for interface IP address 10.9.9.9."),
         (["--from", "no.json"], "mcast: no.json: No such file or directory"),
         (["--from", "/"], "mcast: /: Is a directory"),
         (
@@ -410,6 +413,13 @@ def test_what_cannot_be_done(mcast: Run, arguments: list[str], message: str) -> 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(message), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_interface_that_is_gone(mcast: Run) -> None:
+    """A name that no interface has is a cause, with the names that there are."""
+    done = mcast("doctor", "239.1.2.3:5000%eth9", "--listen", "0.1")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("There is no interface eth9 on this host.\n  interfaces  lo")
 
 
 def test_a_full_disk(mcast: Run) -> None:

@@ -31,6 +31,8 @@ class Fault:
     """What names it: the first is the cause itself, the others are true as well and say less."""
     cured: bool
     """Whether the commands of the remedy must make the datagrams arrive."""
+    varies: bool = False
+    """Whether it depends on other packets of the moment if the answer without privileges is right or unknown."""
 
     @property
     def name(self) -> str:
@@ -46,11 +48,13 @@ class Fault:
 FAULTS: list[Fault] = []
 
 
-def fault(*causes: str, cured: bool = False) -> Callable[[Callable[[Stage], Arguments]], Callable[[Stage], Arguments]]:
+def fault(
+    *causes: str, cured: bool = False, varies: bool = False
+) -> Callable[[Callable[[Stage], Arguments]], Callable[[Stage], Arguments]]:
     """Put what the decorated builder builds into the table of faults."""
 
     def add(build: Callable[[Stage], Arguments]) -> Callable[[Stage], Arguments]:
-        FAULTS.append(Fault(build, causes, cured))
+        FAULTS.append(Fault(build, causes, cured, varies))
         return build
 
     return add
@@ -631,7 +635,7 @@ def nothing_sent(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
-@fault("no-traffic")
+@fault("no-traffic", varies=True)  # neighbours' reports are counted as what groups send
 def nothing_sent_ipv6(made: Stage) -> Arguments:
     """The same with IPv6."""
     made.cable()

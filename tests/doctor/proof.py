@@ -29,7 +29,8 @@ any privilege. For the last column the test ran the commands that the doctor had
 {table}
 
 *unknown*: it named no cause, and said what it could not look at and what to run instead. Without privileges that is the
-honest answer wherever only raw frames or the rules of the firewall tell one cause from another.
+honest answer wherever only raw frames or the rules of the firewall tell one cause from another. What is told at times
+only is *unknown* here too.
 
 Where nothing of the group reaches the host, as behind a switch that drops it or when the sender's TTL is too small,
 `no-traffic` is all that the host can know; so it counts as right there. What no namespace can show is not in the table:

@@ -233,6 +233,13 @@ ROWS = [
     Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "ok"),
     Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "", SUDO),
     Row("firewall", healthy(firewall=(rule(matches=None),)), "ok"),
+    Row("firewall", healthy(frames=(frames(198),), firewall=(rule(matches=None),)), "problem", "98 packets dropped"),
+    Row("firewall", healthy(frames=(frames(198),), firewall=(rule(packets=20),)), "ok"),
+    Row(
+        "firewall",
+        deaf(frames=(frames(),), firewall=(rule("-j DROP", tool="iptables-legacy", chain="filter INPUT"),)),
+        "problem", "-j DROP", "iptables-legacy -t filter -I INPUT -d 239.1.2.3 -p udp --dport 5000 -j ACCEPT",
+    ),
     Row("firewall", deaf(), "ok"),
     Row(
         "firewall",
@@ -301,7 +308,8 @@ ROWS = [
     ),
     Row("source-filter", unprivileged(deaf(source="10.1.0.9", widened=False)), "unknown"),
     Row("port", healthy(), "ok"),
-    Row("port", deaf(port=None), "ok"),
+    Row("port", deaf(port=None), "unknown", "No port was named", "mcast doctor 239.1.2.3:5000"),
+    Row("port", deaf(port=None, frames=(frames(port=5001),)), "unknown", "come in for 5001", "doctor 239.1.2.3:5001"),
     Row("port", deaf(), "ok"),
     Row("port", deaf(frames=(frames(port=5001),)), "problem", "5001", "mcast recv 239.1.2.3:5001"),
     Row("port", deaf(frames=(frames(port=5001), frames())), "ok"),
@@ -564,7 +572,7 @@ def test_what_was_not_tried_is_never_a_problem(name: str) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{number}" for number, row in enumerate(ROWS)])
 def test_remedies_are_steps_or_commands(row: Row) -> None:
     """A line of a remedy is a sentence, which ends with a full stop, or a command that a shell could run."""
-    programs = {"ip", "nft", "iptables", "ip6tables", "sysctl", "mcast", "sudo", "look"}
+    programs = {"ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
     for line in BY_NAME[row.check](row.facts).remedy:
         assert line == line.strip()
         assert "\n" not in line

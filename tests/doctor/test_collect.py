@@ -479,7 +479,8 @@ def test_iptables(cabled: Stage, variant: str) -> None:
         pytest.skip(f"{tool}: {error}")
     cabled.talker.send_datagrams(GROUP, PORT, interface="eth0")
     (found,) = known(facts_of(cabled.listener, GROUP, PORT).firewall)
-    assert (found.tool, found.chain, found.hook, found.handle) == ("iptables", "filter INPUT", "input", 1)
+    named = "iptables-legacy" if variant == "legacy" else "iptables"
+    assert (found.tool, found.chain, found.hook, found.handle) == (named, "filter INPUT", "input", 1)
     assert (found.matches, found.matches_queries) == (True, True)
     assert found.packets > 3
     assert found.text == "-A INPUT -m pkttype --pkt-type multicast -j DROP"

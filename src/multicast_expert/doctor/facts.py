@@ -106,7 +106,7 @@ class Rule:
     """A rule of the firewall that refuses something, or the policy of a chain that does."""
 
     tool: str
-    """What shows and changes it: `nftables`, `iptables`, `ip6tables`, `windows`, `pf`, `application firewall`."""
+    """What shows and changes it: `nftables`, `iptables`, `ip6tables`, `iptables-legacy`, `windows`, `pf`, …"""
     chain: str
     """Where it stands: family, table and chain, as the tool writes them: `inet filter input`."""
     hook: str

@@ -118,7 +118,9 @@ def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[
             text = _run(program, "-c")
             if isinstance(text, Unread):
                 return text
-            found += refusals(tool, parse_iptables(text, version), *expected)
+            # The plain name is a link to either form.
+            named = f"{tool}-legacy" if "legacy" in program else tool
+            found += refusals(named, parse_iptables(text, version), *expected)
     return found
 
 

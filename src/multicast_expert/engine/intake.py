@@ -93,7 +93,9 @@ class PythonIntake:
         self._coalesced = "segment_size" in fields.values()
         self._last: tuple[Messages | None, Facts] = None, _NOTHING
         self._known: dict[tuple[tuple[int, int, bytes], ...], Facts] = {}
-        self.datagrams = self.payload_bytes = self.truncated = 0
+        self.datagrams: int = 0
+        self.payload_bytes: int = 0
+        self.truncated: int = 0
 
     def forget_places(self) -> None:
         """Ask anew for the texts of groups and interfaces."""
@@ -125,10 +127,13 @@ class PythonIntake:
         except BlockingIOError:
             return False
         finally:
-            self.datagrams += len(datagrams) - first
-            self.payload_bytes += size
-            self.truncated += truncated
+            self._count(len(datagrams) - first, size, truncated)
         return True
+
+    def _count(self, datagrams: int, payload_bytes: int, truncated: int) -> None:
+        self.datagrams += datagrams
+        self.payload_bytes += payload_bytes
+        self.truncated += truncated
 
     def datagram(self, handle: Socket, bufsize: int, flags: int, rest: deque[Datagram], /) -> Datagram | None:
         """Return the next datagram; see `Intake.datagram`."""
@@ -151,9 +156,8 @@ class PythonIntake:
             data, cut = data[:bufsize], True
         if not flags & MSG_PEEK:
             rest.extend(others)
-            self.datagrams += 1 + len(others)
-            self.payload_bytes += len(data) + sum(len(other.data) for other in others)
-            self.truncated += cut + sum(other.truncated for other in others)
+            size = len(data) + sum(len(other.data) for other in others)
+            self._count(1 + len(others), size, cut + sum(other.truncated for other in others))
         return Datagram(data, sender, *facts[:5], cut)
 
     def payload(
@@ -169,8 +173,7 @@ class PythonIntake:
         except BlockingIOError:
             return None
         if not flags & MSG_PEEK:
-            self.datagrams += 1
-            self.payload_bytes += len(received[0])
+            self._count(1, len(received[0]), 0)
         return received
 
     def _facts(self, messages: Messages) -> Facts:

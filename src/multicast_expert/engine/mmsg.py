@@ -196,9 +196,7 @@ class BatchIntake(PythonIntake):
                 append(new(Datagram, (data, sender, group, index, interface, hop_limit, timestamp, cut)))
             else:
                 datagrams += split(data, sender, facts, cut)
-        self.datagrams += len(datagrams) - first
-        self.payload_bytes += sum(lengths)
-        self.truncated += truncated
+        self._count(len(datagrams) - first, sum(lengths), truncated)
 
     def _learn_sender(self, address: bytes) -> IPv4Or6Address | None:
         """Return the sender as `socket.recvfrom` gives it, and remember it."""

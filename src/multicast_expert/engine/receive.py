@@ -156,7 +156,7 @@ class ReceiveEngine(Receiving):
         """Put what the socket holds into the backlog."""
         datagrams: list[Datagram] = []
         self._take(channel, DRAIN_LIMIT, datagrams)
-        self.backlog += datagrams
+        self.backlog.extend(datagrams)
         if self.backlog and self._waiter is not None:
             # Who found the backlog empty and is about to wait for the sockets would not notice.
             self._waiter.wake()

@@ -197,7 +197,11 @@ class Receiving:
     def receive_more(self, datagrams: list[Datagram], limit: int) -> None:
         """Append what is there, without waiting, until the list is `limit` long."""
         if len(datagrams) < limit:
-            datagrams += self.receive_batch(limit - len(datagrams))
+            try:
+                datagrams += self.receive_batch(limit - len(datagrams))
+            except BaseException:
+                self.keep(datagrams)
+                raise
 
     def _take(self, channel: Channel, room: int, datagrams: list[Datagram]) -> bool:
         """Append what a socket holds; return whether it may hold more."""

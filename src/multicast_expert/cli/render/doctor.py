@@ -54,6 +54,8 @@ def headline(report: Report, facts: Facts, width: int) -> Iterator[Text]:
         text = cause.summary if cause.verdict == "problem" else f"Probably: {cause.summary}"
     elif report.verdict == "ok":
         text = f"{target} arrives: {counted(report.received, 'datagram')}{_listened(facts)}."
+    elif report.target.port is None:
+        text = f"Without a port nothing can be received: whether {target} arrives could not be told."
     else:
         text = f"Nothing arrived for {target}{_listened(facts)}, and why could not be told."
     return _sentence(text, width, style=STYLES[cause.verdict if cause else report.verdict])

@@ -9,7 +9,7 @@ from multicast_expert.doctor.checks import reach, tally
 from multicast_expert.doctor.facts import Facts, Unread
 from multicast_expert.doctor.report import Finding, Verdict
 
-_TOO_SHORT = 0.5
+_TOO_SHORT = 0.9
 """Seconds of listening that prove nothing."""
 
 

@@ -189,7 +189,8 @@ def local_source(facts: Facts) -> Finding:
         if address is None or frame.sender in heard or frame.interface in loopback:
             continue
         evidence = {"source": frame.sender, "came in on": frame.interface, "sent by": frame.ethernet_source}
-        if address in own and not _accepts_local(facts, frame.interface) and isinstance(address, IPv4Address):
+        spoofed = address in own and isinstance(address, IPv4Address) and not address.is_loopback
+        if spoofed and not _accepts_local(facts, frame.interface):
             summary = f"Datagrams come in on {frame.interface} from {frame.sender}, which is this host's own address."
             command = reach.set_command(interface_setting(4, frame.interface, "accept_local"), 1)
             step = "Give the sender an address of its own; where the source is meant to be this host, accept it."

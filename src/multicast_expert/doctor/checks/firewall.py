@@ -10,6 +10,7 @@ from multicast_expert.doctor.facts import Facts, Queries, Rule, Unread
 from multicast_expert.doctor.report import Finding
 
 _OUTWARD = ("output", "postrouting", "egress")
+_IPTABLES = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
 
 
 def firewall(facts: Facts) -> Finding:
@@ -67,7 +68,9 @@ def firewall(facts: Facts) -> Finding:
 def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
     """Return the rules that certainly drop datagrams of the target, the ones that counted first."""
     here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False and rule.packets != 0]
-    if reach.received(facts) or not here:
+    if reach.received(facts):
+        return _guilty_of_some(facts, here)
+    if not here:
         return []
     certain = [rule for rule in here if rule.matches and rule.packets]
     # What a rule does not count, the frames prove: they come in, and nothing else has dropped them.
@@ -77,6 +80,15 @@ def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
     if (tally.only_queries(facts) or tally.only_igmp(facts)) and not reach.wanted(facts):
         return []
     return sorted(certain, key=lambda rule: -(rule.packets or 0))
+
+
+def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
+    """Return the rule that dropped as many as are missing, where only a part of the datagrams arrived."""
+    seen = sum(each.count for each in reach.wanted(facts) or () if not each.fragments)
+    missing = seen - reach.received(facts)
+    return [
+        rule for rule in rules if rule.packets and missing > 2 and abs(rule.packets - missing) <= max(2, missing // 10)
+    ]
 
 
 def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
@@ -99,7 +111,7 @@ def _let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
     for rule in rules:
         if rule.tool == "nftables":
             yield _nft(rule, "icmpv6 type mld2-listener-report" if six else "ip protocol igmp")
-        elif rule.tool in ("iptables", "ip6tables"):
+        elif rule.tool in _IPTABLES:
             yield _iptables(rule, "-p icmpv6 --icmpv6-type 143" if six else "-p igmp")
 
 
@@ -158,7 +170,7 @@ def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
         if rule.tool == "nftables":
             what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {target.port}" if target.port else "")
             yield _nft(rule, what)
-        elif rule.tool in ("iptables", "ip6tables"):
+        elif rule.tool in _IPTABLES:
             what = f"-d {group} -p udp" + (f" --dport {target.port}" if target.port else "")
             yield _iptables(rule, what)
         elif rule.tool == "windows":
@@ -255,7 +267,7 @@ def _accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
     for rule in rules:
         if rule.tool == "nftables":
             yield _nft(rule, "icmpv6 type mld-listener-query" if six else "ip protocol igmp")
-        elif rule.tool in ("iptables", "ip6tables"):
+        elif rule.tool in _IPTABLES:
             yield _iptables(rule, "-p icmpv6 --icmpv6-type 130" if six else "-p igmp")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Buffer, Facts, Unread
+from multicast_expert.doctor.facts import Buffer, Facts, Frames, Unread
 from multicast_expert.doctor.parse import UdpSocket
 from multicast_expert.doctor.report import Finding
 
@@ -30,9 +30,11 @@ def port(facts: Facts) -> Finding:
         mcast recv 239.1.2.3:5001
     """
     target, names = facts.target, set(reach.chosen_names(facts))
-    if target.port is None or reach.received(facts):
-        return Finding("port", "ok", "No port was asked for." if target.port is None else "The port is right.")
     seen = reach.frames(facts)
+    if target.port is None:
+        return _port_to_name(facts, seen or ())
+    if reach.received(facts):
+        return Finding("port", "ok", "The port is right.")
     if seen is None:
         return _port_by_counters(facts)
     mine = [each for each in (*seen, *(reach.frames(facts, outgoing=True) or ())) if each.interface in names]
@@ -47,6 +49,15 @@ def port(facts: Facts) -> Finding:
     summary = f"The datagrams go to port{plural} {reach.named(ports)}, not to {target.port}."
     step = f"Listen on that port, as in `mcast recv {reach.endpoint(facts, port=ports[0])}`."
     return Finding("port", "problem", summary, evidence, (step,))
+
+
+def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
+    """Say which port to ask for: a socket receives on one."""
+    ports = sorted({each.port for each in seen if each.port is not None and each.group == facts.target.group})
+    came = f" Datagrams come in for {reach.named(ports)}." if ports else ""
+    example = reach.endpoint(facts, port=ports[0] if ports else 5000)
+    step = f"Name the port, as in `mcast doctor {example}`."
+    return Finding("port", "unknown", f"No port was named, so nothing can be received.{came}", {}, (step,))
 
 
 def _port_by_counters(facts: Facts) -> Finding:
