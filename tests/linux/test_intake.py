@@ -69,7 +69,7 @@ def extension() -> Any:
     """The extension, also where the suite runs without."""
     module = fast.native
     if module is None:
-        module = pytest.importorskip("multicast_expert._fast", reason="the extension was not built")
+        module = pytest.importorskip("multicast_expert._fast", reason="the extension is not there")
     return module
 
 

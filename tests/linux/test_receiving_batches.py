@@ -31,7 +31,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """What receives: the extension, Python with the C library's call for batches, Python without."""
     if request.param == "extension":
         if fast.native is None:
-            pytest.importorskip("multicast_expert._fast", reason="the extension was not built")
+            pytest.importorskip("multicast_expert._fast", reason="the extension is not there")
             from multicast_expert import _fast
 
             monkeypatch.setattr(fast, "native", _fast)
