@@ -350,14 +350,14 @@ def test_what_a_dying_socket_held_wakes_who_waits(wires: TwoWires, monkeypatch: 
     about_to_wait, go_on, received = threading.Event(), threading.Event(), []
     with Listener(6) as receiver, member_on(wires.listener.interface("eth0"), GROUP[6], PORT) as judge:
         waiter = receiver._engine.waiter()
-        wait = waiter.wait
+        enter = waiter.enter
 
-        def wait_late(timeout: float | None) -> list[Any]:
+        def enter_late() -> bool:
             about_to_wait.set()
             go_on.wait(PATIENCE)
-            return wait(timeout)
+            return enter()
 
-        monkeypatch.setattr(waiter, "wait", wait_late)
+        monkeypatch.setattr(waiter, "enter", enter_late)
         thread = threading.Thread(target=lambda: received.append((receiver.recv(), monotonic())))
         thread.start()
         assert about_to_wait.wait(PATIENCE)
