@@ -163,8 +163,8 @@ class TestSeveralInterfaces:
             start = monotonic()
             assert at_once(transmitter, payloads, version) == (len(payloads), None)
             assert monotonic() - start > 0.02, "it never had to wait: this test shows nothing"
-            # A timer lets out what waits, perhaps on another processor. Each processor has a queue of its own behind the
-            # cable: there, and only there, datagrams may overtake one another.
+            # A timer lets out what waits, perhaps on another processor. Each processor has a queue of its own behind
+            # the cable: there, and only there, datagrams may overtake one another.
             assert sorted(network.judges[version, "eth0"].plain.recv(1000) for _ in payloads) == sorted(payloads)
         assert network.judges[version, "lo"].heard()[0] == payloads
 
