@@ -551,7 +551,8 @@ def test_one_receiver_in_several_event_loops_at_once(face: Face, network: Networ
     count = 300
 
     async def use(receiver: AsyncMcastRxSocket) -> None:
-        with pytest.raises(MulticastExpertError, match="not open") as refusal:  # noqa: PT012 - any of them may raise
+        closed = r"not open|was closed"
+        with pytest.raises(MulticastExpertError, match=closed) as refusal:  # noqa: PT012 - any of them may raise
             while True:
                 received.append(int(await receiver.recv()))
         refused.append(refusal.value)
