@@ -189,8 +189,9 @@ async def test_no_descriptor_to_watch_interfaces_with(
                     break
                 except MulticastOSError as refused:
                     explained.append(is_explained(refused))
-            wait_until(lambda: open_descriptors() == before, "a refused opening leaves nothing behind")
+            # What an earlier test left to the garbage collector may go meanwhile; each leak would add one.
+            wait_until(lambda: open_descriptors() <= before, "a refused opening leaves nothing behind")
         receiver.close()
-    wait_until(lambda: open_descriptors() == before, "the interfaces are watched no longer")
+    wait_until(lambda: open_descriptors() <= before, "the interfaces are watched no longer")
     assert explained == [True] * len(explained)
     assert len(explained) >= 2
