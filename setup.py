@@ -6,6 +6,7 @@ With MULTICAST_EXPERT_PURE set, a wheel has no extension and fits every system.
 import os
 import sys
 import sysconfig
+from glob import glob
 
 from setuptools import Extension, setup
 
@@ -20,9 +21,10 @@ setup(
     ext_modules=[
         Extension(
             "multicast_expert._fast",
-            ["src/multicast_expert/_fast.c"],
+            sorted(glob("native/*.c")),
+            depends=["native/fast.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
             py_limited_api=True,
             optional=True,
         )

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 HAMMER = Path(__file__).with_name("hammer.py")
-SOURCE = Path(__file__).parents[2] / "src" / "multicast_expert" / "_fast.c"
+SOURCES = sorted((Path(__file__).parents[2] / "native").glob("*.c"))
 MILLION = 1_000_000
 
 pytestmark = [
@@ -28,7 +28,7 @@ def build(directory: Path, *flags: str) -> Path:
     extension = directory / "_fast.abi3.so"
     headers = sysconfig.get_path("include")
     command = ["gcc", "-std=c11", "-shared", "-fPIC", "-g", "-DPy_LIMITED_API=0x030B0000", f"-I{headers}", *flags]
-    subprocess.run([*command, SOURCE, "-o", extension], check=True, timeout=120)
+    subprocess.run([*command, *SOURCES, "-o", extension], check=True, timeout=120)
     return extension
 
 

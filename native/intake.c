@@ -1,16 +1,16 @@
-/* Batch receive and send for Linux, in the limited API. It decides nothing: numbers and rules come in as arguments. */
+/* Receiving in batches
 
-#define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
+An Intake turns what the sockets of one receiver hold into Datagrams. The system calls write into an arena: a block of
+slots that is taken from the module's list while the interpreter lock is held, and given back in the same way, so that
+any number of threads may receive at once. Nothing is allocated for a datagram but the objects that the user gets: its
+sender, group and interface are looked up among those that came before. */
+
+#include "fast.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,19 +19,12 @@
 #include <sys/uio.h>
 #include <time.h>
 
-/* Receiving
-
-An Intake turns what the sockets of one receiver hold into Datagrams. The system calls write into an arena: a block of
-slots that is taken from the module's list while the interpreter lock is held, and given back in the same way, so that
-any number of threads may receive at once. Nothing is allocated for a datagram but the objects that the user gets: its
-sender, group and interface are looked up among those that came before. */
-
 enum { SLOTS = 64, PAYLOAD = 65535, CONTROL = 256, SPARE_ARENAS = 16 };
 /* Not a power of two: the beginnings of the payloads would compete for the same few lines of the processor's cache. */
 enum { STRIDE = 65536 + 320 };
 
-typedef struct Arena {
-    struct Arena *next;
+struct Arena {
+    Arena *next;
     struct mmsghdr headers[SLOTS];
     struct iovec pieces[SLOTS];
     struct sockaddr_in6 senders[SLOTS];
@@ -40,12 +33,7 @@ typedef struct Arena {
         unsigned char bytes[CONTROL];
     } control[SLOTS];
     unsigned char payloads[];
-} Arena;
-
-typedef struct {
-    Arena *arenas;
-    int spare;
-} Receiving;
+};
 
 /* Ready the first slots for the next system call: the last one left the sizes of what it wrote in them. */
 static void
@@ -100,7 +88,7 @@ give_back(Receiving *state, Arena *arena, int used)
     state->spare++;
 }
 
-static void
+void
 free_arenas(Receiving *state)
 {
     while (state->arenas != NULL) {
@@ -109,13 +97,6 @@ free_arenas(Receiving *state)
         free(arena);
     }
     state->spare = 0;
-}
-
-static PyObject *
-shared(PyObject *object)
-{
-    Py_INCREF(object);
-    return object;
 }
 
 /* What came before, by the kernel's bytes: a table in which each key has two places, and a new key takes one of them. Its
@@ -609,21 +590,6 @@ append_messages(Intake *self, Arena *arena, int count, PyObject *list)
 }
 
 static bool
-read_int(PyObject *object, int *number)
-{
-    long value = PyLong_AsLong(object);
-    if (value == -1 && PyErr_Occurred()) {
-        return false;
-    }
-    if (value < INT_MIN || value > INT_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "the number does not fit a C int");
-        return false;
-    }
-    *number = (int)value;
-    return true;
-}
-
-static bool
 enough_arguments(Py_ssize_t given, Py_ssize_t wanted)
 {
     if (given != wanted) {
@@ -944,266 +910,9 @@ static PyType_Slot intake_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec intake_spec = {
+PyType_Spec intake_spec = {
     .name = "multicast_expert._fast.Intake",
     .basicsize = sizeof(Intake),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = intake_slots,
 };
-
-/* Opening */
-
-PyDoc_STRVAR(set_options_doc, "set_options(descriptor, options, first)\n--\n\n"
-                              "Set the options (tuples with level, number and value behind the name) from `first` on; return "
-                              "how many of all are set and the error number of the next one, 0 when there is none.");
-
-static PyObject *
-set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    int descriptor, error = 0;
-    PyObject *options;
-    Py_ssize_t next;
-    if (!PyArg_ParseTuple(arguments, "iO!n:set_options", &descriptor, &PyTuple_Type, &options, &next)) {
-        return NULL;
-    }
-    for (; next < PyTuple_Size(options); next++) {
-        PyObject *option = PyTuple_GetItem(options, next);
-        int level, number;
-        char *value;
-        Py_ssize_t size;
-        if (option == NULL || !PyTuple_Check(option) || PyTuple_Size(option) < 4) {
-            PyErr_SetString(PyExc_TypeError, "an option is a tuple of name, level, number and value");
-            return NULL;
-        }
-        if (!read_int(PyTuple_GetItem(option, 1), &level) || !read_int(PyTuple_GetItem(option, 2), &number) ||
-            PyBytes_AsStringAndSize(PyTuple_GetItem(option, 3), &value, &size) < 0) {
-            return NULL;
-        }
-        /* None of them waits: it is not worth while to release the interpreter lock. */
-        if (setsockopt(descriptor, level, number, value, (socklen_t)size) < 0) {
-            error = errno;
-            break;
-        }
-    }
-    return Py_BuildValue("ni", next, error);
-}
-
-/* Sending */
-
-/* The kernel's own limit is 1024 for both; a call with this many buffers already costs next to nothing by itself. */
-#define MOST_MESSAGES 128
-#define MOST_BUFFERS 1024
-
-struct limits {
-    Py_ssize_t datagrams; /* that go as one piece */
-    Py_ssize_t size;      /* of the longest */
-    Py_ssize_t total;     /* bytes */
-    int level;            /* of the control message that tells the size */
-    int type;
-};
-
-union segment_size {
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-    struct cmsghdr aligned;
-};
-
-struct outgoing {
-    struct mmsghdr messages[MOST_MESSAGES];
-    union segment_size sizes[MOST_MESSAGES];
-    struct iovec buffers[MOST_BUFFERS];
-    unsigned int message_count;
-    struct sockaddr_storage address;
-    socklen_t address_length;
-};
-
-/* Fills in the address from Python's pair, or the four values of IPv6. */
-static int
-read_destination(PyObject *tuple, struct outgoing *outgoing)
-{
-    const char *host;
-    int port;
-    unsigned int flow = 0, scope = 0;
-    struct sockaddr_in *ipv4 = (struct sockaddr_in *)&outgoing->address;
-    struct sockaddr_in6 *ipv6 = (struct sockaddr_in6 *)&outgoing->address;
-
-    memset(&outgoing->address, 0, sizeof outgoing->address);
-    if (!PyArg_ParseTuple(tuple, "si|II:send", &host, &port, &flow, &scope)) {
-        return -1;
-    }
-    if (inet_pton(AF_INET, host, &ipv4->sin_addr) == 1) {
-        ipv4->sin_family = AF_INET;
-        ipv4->sin_port = htons((uint16_t)port);
-        outgoing->address_length = sizeof *ipv4;
-        return 0;
-    }
-    if (inet_pton(AF_INET6, host, &ipv6->sin6_addr) == 1) {
-        ipv6->sin6_family = AF_INET6;
-        ipv6->sin6_port = htons((uint16_t)port);
-        ipv6->sin6_flowinfo = htonl(flow);
-        ipv6->sin6_scope_id = scope;
-        outgoing->address_length = sizeof *ipv6;
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "%s is not an IP address", host);
-    return -1;
-}
-
-/* Points a buffer at a payload, which lives as long as the tuple that holds it. */
-static int
-read_payload(PyObject *payloads, Py_ssize_t index, struct iovec *buffer)
-{
-    char *start;
-    Py_ssize_t length;
-    PyObject *payload = PyTuple_GetItem(payloads, index);
-
-    if (payload == NULL || PyBytes_AsStringAndSize(payload, &start, &length) < 0) {
-        return -1;
-    }
-    buffer->iov_base = start;
-    buffer->iov_len = (size_t)length;
-    return 0;
-}
-
-/* Lays out messages for the payloads from first on: a run of equal sizes, and then perhaps a shorter one, is one piece.
-   Each is looked at once; a payload that begins the next piece is written to where that begins anyway. */
-static int
-lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limits *most, struct outgoing *outgoing)
-{
-    Py_ssize_t used = 0, available = stop - first < MOST_BUFFERS ? stop - first : MOST_BUFFERS;
-
-    outgoing->message_count = 0;
-    if (available > 0 && read_payload(payloads, first, outgoing->buffers) < 0) {
-        return -1;
-    }
-    while (used < available && outgoing->message_count < MOST_MESSAGES) {
-        struct iovec *start = outgoing->buffers + used;
-        Py_ssize_t size = (Py_ssize_t)start->iov_len, room = 1, count = 1;
-        struct msghdr *header = &outgoing->messages[outgoing->message_count].msg_hdr;
-
-        if (size > 0 && size <= most->size) {
-            room = most->total / size < most->datagrams ? most->total / size : most->datagrams;
-        }
-        for (; used + count < available; count++) {
-            struct iovec *next = start + count;
-            if (read_payload(payloads, first + used + count, next) < 0) {
-                return -1;
-            }
-            if (count >= room || next->iov_len > start->iov_len || next->iov_len == 0 ||
-                start[count - 1].iov_len < start->iov_len) {
-                break;
-            }
-        }
-        memset(header, 0, sizeof *header);
-        header->msg_name = &outgoing->address;
-        header->msg_namelen = outgoing->address_length;
-        header->msg_iov = start;
-        header->msg_iovlen = (size_t)count;
-        if (count > 1) {
-            union segment_size *control = &outgoing->sizes[outgoing->message_count];
-            uint16_t told = (uint16_t)size;
-            memset(control, 0, sizeof *control);
-            header->msg_control = control;
-            header->msg_controllen = sizeof control->bytes;
-            control->aligned.cmsg_level = most->level;
-            control->aligned.cmsg_type = most->type;
-            control->aligned.cmsg_len = CMSG_LEN(sizeof told);
-            memcpy(CMSG_DATA(&control->aligned), &told, sizeof told);
-        }
-        used += count;
-        outgoing->message_count++;
-    }
-    return 0;
-}
-
-PyDoc_STRVAR(send_documentation,
-    "send(descriptor, payloads, first, stop, address, datagrams, size, total, option) -> (sent, refused, error)\n\n"
-    "Send the payloads (a tuple of bytes) from `first` up to `stop` until the OS refuses one: how many went, how many\n"
-    "were in the piece that was refused, and the error number. The rest is Limits of engine.segmentation.");
-
-static PyObject *
-send_payloads(PyObject *module, PyObject *arguments)
-{
-    int descriptor, error = 0;
-    PyObject *payloads, *address;
-    Py_ssize_t first, stop, next, refused = 0;
-    struct limits most;
-    struct outgoing outgoing;
-
-    (void)module;
-    if (!PyArg_ParseTuple(arguments, "iO!nnO!nnn(ii):send", &descriptor, &PyTuple_Type, &payloads, &first, &stop,
-                          &PyTuple_Type, &address, &most.datagrams, &most.size, &most.total, &most.level,
-                          &most.type) ||
-        read_destination(address, &outgoing) < 0) {
-        return NULL;
-    }
-    for (next = first; next < stop && error == 0;) {
-        int taken;
-        if (lay_out(payloads, next, stop, &most, &outgoing) < 0) {
-            return NULL;
-        }
-        Py_BEGIN_ALLOW_THREADS
-        taken = sendmmsg(descriptor, outgoing.messages, outgoing.message_count, 0);
-        error = taken < 0 ? errno : 0;
-        Py_END_ALLOW_THREADS
-        for (int message = 0; message < taken; message++) {
-            next += (Py_ssize_t)outgoing.messages[message].msg_hdr.msg_iovlen;
-        }
-        if (error == EINTR && PyErr_CheckSignals() == 0) {
-            error = 0;
-        }
-        else if (error == EINTR) {
-            return NULL;
-        }
-        else if (error != 0) {
-            refused = (Py_ssize_t)outgoing.messages[0].msg_hdr.msg_iovlen;
-        }
-    }
-    return Py_BuildValue("nni", next - first, refused, error);
-}
-
-/* The module */
-
-static PyMethodDef methods[] = {
-    {"set_options", set_options, METH_VARARGS, set_options_doc},
-    {"send", send_payloads, METH_VARARGS, send_documentation},
-    {NULL, NULL, 0, NULL},
-};
-
-static int
-execute(PyObject *module)
-{
-    PyObject *type = PyType_FromModuleAndSpec(module, &intake_spec, NULL);
-    int result = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
-    Py_XDECREF(type);
-    return result;
-}
-
-static void
-release(void *module)
-{
-    Receiving *state = PyModule_GetState(module);
-    if (state != NULL) {
-        free_arenas(state);
-    }
-}
-
-static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, execute},
-    {0, NULL},
-};
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "multicast_expert._fast",
-    .m_doc = "Batch receive and send for Linux; use it through multicast_expert.engine.fast.",
-    .m_size = sizeof(Receiving),
-    .m_methods = methods,
-    .m_slots = slots,
-    .m_free = release,
-};
-
-PyMODINIT_FUNC
-PyInit__fast(void)
-{
-    return PyModuleDef_Init(&definition);
-}
