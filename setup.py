@@ -6,7 +6,7 @@ With MULTICAST_EXPERT_PURE set, a wheel has no extension and fits every system.
 import os
 import sys
 import sysconfig
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -21,7 +21,7 @@ setup(
     ext_modules=[
         Extension(
             "multicast_expert._fast",
-            sorted(glob("native/*.c")),
+            sorted(map(str, Path("native").glob("*.c"))),
             depends=["native/fast.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
