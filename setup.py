@@ -10,21 +10,25 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-# The kernel calls that it makes exist on Linux. The limited API has no form for interpreters without the global lock.
-WANTED = (
-    sys.platform == "linux"
-    and not sysconfig.get_config_var("Py_GIL_DISABLED")
-    and not os.environ.get("MULTICAST_EXPERT_PURE")
-)
+# The limited API has no form for interpreters without the global lock.
+WANTED = not sysconfig.get_config_var("Py_GIL_DISABLED") and not os.environ.get("MULTICAST_EXPERT_PURE")
+
+if sys.platform == "win32":
+    # Its system calls are those of Unix; what a Datagram is in memory is the same everywhere.
+    sources = ["native/module.c", "native/record.c"]
+    flags = []
+else:
+    sources = sorted(map(str, Path("native").glob("*.c")))
+    flags = ["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 setup(
     ext_modules=[
         Extension(
             "multicast_expert._fast",
-            sorted(map(str, Path("native").glob("*.c"))),
-            depends=["native/fast.h"],
+            sources,
+            depends=sorted(map(str, Path("native").glob("*.h"))),
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            extra_compile_args=flags,
             py_limited_api=True,
             optional=True,
         )

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter, itemgetter
 from time import perf_counter_ns
 from typing import Any, NamedTuple, Protocol
 
@@ -51,9 +52,13 @@ class Blocking:
     """A side that waits in a system call."""
 
     def __init__(
-        self, recvfrom: Callable[[], Any], sendto: Callable[[bytes, tuple[str, int]], Any], route: Route
+        self,
+        recvfrom: Callable[[], Any],
+        sendto: Callable[[bytes, tuple[str, int]], Any],
+        route: Route,
+        payload: Callable[[Any], bytes] = itemgetter(0),
     ) -> None:
-        self._recvfrom, self._sendto, self._target = recvfrom, sendto, route.target
+        self._recvfrom, self._sendto, self._target, self._payload = recvfrom, sendto, route.target, payload
 
     def ask(self, payload: bytes, count: int) -> list[float]:
         """Send and wait."""
@@ -68,9 +73,9 @@ class Blocking:
 
     def answer(self) -> None:
         """Wait and send."""
-        recvfrom, sendto, target = self._recvfrom, self._sendto, self._target
+        recvfrom, sendto, target, payload = self._recvfrom, self._sendto, self._target, self._payload
         while True:
-            sendto(recvfrom()[0], target)
+            sendto(payload(recvfrom()), target)
 
 
 def _raw(stack: ExitStack, route: Route) -> Side:
@@ -80,7 +85,9 @@ def _raw(stack: ExitStack, route: Route) -> Side:
 
 def _blocking(method: str, stack: ExitStack, route: Route) -> Side:
     receiver = stack.enter_context(opened_receiver(route.heard, timeout=None))
-    return Blocking(getattr(receiver, method), stack.enter_context(opened_sender(route.spoken)).sendto, route)
+    payload = attrgetter("data") if method == "receive" else itemgetter(0)
+    sender = stack.enter_context(opened_sender(route.spoken))
+    return Blocking(getattr(receiver, method), sender.sendto, route, payload)
 
 
 # Awaited

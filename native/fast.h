@@ -1,4 +1,5 @@
-/* What the files of the extension share. The limited API; it decides nothing: numbers and rules come in as arguments. */
+/* What the files of the extension share. All of it is in the limited API, and decides nothing: numbers and rules come in
+as arguments. */
 
 #ifndef MULTICAST_EXPERT_FAST_H
 #define MULTICAST_EXPERT_FAST_H
@@ -10,20 +11,121 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The system calls are those of Unix, and some of Linux. PORTABLE, for tests, does without the latter. */
+#ifndef _WIN32
+#define SYSTEM_CALLS
+#include <netinet/in.h>
+#include <sys/socket.h>
+#endif
+#if defined(__linux__) && !defined(PORTABLE)
+#define LINUX_CALLS
+#endif
+
+/* record.c: what a Datagram is in memory. No part of it can refer to it, so the garbage collector need not know it. */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *data;
+    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit */
+    PyObject *timestamp;
+    PyObject *truncated;
+} Record;
+
+extern PyType_Spec record_spec;
+
+/* The state of the module. */
 
 /* The blocks of memory that system calls write into, while nobody uses them. */
 typedef struct Arena Arena;
 
 typedef struct {
+    PyTypeObject *record;
     Arena *arenas;
     int spare;
-} Receiving;
+} State;
+
+#ifdef SYSTEM_CALLS
+
+/* origins.c: where datagrams come from, as the kernel tells it in bytes, and the same as a tuple. */
+
+typedef struct {
+    struct sockaddr_in6 sender; /* or struct sockaddr_in, then zeros */
+    uint32_t index;
+    unsigned char destination[16];
+    int32_t hop_limit;
+    uint8_t sender_size;
+    uint8_t destination_size;
+    uint8_t has_index;
+    uint8_t has_hop_limit;
+} Source;
+
+typedef struct {
+    Source source;
+    PyObject *origin;
+} KnownOrigin;
+
+typedef struct {
+    KnownOrigin *entries;
+    size_t size;
+    size_t misses;
+} Origins;
+
+PyObject *origin_of(Origins *origins, const Source *source, PyObject *learn);
+void forget_origins(Origins *origins);
+
+/* messages.c: what the kernel tells beside the payload. */
+
+typedef enum { PKTINFO, PKTINFO6, DESTINATION, SOCKADDR_DL, HOP_LIMIT, TIMESPEC, TIMEVAL, SEGMENT_SIZE, FIELDS } Field;
+
+enum { MOST_KINDS = 16 };
+
+typedef struct {
+    struct {
+        int level;
+        int type;
+        Field field;
+    } kinds[MOST_KINDS];
+    int count;
+} Kinds;
+
+typedef struct {
+    Source source;
+    int segment_size;
+    bool has_timestamp;
+    long long timestamp;
+} Facts;
+
+bool read_kinds(PyObject *fields, Kinds *kinds);
+void read_facts(const Kinds *kinds, struct msghdr *header, Facts *facts);
+
+/* intake.c: what sockets hold, as Datagrams. */
 
 extern PyType_Spec intake_spec;
-void free_arenas(Receiving *state);
+void free_arenas(State *state);
 
+/* sending.c */
+
+typedef struct {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in ipv4;
+        struct sockaddr_in6 ipv6;
+    } address;
+    socklen_t length;
+} Destination;
+
+int read_destination(PyObject *tuple, Destination *destination);
 extern const char send_doc[];
 PyObject *send_payloads(PyObject *module, PyObject *arguments);
+
+/* shortcut.c */
+
+extern PyType_Spec shortcut_spec;
+
+#endif
 
 static inline PyObject *
 shared(PyObject *object)

@@ -5,27 +5,23 @@ slots that is taken from the module's list while the interpreter lock is held, a
 any number of threads may receive at once. Nothing is allocated for a datagram but the objects that the user gets: its
 sender, group and interface are looked up among those that came before. */
 
-#include "fast.h"
+#include "sockets.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <time.h>
+#ifdef LINUX_CALLS
+#include <pthread.h>
+#include <sys/epoll.h>
+#endif
 
-enum { SLOTS = 64, PAYLOAD = 65535, CONTROL = 256, SPARE_ARENAS = 16 };
+enum { SLOTS = 64, PAYLOAD = 65535, CONTROL = 256, SPARE_ARENAS = 16, MOST_REPORTS = 16 };
 /* Not a power of two: the beginnings of the payloads would compete for the same few lines of the processor's cache. */
 enum { STRIDE = 65536 + 320 };
 
 struct Arena {
     Arena *next;
-    struct mmsghdr headers[SLOTS];
+    Slot headers[SLOTS];
     struct iovec pieces[SLOTS];
     struct sockaddr_in6 senders[SLOTS];
     union {
@@ -47,7 +43,7 @@ ready_slots(Arena *arena, int count)
 }
 
 static Arena *
-take_arena(Receiving *state)
+take_arena(State *state)
 {
     Arena *arena = state->arenas;
     if (arena != NULL) {
@@ -76,7 +72,7 @@ take_arena(Receiving *state)
 }
 
 static void
-give_back(Receiving *state, Arena *arena, int used)
+give_back(State *state, Arena *arena, int used)
 {
     ready_slots(arena, used);
     if (state->spare >= SPARE_ARENAS) {
@@ -89,7 +85,7 @@ give_back(Receiving *state, Arena *arena, int used)
 }
 
 void
-free_arenas(Receiving *state)
+free_arenas(State *state)
 {
     while (state->arenas != NULL) {
         Arena *arena = state->arenas;
@@ -99,289 +95,29 @@ free_arenas(Receiving *state)
     state->spare = 0;
 }
 
-/* What came before, by the kernel's bytes: a table in which each key has two places, and a new key takes one of them. Its
-objects are text, numbers and tuples of them: letting go of one runs no other code. */
-
-enum { KEY_WORDS = 4, VALUES = 3, FIRST_ENTRIES = 16, MOST_SENDERS = 1024, MOST_PLACES = 32768 };
-
-typedef struct {
-    uint64_t words[KEY_WORDS];
-} Key;
-
-typedef struct {
-    Key key;
-    PyObject *values[VALUES];
-} Entry;
-
-typedef struct {
-    Entry *entries;
-    size_t size;
-    size_t most;
-    size_t misses;
-} Cache;
-
-static void
-empty_cache(Cache *cache)
-{
-    for (size_t entry = 0; entry < cache->size; entry++) {
-        for (int value = 0; value < VALUES; value++) {
-            Py_XDECREF(cache->entries[entry].values[value]);
-        }
-    }
-    free(cache->entries);
-    cache->entries = NULL;
-    cache->size = cache->misses = 0;
-}
-
-/* Return the first of the two places; the other one is its neighbour. */
-static size_t
-place_in(const Cache *cache, const Key *key)
-{
-    uint64_t hash = 0;
-    for (int word = 0; word < KEY_WORDS; word++) {
-        hash = (hash ^ key->words[word]) * 0x9E3779B97F4A7C15u;
-        hash ^= hash >> 29;
-    }
-    return hash & (cache->size - 1);
-}
-
-static Entry *
-find(const Cache *cache, const Key *key)
-{
-    if (cache->size == 0) {
-        return NULL;
-    }
-    size_t first = place_in(cache, key);
-    for (size_t place = 0; place < 2; place++) {
-        Entry *entry = &cache->entries[first ^ place];
-        if (entry->values[0] != NULL && memcmp(&entry->key, key, sizeof *key) == 0) {
-            return entry;
-        }
-    }
-    return NULL;
-}
-
-/* Keep references of its own under the key, where there is memory for it. */
-static void
-remember(Cache *cache, const Key *key, PyObject *values[VALUES])
-{
-    if (2 * cache->misses >= cache->size && cache->size < cache->most) {
-        size_t size = cache->size == 0 ? FIRST_ENTRIES : 2 * cache->size;
-        Entry *entries = calloc(size, sizeof(Entry));
-        if (entries != NULL) {
-            empty_cache(cache);
-            cache->entries = entries;
-            cache->size = size;
-        }
-    }
-    cache->misses++;
-    if (cache->size == 0) {
-        return;
-    }
-    size_t first = place_in(cache, key);
-    size_t place = cache->entries[first].values[0] == NULL ? 0 : cache->entries[first ^ 1].values[0] == NULL ? 1 : 0;
-    Entry *entry = &cache->entries[first ^ place];
-    entry->key = *key;
-    for (int value = 0; value < VALUES; value++) {
-        PyObject *old = entry->values[value];
-        Py_XINCREF(values[value]);
-        entry->values[value] = values[value];
-        Py_XDECREF(old);
-    }
-}
-
-/* The facts of a message */
-
-typedef enum { PKTINFO, PKTINFO6, HOP_LIMIT, TIMESPEC, SEGMENT_SIZE, FIELDS } Field;
-
-static const char *const FIELD_NAMES[FIELDS] = {"pktinfo", "pktinfo6", "hop_limit", "timespec", "segment_size"};
-
-enum { MOST_KINDS = 16, MEMBERS = 8 };
-
-typedef struct {
-    int level;
-    int type;
-    Field field;
-} Kind;
-
 typedef struct {
     PyObject_HEAD
-    Receiving *state;
+    State *state;
     PyTypeObject *datagram;
-    allocfunc allocate; /* NULL where a Datagram has to be made by its class */
     PyObject *learn;
     PyObject *fields; /* NULL as soon as the kinds are known */
-    Kind kinds[MOST_KINDS];
-    int kind_count;
+    Kinds kinds;
     int msg_trunc;
-    Cache senders;
-    Cache places;
+    Origins origins;
     /* How many datagrams a message holds, as seen last: more than one where the kernel coalesces. */
     Py_ssize_t run;
     unsigned long long datagrams;
     unsigned long long payload_bytes;
     unsigned long long truncated;
+#ifdef LINUX_CALLS
+    /* Held for reading while the sockets of an epoll instance are swept, without the interpreter lock. */
+    pthread_rwlock_t descriptors;
+#endif
 } Intake;
 
-/* What the control messages of a message say. */
+/* What all datagrams of one message share; the objects are references of its own. */
 typedef struct {
-    unsigned char destination[16];
-    uint8_t destination_size;
-    bool has_index;
-    bool has_hop_limit;
-    bool has_timestamp;
-    uint32_t index;
-    int hop_limit;
-    int segment_size;
-    long long timestamp;
-} Facts;
-
-static void
-read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
-{
-    int number;
-    int64_t time[2];
-    switch (field) {
-    case PKTINFO: /* struct in_pktinfo: index, local address, destination */
-        if (size >= 12) {
-            memcpy(&facts->index, data, 4);
-            memcpy(facts->destination, data + 8, 4);
-            facts->destination_size = 4;
-            facts->has_index = true;
-        }
-        break;
-    case PKTINFO6: /* struct in6_pktinfo: destination, index */
-        if (size >= 20) {
-            memcpy(facts->destination, data, 16);
-            memcpy(&facts->index, data + 16, 4);
-            facts->destination_size = 16;
-            facts->has_index = true;
-        }
-        break;
-    case HOP_LIMIT:
-        if (size >= sizeof number) {
-            memcpy(&number, data, sizeof number);
-            facts->hop_limit = number;
-            facts->has_hop_limit = true;
-        } else if (size > 0) {
-            facts->hop_limit = data[0];
-            facts->has_hop_limit = true;
-        }
-        break;
-    case TIMESPEC:
-        if (size >= sizeof time) {
-            memcpy(time, data, sizeof time);
-            facts->timestamp = time[0] * 1000000000LL + time[1];
-            facts->has_timestamp = true;
-        }
-        break;
-    case SEGMENT_SIZE:
-        if (size >= sizeof number) {
-            memcpy(&number, data, sizeof number);
-            facts->segment_size = number;
-        }
-        break;
-    case FIELDS:
-        break;
-    }
-}
-
-/* Unknown control messages and those that the kernel had to cut are passed over. */
-static void
-read_facts(const Intake *self, struct msghdr *header, Facts *facts)
-{
-    const unsigned char *end = (unsigned char *)header->msg_control + header->msg_controllen;
-    memset(facts, 0, sizeof *facts);
-    for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message)) {
-        const unsigned char *data = CMSG_DATA(message);
-        if (message->cmsg_len < CMSG_LEN(0) || data > end) {
-            break;
-        }
-        size_t size = message->cmsg_len - CMSG_LEN(0);
-        size_t there = (size_t)(end - data);
-        for (int kind = 0; kind < self->kind_count; kind++) {
-            if (self->kinds[kind].type == message->cmsg_type && self->kinds[kind].level == message->cmsg_level) {
-                read_field(facts, self->kinds[kind].field, data, size < there ? size : there);
-                break;
-            }
-        }
-    }
-}
-
-/* Return the sender as `socket.recvfrom` gives it, a new reference. */
-static PyObject *
-sender_of(Intake *self, const struct msghdr *header)
-{
-    const struct sockaddr_in6 *address = header->msg_name;
-    Key key = {{0}};
-    size_t length = header->msg_namelen < sizeof *address ? header->msg_namelen : sizeof *address;
-    memcpy(&key, address, length);
-    Entry *entry = find(&self->senders, &key);
-    if (entry != NULL) {
-        return shared(entry->values[0]);
-    }
-    char text[INET6_ADDRSTRLEN];
-    PyObject *sender;
-    if (length >= sizeof(struct sockaddr_in) && address->sin6_family == AF_INET) {
-        const struct sockaddr_in *address4 = header->msg_name;
-        inet_ntop(AF_INET, &address4->sin_addr, text, sizeof text);
-        sender = Py_BuildValue("si", text, (int)ntohs(address4->sin_port));
-    } else if (length >= sizeof *address && address->sin6_family == AF_INET6) {
-        inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof text);
-        sender = Py_BuildValue("siII", text, (int)ntohs(address->sin6_port), (unsigned)ntohl(address->sin6_flowinfo),
-                               (unsigned)address->sin6_scope_id);
-    } else {
-        return shared(Py_None);
-    }
-    if (sender != NULL) {
-        PyObject *values[VALUES] = {sender};
-        remember(&self->senders, &key, values);
-    }
-    return sender;
-}
-
-/* Fill in the group's text, the index and the interface's name, new references; return whether that worked. */
-static bool
-place_of(Intake *self, const Facts *facts, PyObject *place[VALUES])
-{
-    Key key = {{0}};
-    memcpy(key.words, facts->destination, sizeof facts->destination);
-    key.words[2] = facts->index;
-    key.words[3] = (uint64_t)facts->destination_size << 1 | facts->has_index;
-    Entry *entry = find(&self->places, &key);
-    if (entry != NULL) {
-        for (int value = 0; value < VALUES; value++) {
-            place[value] = shared(entry->values[value]);
-        }
-        return true;
-    }
-    const char *destination = facts->destination_size == 0 ? NULL : (const char *)facts->destination;
-    PyObject *index = facts->has_index ? PyLong_FromUnsignedLong(facts->index) : shared(Py_None);
-    PyObject *learned = NULL;
-    if (index != NULL) {
-        learned = PyObject_CallFunction(self->learn, "y#O", destination, (Py_ssize_t)facts->destination_size, index);
-    }
-    if (learned == NULL || !PyArg_ParseTuple(learned, "OO", &place[0], &place[2])) {
-        Py_XDECREF(learned);
-        Py_XDECREF(index);
-        return false;
-    }
-    Py_INCREF(place[0]);
-    Py_INCREF(place[2]);
-    place[1] = index;
-    Py_DECREF(learned);
-    /* An interface without a name may get one. */
-    if (place[2] != Py_None) {
-        remember(&self->places, &key, place);
-    }
-    return true;
-}
-
-/* What all datagrams of one message share, as new references. */
-typedef struct {
-    PyObject *sender;
-    PyObject *place[VALUES];
-    PyObject *hop_limit;
+    PyObject *origin;
     PyObject *timestamp;
     const char *payload;
     Py_ssize_t size;
@@ -392,47 +128,24 @@ typedef struct {
 static void
 release_message(Message *message)
 {
-    Py_CLEAR(message->sender);
-    for (int value = 0; value < VALUES; value++) {
-        Py_CLEAR(message->place[value]);
-    }
-    Py_CLEAR(message->hop_limit);
+    Py_CLEAR(message->origin);
     Py_CLEAR(message->timestamp);
 }
 
 /* Return whether that worked; in either case the message is to be released. */
 static bool
-read_message(Intake *self, struct mmsghdr *received, Message *message)
+read_message(Intake *self, Slot *received, Message *message)
 {
     struct msghdr *header = &received->msg_hdr;
     Facts facts;
-    memset(message, 0, sizeof *message);
-    read_facts(self, header, &facts);
+    read_facts(&self->kinds, header, &facts);
     message->payload = header->msg_iov->iov_base;
     message->size = received->msg_len < PAYLOAD ? received->msg_len : PAYLOAD;
     message->segment_size = facts.segment_size > 0 ? facts.segment_size : PAYLOAD;
     message->truncated = (header->msg_flags & self->msg_trunc) != 0;
-    message->sender = sender_of(self, header);
-    if (message->sender == NULL || !place_of(self, &facts, message->place)) {
-        return false;
-    }
-    message->hop_limit = facts.has_hop_limit ? PyLong_FromLong(facts.hop_limit) : shared(Py_None);
     message->timestamp = facts.has_timestamp ? PyLong_FromLongLong(facts.timestamp) : shared(Py_None);
-    return message->hop_limit != NULL && message->timestamp != NULL;
-}
-
-/* Fill a new tuple; the payload's reference goes over to it. */
-static void
-fill(PyObject *tuple, const Message *message, PyObject *payload, bool truncated)
-{
-    PyTuple_SetItem(tuple, 0, payload);
-    PyTuple_SetItem(tuple, 1, shared(message->sender));
-    PyTuple_SetItem(tuple, 2, shared(message->place[0]));
-    PyTuple_SetItem(tuple, 3, shared(message->place[1]));
-    PyTuple_SetItem(tuple, 4, shared(message->place[2]));
-    PyTuple_SetItem(tuple, 5, shared(message->hop_limit));
-    PyTuple_SetItem(tuple, 6, shared(message->timestamp));
-    PyTuple_SetItem(tuple, 7, shared(truncated ? Py_True : Py_False));
+    message->origin = origin_of(&self->origins, &facts.source, self->learn);
+    return message->origin != NULL && message->timestamp != NULL;
 }
 
 /* Return a Datagram of `kept` bytes at the offset. */
@@ -440,49 +153,16 @@ static PyObject *
 new_datagram(Intake *self, const Message *message, Py_ssize_t offset, Py_ssize_t kept, bool truncated)
 {
     PyObject *payload = PyBytes_FromStringAndSize(message->payload + offset, kept);
-    if (payload == NULL) {
+    Record *record = payload == NULL ? NULL : (Record *)PyType_GenericAlloc(self->datagram, 0);
+    if (record == NULL) {
+        Py_XDECREF(payload);
         return NULL;
     }
-    PyObject *tuple = self->allocate == NULL ? PyTuple_New(MEMBERS) : self->allocate(self->datagram, MEMBERS);
-    if (tuple == NULL) {
-        Py_DECREF(payload);
-        return NULL;
-    }
-    if (self->allocate != NULL) {
-        /* Nothing in it can refer to it: the garbage collector need not look at it. */
-        PyObject_GC_UnTrack(tuple);
-        fill(tuple, message, payload, truncated);
-        return tuple;
-    }
-    fill(tuple, message, payload, truncated);
-    newfunc construct = (newfunc)PyType_GetSlot(&PyTuple_Type, Py_tp_new);
-    PyObject *arguments = PyTuple_Pack(1, tuple);
-    PyObject *datagram = arguments == NULL ? NULL : construct(self->datagram, arguments, NULL);
-    Py_XDECREF(arguments);
-    Py_DECREF(tuple);
-    return datagram;
-}
-
-/* A Datagram adds nothing to a tuple, and may be made like one: allocated, and filled. Find out whether what comes out
-is then as good as what its class makes: a tuple of Python 3.14 remembers its hash, and its class sees to that. */
-static bool
-choose_allocation(Intake *self)
-{
-    allocfunc allocate = (allocfunc)PyType_GetSlot(self->datagram, Py_tp_alloc);
-    PyObject *made = allocate(self->datagram, MEMBERS);
-    PyObject *model = PyTuple_New(MEMBERS);
-    if (made != NULL && model != NULL) {
-        for (Py_ssize_t member = 0; member < MEMBERS; member++) {
-            PyTuple_SetItem(made, member, shared(Py_None));
-            PyTuple_SetItem(model, member, shared(Py_None));
-        }
-        Py_hash_t hash = PyObject_Hash(made);
-        bool same = hash == PyObject_Hash(model) && PyObject_RichCompareBool(made, model, Py_EQ) == 1;
-        self->allocate = same ? allocate : NULL;
-    }
-    Py_XDECREF(made);
-    Py_XDECREF(model);
-    return !PyErr_Occurred();
+    record->data = payload;
+    record->origin = shared(message->origin);
+    record->timestamp = shared(message->timestamp);
+    record->truncated = shared(truncated ? Py_True : Py_False);
+    return (PyObject *)record;
 }
 
 /* Append the datagrams of the message from the offset on; return how many, or -1. */
@@ -514,42 +194,16 @@ append_segments(Intake *self, const Message *message, Py_ssize_t offset, PyObjec
 
 /* The methods of an Intake */
 
-/* Read the table of control messages: (level, type) to the name of a field. Opening a receiver does not wait for it. */
+/* Opening a receiver does not wait for this. */
 static bool
 prepare(Intake *self)
 {
-    if (self->fields == NULL) {
-        return true;
+    if (self->fields != NULL) {
+        if (!read_kinds(self->fields, &self->kinds)) {
+            return false;
+        }
+        Py_CLEAR(self->fields);
     }
-    PyObject *items = PyMapping_Items(self->fields);
-    Py_ssize_t count = items == NULL ? -1 : PyList_Size(items);
-    self->kind_count = 0;
-    for (Py_ssize_t item = 0; item < count; item++) {
-        const char *name;
-        Kind *kind = &self->kinds[self->kind_count];
-        if (item == MOST_KINDS) {
-            PyErr_SetString(PyExc_ValueError, "there are too many kinds of control messages");
-            break;
-        }
-        if (!PyArg_ParseTuple(PyList_GetItem(items, item), "(ii)s", &kind->level, &kind->type, &name)) {
-            break;
-        }
-        int field = 0;
-        while (field < FIELDS && strcmp(FIELD_NAMES[field], name) != 0) {
-            field++;
-        }
-        if (field == FIELDS) {
-            PyErr_Format(PyExc_ValueError, "there is no field %s here", name);
-            break;
-        }
-        kind->field = (Field)field;
-        self->kind_count++;
-    }
-    Py_XDECREF(items);
-    if (PyErr_Occurred() || !choose_allocation(self)) {
-        return false;
-    }
-    Py_CLEAR(self->fields);
     return true;
 }
 
@@ -598,6 +252,14 @@ enough_arguments(Py_ssize_t given, Py_ssize_t wanted)
     return given == wanted;
 }
 
+/* Return how many messages will hold about so many datagrams. */
+static int
+slots_for(const Intake *self, Py_ssize_t room)
+{
+    Py_ssize_t messages = (room - 1) / self->run + 1;
+    return messages < SLOTS ? (int)messages : SLOTS;
+}
+
 PyDoc_STRVAR(batch_doc, "batch(handle, limit, datagrams)\n--\n\n"
                         "Append what the socket holds, `limit` datagrams and perhaps the rest of a coalesced run; return "
                         "whether it may hold more.");
@@ -620,11 +282,10 @@ intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     bool more = true;
     int received = 0;
     while (room > 0 && more) {
-        Py_ssize_t messages = (room - 1) / self->run + 1;
-        int wanted = messages < SLOTS ? (int)messages : SLOTS;
+        int wanted = slots_for(self, room);
         ready_slots(arena, received);
         Py_BEGIN_ALLOW_THREADS
-        received = recvmmsg(descriptor, arena->headers, (unsigned)wanted, MSG_DONTWAIT, NULL);
+        received = receive_slots(descriptor, arena->headers, wanted);
         Py_END_ALLOW_THREADS
         if (received < 0) {
             more = try_again();
@@ -641,6 +302,96 @@ intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(more);
 }
 
+#ifdef LINUX_CALLS
+/* Receive from the sockets that an epoll instance reports, a share of the slots for each, into the first slots; return how
+many they hold. No socket is passed over: what is left in one makes it come last in the next report. The interpreter
+lock is not held, so nobody but `settle` keeps a descriptor from being closed meanwhile. */
+static int
+sweep_once(Intake *self, const int descriptors[2], Arena *arena, int slots, bool *more, int *error)
+{
+    struct epoll_event reports[MOST_REPORTS];
+    int most = slots < MOST_REPORTS ? slots : MOST_REPORTS;
+    int received = 0;
+    pthread_rwlock_rdlock(&self->descriptors);
+    int found = epoll_wait(descriptors[0], reports, most, 0);
+    *more = found == most;
+    *error = found < 0 ? errno : 0;
+    for (int report = 0; report < found && *error == 0; report++) {
+        int descriptor = reports[report].data.fd;
+        int share = (slots - received) / (found - report);
+        if (descriptor == descriptors[1]) {
+            continue;
+        }
+        int came = receive_slots(descriptor, arena->headers + received, share);
+        if (came >= 0) {
+            received += came;
+            *more |= came == share;
+        } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            *error = errno;
+        }
+    }
+    pthread_rwlock_unlock(&self->descriptors);
+    return received;
+}
+
+PyDoc_STRVAR(sweep_doc, "sweep(epoll, alarm, limit, datagrams)\n--\n\n"
+                        "Append what the sockets hold that an epoll instance watches, `limit` datagrams and perhaps the rest "
+                        "of coalesced runs, in fair turns. The alarm is watched too, and is no such socket.");
+
+static PyObject *
+intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    int descriptors[2];
+    if (!enough_arguments(count, 4) || !read_int(arguments[0], &descriptors[0]) ||
+        !read_int(arguments[1], &descriptors[1]) || !prepare(self)) {
+        return NULL;
+    }
+    Py_ssize_t room = PyLong_AsSsize_t(arguments[2]);
+    if (room == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Arena *arena = take_arena(self->state);
+    if (arena == NULL) {
+        return NULL;
+    }
+    bool more = true;
+    int received = 0;
+    while (room > 0 && more) {
+        int error, slots = slots_for(self, room);
+        ready_slots(arena, received);
+        Py_BEGIN_ALLOW_THREADS
+        received = sweep_once(self, descriptors, arena, slots, &more, &error);
+        Py_END_ALLOW_THREADS
+        Py_ssize_t appended = append_messages(self, arena, received, arguments[3]);
+        if (appended < 0) {
+            break;
+        }
+        room -= appended;
+        errno = error;
+        if (error != 0 && !try_again()) {
+            break;
+        }
+        more |= error != 0;
+    }
+    give_back(self->state, arena, received);
+    return PyErr_Occurred() ? NULL : shared(Py_None);
+}
+
+PyDoc_STRVAR(settle_doc, "settle()\n--\n\n"
+                         "Return when no sweep is under way that began before: to be called when an epoll instance no longer "
+                         "watches a socket, and before that is closed.");
+
+static PyObject *
+intake_settle(Intake *self, PyObject *Py_UNUSED(nothing))
+{
+    Py_BEGIN_ALLOW_THREADS
+    pthread_rwlock_wrlock(&self->descriptors);
+    pthread_rwlock_unlock(&self->descriptors);
+    Py_END_ALLOW_THREADS
+    return shared(Py_None);
+}
+#endif
+
 /* Return what becomes of the first datagram of a message: a Datagram, or a pair of payload and sender. */
 static PyObject *
 first_datagram(Intake *self, const Message *message, Py_ssize_t size, Py_ssize_t kept, bool pair)
@@ -656,13 +407,13 @@ first_datagram(Intake *self, const Message *message, Py_ssize_t size, Py_ssize_t
         return NULL;
     }
     PyTuple_SetItem(result, 0, payload);
-    PyTuple_SetItem(result, 1, shared(message->sender));
+    PyTuple_SetItem(result, 1, shared(PyTuple_GetItem(message->origin, 0)));
     return result;
 }
 
 /* Hand over the first datagram of a message; the others that were coalesced with it go to `rest`. */
 static PyObject *
-hand_over(Intake *self, struct mmsghdr *received, Py_ssize_t bufsize, bool peeking, PyObject *rest, bool pair)
+hand_over(Intake *self, Slot *received, Py_ssize_t bufsize, bool peeking, PyObject *rest, bool pair)
 {
     Message message;
     PyObject *result = NULL;
@@ -787,8 +538,6 @@ intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     if (timeout == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    struct timespec longest = {.tv_sec = (time_t)timeout};
-    longest.tv_nsec = (long)((timeout - (double)longest.tv_sec) * 1e9);
     struct pollfd polled[2] = {{.fd = request.descriptor, .events = POLLIN}, {.fd = alarm, .events = POLLIN}};
     Arena *arena = take_arena(self->state);
     if (arena == NULL) {
@@ -796,7 +545,7 @@ intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     }
     ssize_t received = -1;
     Py_BEGIN_ALLOW_THREADS
-    if (ppoll(polled, 2, timeout < 0 ? NULL : &longest, NULL) >= 0) {
+    if (wait_for(polled, 2, timeout) >= 0) {
         errno = EAGAIN;
         /* Whoever rings may have closed the socket. */
         if (polled[0].revents != 0 && polled[1].revents == 0) {
@@ -816,7 +565,7 @@ PyDoc_STRVAR(forget_places_doc, "forget_places()\n--\n\n"
 static PyObject *
 intake_forget_places(Intake *self, PyObject *Py_UNUSED(nothing))
 {
-    empty_cache(&self->places);
+    forget_origins(&self->origins);
     return shared(Py_None);
 }
 
@@ -825,11 +574,12 @@ intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords
 {
     PyObject *datagram, *fields, *learn;
     int msg_trunc;
-    if (!PyArg_ParseTuple(arguments, "OOiO", &datagram, &fields, &msg_trunc, &learn)) {
+    if (!PyArg_ParseTuple(arguments, "O!OiO", &PyType_Type, &datagram, &fields, &msg_trunc, &learn)) {
         return NULL;
     }
-    if (!PyType_Check(datagram) || !PyType_IsSubtype((PyTypeObject *)datagram, &PyTuple_Type)) {
-        PyErr_SetString(PyExc_TypeError, "a Datagram is a kind of tuple");
+    State *state = PyType_GetModuleState(type);
+    if (!PyType_IsSubtype((PyTypeObject *)datagram, state->record)) {
+        PyErr_SetString(PyExc_TypeError, "a Datagram is a kind of Record");
         return NULL;
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -837,12 +587,13 @@ intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords
     if (self == NULL) {
         return NULL;
     }
-    self->state = PyType_GetModuleState(type);
+    self->state = state;
     self->datagram = (PyTypeObject *)shared(datagram);
     self->learn = shared(learn);
     self->msg_trunc = msg_trunc;
-    self->senders.most = MOST_SENDERS;
-    self->places.most = MOST_PLACES;
+#ifdef LINUX_CALLS
+    self->descriptors = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+#endif
     self->run = 1;
     self->fields = shared(fields);
     return (PyObject *)self;
@@ -870,8 +621,10 @@ intake_dealloc(Intake *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
-    empty_cache(&self->senders);
-    empty_cache(&self->places);
+    forget_origins(&self->origins);
+#ifdef LINUX_CALLS
+    pthread_rwlock_destroy(&self->descriptors);
+#endif
     Py_CLEAR(self->learn);
     Py_CLEAR(self->fields);
     Py_CLEAR(self->datagram);
@@ -884,6 +637,10 @@ intake_dealloc(Intake *self)
 
 static PyMethodDef intake_methods[] = {
     {"batch", METHOD(intake_batch), METH_FASTCALL, batch_doc},
+#ifdef LINUX_CALLS
+    {"sweep", METHOD(intake_sweep), METH_FASTCALL, sweep_doc},
+    {"settle", METHOD(intake_settle), METH_NOARGS, settle_doc},
+#endif
     {"datagram", METHOD(intake_datagram), METH_FASTCALL, datagram_doc},
     {"payload", METHOD(intake_payload), METH_FASTCALL, payload_doc},
     {"expect", METHOD(intake_expect), METH_FASTCALL, expect_doc},

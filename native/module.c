@@ -1,9 +1,10 @@
-/* The module multicast_expert._fast: use it through multicast_expert.engine.fast. */
+/* The module multicast_expert._fast: use it through multicast_expert.engine. */
 
 #include "fast.h"
 
 #include <errno.h>
-#include <sys/socket.h>
+
+#ifdef SYSTEM_CALLS
 
 PyDoc_STRVAR(set_options_doc, "set_options(descriptor, options, first)\n--\n\n"
                               "Set the options (tuples with level, number and value behind the name) from `first` on; return "
@@ -40,28 +41,69 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
     return Py_BuildValue("ni", next, error);
 }
 
+#endif
+
 static PyMethodDef methods[] = {
+#ifdef SYSTEM_CALLS
     {"set_options", set_options, METH_VARARGS, set_options_doc},
+#endif
+#ifdef LINUX_CALLS
     {"send", send_payloads, METH_VARARGS, send_doc},
+#endif
     {NULL, NULL, 0, NULL},
 };
+
+/* Return the type, which the module refers to as well. */
+static PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, type) < 0) {
+        Py_CLEAR(type);
+    }
+    return type;
+}
 
 static int
 execute(PyObject *module)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, &intake_spec, NULL);
-    int result = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
-    Py_XDECREF(type);
-    return result;
+    State *state = PyModule_GetState(module);
+    state->record = add_type(module, &record_spec);
+    bool failed = state->record == NULL;
+#ifdef SYSTEM_CALLS
+    PyTypeObject *intake = add_type(module, &intake_spec);
+    PyTypeObject *shortcut = add_type(module, &shortcut_spec);
+    failed = failed || intake == NULL || shortcut == NULL;
+    Py_XDECREF((PyObject *)intake);
+    Py_XDECREF((PyObject *)shortcut);
+#endif
+    return failed ? -1 : 0;
+}
+
+static int
+traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->record);
+    return 0;
+}
+
+static int
+clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->record);
+    return 0;
 }
 
 static void
 release(void *module)
 {
-    Receiving *state = PyModule_GetState(module);
-    if (state != NULL) {
-        free_arenas(state);
-    }
+    State *state = PyModule_GetState(module);
+    Py_CLEAR(state->record);
+#ifdef SYSTEM_CALLS
+    free_arenas(state);
+#endif
 }
 
 static PyModuleDef_Slot slots[] = {
@@ -72,10 +114,12 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "multicast_expert._fast",
-    .m_doc = "Batch receive and send for Linux; use it through multicast_expert.engine.fast.",
-    .m_size = sizeof(Receiving),
+    .m_doc = "Batch receive and send; use it through multicast_expert.engine.",
+    .m_size = sizeof(State),
     .m_methods = methods,
     .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
     .m_free = release,
 };
 

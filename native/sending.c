@@ -1,14 +1,45 @@
-/* Sending in batches: runs of equal size as one piece (UDP_SEGMENT), all pieces in one system call. */
+/* Sending in batches, on Linux: runs of equal size as one piece (UDP_SEGMENT), all pieces in one system call. */
 
 #include "fast.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-#include <stdint.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
+
+/* Fills in a destination from Python's pair, or the four values of IPv6. */
+int
+read_destination(PyObject *tuple, Destination *destination)
+{
+    const char *host;
+    int port;
+    unsigned int flow = 0, scope = 0;
+    struct sockaddr_in *ipv4 = &destination->address.ipv4;
+    struct sockaddr_in6 *ipv6 = &destination->address.ipv6;
+
+    memset(destination, 0, sizeof *destination);
+    if (!PyArg_ParseTuple(tuple, "si|II:send", &host, &port, &flow, &scope)) {
+        return -1;
+    }
+    if (inet_pton(AF_INET, host, &ipv4->sin_addr) == 1) {
+        ipv4->sin_family = AF_INET;
+        ipv4->sin_port = htons((uint16_t)port);
+        destination->length = sizeof *ipv4;
+        return 0;
+    }
+    if (inet_pton(AF_INET6, host, &ipv6->sin6_addr) == 1) {
+        ipv6->sin6_family = AF_INET6;
+        ipv6->sin6_port = htons((uint16_t)port);
+        ipv6->sin6_flowinfo = htonl(flow);
+        ipv6->sin6_scope_id = scope;
+        destination->length = sizeof *ipv6;
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "%s is not an IP address", host);
+    return -1;
+}
+
+#ifdef LINUX_CALLS
 
 /* The kernel's own limit is 1024 for both; a call with this many buffers already costs next to nothing by itself. */
 #define MOST_MESSAGES 128
@@ -32,41 +63,8 @@ struct outgoing {
     union segment_size sizes[MOST_MESSAGES];
     struct iovec buffers[MOST_BUFFERS];
     unsigned int message_count;
-    struct sockaddr_storage address;
-    socklen_t address_length;
+    Destination destination;
 };
-
-/* Fills in the address from Python's pair, or the four values of IPv6. */
-static int
-read_destination(PyObject *tuple, struct outgoing *outgoing)
-{
-    const char *host;
-    int port;
-    unsigned int flow = 0, scope = 0;
-    struct sockaddr_in *ipv4 = (struct sockaddr_in *)&outgoing->address;
-    struct sockaddr_in6 *ipv6 = (struct sockaddr_in6 *)&outgoing->address;
-
-    memset(&outgoing->address, 0, sizeof outgoing->address);
-    if (!PyArg_ParseTuple(tuple, "si|II:send", &host, &port, &flow, &scope)) {
-        return -1;
-    }
-    if (inet_pton(AF_INET, host, &ipv4->sin_addr) == 1) {
-        ipv4->sin_family = AF_INET;
-        ipv4->sin_port = htons((uint16_t)port);
-        outgoing->address_length = sizeof *ipv4;
-        return 0;
-    }
-    if (inet_pton(AF_INET6, host, &ipv6->sin6_addr) == 1) {
-        ipv6->sin6_family = AF_INET6;
-        ipv6->sin6_port = htons((uint16_t)port);
-        ipv6->sin6_flowinfo = htonl(flow);
-        ipv6->sin6_scope_id = scope;
-        outgoing->address_length = sizeof *ipv6;
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "%s is not an IP address", host);
-    return -1;
-}
 
 /* Points a buffer at a payload, which lives as long as the tuple that holds it. */
 static int
@@ -114,8 +112,8 @@ lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limi
             }
         }
         memset(header, 0, sizeof *header);
-        header->msg_name = &outgoing->address;
-        header->msg_namelen = outgoing->address_length;
+        header->msg_name = &outgoing->destination.address;
+        header->msg_namelen = outgoing->destination.length;
         header->msg_iov = start;
         header->msg_iovlen = (size_t)count;
         if (count > 1) {
@@ -153,7 +151,7 @@ send_payloads(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "iO!nnO!nnn(ii):send", &descriptor, &PyTuple_Type, &payloads, &first, &stop,
                           &PyTuple_Type, &address, &most.datagrams, &most.size, &most.total, &most.level,
                           &most.type) ||
-        read_destination(address, &outgoing) < 0) {
+        read_destination(address, &outgoing.destination) < 0) {
         return NULL;
     }
     for (next = first; next < stop && error == 0;) {
@@ -180,3 +178,5 @@ send_payloads(PyObject *module, PyObject *arguments)
     }
     return Py_BuildValue("nni", next - first, refused, error);
 }
+
+#endif

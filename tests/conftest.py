@@ -1,15 +1,73 @@
 """What the whole suite shares. Its private network comes from multicast_private_network in pyproject.toml."""
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from multicast_expert.testing import Lab, lab_unavailable
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where no test is marked `alone`
+    fcntl = None
+
 # How long one example takes says nothing on a busy machine; pytest-timeout catches what hangs.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+# Tests interrupt programs. A shell that starts the suite in the background lets it, and so them, ignore the interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+WORKERS_PER_PROCESSOR = 3
+"""Most tests wait most of their time: until something comes, or for as long as nothing may come."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many workers `-n auto` means."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return WORKERS_PER_PROCESSOR * (os.cpu_count() or 1)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether other workers may run tests at the same time."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with what takes long, so that in the end none waits for another, and end with what runs alone."""
+    if is_worker(config):
+        items.sort(key=turn)
+
+
+def turn(item: pytest.Item) -> tuple[bool, float, bool]:
+    """What tests are sorted by."""
+    patience = item.get_closest_marker("timeout")
+    return (
+        item.get_closest_marker("alone") is not None,
+        -patience.args[0] if patience else 0,
+        item.get_closest_marker("slow") is None,
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked `alone` waits until no worker runs another, and others wait for its end.
+
+    Out here, because pytest-timeout does not count the waiting then.
+    """
+    if not is_worker(item.config) or fcntl is None:
+        return (yield)
+    with Path(__file__).open() as room:
+        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.fixture(scope="module")

@@ -1,83 +1,105 @@
-"""What the kernel tells along with a datagram is decoded by the OS's own table."""
+"""Datagram: what it is to its users, the same with the extension and without."""
 
-from ipaddress import IPv4Address, ip_address
-from struct import pack
+import copy
+import inspect
+import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from multicast_expert.datagram import Arrival, decode_arrival
-from multicast_expert.platforms import PLATFORMS
+from multicast_expert import Datagram
+from multicast_expert.datagram import PythonRecord, Record, arrived
 
-GROUP, GROUP6 = ip_address("239.1.2.3").packed, ip_address("ff15::1234").packed
-LOCAL = IPv4Address("10.0.0.1").packed
-SECONDS, FRACTION = 1_700_000_000, 123_456
-
-# What each kernel says of a datagram to the group that came in on interface 5 with 7 hops left.
-MESSAGES = {
-    ("linux", 4): [
-        (1, 64, pack("=qq", SECONDS, FRACTION * 1000)),
-        (0, 8, pack("=I", 5) + LOCAL + GROUP),
-        (0, 2, pack("=i", 7)),
-    ],
-    ("linux", 6): [(41, 50, GROUP6 + pack("=I", 5)), (41, 52, pack("=i", 7))],
-    ("macos", 4): [
-        (0xFFFF, 2, pack("=qi4x", SECONDS, FRACTION)),
-        (0, 26, pack("=I", 5) + LOCAL + GROUP),
-        (0, 24, b"\x07"),
-    ],
-    ("macos", 6): [(41, 46, GROUP6 + pack("=I", 5)), (41, 47, pack("=i", 7))],
-    ("windows", 4): [(0, 19, GROUP + pack("=I", 5)), (0, 21, pack("=i", 7))],
-    ("windows", 6): [(41, 19, GROUP6 + pack("=I", 5)), (41, 21, pack("=i", 7))],
-    ("freebsd", 4): [
-        (0xFFFF, 2, pack("=qq", SECONDS, FRACTION)),
-        (0, 7, GROUP),
-        (0, 65, b"\x07"),
-        (0, 20, pack("=BBHBBBB", 54, 6, 5, 6, 3, 6, 0) + b"em0".ljust(46, b"\0")),
-    ],
-    ("freebsd", 6): [(41, 46, GROUP6 + pack("=I", 5)), (41, 47, pack("=i", 7))],
-}
+SENDER = ("10.0.0.1", 40_000)
+WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True)
+NAMES = (
+    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated"
+)  # fmt: skip
 
 
-@pytest.mark.parametrize(("system", "version"), MESSAGES)
-def test_arrival(system: str, version: int) -> None:
-    """Group, interface, hop limit and, where it was asked for, the time of arrival in nanoseconds."""
-    messages = MESSAGES[system, version]
-    stamped = any(len(data) == 16 and level in (1, 0xFFFF) for level, _, data in messages)
-    expected = Arrival(GROUP if version == 4 else GROUP6, 5, 7, SECONDS * 10**9 + FRACTION * 1000 if stamped else None)
-    fields = PLATFORMS[system].ancillary.fields
-    assert decode_arrival(messages, fields) == expected
-    assert decode_arrival(reversed(messages), fields) == expected
+def test_its_parts() -> None:
+    """Each has its name; what is not known is None, and a datagram is whole unless told otherwise."""
+    assert [getattr(WHOLE, name) for name in NAMES] == [
+        b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True
+    ]  # fmt: skip
+    bare = Datagram(b"", sender=SENDER)
+    assert [getattr(bare, name) for name in NAMES] == [b"", SENDER, None, None, None, None, None, False]
 
 
-@pytest.mark.parametrize(("system", "version"), MESSAGES)
-def test_what_is_missing_is_none(system: str, version: int) -> None:
-    """Without control messages, or with those of other options, nothing is made up."""
-    fields = PLATFORMS[system].ancillary.fields
-    assert decode_arrival([], fields) == Arrival(None, None, None, None)
-    assert decode_arrival([(99, 1, b"12345678901234567890")], fields) == Arrival()
+def test_patterns() -> None:
+    """It can be matched by position and by name."""
+    match WHOLE:
+        case Datagram(data, sender, group="239.1.2.3"):
+            assert (data, sender) == (b"payload", SENDER)
+        case _:
+            pytest.fail("it does not match")
 
 
-@given(st.sampled_from(list(MESSAGES)), st.data())
-def test_cut_messages(key: tuple[str, int], data: st.DataObject) -> None:
-    """A message that the kernel had to cut gives its value or nothing, and never an error or a wrong group."""
-    whole = decode_arrival(MESSAGES[key], PLATFORMS[key[0]].ancillary.fields)
-    cut = [(level, kind, value[: data.draw(st.integers(0, len(value)))]) for level, kind, value in MESSAGES[key]]
-    arrival = decode_arrival(cut, PLATFORMS[key[0]].ancillary.fields)
-    assert arrival.destination in (None, whole.destination)
-    assert arrival.interface_index in (None, whole.interface_index)
-    assert arrival.timestamp_ns in (None, whole.timestamp_ns)
+def test_equality() -> None:
+    """Equal parts make equal datagrams, which a set keeps once; one other part makes another."""
+    parts = [getattr(WHOLE, name) for name in NAMES]
+    assert Datagram(*parts) == WHOLE
+    assert len({WHOLE, Datagram(*parts)}) == 1
+    for place in range(len(parts)):
+        assert Datagram(*parts[:place], "another", *parts[place + 1 :]) != WHOLE
+    assert tuple(parts) != WHOLE
 
 
-@given(st.sampled_from(sorted(PLATFORMS)), st.data())
-def test_random_messages(system: str, data: st.DataObject) -> None:
-    """Whatever bytes the kernel sends along, decoding gives an Arrival of the right types."""
-    fields = PLATFORMS[system].ancillary.fields
-    labels = st.one_of(st.sampled_from(sorted(fields)), st.tuples(st.integers(0, 70000), st.integers(0, 100)))
-    messages = data.draw(st.lists(st.tuples(labels, st.binary(max_size=64)), max_size=5))
-    arrival = decode_arrival([(*label, value) for label, value in messages], fields)
-    assert arrival.destination is None or len(arrival.destination) in (4, 16)
-    assert arrival.interface_index is None or 0 <= arrival.interface_index < 2**32
-    assert arrival.hop_limit is None or isinstance(arrival.hop_limit, int)
-    assert arrival.timestamp_ns is None or isinstance(arrival.timestamp_ns, int)
+def test_its_text() -> None:
+    """The text names every part, and makes the same datagram."""
+    text = repr(WHOLE)
+    assert text.startswith("Datagram(data=b'payload', sender=('10.0.0.1', 40000), group='239.1.2.3'")
+    assert eval(text, {"Datagram": Datagram}) == WHOLE
+
+
+def test_copies() -> None:
+    """It can be pickled, for another process, and copied."""
+    assert pickle.loads(pickle.dumps(WHOLE)) == copy.copy(WHOLE) == copy.deepcopy(WHOLE) == WHOLE
+
+
+@pytest.mark.parametrize("name", [*NAMES, "other"])
+def test_it_cannot_be_changed(name: str) -> None:
+    """Many may hold the same one."""
+    with pytest.raises(AttributeError):
+        setattr(WHOLE, name, None)
+    with pytest.raises(AttributeError):
+        delattr(WHOLE, name)
+
+
+def test_no_arguments() -> None:
+    """Payload and sender are needed."""
+    with pytest.raises(TypeError):
+        Datagram()  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Datagram(b"")  # type: ignore[call-arg]
+
+
+def test_a_class_of_the_users_own() -> None:
+    """It may be extended, and has then attributes of its own; it is freed like any other object."""
+
+    class Own(Datagram):
+        note = ""
+
+    own = Own(b"payload", SENDER, "239.1.2.3")
+    own.note = "mine"
+    assert (own.data, own.group, own.note) == (b"payload", "239.1.2.3", "mine")
+    assert pickle.loads(pickle.dumps(WHOLE)) != own
+    del own
+
+
+def test_help() -> None:
+    """What help() says of each part does not depend on the form."""
+    for name in NAMES:
+        described = inspect.getdoc(getattr(Datagram, name))
+        assert described
+        assert described == inspect.getdoc(getattr(PythonRecord, name))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), (b"",), (b"", [], None, False), (b"", (), None, False), (b"", (1, 2, 3, 4), None, False)]
+)
+def test_a_record_of_wrong_parts(arguments: tuple[object, ...]) -> None:
+    """The extension refuses what it could not take apart."""
+    if Record is PythonRecord:
+        pytest.skip("the extension is not there")
+    with pytest.raises((TypeError, ValueError)):
+        arrived(*arguments)  # type: ignore[call-arg, arg-type]

@@ -1,11 +1,20 @@
-"""Batch receive and send for Linux, in C; absent where it was not built. Use it through `multicast_expert.engine`."""
+"""Batch receive and send, in C; absent where it was not built. Use it through `multicast_expert.engine`.
+
+Sweeping and sending in batches are there on Linux only; on Windows there is no more than `Record`.
+"""
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.datagram import Datagram
+from multicast_expert.datagram import Datagram, Origin
 from multicast_expert.platforms import Option
+
+class Record:
+    """As `multicast_expert.datagram.PythonRecord`."""
+
+    def __new__(cls, data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Self: ...
 
 class Intake:
     """As `multicast_expert.engine.intake.Intake`; a handle is a descriptor."""
@@ -29,7 +38,17 @@ class Intake:
     def expect(
         self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], pair: bool, alarm: int, timeout: float, /
     ) -> Datagram | tuple[bytes, IPv4Or6Address] | None: ...
+    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> None: ...
+    def settle(self) -> None: ...
     def forget_places(self) -> None: ...
+
+class Shortcut:
+    """As `multicast_expert.engine.send.Shortcut`."""
+
+    def __new__(cls, descriptor: int, hop_limit: int, /) -> Self: ...
+    def set_hop_limit(self, hop_limit: int, /) -> None: ...
+    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, /) -> bool: ...
+    def learn(self, address: IPv4Or6Address, /) -> None: ...
 
 def set_options(
     descriptor: int, options: tuple[tuple[str, int, int, bytes] | Option, ...], first: int, /

@@ -2,34 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from multicast_expert import extension
 from multicast_expert.addresses import IPv4Or6Address
 
 MAX_DATAGRAM = 65535
 """Bytes: no UDP datagram is larger (RFC 768)."""
 
 
-class Datagram(NamedTuple):
-    """One datagram with all that the kernel told about it. What an OS cannot tell is None."""
+Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
+"""What the datagrams have in common that came the same way: sender, group, interface index and name, hop limit."""
 
-    data: bytes
-    """The payload; empty for a datagram without one."""
-    sender: IPv4Or6Address
-    """As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`."""
-    group: str | None = None
-    """The group that it was sent to."""
-    interface_index: int | None = None
-    """The interface that it arrived on."""
-    interface_name: str | None = None
-    hop_limit: int | None = None
-    """The hops that it had left on arrival (IPv4: the TTL)."""
-    timestamp_ns: int | None = None
-    """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."""
-    truncated: bool = False
-    """Whether the buffer was too small, so that the end of the payload is lost."""
+
+class PythonRecord:
+    """The parts of a Datagram. The extension has the same with less in memory, and makes and frees it faster."""
+
+    __slots__ = ("_data", "_origin", "_timestamp_ns", "_truncated")
+    _data: bytes
+    _origin: Origin
+    _timestamp_ns: int | None
+    _truncated: bool
+
+    def __new__(  # noqa: D102
+        cls, data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /
+    ) -> Self:
+        self = object.__new__(cls)
+        self._data = data
+        self._origin = origin
+        self._timestamp_ns = timestamp_ns
+        self._truncated = truncated
+        return self
+
+    @property
+    def data(self) -> bytes:
+        """The payload; empty for a datagram without one."""
+        return self._data
+
+    @property
+    def sender(self) -> IPv4Or6Address:
+        """As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`."""
+        return self._origin[0]
+
+    @property
+    def group(self) -> str | None:
+        """The group that it was sent to."""
+        return self._origin[1]
+
+    @property
+    def interface_index(self) -> int | None:
+        """The interface that it arrived on."""
+        return self._origin[2]
+
+    @property
+    def interface_name(self) -> str | None:
+        """The name of that interface."""
+        return self._origin[3]
+
+    @property
+    def hop_limit(self) -> int | None:
+        """The hops that it had left on arrival (IPv4: the TTL)."""
+        return self._origin[4]
+
+    @property
+    def timestamp_ns(self) -> int | None:
+        """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."""
+        return self._timestamp_ns
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the buffer was too small, so that the end of the payload is lost."""
+        return self._truncated
+
+
+if TYPE_CHECKING:
+    Record = PythonRecord
+else:
+    Record = extension.Record or PythonRecord
+
+
+class Datagram(Record):
+    """One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed.
+
+    data, sender, group, interface_index, interface_name, hop_limit, timestamp_ns, truncated: see there.
+    """
+
+    __slots__ = ()
+    __match_args__ = (
+        "data",
+        "sender",
+        "group",
+        "interface_index",
+        "interface_name",
+        "hop_limit",
+        "timestamp_ns",
+        "truncated",
+    )
+
+    def __new__(  # noqa: D102
+        cls,
+        data: bytes,
+        sender: IPv4Or6Address,
+        group: str | None = None,
+        interface_index: int | None = None,
+        interface_name: str | None = None,
+        hop_limit: int | None = None,
+        timestamp_ns: int | None = None,
+        truncated: bool = False,
+    ) -> Self:
+        origin = sender, group, interface_index, interface_name, hop_limit
+        return super().__new__(cls, data, origin, timestamp_ns, truncated)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self.data, *self._origin, self.timestamp_ns, self.truncated
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts() == other._parts() if isinstance(other, Datagram) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        parts = zip(self.__match_args__, self._parts(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._parts()
+
+
+arrived: Callable[[bytes, Origin, int | None, bool], Datagram] = partial(Record.__new__, Datagram)
+"""Makes a Datagram of its parts, the quickest way."""
 
 
 class ReceiveStats(NamedTuple):

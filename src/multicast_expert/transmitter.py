@@ -10,6 +10,7 @@ from multicast_expert.addresses import IPv4Or6Address, MulticastAddress, parse_g
 from multicast_expert.batches import LONGEST_BATCH, batches
 from multicast_expert.discovery import choose_for_sending, scan_interfaces
 from multicast_expert.engine import SendEngine, error_name
+from multicast_expert.engine.send import Shortcut
 from multicast_expert.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.kernel import ip_version
@@ -59,6 +60,12 @@ class Outlet:
             if not heal or not self._renew(error):
                 raise
             return self.engine.try_send_many(payloads, address, hop_limit)
+
+    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address, heal: bool) -> None:
+        """Raise what a datagram that the shortcut could not send has to raise, unless there is a new socket to try."""
+        failure = self.engine.refusal(error, data, address)
+        if not heal or not self._renew(failure):
+            raise failure from error
 
     def _renew(self, error: MulticastOSError) -> bool:
         """Open the socket anew if the interface is there with another index or address; return whether it was."""
@@ -122,6 +129,8 @@ class Transmitter(Openable):
             Outlet(version, choice, ttl, enable_external_loopback, dscp)
             for choice in choose_for_sending(specifiers, version)
         ]
+        self._shortcut: Shortcut | None = None
+        """That of the socket that sent last, where there is but one."""
         self._heal = heal
         self.addr_family = addr_family
         self.ttl = ttl
@@ -165,6 +174,13 @@ class Transmitter(Openable):
         if len(self._known) < 4096:
             self._known[text] = str(group)
         return str(group)
+
+    def _learn_shortcut(self, address: IPv4Or6Address) -> None:
+        """Let further datagrams for an address that was checked go the short way, if there is a single one."""
+        if len(self._outlets) == 1:
+            self._shortcut = self._outlets[0].engine.shortcut
+            if self._shortcut is not None:
+                self._shortcut.learn(address)
 
     def _sending(
         self, payloads: Iterable[bytes], address: IPv4Or6Address, hop_limit: int | None, limit: int = LONGEST_BATCH
@@ -261,17 +277,25 @@ class McastTxSocket(Transmitter):
         interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
         none of `mcast_ips`, and MulticastOSError.
         """
-        address, hops = self._checked(address, hop_limit)
+        try:
+            shortcut = self._shortcut
+            if shortcut is not None and shortcut.send(data, address, self.ttl if hop_limit is None else hop_limit):
+                return
+        except OSError as error:
+            self._outlets[0].cope(error, data, address, self._heal)
+        destination, hops = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:
-                while not outlet.try_send(data, address, hops, self._heal):
+                while not outlet.try_send(data, destination, hops, self._heal):
                     outlet.engine.wait(None)
                     self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
+        if destination is address:
+            self._learn_shortcut(address)
 
     def send_many(self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None) -> int:
         """Send several datagrams to one address; return how many went.

@@ -1,11 +1,14 @@
 """`mcast send`, `recv`, `interfaces` and the command line itself, run as programs on a host of their own."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -319,6 +322,24 @@ def test_without_the_extra(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     line = rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n"
     assert re.fullmatch(line, done.stderr)
+
+
+def test_ctrl_c_while_it_is_loaded(tmp_path: Path) -> None:
+    """It ends the command with 130 and without a word, as it does later."""
+    (tmp_path / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(60)")
+    searched = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-m", "multicast_expert", "groups"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": searched},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -396,7 +396,6 @@ def test_every_cause_is_explained(mcast: Run, check: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["239.1.2.3:5000", "-i", "10.9.9.9"], "mcast: No matches found for interface IP address 10.9.9.9."),
         (["--from", "no.json"], "mcast: no.json: No such file or directory"),
         (["--from", "/"], "mcast: /: Is a directory"),
         (
@@ -413,6 +412,15 @@ def test_what_cannot_be_done(mcast: Run, arguments: list[str], message: str) -> 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(message), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("iface", ["eth9", "", "10.9.9.9"])
+def test_what_no_interface_has_is_a_cause_in_json(mcast: Run, iface: str) -> None:
+    """A name, an address and an empty text that fit no interface are told alike, as JSON where that was asked for."""
+    done = mcast("doctor", "239.1.2.3:5000", "-i", iface, "--listen", "0.1", "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, report["cause"]) == (1, "", "interface-down")
+    assert report["target"]["interface"] == iface
 
 
 def test_an_interface_that_is_gone(mcast: Run) -> None:

@@ -135,6 +135,15 @@ def other_port_amid_noise(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
+@fault("port")
+def other_port_of_a_program(made: Stage) -> Arguments:
+    """The datagrams go to another port, on which another program of this host receives them."""
+    made.cable()
+    made.listener.join_and_never_read(GROUP, PORT + 1, interface="eth0", buffer=1 << 20)
+    made.talker.send_datagrams(GROUP, PORT + 1, interface="eth0")
+    return [ENDPOINT]
+
+
 @fault("wrong-interface")
 def other_interface(made: Stage) -> Arguments:
     """The datagrams come in on another interface than the one that was asked for."""
@@ -500,6 +509,15 @@ def firewall_drops_at_ingress(made: Stage) -> Arguments:
     hook = 'type filter hook ingress device "eth0" priority 0;'
     made.listener.command("nft", f"add table netdev edge; add chain netdev edge incoming {{ {hook} }}")
     made.listener.command("nft", f"add rule netdev edge incoming ip daddr {GROUP} counter drop")
+    return [ENDPOINT]
+
+
+@fault("firewall", cured=True)
+def firewall_drops_later_fragments(made: Stage) -> Arguments:
+    """The datagrams are longer than the MTU, and a rule of nftables drops all fragments but the first ones."""
+    made.cable()
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0", size=2400)
+    made.listener.firewall_drop("ip frag-off & 0x1fff != 0", direction="prerouting")
     return [ENDPOINT]
 
 

@@ -146,7 +146,9 @@ def unprivileged(facts: Facts, **changes: Any) -> Facts:
     """What somebody without privileges learns of it."""
     hidden = {"frames": ROOT_ONLY, "queries": ROOT_ONLY, "firewall": RULES_UNREAD}
     machine = replace(facts.machine, user_id=1000, may_capture=False)
-    return change(facts, **{**hidden, "machine": machine, **changes})
+    # What was lost was lost from the join until the leave, and nothing before and after.
+    apart = {"afterwards": {}, "aside": 0.8}
+    return change(facts, **{**hidden, **apart, "machine": machine, **changes})
 
 
 def counted(**growth: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from doctor.hand_made import (
     OWN,
     QUERY,
     ROOT_ONLY,
+    SILENT,
     SUDO,
     TALKER,
     TALKER6,
@@ -30,7 +31,7 @@ from doctor.hand_made import (
     unprivileged,
 )
 from multicast_expert.doctor.checks import CHECKS, check_name
-from multicast_expert.doctor.facts import Buffer, Facts, JoinTrial, Machine, Probe, ReceiverFacts, Route, Unread
+from multicast_expert.doctor.facts import Buffer, Facts, JoinTrial, Machine, Moment, Probe, ReceiverFacts, Route, Unread
 from multicast_expert.doctor.report import Finding
 
 FAR = "10.2.0.2"
@@ -40,6 +41,12 @@ BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "
 STRICT = set_to(deaf(frames=(frames(sender="172.16.9.9"),)), ipv4__conf__eth0__rp_filter="1")
 FILTERED = change(STRICT, counters=counted(Ip__InReceives=100, TcpExt__IPReversePathFilter=100))
 FIREWALLED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100)
+NO_REPORT = counted(Ip__OutRequests=4, Ip__OutTransmits=2)
+TO_OTHERS = {"Ip.InReceives": 50, "Ip.InDelivers": 50, "IpExt.InMcastPkts": 50, "IpExt.InMcastOctets": 6400}
+KEPT_PIECES = deaf(
+    frames=(frames(20, fragments=20), frames(40, fragments=40, port=None, sender_port=None)),
+    counters=counted(Ip__InReceives=60, IpExt__InMcastPkts=20, Ip__ReasmReqds=20),
+)
 CEASED = healthy(arrivals=(arrivals(50, last=1.0),), seconds=5.0, queries=())
 ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(arrivals(interface="eth1", asked=False),))
 DOCKER = replace(ETH0, addresses=("172.17.0.2/16",))
@@ -47,6 +54,12 @@ ON_LO = (replace(LO, chosen=True), replace(ETH0, chosen=False))
 BLOCKS_ALL = rule("block all", tool="windows", chain="profile Public", packets=None)
 WINDOWS = unprivileged(deaf(counters={}, interface_counters={}), machine=Machine("windows", "10", None, False))
 MACOS = Machine("macos", "24.1.0", 501, False)
+
+
+def grown(name: str, begin: float, end: float) -> tuple[Moment, ...]:
+    """The course of a trial of two seconds in which a counter grew by 100 from one moment to another, evenly."""
+    seconds = [0.2 * number for number in range(1, 10)]
+    return tuple(Moment(each, {name: round(100 * min(1, max(0, each - begin) / (end - begin)))}) for each in seconds)
 
 
 class Row(NamedTuple):
@@ -88,6 +101,8 @@ ROWS = [
     Row("interface-down", deaf(interfaces=(LO, replace(ETH0, is_up=False))), "problem", "off", "ip link set eth0 up"),
     Row("interface-down", deaf(interfaces=(replace(ETH0, has_carrier=False),)), "problem", "cable", "Connect eth0"),
     Row("interface-down", deaf(interface="eth7"), "problem", "There is no interface eth7", "mcast interfaces"),
+    Row("interface-down", deaf(interface=""), "problem", "There is no interface ''"),
+    Row("interface-down", deaf(interface="10.9.9.9"), "problem", "has the address 10.9.9.9", "mcast interfaces"),
     Row("interface-down", deaf(interfaces=UNKNOWN), "unknown", "Could not be read", "look elsewhere"),
     Row("macos-privacy", healthy(), "ok", "not macOS"),
     Row("macos-privacy", deaf(machine=MACOS, probes=(Probe("en0", False, "EHOSTUNREACH"),)), "problem", "EHOSTUNREACH"),
@@ -99,6 +114,8 @@ ROWS = [
     Row("mtu", deaf(frames=(frames(fragments=20),), counters=counted(Ip__ReasmReqds=20)), "problem", "20 fragments"),
     Row("mtu", deaf(counters=counted(Ip__ReasmReqds=20)), "ok", "none of the target"),
     Row("mtu", unprivileged(deaf(counters=counted(Ip__ReasmReqds=20))), "suspect", "20 fragments"),
+    Row("mtu", KEPT_PIECES, "ok", "this host dropped some"),
+    Row("mtu", unprivileged(KEPT_PIECES), "unknown", "dropped 40 packets before"),
     Row(
         "mtu",
         deaf(interfaces=(replace(ETH0, mtu=1400),), interface_counters={"eth0": {"rx_dropped": 9}}),
@@ -110,6 +127,12 @@ ROWS = [
     Row("interface-address", deaf(interfaces=(LO, replace(ETH0, addresses=()))), "suspect", "eth0 has no IPv4", "eth0"),
     Row("interface-address", deaf(interfaces=(LO,)), "problem", "No interface but loopback"),
     Row("interface-address", deaf(interfaces=(replace(ETH0, addresses=(), bridge="br0"),)), "ok"),
+    Row(
+        "interface-address",
+        set_to(deaf("ff15::1", interfaces=(replace(ETH0, addresses=(), chosen=False),)),
+               ipv6__conf__all__disable_ipv6="1", ipv6__conf__eth0__disable_ipv6="1"),
+        "problem", "No interface but loopback", "sysctl -w net.ipv6.conf.all.disable_ipv6=0",
+    ),
     Row(
         "interface-address",
         set_to(deaf("ff15::1", interfaces=(replace(ETH0, addresses=()),)), ipv6__conf__eth0__disable_ipv6="1"),
@@ -270,7 +293,19 @@ ROWS = [
                             chain="inet filter output"),)),
         "problem", "what this host says", "nft insert rule inet filter output ip protocol igmp accept",
     ),
-    Row("firewall", unprivileged(deaf(counters=counted(Ip__OutRequests=4, Ip__OutTransmits=2))), "suspect", "", SUDO),
+    Row("firewall", unprivileged(deaf(counters=NO_REPORT)), "suspect", "what this host says", SUDO),
+    # Others are kept from sending, and our reports left.
+    Row("firewall", unprivileged(deaf(counters=counted(Ip__OutRequests=54, Ip__OutTransmits=4))), "unknown"),
+    Row("firewall", unprivileged(deaf(counters={**NO_REPORT, "IpExt.OutMcastPkts": 2})), "unknown"),
+    Row("firewall", unprivileged(deaf(counters=NO_REPORT, usual={"Ip.OutRequests": 1.0})), "unknown"),
+    Row("firewall", unprivileged(deaf(counters=NO_REPORT, memberships=(joined(),))), "unknown"),
+    Row("firewall", unprivileged(deaf(counters=NO_REPORT), frames=()), "suspect", "what this host says", SUDO),
+    Row("firewall", KEPT_PIECES, "suspect", "drops some of them before they are joined"),
+    Row(
+        "firewall",
+        change(KEPT_PIECES, firewall=(rule("ip frag-off != 0 drop", hook="prerouting", matches=None, packets=None),)),
+        "problem", "drops fragments", "ip daddr 239.1.2.3 accept",
+    ),
     Row("firewall", deaf(frames=(frames(port=6000),), firewall=(rule(matches=None, packets=3),)), "unknown", "cannot"),
     Row("firewall", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "unknown"),
     Row("query-blocked", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "suspect", "short"),
@@ -285,6 +320,25 @@ ROWS = [
     Row("snooping", healthy(bridges=(bridge(),)), "suspect"),
     Row("firewall", unprivileged(deaf(counters=FIREWALLED)), "problem", "100 packets", SUDO),
     Row("firewall", unprivileged(deaf(counters=FIREWALLED, usual={"IpExt.InMcastPkts": 50.0})), "unknown"),
+    # What goes on after we left, or began long after we joined, or ended before, was not lost for our membership.
+    Row("firewall", unprivileged(deaf(counters=FIREWALLED), afterwards={"IpExt.InMcastPkts": 60.0}), "unknown"),
+    Row("firewall", unprivileged(deaf(counters=FIREWALLED), afterwards=None), "unknown", "not watched", SUDO),
+    Row(
+        "firewall",
+        unprivileged(deaf(counters=FIREWALLED, course=grown("IpExt.InMcastPkts", 0.0, 2.0))),
+        "problem", "100 packets",
+    ),
+    Row(
+        "firewall",
+        unprivileged(deaf(counters=FIREWALLED, course=grown("IpExt.InMcastPkts", 1.2, 2.0))),
+        "unknown", "to a firewall, but not before 1.2 s after we had joined", SUDO,
+    ),
+    Row(
+        "firewall",
+        unprivileged(deaf(counters=FIREWALLED, course=grown("IpExt.InMcastPkts", 0.0, 0.8))),
+        "unknown", "only until 0.8 s", SUDO,
+    ),
+    Row("firewall", unprivileged(deaf(counters=counted(IpExt__InMcastPkts=4))), "unknown", "too few", SUDO),
     Row("firewall", unprivileged(deaf()), "unknown", "rules of the firewall", SUDO),
     Row("firewall", change(WINDOWS, firewall=(BLOCKS_ALL,)), "suspect", "block all", "New-NetFirewallRule"),
     Row("firewall", change(WINDOWS, firewall=(replace(BLOCKS_ALL, matches=None),)), "unknown", "", "-LocalPort 5000"),
@@ -315,6 +369,12 @@ ROWS = [
     Row("port", deaf(frames=(frames(port=5001), frames())), "ok"),
     Row("port", deaf(source=TALKER, frames=(frames(port=5001, sender="10.1.0.7"),)), "ok"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90))), "suspect", "90 datagrams", SUDO),
+    Row(
+        "port",
+        unprivileged(deaf(counters=counted(Udp__IgnoredMulti=100), course=grown("Udp.IgnoredMulti", 1.0, 2.0))),
+        "unknown", "to a port without a socket, but not before 1.0 s", SUDO,
+    ),
+    Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=9)), afterwards={"Udp.IgnoredMulti": 5.0}), "ok"),
     Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "suspect", "90 datagrams"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90, IpExt__InBcastPkts=90))), "ok"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90), usual={"Udp.IgnoredMulti": 44.0})), "ok"),
@@ -483,7 +543,7 @@ ROWS = [
     Row(
         "firewall",
         unprivileged(deaf(counters={**FIREWALLED, "Udp.IgnoredMulti": 90})),
-        "unknown", "whose: a firewall and no socket on the port",
+        "unknown", "whose: a firewall and a port without a socket",
     ),
     Row(
         "query-blocked",
@@ -531,6 +591,15 @@ ROWS = [
     Row("no-traffic", unprivileged(deaf()), "problem"),
     Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "problem"),
     Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "only root", SUDO),
+    # A program has joined, perhaps on the port that the datagrams go to, and is given some.
+    Row(
+        "no-traffic",
+        unprivileged(deaf(counters={**SILENT, **TO_OTHERS}, memberships=(joined(),))), "unknown", "only root", SUDO,
+    ),
+    Row("no-traffic", unprivileged(deaf(counters={**SILENT, **TO_OTHERS})), "unknown", "only root", SUDO),
+    Row("no-traffic", unprivileged(deaf(counters={**SILENT, **TO_OTHERS}, usual={"IpExt.InMcastPkts": 25.0,
+        "Ip.InDelivers": 25.0, "Ip.InReceives": 25.0, "IpExt.InMcastOctets": 3200.0})), "problem"),
+    Row("no-traffic", unprivileged(deaf(counters=NO_REPORT), frames=()), "suspect"),
     Row("no-traffic", unprivileged(deaf(interface_counters={"eth0": {"rx_packets": 9}})), "unknown", "", SUDO),
     Row("no-traffic", unprivileged(deaf(counters={})), "unknown", "", SUDO),
 ]  # fmt: skip

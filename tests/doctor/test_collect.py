@@ -30,6 +30,7 @@ from multicast_expert.doctor.facts import (
 )
 from multicast_expert.doctor.host import Host as PlainHost
 from multicast_expert.doctor.host import again_as_root
+from multicast_expert.doctor.linux import LinuxHost
 from multicast_expert.doctor.parse import UdpSocket
 from multicast_expert.testing import Host, lab_unavailable, wait_until
 
@@ -195,17 +196,18 @@ def test_a_group_that_is_none(cabled: Stage) -> None:
         assert known(facts.interfaces)
 
 
-@pytest.mark.parametrize("wrong", [{"iface": "10.9.9.9"}, {"source": GROUP}, {"port": 70000}])
+@pytest.mark.parametrize("wrong", [{"source": GROUP}, {"port": 70000}])
 def test_what_cannot_be_asked_is_refused(cabled: Stage, wrong: dict[str, Any]) -> None:
-    """An address that no interface has, and a source and a port that cannot be, are errors at once."""
+    """A source and a port that cannot be are errors at once."""
     with pytest.raises(MulticastExpertError):
         cabled.listener.run(collect, GROUP, **wrong)
 
 
-def test_an_interface_that_is_gone(cabled: Stage) -> None:
-    """A name that no interface has is a finding, not an error: what is on the others is still looked at."""
-    facts = facts_of(cabled.listener, GROUP, PORT, iface="eth7")
-    assert facts.target.interface == "eth7"
+@pytest.mark.parametrize("iface", ["eth7", "", "10.9.9.9", "fd00::9%eth0"])
+def test_an_interface_that_is_gone(cabled: Stage, iface: str) -> None:
+    """A name or address that no interface has is a finding, not an error: what is on the others is still looked at."""
+    facts = facts_of(cabled.listener, GROUP, PORT, iface=iface)
+    assert facts.target.interface == iface
     assert not [each for each in known(facts.interfaces) if each.chosen]
     report = judge(facts)
     assert report.cause is not None
@@ -385,6 +387,67 @@ def test_a_small_buffer_drops(cabled: Stage) -> None:
     assert trial.socket_drops == 0
     assert trial.buffer is not None
     assert trial.buffer.asked == trial.buffer.granted
+
+
+# Without frames
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw frames are not shown, as to those without privileges."""
+    monkeypatch.setattr(LinuxHost, "open_capture", lambda _: Unread("Root only.", "sudo mcast doctor"))
+
+
+@pytest.mark.usefixtures("blind")
+def test_losses_of_others_that_begin_late(cabled: Stage) -> None:
+    """What another group loses from the middle of the trial on goes on when we have left: it is not put down to us."""
+    cabled.listener.join_and_never_read("239.77.0.1", PORT + 1, interface="eth0")
+
+    def begin(seconds: float, received: int) -> bool:
+        if seconds > 0.7 and not started:
+            started.append(cabled.talker.send_datagrams("239.77.0.1", PORT + 7, interface="eth0"))
+        return True
+
+    started: list[Any] = []
+    facts = facts_of(cabled.listener, GROUP, PORT, listen=1.5, progress=begin)
+    trial = trial_of(facts)
+    assert trial.counters["Udp.IgnoredMulti"] > 5
+    assert trial.afterwards is not None
+    assert trial.afterwards["Udp.IgnoredMulti"] > 5
+    assert trial.aside >= 0.8
+    assert "Udp.IgnoredMulti" not in trial.course[0].counters
+    assert trial.course[-1].counters["Udp.IgnoredMulti"] > 0
+    assert judge(facts).cause is None
+
+
+@pytest.mark.usefixtures("blind")
+def test_losses_of_the_target_end_when_it_is_left(cabled: Stage) -> None:
+    """What the target loses is lost from the beginning on, and no more after we have left."""
+    cabled.talker.send_datagrams(GROUP, PORT + 1, interface="eth0")
+    facts = facts_of(cabled.listener, GROUP, PORT, listen=1.5)
+    trial = trial_of(facts)
+    assert trial.afterwards is not None
+    assert "Udp.IgnoredMulti" not in trial.afterwards
+    assert trial.course[1].counters["Udp.IgnoredMulti"] > 0
+    cause = judge(facts).cause
+    assert cause is not None
+    assert cause.check == "port"
+
+
+def test_a_burst_is_no_stream(cabled: Stage) -> None:
+    """A burst and a silence after it do not make the doctor join anew, and take the next burst for a revival."""
+
+    def begin(seconds: float, received: int) -> bool:
+        if not started:
+            started.append(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0", pauses=(0.3, 60)))
+        return True
+
+    started: list[Any] = []
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=2.5, progress=begin))
+    (arrived,) = trial.arrivals
+    assert arrived.count >= 5
+    assert trial.seconds - arrived.last > 1
+    assert trial.revived is None
 
 
 # The wire

@@ -74,9 +74,11 @@ CEASED = healthy(arrivals=(arrivals(50, last=1.0),), seconds=5.0, queries=())
         (deaf(frames=(frames(sender=OWN),)), "local-source"),
         (deaf(frames=(frames(sender="0.0.0.0"),)), "interface-address"),
         (deaf(frames=(frames(outgoing=True, sender=OWN),)), "local-sender"),
+        (unprivileged(deaf(counters=counted(Ip__OutRequests=2, Ip__OutTransmits=0)), frames=()), "firewall"),
         # Counters that several things moved tell nobody's loss.
         (unprivileged(change(STRICT, counters={**FILTER, "Udp.IgnoredMulti": 100})), None),
         (unprivileged(change(STRICT, counters=FILTER)), "reverse-path-filter"),
+        (unprivileged(change(STRICT, counters=FILTER), afterwards={"TcpExt.IPReversePathFilter": 50.0}), None),
         (unprivileged(deaf(counters=counted(Ip__InReceives=90, Ip__InDelivers=90, Udp__IgnoredMulti=90))), "port"),
     ],
 )  # fmt: skip

@@ -13,6 +13,7 @@ from multicast_expert.testing import Host, lab_unavailable
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}"),
 ]
 

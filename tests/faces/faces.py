@@ -160,7 +160,7 @@ def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, **EVENTS)
     monkeypatch.setattr("multicast_expert.engine.waiter.selectors", like_windows)
     # The extension waits for a single socket in a way of its own, and only on Linux.
-    monkeypatch.setattr("multicast_expert.engine.fast.native", None)
+    monkeypatch.setattr("multicast_expert.extension.native", None)
 
 
 def run_without_suspending(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -30,7 +30,7 @@ class TestReceiving:
                 sender.sendto(b"payload", (GROUP[version], PORT))
                 datagram = await receiver.receive()
         assert isinstance(datagram, Datagram)
-        assert datagram == (
+        assert datagram == Datagram(
             b"payload", before, GROUP[version], network.near[0].index(), "eth0", 7, None, False
         )  # fmt: skip
 
@@ -292,7 +292,7 @@ class TestMembershipsWhileItRuns:
             network.send(b"unwanted", GROUP[version], source=SECOND_SOURCE[version])
             for cable in range(2):
                 network.send(b"%d" % cable, GROUP[version], cable=cable)
-            received = sorted([await receiver.receive(), await receiver.receive()])
+            received = sorted([await receiver.receive(), await receiver.receive()], key=lambda each: each.data)
             assert [(each.data, each.interface_name) for each in received] == [(b"0", "eth0"), (b"1", "eth1")]
             with pytest.raises(TimeoutError):
                 await receiver.receive(0)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, wait_like_windows, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
+from linux.judges import slow_line
 from linux.plain_sockets import LEVEL, join, member_on, nothing_for, open_descriptors
 from multicast_expert import MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab
@@ -175,18 +175,6 @@ async def test_input_that_cannot_work(face: Face, network: Network, parameters: 
 
 
 # A slow line: what is sent waits in the queue of the interface and counts as the sender's until it has left.
-
-
-@contextlib.contextmanager
-def slow_line(interface: Interface, rate: str) -> Iterator[None]:
-    """Datagrams leave the interface at this rate, and wait in a long queue."""
-    interface.node.command(
-        "tc", "qdisc", "add", "dev", interface.name, "root", "tbf", "rate", rate, "burst", "2000", "limit", "10000000"
-    )
-    try:
-        yield
-    finally:
-        interface.node.command("tc", "qdisc", "del", "dev", interface.name, "root")
 
 
 def shrink_send_buffer(transmitter: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from linux.judges import Network, audience
 from multicast_expert.testing import Lab, lab_unavailable
 
 
@@ -15,3 +16,18 @@ def lab() -> Iterator[Lab]:
         pytest.skip(f"no multicast lab: {reason}")
     with Lab() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def listeners(lab: Lab) -> Iterator[Network]:
+    """A host and the judges of what it sends, which the tests of one file share."""
+    with audience(lab) as network:
+        yield network
+
+
+@pytest.fixture
+def network(listeners: Network) -> Network:
+    """The same; what the test before left unread is read."""
+    for judges in listeners.judges.values():
+        judges.heard()
+    return listeners

@@ -1,6 +1,7 @@
 """What `send_many` sends, in both of its forms, and who listens: plain receivers, one of which gets pieces whole."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ from typing import Any
 import pytest
 
 from linux.plain_sockets import FAMILY, join, member_on, nothing_for, udp_socket
-from multicast_expert import McastTxSocket, MulticastOSError
-from multicast_expert.engine import fast
+from multicast_expert import McastTxSocket, MulticastOSError, extension
 from multicast_expert.testing import Host, Interface, Lab
 
 PORT = 5000
@@ -23,7 +23,9 @@ both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 both_forms = pytest.mark.parametrize(
     "form",
     [
-        pytest.param("extension", marks=pytest.mark.skipif(fast.native is None, reason="the extension is not there")),
+        pytest.param(
+            "extension", marks=pytest.mark.skipif(extension.native is None, reason="the extension is not there")
+        ),
         "Python",
     ],
 )
@@ -99,12 +101,12 @@ def on_loopback(host: Host, version: int) -> socket.socket:
 @contextlib.contextmanager
 def running_as(form: str) -> Iterator[None]:
     """Inside the block the library sends in this form: by its extension, or in Python."""
-    native = fast.native
+    native = extension.native
     try:
-        fast.native = native if form == "extension" else None
+        extension.native = native if form == "extension" else None
         yield
     finally:
-        fast.native = native
+        extension.native = native
 
 
 @contextlib.contextmanager
@@ -142,10 +144,17 @@ def at_once(transmitter: McastTxSocket, payloads: Any, version: int) -> tuple[in
 
 @contextlib.contextmanager
 def slow_line(interface: Interface, rate: str) -> Iterator[None]:
-    """Datagrams leave the interface at this rate, and wait in a long queue."""
+    """Datagrams leave the interface at this rate, wait in a long queue, and arrive in order.
+
+    A timer lets out what waits, on the processor that set it. Behind a veth cable each processor has its own queue, so
+    what another processor sends could overtake it: inside the block this thread, with those it starts, keeps to one.
+    """
+    processors = sorted(os.sched_getaffinity(0))
     tc = interface.node.command
     tc("tc", "qdisc", "add", "dev", interface.name, "root", "tbf", "rate", rate, "burst", "2000", "limit", "10000000")
     try:
+        os.sched_setaffinity(0, {processors[os.getpid() % len(processors)]})
         yield
     finally:
+        os.sched_setaffinity(0, processors)
         tc("tc", "qdisc", "del", "dev", interface.name, "root")

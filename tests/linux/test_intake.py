@@ -21,9 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linux.plain_sockets import FAMILY, PATIENCE
-from multicast_expert import Datagram
+from multicast_expert import Datagram, extension
 from multicast_expert.datagram import MAX_DATAGRAM, decode_arrival
-from multicast_expert.engine import fast
 from multicast_expert.engine.intake import ANCILLARY_SIZE, MSG_PEEK, PythonIntake
 from multicast_expert.engine.mmsg import BatchIntake
 from multicast_expert.platforms import LINUX, Option
@@ -58,19 +57,18 @@ class Form:
             return PythonIntake(fields, MSG_TRUNC, self.learn)
         if self.name == "recvmmsg":
             return BatchIntake(fields, MSG_TRUNC, self.learn)
-        return extension().Intake(Datagram, fields, MSG_TRUNC, self.learn)
+        return native().Intake(Datagram, fields, MSG_TRUNC, self.learn)
 
     def handle(self, sock: socket.socket) -> Any:
         """What it takes for the socket."""
         return sock.fileno() if self.name == "extension" else sock
 
 
-def extension() -> Any:
-    """The extension, also where the suite runs without."""
-    module = fast.native
-    if module is None:
-        module = pytest.importorskip("multicast_expert._fast", reason="the extension is not there")
-    return module
+def native() -> Any:
+    """The extension."""
+    if extension.native is None:
+        pytest.skip("the extension is not there")
+    return extension.native
 
 
 @pytest.fixture(params=["extension", "recvmmsg", "python"])
@@ -174,8 +172,7 @@ class TestIntake:
         gc.collect()
         assert {type(each) for each in datagrams} == {Datagram}
         assert [int(each.data) for each in datagrams] == list(range(500))
-        assert datagrams[7]._asdict() == link.expected(b"7")._asdict()
-        assert datagrams[7]._replace(data=b"") == link.expected(b"")
+        assert datagrams[7] == link.expected(b"7")
         assert hash(datagrams[7]) == hash(link.expected(b"7"))
         del datagrams[:400]
         assert [int(each.data) for each in datagrams] == list(range(400, 500))
@@ -279,12 +276,17 @@ class TestIntake:
     def test_one_of_a_run(self, form: Form, link: Link) -> None:
         """The first is handed over, cut where asked, and the rest is kept whole; a look takes nothing."""
         intake, handle = form.intake(), form.handle(link.receiver)
+
+        def payload(method: Any, *arguments: Any) -> bytes:
+            taken = method(*arguments)
+            return bytes(taken.data if isinstance(taken, Datagram) else taken[0])
+
         for take in (intake.datagram, intake.payload):
             rest = deque([link.expected(b"before")])
             link.send_run(b"0123456789" * 25, 100)
-            assert take(handle, MAX_DATAGRAM, MSG_PEEK, rest)[0] == b"0123456789" * 10
+            assert payload(take, handle, MAX_DATAGRAM, MSG_PEEK, rest) == b"0123456789" * 10
             assert len(rest) == 1
-            assert take(handle, 3, 0, rest)[0] == b"012"
+            assert payload(take, handle, 3, 0, rest) == b"012"
             assert list(rest) == [link.expected(data) for data in (b"before", b"0123456789" * 10, b"0123456789" * 5)]
         assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (6, 306, 2)
 
@@ -308,7 +310,7 @@ class TestIntake:
                 while batch := drained(intake, handle, limit):
                     all_of_it += batch
                 assert intake.payload_bytes == sum(len(each.data) for each in all_of_it)
-                received.append([each._replace(sender=("", 0)) for each in all_of_it])
+                received.append([(each.data, each.group, each.hop_limit, each.truncated) for each in all_of_it])
         assert received[0] == received[1]
 
     def test_other_control_messages(self, form: Form, link: Link) -> None:
@@ -325,7 +327,28 @@ class TestIntake:
         assert drained(form.intake({kind: "hop_limit"}), handle)[0].hop_limit == 0x28
         for field in ("timespec", "pktinfo", "pktinfo6"):
             link.send(b"too short for this")
-            assert drained(form.intake({kind: field}), handle)[0][2:] == (None, None, None, None, None, False)
+            assert drained(form.intake({kind: field}), handle) == [
+                Datagram(b"too short for this", link.sender.getsockname())
+            ]
+
+    @pytest.mark.parametrize(
+        "field",
+        ["pktinfo", "pktinfo6", "destination", "sockaddr_dl", "hop_limit", "timespec", "timeval", "segment_size"],
+    )
+    def test_every_kind_of_field(self, form: Form, version: int, field: str) -> None:
+        """Whatever a message is called, all forms read the same out of it, and take no more than it has."""
+        with ExitStack() as stack:
+            link = Link(version, stack, timestamps=True)
+            for kind in LINUX.ancillary.fields:
+                link.send(b"x")
+                messages = link.receiver.recvmsg(9, ANCILLARY_SIZE, MSG_PEEK)[1]
+                told = decode_arrival(messages, {kind: field})
+                [received] = drained(form.intake({kind: field}), form.handle(link.receiver))
+                assert (received.interface_index, received.hop_limit) == (told.interface_index, told.hop_limit)
+                assert (received.timestamp_ns is None) == (told.timestamp_ns is None)
+                # The extension has 64 bits for what no clock will show.
+                assert ((received.timestamp_ns or 0) - (told.timestamp_ns or 0)) % 2**64 == 0
+                assert received.group == form.learn(told.destination, None)[0]
 
     def test_cut_control_messages(self, form: Form) -> None:
         """Where the kernel has more to say than there is room for, what was cut is passed over."""
@@ -383,8 +406,8 @@ class TestIntake:
             two.setblocking(False)
             intake, handle = form.intake({}), form.handle(two)
             assert intake.payload(handle, 10, 0, deque()) == expected
-            assert intake.datagram(handle, 10, 0, deque())[:2] == expected
-            assert drained(intake, handle)[0] == (*expected, None, None, None, None, None, False)
+            assert intake.datagram(handle, 10, 0, deque()) == Datagram(*expected)
+            assert drained(intake, handle)[0] == Datagram(*expected)
             assert expected[1] == ("fe80::1", one.getsockname()[1], 0, index)
 
     def test_names(self, form: Form, link: Link) -> None:
@@ -573,7 +596,7 @@ class TestExpecting:
     def test_wrong_construction(self, arguments: tuple[Any, ...]) -> None:
         """So are these."""
         with pytest.raises(TypeError):
-            extension().Intake(*arguments)
+            native().Intake(*arguments)
 
     @pytest.mark.parametrize(
         ("fields", "error"),
@@ -586,7 +609,7 @@ class TestExpecting:
     )
     def test_wrong_tables(self, link: Link, fields: Any, error: type[Exception]) -> None:
         """A table that it cannot read is refused by every method, and takes no datagram."""
-        intake = extension().Intake(Datagram, fields, 0, print)
+        intake = native().Intake(Datagram, fields, 0, print)
         handle = link.receiver.fileno()
         link.send(b"stays")
         for _ in range(2):
@@ -595,18 +618,137 @@ class TestExpecting:
                     take()
         assert link.receiver.recv(9) == b"stays"
 
-    def test_a_class_that_does_more(self, link: Link) -> None:
-        """Where allocating is not enough to make a good Datagram, its class makes it."""
 
-        class Own(tuple[Any, ...]):
-            def __hash__(self) -> int:
-                return 7
+class TestSweeping:
+    """What the extension does with many sockets at once."""
 
-        intake = extension().Intake(Own, FIELDS, MSG_TRUNC, Form("extension").learn)
-        link.send_run(b"abcdef", 3)
-        received = drained(intake, link.receiver.fileno())
-        assert received == [link.expected(b"abc"), link.expected(b"def")]
-        assert [type(each) for each in received] == [Own, Own]
+    @pytest.fixture
+    def intake(self) -> Any:
+        """The extension's."""
+        return Form("extension").intake()
+
+    @pytest.fixture
+    def links(self, version: int) -> Iterator[list[Link]]:
+        """Some pairs of sockets."""
+        with ExitStack() as stack:
+            yield [Link(version, stack) for _ in range(20)]
+
+    @pytest.fixture
+    def epoll(self, links: list[Link]) -> Iterator[Any]:
+        """What watches the receivers."""
+        with select.epoll() as epoll:
+            for link in links:
+                epoll.register(link.receiver, select.EPOLLIN)
+            yield epoll
+
+    def swept(self, intake: Any, epoll: Any, limit: int, alarm: int = -1) -> list[Datagram]:
+        """What it finds."""
+        datagrams: list[Datagram] = []
+        intake.sweep(epoll.fileno(), alarm, limit, datagrams)
+        return datagrams
+
+    def test_everything(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """All datagrams of all sockets come, each socket's in order, with what is known about them."""
+        assert self.swept(intake, epoll, 100) == []
+        for number, link in enumerate(links):
+            link.send(*[b"%d of %d" % (turn, number) for turn in range(number * 7)])
+        received = self.swept(intake, epoll, 10_000)
+        assert len(received) == intake.datagrams == 7 * 190
+        for number, link in enumerate(links):
+            sender = link.sender.getsockname()
+            mine = [each for each in received if each.sender == sender]
+            assert mine == [link.expected(b"%d of %d" % (turn, number)) for turn in range(number * 7)]
+
+    @pytest.mark.parametrize("limit", [1, 5, 64, 100])
+    def test_a_limit(self, intake: Any, links: list[Link], epoll: Any, limit: int) -> None:
+        """No more than asked for; what is left comes next."""
+        for link in links:
+            link.send(*[b"x"] * 10)
+        sizes = []
+        while batch := self.swept(intake, epoll, limit):
+            sizes.append(len(batch))
+        assert sizes[:-1] == [limit] * ((200 - 1) // limit)
+        assert sum(sizes) == 200
+
+    def test_fair_turns(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """Busy sockets do not keep another one waiting, wherever that stands."""
+        for place in (0, 9, 19):
+            for link in links:
+                link.send(*[b"busy"] * (1 if link is links[place] else 200))
+            sender = links[place].sender.getsockname()
+            assert sender in {each.sender for each in self.swept(intake, epoll, 128)}
+            while self.swept(intake, epoll, 10_000):
+                pass
+
+    def test_coalesced_runs(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """They come whole; once it is known how long they are, hardly more come than asked for."""
+        for link in links:
+            link.send_run(b"0123456789" * 60, 10)
+        received = self.swept(intake, epoll, 1)
+        sizes = [len(received)]
+        while more := self.swept(intake, epoll, 90):
+            received += more
+            sizes.append(len(more))
+        assert sizes == [60] + [120] * 9 + [60]
+        assert [each.data for each in received] == [b"0123456789"] * 20 * 60
+
+    def test_the_alarm(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """Nothing is taken from it."""
+        waker, alarm = socket.socketpair()
+        with waker, alarm:
+            epoll.register(alarm, select.EPOLLIN)
+            waker.send(b"!")
+            links[3].send(b"there")
+            assert self.swept(intake, epoll, 9, alarm.fileno()) == [links[3].expected(b"there")]
+            assert alarm.recv(9) == b"!"
+
+    def test_an_error(self, intake: Any, links: list[Link], epoll: Any, version: int) -> None:
+        """The error of one socket is raised once; what came before it is there, and nothing is lost."""
+        with socket.socket(FAMILY[version], socket.SOCK_DGRAM) as nobody:
+            nobody.bind((LOOPBACK[version], 0))
+            closed_port = nobody.getsockname()
+        datagrams: list[Datagram] = []
+        links[0].send(b"before")
+        links[1].receiver.connect(closed_port)
+        links[1].receiver.send(b"refused")
+        links[2].send(b"after")
+        with pytest.raises(ConnectionRefusedError):
+            intake.sweep(epoll.fileno(), -1, 100, datagrams)
+        intake.sweep(epoll.fileno(), -1, 100, datagrams)
+        assert [each.data for each in datagrams] == [b"before", b"after"]
+
+    def test_no_epoll_instance(self, intake: Any, links: list[Link]) -> None:
+        """Anything else is refused by the OS, and takes no datagram."""
+        links[0].send(b"stays")
+        for descriptor in (-1, links[0].receiver.fileno()):
+            with pytest.raises(OSError, match=r"Bad file descriptor|Invalid argument"):
+                intake.sweep(descriptor, -1, 9, [])
+        with pytest.raises(TypeError):
+            intake.sweep(0, 0, 9)
+        assert links[0].receiver.recv(9) == b"stays"
+
+    def test_settling(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """It returns although others sweep without end, from several threads."""
+        done = threading.Event()
+
+        def sweep() -> None:
+            while not done.is_set():
+                self.swept(intake, epoll, 10)
+
+        threads = [threading.Thread(target=sweep) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            settled = 0
+            for _ in range(300):
+                links[0].send(b"x")
+                assert intake.settle() is None
+                settled += 1
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+        assert settled == 300
 
 
 class TestOptions:
@@ -614,7 +756,7 @@ class TestOptions:
 
     def test_up_to_the_first_refusal(self) -> None:
         """It tells how many are set and why the next one is not; the caller goes on behind it."""
-        set_options = extension().set_options
+        set_options = native().set_options
         options = tuple(
             Option(name, level, number, pack("=i", value))
             for name, level, number, value in (
@@ -633,14 +775,14 @@ class TestOptions:
     def test_wrong_options(self, options: Any) -> None:
         """What is no option is refused."""
         with pytest.raises(TypeError):
-            extension().set_options(0, options, 0)
+            native().set_options(0, options, 0)
 
 
 @pytest.mark.parametrize(("variable", "pure"), [("", False), ("1", True)])
 def test_the_choice(variable: str, pure: bool) -> None:
     """MULTICAST_EXPERT_PURE, not empty, keeps the extension out."""
-    extension()
-    program = "from multicast_expert.engine import fast; print(fast.native is None)"
+    native()
+    program = "from multicast_expert import extension; print(extension.native is None)"
     environment = {**os.environ, "MULTICAST_EXPERT_PURE": variable}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == str(pure)

@@ -18,7 +18,6 @@ from linux.judges import (
     PORT,
     Network,
     at_once,
-    audience,
     both_forms,
     both_versions,
     by_loop,
@@ -26,24 +25,10 @@ from linux.judges import (
     payloads_of,
     slow_line,
 )
-from multicast_expert.testing import Host, Lab
+from multicast_expert.testing import Host
 
 # A receive buffer of the default size holds this many datagrams, whatever their size up to a page.
 ROOM = 60
-
-
-@pytest.fixture(scope="module", name="network")
-def audience_of_this_file(lab: Lab) -> Iterator[Network]:
-    """The host and its judges, for all tests of this file."""
-    with audience(lab) as network:
-        yield network
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(network: Network) -> None:
-    """What a test left unread is read before the next one."""
-    for judges in network.judges.values():
-        judges.heard()
 
 
 RUNS = st.lists(
@@ -163,9 +148,7 @@ class TestSeveralInterfaces:
             start = monotonic()
             assert at_once(transmitter, payloads, version) == (len(payloads), None)
             assert monotonic() - start > 0.02, "it never had to wait: this test shows nothing"
-            # A timer lets out what waits, perhaps on another processor. Each processor has a queue of its own behind
-            # the cable: there, and only there, datagrams may overtake one another.
-            assert sorted(network.judges[version, "eth0"].plain.recv(1000) for _ in payloads) == sorted(payloads)
+            assert [network.judges[version, "eth0"].plain.recv(1000) for _ in payloads] == payloads
         assert network.judges[version, "lo"].heard()[0] == payloads
 
     def test_one_that_refuses(self, network: Network, form: str, version: int) -> None:

@@ -12,7 +12,6 @@ from linux.judges import (
     SOL_UDP,
     Network,
     at_once,
-    audience,
     both_forms,
     both_versions,
     by_loop,
@@ -21,24 +20,10 @@ from linux.judges import (
 )
 from multicast_expert import McastTxSocket
 from multicast_expert.engine import segmentation
-from multicast_expert.testing import Host, Lab
+from multicast_expert.testing import Host
 
 # linux/udp.h, asm-generic/socket.h
 SO_NO_CHECK, UDP_NO_CHECK6_TX = 11, 101
-
-
-@pytest.fixture(scope="module", name="network")
-def audience_of_this_file(lab: Lab) -> Iterator[Network]:
-    """The host and its judges, for all tests of this file."""
-    with audience(lab) as network:
-        yield network
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(network: Network) -> None:
-    """What a test left unread is read before the next one."""
-    for judges in network.judges.values():
-        judges.heard()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module, metadata
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from multicast_expert import kernel
 from multicast_expert.addresses import IPAddress, parse_address, parse_port, parse_source
@@ -19,7 +19,7 @@ from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Tar
 from multicast_expert.doctor.host import Host
 from multicast_expert.doctor.trial import Attempt, maximum_buffer
 from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceSpecifier, InterfaceChoice
+from multicast_expert.interfaces import IfaceSpecifier, InterfaceChoice, missing_interface
 from multicast_expert.plan import Join, ReceiveSettings
 
 LISTEN = 5.0
@@ -55,8 +55,8 @@ def collect(
         whether to go on listening.
 
     It joins, listens, and sends one datagram on each interface that never leaves the host; it changes nothing. It works
-    in the thread that calls it, in the network namespace of that thread. An interface name that does not exist is a
-    finding; an address that no interface has raises MulticastExpertError, as does a source or a port that cannot be.
+    in the thread that calls it, in the network namespace of that thread. A name or an address that no interface has is
+    a finding; a source or a port that cannot be raises MulticastExpertError.
     """
     address = _group(group)
     version = None if address is None else address.version
@@ -65,7 +65,7 @@ def collect(
     wanted = None if source is None else str(parse_source(source, version))
     choices: Sequence[InterfaceChoice] = ()
     if version is not None:
-        choices = choose_for_receiving(None if iface is None else [iface], version, allow_missing=True)
+        choices = _choose(iface, version)
     name = choices[0].iface.display_name if iface is not None and choices else None
     text = group if address is None else str(address)
     target = Target(text, port, wanted, name, version)
@@ -74,6 +74,16 @@ def collect(
         there = [choice for choice in choices if choice.iface.index]
         joins = [Join(address, None if wanted is None else ip_address(wanted), choice) for choice in there]
     return collect_facts(target, joins, listen, progress=progress)
+
+
+def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]:
+    """Return the interfaces to listen on; a name or address that none has stands for a missing one."""
+    try:
+        return choose_for_receiving(None if iface is None else [iface], version, allow_missing=True)
+    except MulticastExpertError:
+        if not isinstance(iface, str | IPv4Address | IPv6Address):
+            raise
+        return [InterfaceChoice(missing_interface(str(iface)))]
 
 
 def _group(text: str) -> IPAddress | None:

@@ -13,8 +13,9 @@ KERNEL_COUNTERS = (
     "Ip.ReasmFails", "Ip.OutNoRoutes", "Ip.OutRequests", "Ip.OutTransmits", "IpExt.InMcastPkts", "IpExt.InBcastPkts",
     "IpExt.InCsumErrors", "IpExt.InOctets", "TcpExt.IPReversePathFilter", "Udp.InDatagrams", "Udp.IgnoredMulti",
     "Udp.InErrors", "Udp.InCsumErrors", "Udp.RcvbufErrors", "Ip6.InReceives", "Ip6.InDelivers", "Ip6.InMcastPkts",
-    "Ip6.InHdrErrors", "Ip6.ReasmReqds", "Ip6.ReasmOKs", "Ip6.ReasmFails", "Ip6.OutNoRoutes", "Udp6.InDatagrams",
-    "Udp6.IgnoredMulti", "Udp6.InErrors", "Udp6.InCsumErrors", "Udp6.RcvbufErrors", "Icmp6.InGroupMembQueries",
+    "Ip6.InHdrErrors", "Ip6.ReasmReqds", "Ip6.ReasmOKs", "Ip6.ReasmFails", "Ip6.OutNoRoutes", "Ip6.OutRequests",
+    "Ip6.OutTransmits", "Udp6.InDatagrams", "Udp6.IgnoredMulti", "Udp6.InErrors", "Udp6.InCsumErrors",
+    "Udp6.RcvbufErrors", "Icmp6.InGroupMembQueries",
 )  # fmt: skip
 """Those that are told even when they stood still; others only when they grew."""
 INTERFACE_COUNTERS = (

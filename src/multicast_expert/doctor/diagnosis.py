@@ -33,7 +33,7 @@ def diagnose(
     shown to root only; the findings say where. It works in the thread that calls it and in the network namespace of
     that thread. In async programs call it in a thread: `await asyncio.to_thread(diagnose, "239.1.2.3:5000")`.
 
-    Raises MulticastExpertError for what is no endpoint and for an address that no interface has.
+    Raises MulticastExpertError for what is no endpoint; an interface that does not exist is a finding.
     """
     named = parse_endpoint(endpoint, any_address=True) if isinstance(endpoint, str) else endpoint
     endpoint_source = None if named.source is None else str(named.source)

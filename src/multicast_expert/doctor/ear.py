@@ -59,7 +59,7 @@ class Ear:
         self.elder: Ear | None = None
         """The one whose datagrams are not to be counted a second time."""
         self.received: int = 0
-        self._last = 0.0
+        self._first = self._last = 0.0
         self.longest_gap: float = 0.0
         """Seconds between two datagrams, at most."""
 
@@ -112,6 +112,7 @@ class Ear:
             return
         if self.received:
             self.longest_gap = max(self.longest_gap, now - self._last)
+        self._first = self._first if self.received else now
         self.received, self._last = self.received + 1, now
         interface = datagram.interface_name or str(index)
         kind = interface, datagram.group or "", sender, datagram.sender[1], datagram.hop_limit
@@ -125,8 +126,12 @@ class Ear:
         count.truncated += datagram.truncated
 
     def has_stopped(self, now: float) -> bool:
-        """Whether a steady stream came and is silent now, for more than a second and five times its longest gap."""
-        return self.received >= STREAM and now - self._last > max(1.0, 5 * self.longest_gap)
+        """Whether a steady stream came for more than a second and is silent now, as long and five of its longest gaps.
+
+        What comes for a shorter time may be one of several bursts, and the next of them would look like a revival.
+        """
+        silence, lasted = now - self._last, self._last - self._first
+        return self.received >= STREAM and lasted > 1.0 and silence > max(1.0, 5 * self.longest_gap)
 
     def arrivals(self) -> tuple[Arrivals, ...]:
         """Return what came."""

@@ -241,6 +241,16 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """How far the kernel's counters had grown at a moment of the trial."""
+
+    seconds: float
+    """After its start."""
+    counters: dict[str, int]
+    """Those that stood still are missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """What happened while we joined and listened."""
 
@@ -266,6 +276,12 @@ class Trial:
     """Whether datagrams that had come and stopped came again after we had left and joined anew; None: not tried."""
     usual: dict[str, float] = field(default_factory=dict)
     """By how much the kernel's counters grew in a second just before we joined; those that stood still are missing."""
+    afterwards: dict[str, float] | None = None
+    """The same just after we had left; None: was not looked at."""
+    aside: float = 0.0
+    """For how many seconds the counters were watched without our membership, before and after."""
+    course: tuple[Moment, ...] = ()
+    """How the counters grew meanwhile; only where frames were not seen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from multicast_expert.addresses import IPAddress
 from multicast_expert.doctor.capture import Capture
 from multicast_expert.doctor.counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.doctor.ear import Ear, Listening, Progress
-from multicast_expert.doctor.facts import Buffer, Facts, Probe, Trial, Unread
+from multicast_expert.doctor.facts import Buffer, Facts, Moment, Probe, Trial, Unread
 from multicast_expert.doctor.host import Counters, Host
 from multicast_expert.doctor.probe import Prober
 from multicast_expert.interfaces import InterfaceChoice
@@ -23,6 +23,17 @@ from multicast_expert.plan import Join, ReceiveSettings
 
 BEFOREHAND = 0.4
 """Seconds for which the counters are watched before anything is joined."""
+AFTERWARDS = (0.4, 1.0)
+"""Seconds for which they are watched after we left, at least and at most."""
+ENOUGH = 4
+"""Packets at the pace of the trial that would come while we are not joined: their absence tells something."""
+MOMENTS = 10
+"""How often the counters are read in the course of the trial."""
+ASTRAY = (
+    "TcpExt.IPReversePathFilter", "IpExt.InMcastPkts", "IpExt.InCsumErrors", "Ip.ReasmReqds", "Udp.IgnoredMulti",
+    "Udp.InCsumErrors", "Ip6.ReasmReqds", "Udp6.IgnoredMulti", "Udp6.InCsumErrors",
+)  # fmt: skip
+"""Counters that a datagram of the group would move and that its loss is read from."""
 REVIVAL = 0.2
 """Seconds in which a stream has to begin again after a new join, beside two of its gaps.
 
@@ -40,26 +51,35 @@ class Attempt:
         self._joins = joins
         self._at_first, self._began = host.counters(), monotonic()
         self._usual: dict[str, float] = {}
+        self._aside = 0.0
+        self._course: list[Moment] = []
 
     def watch_beforehand(self) -> None:
         """Note what is counted in a second without us, for instance since other groups are lost all the time."""
         # What was collected since this attempt was made took time, too.
         sleep(max(0.0, self._began + BEFOREHAND - monotonic()))
-        grown = _growth(self._at_first, self._host.counters()).kernel
-        seconds = monotonic() - self._began
-        self._usual = {name: by / seconds for name, by in grown.items() if by}
+        self._usual = self._pace(self._at_first, self._began)
+
+    def _pace(self, before: Counters, since: float) -> dict[str, float]:
+        """Return by how much the counters grew in a second, and add to the time that was watched without us."""
+        grown = _growth(before, self._host.counters()).kernel
+        seconds = monotonic() - since
+        self._aside += seconds
+        return {name: by / seconds for name, by in grown.items() if by}
 
     def run(self, listen: float, facts: Facts, progress: Progress | None = None) -> Trial:
         """Try for so many seconds. `facts`: what was known before."""
         with ExitStack() as opened:
-            listening = Listening(progress)
-            opened.callback(listening.close)
             capture = self._host.open_capture()
+            # Where frames are seen, nobody has to ask the counters whose packets they counted.
+            by_counters = isinstance(capture, Unread)
+            before = self._host.counters()
+            listening = Listening(self._noting(before, listen / MOMENTS, progress) if by_counters else progress)
+            opened.callback(listening.close)
             if isinstance(capture, Capture):
                 opened.callback(capture.close)
                 for descriptor, drain in capture.drains():
                     listening.add([descriptor], drain)
-            before = self._host.counters()
             ears = self._listen(listen, listening, opened, self._blocked(facts))
             seconds = listening.clock()
             trial = self._outcome(seconds, ears, capture, _growth(before, self._host.counters()), facts)
@@ -70,7 +90,36 @@ class Attempt:
                 for ear in ears:
                     ear.close()
                 revived = self._revive(REVIVAL + 2 * asked.longest_gap)
-            return replace(trial, probes=self._probe(facts), usual=self._usual, revived=revived)
+            trial = replace(trial, course=tuple(self._course), revived=revived)
+            if by_counters and not trial.arrivals and not _is_member(facts):
+                for ear in ears:
+                    ear.close()
+                trial = replace(trial, afterwards=self._watch_afterwards(trial))
+            return replace(trial, probes=self._probe(facts), usual=self._usual, aside=self._aside)
+
+    def _noting(self, before: Counters, step: float, progress: Progress | None) -> Progress:
+        """Return a progress that also notes how the counters grew, about every so many seconds."""
+
+        def note(seconds: float, received: int) -> bool:
+            if seconds >= (len(self._course) + 1) * step and len(self._course) < MOMENTS:
+                grown = _growth(before, self._host.counters()).kernel
+                self._course.append(Moment(seconds, {name: by for name, by in grown.items() if by}))
+            return progress is None or progress(seconds, received)
+
+        return note
+
+    def _watch_afterwards(self, trial: Trial) -> dict[str, float] | None:
+        """Return what is counted in a second now that we have left; None where nothing was lost that it could explain.
+
+        What goes on without our membership was not lost to the target.
+        """
+        most = max(trial.counters.get(name, 0) for name in ASTRAY)
+        if not most:
+            return None
+        shortest, longest = AFTERWARDS
+        before, since = self._host.counters(), monotonic()
+        sleep(min(longest, max(shortest, ENOUGH * trial.seconds / most - self._aside)))
+        return self._pace(before, since)
 
     def _blocked(self, facts: Facts) -> list[Join]:
         """Return the sources that the receiver which is to be explained has blocked."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.datagram import MAX_DATAGRAM, Datagram, decode_arrival
+from multicast_expert.datagram import MAX_DATAGRAM, Datagram, arrived, decode_arrival
 from multicast_expert.kernel import Socket
 
 ANCILLARY_SIZE = 256
@@ -57,8 +57,8 @@ class Intake(Protocol):
         """Ask anew for the texts of groups and interfaces."""
 
 
-class Expecting(Intake, Protocol):
-    """An Intake that can wait too, with fewer steps between an arrival and its datagram."""
+class SweepingIntake(Intake, Protocol):
+    """An Intake that waits, and looks after many sockets, with fewer steps."""
 
     def expect(
         self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], pair: bool, alarm: int, timeout: float, /
@@ -68,19 +68,32 @@ class Expecting(Intake, Protocol):
         Waits `timeout` seconds at most; negative: for ever. May return None early.
         """
 
+    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> None:
+        """Append what the sockets hold that an epoll instance watches, in fair turns; see `batch`.
+
+        The instance watches the alarm as well, which is no such socket.
+        """
+
+    def settle(self) -> None:
+        """Return when no sweep is under way that began before.
+
+        To be called when the epoll instance no longer watches a socket, and before that is closed.
+        """
+
+
+Place = tuple[str | None, int | None, str | None, int | None]
+"""Group, interface index and name, hop limit: what follows the sender in the origin of a Datagram."""
+
 
 class Facts(NamedTuple):
-    """What the control messages of a message say, in the order of Datagram, and the size of its segments."""
+    """What the control messages of a message say."""
 
-    group: str | None
-    interface_index: int | None
-    interface_name: str | None
-    hop_limit: int | None
+    place: Place
     timestamp_ns: int | None
     segment_size: int
 
 
-_NOTHING = Facts(None, None, None, None, None, MAX_DATAGRAM)
+_NOTHING = Facts((None, None, None, None), None, MAX_DATAGRAM)
 
 
 class PythonIntake:
@@ -106,22 +119,22 @@ class PythonIntake:
         """Append what the socket holds; see `Intake.batch`."""
         first = len(datagrams)
         stop = first + limit
-        new, append, receive = tuple.__new__, datagrams.append, handle.recvmsg
+        append, receive = datagrams.append, handle.recvmsg
         before, facts = self._last
-        group, index, name, hop_limit, timestamp, segment_size = facts
+        place, timestamp, segment_size = facts
         size = truncated = 0
         try:
             while len(datagrams) < stop:
-                data, messages, arrived, sender = receive(MAX_DATAGRAM, ANCILLARY_SIZE)
+                data, messages, flags, sender = receive(MAX_DATAGRAM, ANCILLARY_SIZE)
                 if messages != before:
                     facts = self._facts(messages)
                     before = self._last[0]
-                    group, index, name, hop_limit, timestamp, segment_size = facts
-                cut = arrived & self._msg_trunc != 0
+                    place, timestamp, segment_size = facts
+                cut = flags & self._msg_trunc != 0
                 size += len(data)
                 truncated += cut
                 if len(data) <= segment_size:
-                    append(new(Datagram, (data, sender, group, index, name, hop_limit, timestamp, cut)))
+                    append(arrived(data, (sender, *place), timestamp, cut))
                 else:
                     datagrams += split(data, sender, facts, cut)
         except BlockingIOError:
@@ -140,13 +153,13 @@ class PythonIntake:
         if bufsize < 0:
             raise ValueError("negative buffer size")
         try:
-            data, messages, arrived, sender = handle.recvmsg(MAX_DATAGRAM, ANCILLARY_SIZE, flags)
+            data, messages, told, sender = handle.recvmsg(MAX_DATAGRAM, ANCILLARY_SIZE, flags)
         except BlockingIOError:
             return None
         before, facts = self._last
         if messages != before:
             facts = self._facts(messages)
-        cut = arrived & self._msg_trunc != 0
+        cut = told & self._msg_trunc != 0
         others: list[Datagram] = []
         if len(data) > facts.segment_size:
             segments = split(data, sender, facts, cut)
@@ -158,7 +171,7 @@ class PythonIntake:
             rest.extend(others)
             size = len(data) + sum(len(other.data) for other in others)
             self._count(1 + len(others), size, cut + sum(other.truncated for other in others))
-        return Datagram(data, sender, *facts[:5], cut)
+        return arrived(data, (sender, *facts.place), facts.timestamp_ns, cut)
 
     def payload(
         self, handle: Socket, bufsize: int, flags: int, rest: deque[Datagram], /
@@ -185,9 +198,8 @@ class PythonIntake:
             index = arrival.interface_index
             group, name = self._learn(arrival.destination, index)
             size = arrival.segment_size
-            known = Facts(
-                group, index, name, arrival.hop_limit, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size
-            )
+            place = group, index, name, arrival.hop_limit
+            known = Facts(place, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size)
             # A time does not come again, and an interface without a name may get one.
             if name is None or arrival.timestamp_ns is not None:
                 self._last = None, known
@@ -201,12 +213,10 @@ class PythonIntake:
 
 def split(data: bytes, sender: IPv4Or6Address, facts: Facts, cut: bool) -> list[Datagram]:
     """Return the datagrams that the kernel coalesced into one; only the end of the last one can be lost."""
-    group, index, name, hop_limit, timestamp, size = facts
-    new = tuple.__new__
-    segments = [
-        new(Datagram, (data[offset : offset + size], sender, group, index, name, hop_limit, timestamp, False))
+    place, timestamp, size = facts
+    origin = sender, *place
+    last = (len(data) - 1) // size * size
+    return [
+        arrived(data[offset : offset + size], origin, timestamp, cut and offset == last)
         for offset in range(0, len(data), size)
     ]
-    if cut:
-        segments[-1] = segments[-1]._replace(truncated=True)
-    return segments

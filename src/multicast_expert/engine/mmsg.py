@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Any
 
 from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.datagram import MAX_DATAGRAM, Datagram, arrived
 from multicast_expert.engine.intake import ANCILLARY_SIZE, MOST_KNOWN, Facts, Messages, PythonIntake, split
 from multicast_expert.kernel import Socket
 
@@ -171,7 +171,7 @@ class BatchIntake(PythonIntake):
     def _append(self, arena: _Arena, count: int, datagrams: list[Datagram]) -> None:
         """Append what the first slots hold."""
         memory, senders, told, trunc = arena.memory, self._senders, self._told, self._msg_trunc
-        new, append, first = tuple.__new__, datagrams.append, len(datagrams)
+        append, first = datagrams.append, len(datagrams)
         lengths = arena.column(_LENGTH, count)
         truncated = 0
         for payload, length, name, name_size, control, control_size, flags in zip(
@@ -189,11 +189,11 @@ class BatchIntake(PythonIntake):
             said = memory[control : control + control_size]
             facts = told.get(said) or self._learn_facts(said)
             data = memory[payload : payload + length]
-            group, index, interface, hop_limit, timestamp, segment_size = facts
+            place, timestamp, segment_size = facts
             cut = flags & trunc != 0
             truncated += cut
             if length <= segment_size:
-                append(new(Datagram, (data, sender, group, index, interface, hop_limit, timestamp, cut)))
+                append(arrived(data, (sender, *place), timestamp, cut))
             else:
                 datagrams += split(data, sender, facts, cut)
         self._count(len(datagrams) - first, sum(lengths), truncated)

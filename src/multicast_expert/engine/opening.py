@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from multicast_expert.engine import fast
+from multicast_expert import extension
 from multicast_expert.errors import MulticastOSError, explain
 from multicast_expert.kernel import Kernel, Socket
 from multicast_expert.plan import Join, SocketPlan
@@ -70,11 +70,11 @@ def set_options(kernel: Kernel, sock: Any, plan: SocketPlan) -> bool:
 
 def _refused_options(sock: Any, options: tuple[Option, ...]) -> Iterator[tuple[Option, OSError]]:
     """Set the options, and yield those that the kernel refuses."""
-    if fast.native is not None and type(sock) is socket.socket:
-        done, number = fast.native.set_options(sock.fileno(), options, 0)
+    if extension.native is not None and type(sock) is socket.socket:
+        done, number = extension.native.set_options(sock.fileno(), options, 0)
         while number:
             yield options[done], OSError(number, os.strerror(number))
-            done, number = fast.native.set_options(sock.fileno(), options, done + 1)
+            done, number = extension.native.set_options(sock.fileno(), options, done + 1)
         return
     for option in options:
         try:

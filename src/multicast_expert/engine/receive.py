@@ -136,7 +136,7 @@ class ReceiveEngine(Receiving):
 
     def _open_channel(self, plan: SocketPlan) -> Channel:
         sock, filtered = open_socket(self._kernel, plan)
-        channel = Channel(plan.key, sock, filtered, self._by_descriptor)
+        channel = Channel(plan.key, sock, filtered, self._sweeping is not None)
         self._channels[plan.key] = channel
         # Before who waits looks up because of the new socket.
         self._sole = channel if len(self._channels) == 1 else None
@@ -149,6 +149,8 @@ class ReceiveEngine(Receiving):
         self._sole = next(iter(self._channels.values())) if len(self._channels) == 1 else None
         if self._waiter is not None:
             self._waiter.remove(channel.socket.fileno())
+            if self._sweeping is not None and self._waiter.epoll is not None:
+                self._sweeping.settle()
         self._past_drops += self._drops_of(channel) or 0
         channel.close()
 
@@ -170,14 +172,16 @@ class ReceiveEngine(Receiving):
         """Close everything and wake whoever waits; a second call does nothing."""
         with self._lock:
             self._closed = True
-            for channel in self._channels.values():
-                channel.close()
+            channels = list(self._channels.values())
             self._channels.clear()
             self._sole = None
             self._homes.clear()
             waiter, self._waiter = self._waiter, None
+        # Whoever waits or sweeps has the descriptors; afterwards nobody has.
         if waiter is not None:
             waiter.close()
+        for channel in channels:
+            channel.close()
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""

@@ -18,7 +18,7 @@ from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.engine import fast
 from multicast_expert.engine.channel import Channel
-from multicast_expert.engine.intake import MSG_PEEK, PythonIntake
+from multicast_expert.engine.intake import MSG_PEEK, Intake, PythonIntake, SweepingIntake
 from multicast_expert.engine.opening import error_name, os_error
 from multicast_expert.engine.places import Places
 from multicast_expert.engine.waiter import LONGEST, Waiter
@@ -48,8 +48,9 @@ class Receiving:
     def __init__(self, kernel: Kernel, coalesced: bool) -> None:
         self._kernel = kernel
         self._places = Places()
-        self._intake = fast.intake(kernel, coalesced, self._places.learn)
-        self._by_descriptor = not isinstance(self._intake, PythonIntake)
+        intake = fast.intake(kernel, coalesced, self._places.learn)
+        self._intake: Intake = intake
+        self._sweeping: SweepingIntake | None = None if isinstance(intake, PythonIntake) else intake
         self._lock = threading.RLock()
         self._channels: dict[SocketKey, Channel] = {}
         self._sole: Channel | None = None
@@ -160,11 +161,14 @@ class Receiving:
 
     def _is_over(self, channel: Channel, error: OSError) -> bool:
         """Whether a failed receive means that this socket was closed meanwhile; an error that matters is raised."""
-        if channel.closed:
-            return True
-        if error_name(self._kernel, error) in _STALE_ERRORS:
-            return False
-        raise os_error(self._kernel, error, "receive", "receive") from error
+        if not channel.closed:
+            self._check(error)
+        return channel.closed
+
+    def _check(self, error: OSError) -> None:
+        """Raise an error that matters."""
+        if error_name(self._kernel, error) not in _STALE_ERRORS:
+            raise os_error(self._kernel, error, "receive", "receive") from error
 
     # Many datagrams
 
@@ -179,10 +183,10 @@ class Receiving:
         if len(datagrams) < limit:
             sole = self._sole
             try:
-                if sole is None:
-                    self._take_rounds(limit, datagrams)
-                else:
+                if sole is not None:
                     self._take(sole, limit - len(datagrams), datagrams)
+                elif not self._sweep(limit, datagrams):
+                    self._take_rounds(limit, datagrams)
             except BaseException:
                 self.keep(datagrams)
                 raise
@@ -222,9 +226,9 @@ class Receiving:
 
     def _filter(self, accepts: set[tuple[str | None, int | None]], datagrams: list[Datagram], first: int) -> None:
         """Take out what is foreign, from the index on."""
-        foreign = [each for each in datagrams[first:] if each[2:4] not in accepts]
+        foreign = [each for each in datagrams[first:] if (each.group, each.interface_index) not in accepts]
         if foreign:
-            datagrams[first:] = [each for each in datagrams[first:] if each[2:4] in accepts]
+            datagrams[first:] = [each for each in datagrams[first:] if (each.group, each.interface_index) in accepts]
             self._refuse(foreign)
 
     def _take_rounds(self, limit: int, datagrams: list[Datagram]) -> None:
@@ -256,6 +260,28 @@ class Receiving:
             after = len(datagrams)
             self._turns -= after - before or 1
             before = after
+
+    def _sweep(self, limit: int, datagrams: list[Datagram]) -> bool:
+        """As `_take_rounds`, by the extension; return False where that cannot."""
+        waiter = self._waiter or self.waiter()
+        if self._sweeping is None or waiter.epoll is None:
+            return False
+        if not waiter.enter():
+            return True
+        try:
+            # Those known to be readable are among those that the kernel reports.
+            with suppress(IndexError):
+                while True:
+                    self._ready.popleft().queued = False
+            while len(datagrams) < limit:
+                try:
+                    self._sweeping.sweep(waiter.epoll, waiter.alarm, limit - len(datagrams), datagrams)
+                    break
+                except OSError as error:
+                    self._check(error)
+        finally:
+            waiter.leave()
+        return True
 
     def keep(self, datagrams: Sequence[Datagram]) -> None:
         """Put what was received and is not handed out yet before everything else."""
@@ -356,7 +382,7 @@ class Receiving:
             if backlog or channel is not self._sole:
                 return None
             self.idle = self.idle - 1 if self.idle else IDLE
-            intake: Any = self._intake
+            intake: Any = self._sweeping
             return intake.expect(channel.handle, bufsize, flags, backlog, pair, waiter.alarm, min(timeout, LONGEST))
         except OSError as error:
             self._is_over(channel, error)

@@ -16,8 +16,8 @@ from operator import eq
 from struct import Struct
 from typing import Any, NamedTuple
 
+from multicast_expert import extension
 from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.engine import fast
 from multicast_expert.kernel import Socket
 from multicast_expert.platforms import Platform
 
@@ -95,9 +95,9 @@ def send(
     """Send the payloads from `first` up to `stop`, in order, until the OS refuses a piece."""
     if most.datagrams == 1:
         return _send_alone(sock, payloads[first:stop], address)
-    if fast.native is None or not isinstance(sock, socket.socket):
+    if extension.native is None or not isinstance(sock, socket.socket):
         return _send_in_python(sock, payloads[first:stop], address, most)
-    sent, refused, number = fast.native.send(sock.fileno(), payloads, first, stop, address, *most)
+    sent, refused, number = extension.native.send(sock.fileno(), payloads, first, stop, address, *most)
     return Outcome(sent, refused, OSError(number, os.strerror(number)) if number else None)
 
 

@@ -6,9 +6,12 @@ Several threads may send at once, and one may close it while others wait.
 from __future__ import annotations
 
 import selectors
+import socket
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
+from multicast_expert import extension
 from multicast_expert.addresses import IPv4Or6Address
 from multicast_expert.engine import segmentation
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
@@ -18,6 +21,29 @@ from multicast_expert.errors import MulticastOSError
 from multicast_expert.interfaces import IfaceInfo
 from multicast_expert.kernel import Kernel, Socket
 from multicast_expert.plan import SocketPlan
+
+
+class Shortcut(Protocol):
+    """Sends from one socket what needs no more checks; the extension has one.
+
+    Before the socket is closed, or its hop limit changes, it has to be told.
+    """
+
+    def set_hop_limit(self, hop_limit: int, /) -> None:
+        """Tell it what the socket has from now on; -1: nothing may go this way.
+
+        Returns when no send is under way that began before.
+        """
+
+    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, /) -> bool:
+        """Send one datagram and return True; or False, and nothing happened: it has to go the long way.
+
+        That is so where it was not told the address or the hop limit is another, and while there is no room. Raises
+        OSError.
+        """
+
+    def learn(self, address: IPv4Or6Address, /) -> None:
+        """Remember that datagrams may go to this address, unless it is of another form than the usual one."""
 
 
 class SendEngine:
@@ -37,11 +63,24 @@ class SendEngine:
         self._closed = False
         self._limits: Limits | None = None
         self.socket: Socket = open_socket(kernel, plan)[0]
+        self.shortcut: Shortcut | None = None
+        """Where there is one, it does the same as `try_send`, much sooner."""
+        if extension.native is not None and isinstance(self.socket, socket.socket):
+            self.shortcut = extension.native.Shortcut(self.socket.fileno(), hop_limit)
 
     def _set_hop_limit(self, hop_limit: int) -> None:
         if hop_limit != self._hop_limit:
-            set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
-            self._hop_limit = hop_limit
+            self._open_shortcut(-1)
+            try:
+                set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
+                self._hop_limit = hop_limit
+            finally:
+                self._open_shortcut(self._hop_limit)
+
+    def _open_shortcut(self, hop_limit: int) -> None:
+        """Let datagrams of this hop limit go the short way; -1: none."""
+        if self.shortcut is not None:
+            self.shortcut.set_hop_limit(hop_limit)
 
     def try_send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
         """Send one datagram that may go so many hops; return False when the socket would have to wait for room."""
@@ -56,7 +95,7 @@ class SendEngine:
         except OSError as error:
             if error_name(self._kernel, error) == self._unheard:
                 return True
-            raise self._refusal(error, data, address) from error
+            raise self.refusal(error, data, address) from error
         return True
 
     def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
@@ -72,7 +111,7 @@ class SendEngine:
                 self._limits = segmentation.limits(self._kernel.platform, self.socket, self._version, self._mtu)
             sent, error = self._send_from(waiting, address, self._limits)
         if error is not None and not sent and not isinstance(error, BlockingIOError):
-            raise self._refusal(error, waiting[0], address) from error
+            raise self.refusal(error, waiting[0], address) from error
         return sent
 
     def _send_from(
@@ -97,7 +136,8 @@ class SendEngine:
                 sent += 1
         return sent, None
 
-    def _refusal(self, error: OSError, data: bytes, address: IPv4Or6Address) -> MulticastOSError:
+    def refusal(self, error: OSError, data: bytes, address: IPv4Or6Address) -> MulticastOSError:
+        """Return the error to raise for a datagram that the OS refused."""
         doing = f"send {len(data)} bytes to {address[0]} port {address[1]} out of {self._interface}"
         words = {"group": address[0], "interface": self._interface, "port": address[1]}
         return os_error(self._kernel, error, "send", doing, **words)
@@ -129,4 +169,6 @@ class SendEngine:
             waiter.close()
         with self._lock:
             # Not while the extension sends: its next call would go to whatever has that descriptor then.
+            self._open_shortcut(-1)
+            self.shortcut = None
             self.socket.close()

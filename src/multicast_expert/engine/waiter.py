@@ -74,8 +74,14 @@ class Waiter(Generic[Data]):
 
     def __init__(self, kept: Sized = ()) -> None:
         self._selector: _Selector[Data] | _Epoll[Data]
+        self.epoll: int | None = None
+        """The descriptor of the epoll instance, where it is one (Linux)."""
         by_epoll = selectors.DefaultSelector is getattr(selectors, "EpollSelector", None)
-        self._selector = _Epoll() if by_epoll else _Selector()
+        if by_epoll:
+            self._selector = _Epoll()
+            self.epoll = self._selector.fileno()
+        else:
+            self._selector = _Selector()
         self._kept = kept
         try:
             self._waker, self._alarm = socket.socketpair()

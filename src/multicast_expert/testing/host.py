@@ -218,20 +218,20 @@ class Host(Node):
         `pauses`: for how many seconds it sends, and is silent then, again and again.
         With `interface=None` the program names none, so that the routing table chooses, or refuses.
         """
-        program = traffic.send_datagrams(
-            self,
-            group,
-            port,
-            None if interface is None else self._name(interface),
-            source=source,
-            size=size,
-            hop_limit=hop_limit,
-            loop=loop,
-            interval=interval,
-            pauses=pauses,
+        return self._programs.enter_context(
+            traffic.send_datagrams(
+                self,
+                group,
+                port,
+                None if interface is None else self._name(interface),
+                source=source,
+                size=size,
+                hop_limit=hop_limit,
+                loop=loop,
+                interval=interval,
+                pauses=pauses,
+            )
         )
-        self._programs.callback(program.stop)
-        return program
 
     def forge_datagrams(
         self,
@@ -251,21 +251,21 @@ class Host(Node):
 
         `station`: the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
         """
-        program = traffic.forge_datagrams(
-            self,
-            group,
-            port,
-            self._name(interface),
-            source=source,
-            size=size,
-            hop_limit=hop_limit,
-            wrong_checksum=wrong_checksum,
-            only_first_fragment=only_first_fragment,
-            station=station,
-            interval=interval,
+        return self._programs.enter_context(
+            traffic.forge_datagrams(
+                self,
+                group,
+                port,
+                self._name(interface),
+                source=source,
+                size=size,
+                hop_limit=hop_limit,
+                wrong_checksum=wrong_checksum,
+                only_first_fragment=only_first_fragment,
+                station=station,
+                interval=interval,
+            )
         )
-        self._programs.callback(program.stop)
-        return program
 
     def send_queries(
         self, interface: Interface | str, *, source: str = "0.0.0.0", source6: str = "fe80::1", response: float = 0.1

@@ -110,8 +110,9 @@ def no_traffic(facts: Facts) -> Finding:
         if reach.frames(facts, outgoing=True):
             return Finding("no-traffic", "ok", "Only this host itself sends to the group.", evidence)
         summary = f"Nothing of {facts.target.group} reached this host in {seconds}: ask the network or the sender."
-        lost = tally.lost_below(facts)
-        return Finding("no-traffic", "suspect" if lost else "problem", summary, evidence, tuple(_ask(facts)))
+        # A network that never heard of our membership need not be asked.
+        doubtful = tally.lost_below(facts) or tally.reports_kept(facts)
+        return Finding("no-traffic", "suspect" if doubtful else "problem", summary, evidence, tuple(_ask(facts)))
     return _without_frames(facts, seconds, evidence)
 
 

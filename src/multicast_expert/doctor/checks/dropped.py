@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.checks import pace, reach, tally, whose
 from multicast_expert.doctor.facts import Facts, Frames, Unread, interface_setting
 from multicast_expert.doctor.report import Finding
 
@@ -52,7 +52,7 @@ def reverse_path_filter(facts: Facts) -> Finding:
         return Finding("reverse-path-filter", "unknown", why[0], evidence, why[1])
     lost = _lost_sources(facts)
     if lost is None:
-        if tally.beyond_usual(facts, tally.filtered) == 0:
+        if pace.beyond_usual(facts, tally.filtered) == 0:
             text = f"It dropped {reach.counted(dropped, 'packet')}, no more than before we joined."
             return Finding("reverse-path-filter", "ok", text, evidence)
         return _filter_by_counters(facts, dropped, modes, evidence)
@@ -99,7 +99,7 @@ def _filter_by_counters(
     if tally.only_queries(facts):
         text = f"It dropped {reach.counted(dropped, 'packet')}, too short to be datagrams: rather queries of IGMP."
         return Finding("reverse-path-filter", "unknown", text, evidence, why[1])
-    if unclear := tally.unclear(facts):
+    if unclear := whose.unclear(facts):
         return Finding("reverse-path-filter", "unknown", unclear, evidence, why[1])
     counters = reach.trial_of(facts).interface_counters
     filtering = [name for name, mode in modes.items() if mode != _OFF]

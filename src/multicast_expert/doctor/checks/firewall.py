@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 
-from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.checks import letting_in, pace, reach, tally, whose
 from multicast_expert.doctor.facts import Facts, Queries, Rule, Unread
 from multicast_expert.doctor.report import Finding
 
 _OUTWARD = ("output", "postrouting", "egress")
-_IPTABLES = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
+_BEFORE_JOINING = ("ingress", "prerouting")
 
 
 def firewall(facts: Facts) -> Finding:
@@ -36,7 +37,7 @@ def firewall(facts: Facts) -> Finding:
     """
     rules = () if isinstance(facts.firewall, Unread) else facts.firewall
     seen = reach.frames(facts) is not None
-    counted = tally.refused_after_routing(facts) if seen else tally.beyond_usual(facts, tally.refused_after_routing)
+    counted = tally.refused_after_routing(facts) if seen else pace.beyond_usual(facts, tally.refused_after_routing)
     guilty = _guilty(facts, rules)
     evidence: dict[str, object] = {"refused after routing": counted} if counted else {}
     if guilty:
@@ -45,8 +46,10 @@ def firewall(facts: Facts) -> Finding:
         return Finding("firewall", "ok", "The firewall lets the datagrams in.", evidence)
     if silenced := _silenced(facts, rules):
         return silenced
+    if pieces := tally.pieces_dropped(facts):
+        return _fragments_dropped(facts, rules, pieces)
     why = reach.reason(facts.firewall) or ("No rule is known that does it.", ())
-    if counted and not seen and (unclear := tally.unclear(facts)):
+    if counted and not seen and (unclear := whose.unclear(facts)):
         return Finding("firewall", "unknown", unclear, evidence, why[1])
     arrivals = reach.trial_of(facts).arrivals
     if counted and not arrivals and not tally.only_igmp(facts) and (reach.wanted(facts) or not seen):
@@ -97,22 +100,13 @@ def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
     summary = "A firewall drops what this host says by IGMP or MLD, so the network does not know that it has joined"
     if here and tally.nothing_came(facts):
         evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in here[:8]}
-        remedy = tuple(dict.fromkeys(_let_reports_out(facts, here)))
+        remedy = tuple(dict.fromkeys(letting_in.let_reports_out(facts, here)))
         return Finding("firewall", "problem", f"{summary}.", evidence, remedy)
-    unsent = tally.unsent(facts)
-    if isinstance(facts.firewall, Unread) and unsent and not reach.trial_of(facts).arrivals:
-        evidence = {"packets that could not leave": unsent}
+    kept = tally.reports_kept(facts)
+    if isinstance(facts.firewall, Unread) and kept and not reach.trial_of(facts).arrivals:
+        evidence = {"packets that could not leave": kept}
         return Finding("firewall", "suspect", f"{summary}, most likely.", evidence, reach.remedy(facts.firewall))
     return None
-
-
-def _let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    six = facts.target.group_version == 6
-    for rule in rules:
-        if rule.tool == "nftables":
-            yield _nft(rule, "icmpv6 type mld2-listener-report" if six else "ip protocol igmp")
-        elif rule.tool in _IPTABLES:
-            yield _iptables(rule, "-p icmpv6 --icmpv6-type 143" if six else "-p igmp")
 
 
 def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> Finding:
@@ -122,11 +116,11 @@ def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> F
     if certain and reach.frames(facts) is None:
         first = certain[0]
         summary = f"The firewall is set to drop such datagrams: {first.text} ({first.tool})."
-        return Finding("firewall", "suspect", summary, evidence, tuple(dict.fromkeys(_accept(facts, certain))))
+        return Finding("firewall", "suspect", summary, evidence, letting_in.accept(facts, certain))
     summary = "There are rules of which it cannot be told whether they drop the datagrams."
     steps = ["Read the rules: `nft list ruleset`, `iptables -nvL`."]
     if facts.machine.system != "linux":
-        steps = list(dict.fromkeys(_accept(facts, rules)))
+        steps = list(letting_in.accept(facts, rules))
     return Finding("firewall", "unknown", summary, evidence, tuple(steps))
 
 
@@ -153,48 +147,29 @@ def _unexplained(facts: Facts) -> bool:
     return bool(good) and joined and not explained and not filtered and tally.moved(facts, "Ip.InReceives") is not None
 
 
+def _fragments_dropped(facts: Facts, rules: Iterable[Rule], pieces: int) -> Finding:
+    """Judge what lets a part of the fragments through; that can only stand before the kernel joins them."""
+    early = [rule for rule in rules if rule.hook in _BEFORE_JOINING and rule.matches is not False and rule.packets != 0]
+    evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in early[:8]}
+    evidence["fragments that it dropped"] = pieces
+    # A later fragment has no header of UDP, so it cannot be let in by its port.
+    portless = replace(facts, target=replace(facts.target, port=None))
+    if early:
+        summary = f"The firewall drops fragments: `{early[0].text}` in {early[0].chain} ({early[0].tool})."
+        return Finding("firewall", "problem", summary, evidence, letting_in.accept(portless, early))
+    why = reach.reason(facts.firewall) or ("", ())
+    step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
+    summary = "Fragments come in, and something on this host drops some of them before they are joined."
+    return Finding("firewall", "suspect", summary, evidence, why[1] or (step,))
+
+
 def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, object]) -> Finding:
     first = guilty[0]
     for rule in guilty[:8]:
         refused = "" if rule.packets is None else f" ({reach.counted(rule.packets, 'packet')} dropped)"
         evidence[f"{rule.tool}: {rule.chain}"] = f"{rule.text}{refused}"
     summary = f"The firewall drops the datagrams: `{first.text}` in {first.chain} ({first.tool})."
-    return Finding("firewall", "problem", summary, evidence, tuple(dict.fromkeys(_accept(facts, guilty))))
-
-
-def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield what lets the target in before these rules drop it."""
-    target, six = facts.target, facts.target.group_version == 6
-    group = shlex.quote(target.group)
-    for rule in rules:
-        if rule.tool == "nftables":
-            what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {target.port}" if target.port else "")
-            yield _nft(rule, what)
-        elif rule.tool in _IPTABLES:
-            what = f"-d {group} -p udp" + (f" --dport {target.port}" if target.port else "")
-            yield _iptables(rule, what)
-        elif rule.tool == "windows":
-            port = "" if target.port is None else f" -LocalPort {target.port}"
-            yield (
-                "Allow it, as administrator: `New-NetFirewallRule -DisplayName Multicast -Direction Inbound "
-                f"-Protocol UDP{port} -Action Allow`."
-            )
-        elif rule.tool == "application firewall":
-            yield "Allow incoming connections for the program: System Settings, Network, Firewall, Options."
-        else:
-            yield f"Let UDP to {target.group} in before this rule of {rule.tool}."
-    if managers := [name for name in ("ufw", "firewalld") if any(name in rule.chain for rule in rules)]:
-        yield f"To keep it, tell {managers[0]}, which makes these rules and replaces what others add."
-
-
-def _nft(rule: Rule, what: str) -> str:
-    chain = " ".join(shlex.quote(word) for word in rule.chain.split())
-    return f"nft insert rule {chain} {what} accept"
-
-
-def _iptables(rule: Rule, what: str) -> str:
-    *table, chain = rule.chain.split()
-    return f"{rule.tool}{f' -t {shlex.quote(table[-1])}' if table else ''} -I {shlex.quote(chain)} {what} -j ACCEPT"
+    return Finding("firewall", "problem", summary, evidence, letting_in.accept(facts, guilty))
 
 
 def query_blocked(facts: Facts) -> Finding:
@@ -256,19 +231,10 @@ def _blocked(facts: Facts, query: Queries) -> Finding:
             command = f"ip route add {shlex.quote(query.querier)}/32 dev {shlex.quote(query.interface)}"
             return Finding("query-blocked", "problem", summary, evidence, (command,))
     evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules}
-    remedy = tuple(dict.fromkeys(_accept_queries(facts, rules)))
+    remedy = tuple(dict.fromkeys(letting_in.accept_queries(facts, rules)))
     why = reach.reason(facts.firewall) or ("", ())
     step = "Look for a firewall rule that drops IGMP or MLD, and let them in."
     return Finding("query-blocked", "problem", summary, evidence, remedy or why[1] or (step,))
-
-
-def _accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    six = facts.target.group_version == 6
-    for rule in rules:
-        if rule.tool == "nftables":
-            yield _nft(rule, "icmpv6 type mld-listener-query" if six else "ip protocol igmp")
-        elif rule.tool in _IPTABLES:
-            yield _iptables(rule, "-p icmpv6 --icmpv6-type 130" if six else "-p igmp")
 
 
 def _blocked_by_counters(facts: Facts) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from ipaddress import ip_interface
 
-from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.checks import pace, reach, tally, whose
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, interface_setting
 from multicast_expert.doctor.report import Finding, Verdict
 
@@ -41,8 +41,12 @@ def interface_down(facts: Facts) -> Finding:
     target, names = facts.target.interface, [each.name for each in reach.interfaces(facts)]
     if target is not None and target not in names:
         step = "Look which interfaces there are with `mcast interfaces`."
-        summary = f"There is no interface {target} on this host."
-        return Finding("interface-down", "problem", summary, {"interfaces": ", ".join(names)}, (step,))
+        summary = f"There is no interface {target or repr(target)} on this host."
+        evidence = {"interfaces": ", ".join(names)}
+        if reach.address_of(target) is not None:
+            summary = f"No interface of this host has the address {target}."
+            evidence = {each.name: ", ".join(each.addresses) for each in reach.interfaces(facts)[:_SHOWN]}
+        return Finding("interface-down", "problem", summary, evidence, (step,))
     candidates = reach.chosen(facts) or tuple(each for each in reach.interfaces(facts) if not each.is_loopback)
     dead = [each for each in candidates if not (each.is_up and each.has_carrier)]
     evidence = {each.name: _state(each) for each in (dead or candidates)[:_SHOWN]}
@@ -136,9 +140,14 @@ def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:
     version = facts.target.group_version
     if facts.machine.system != "linux":
         return (f"Give the interface an IPv{version} address in the system's network settings.",)
-    off = [each.name for each in bare if version == 6 and reach.setting(facts, each.name, "disable_ipv6") == 1]
+    # Where no interface was named, none was chosen, since none has an address.
+    deprived = bare or [each for each in reach.interfaces(facts) if not each.is_loopback and each.is_up]
+    off = [each.name for each in deprived if version == 6 and reach.setting(facts, each.name, "disable_ipv6") == 1]
     if off:
-        return tuple(reach.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in off)
+        # Setting `all` sets every interface (ip-sysctl.rst), and new ones take after `default`.
+        everywhere = reach.setting(facts, "all", "disable_ipv6") == 1
+        names = ("all", *off) if everywhere else off
+        return tuple(reach.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in names)
     others = [each for each in reach.interfaces(facts) if not each.is_loopback and each.is_up and each.bridge is None]
     name = shlex.quote(next((each.name for each in (*bare, *others)), "eth0"))
     example = f"ip addr add 10.0.0.7/24 dev {name}" if version == 4 else f"ip link set dev {name} addrgenmode eui64"
@@ -178,7 +187,7 @@ def mtu(facts: Facts) -> Finding:
         remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
         return Finding("mtu", "problem", summary, evidence, (*remedy, "Start the receivers again: they have to join."))
     seen = reach.frames(facts) is not None
-    pieces = tally.held_fragments(facts) if seen else tally.beyond_usual(facts, tally.held_fragments) or 0
+    pieces = tally.held_fragments(facts) if seen else pace.beyond_usual(facts, tally.held_fragments) or 0
     if pieces > 0 and not tally.moved(facts, "Ip.ReasmOKs") and not reach.received(facts):
         return _fragments_lost(facts, pieces, evidence)
     dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}
@@ -198,7 +207,10 @@ def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> F
     evidence |= {"fragments that came": pieces, "datagrams made of them": 0}
     if wanted is not None and not fragments:
         return Finding("mtu", "ok", "Fragments came that make no datagram, but none of the target.", evidence)
-    if wanted is None and (unclear := tally.unclear(facts)):
+    if tally.pieces_dropped(facts):
+        text = f"Of {reach.counted(fragments, 'fragment')} on the wire, this host dropped some before it joined them."
+        return Finding("mtu", "ok", text, evidence)
+    if wanted is None and (unclear := whose.unclear(facts) or _others_missing(facts)):
         return Finding("mtu", "unknown", unclear, evidence, reach.remedy(reach.trial_of(facts).frames))
     summary = f"{reach.counted(pieces, 'fragment')} came, but never all of a datagram."
     steps = (
@@ -206,6 +218,14 @@ def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> F
         "Or find who drops the other fragments on the way: a firewall, a router, or an MTU that is too small.",
     )
     return Finding("mtu", "problem" if wanted else "suspect", summary, evidence, steps)
+
+
+def _others_missing(facts: Facts) -> str | None:
+    """Return why counters do not tell where the other fragments went: something dropped packets on this host, too."""
+    dropped = tally.refused(facts) or 0
+    if dropped <= tally.own_reports(facts) + pace.STRAY:
+        return None
+    return f"Fragments came that make no datagram, and this host dropped {reach.counted(dropped, 'packet')} before."
 
 
 def _dropped(facts: Facts, interface: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multicast_expert.doctor.checks import reach, tally
+from multicast_expert.doctor.checks import pace, reach, tally, whose
 from multicast_expert.doctor.facts import Buffer, Facts, Frames, Unread
 from multicast_expert.doctor.parse import UdpSocket
 from multicast_expert.doctor.report import Finding
@@ -62,14 +62,17 @@ def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
 
 def _port_by_counters(facts: Facts) -> Finding:
     """Judge without frames, by what found no socket."""
-    lost = tally.beyond_usual(facts, tally.without_a_socket)
+    lost = pace.beyond_usual(facts, tally.without_a_socket)
     why = reach.reason(facts.trial, reach.trial_of(facts).frames) or ("Frames were not seen.", ())
     if lost is None:
         return Finding("port", "unknown", why[0], {}, why[1])
     # A single one may be a stray datagram of another group that somebody on this host has joined.
     if lost < 2 or reach.trial_of(facts).arrivals:
-        return Finding("port", "ok", "Every datagram of a joined group found a socket.", {"without a socket": lost})
-    if unclear := tally.unclear(facts):
+        text = "Every datagram of a joined group found a socket."
+        if tally.without_a_socket(facts):
+            text = "No more datagrams were without a socket than while we had not joined."
+        return Finding("port", "ok", text, {"without a socket": lost})
+    if unclear := whose.unclear(facts):
         return Finding("port", "unknown", unclear, {"without a socket": lost}, why[1])
     summary = f"{reach.counted(lost, 'datagram')} of joined groups found no socket: most likely the port is another."
     step = "Ask the sender for its port, or see it as root."
@@ -212,14 +215,14 @@ def checksum(facts: Facts) -> Finding:
     if isinstance(facts.trial, Unread):
         return Finding("checksum", "unknown", facts.trial.reason)
     wanted = reach.wanted(facts)
-    counted = _wrong_checksums(facts) if wanted is not None else tally.beyond_usual(facts, _wrong_checksums)
+    counted = _wrong_checksums(facts) if wanted is not None else pace.beyond_usual(facts, _wrong_checksums)
     bad = sum(each.bad_checksums for each in wanted or ())
     evidence: dict[str, object] = {"packets with a wrong checksum": counted}
     if wanted is not None:
         evidence["frames of the target with a wrong one"] = bad
     step = "Correct the sender; where checksum offload is to blame: `ethtool -K INTERFACE tx off` on the sender."
     why = reach.reason(reach.trial_of(facts).frames) or ("The counters are not known.", ())
-    if counted and wanted is None and (unclear := tally.unclear(facts)):
+    if counted and wanted is None and (unclear := whose.unclear(facts)):
         return Finding("checksum", "unknown", unclear, evidence, why[1])
     # Unicast may have wrong checksums, too; frames decide, where they were seen. Those of IP headers are in no frame.
     header = wanted and not bad and tally.moved(facts, "Ip.InHdrErrors")

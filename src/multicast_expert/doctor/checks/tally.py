@@ -6,25 +6,16 @@ None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
-
-from multicast_expert.addresses import IPAddress
 from multicast_expert.doctor.checks import reach
+from multicast_expert.doctor.checks.pace import STRAY, beyond_usual, was_joined
 from multicast_expert.doctor.facts import Facts, Unread
 
-_NOTHING = {"Ip.InReceives": 0, "Ip.InDelivers": 0, "Ip6.InReceives": 0, "Ip6.InDelivers": 0}
 _IGMP_REPORT = 40
 """Bytes of an IPv4 packet with the router alert option and a report of IGMPv3 on one group; queries are shorter."""
 _NEIGHBOURS = 10
 """Packets to groups that IPv6 may send for its own purposes."""
 _SKEW = 1
 """Packets that one counter may have seen and another not."""
-_STRAY = 4
-"""Packets that may be none of ours."""
-_LINK_ITSELF = IPv4Network("224.0.0.0/24")
-"""Groups that no router forwards."""
 
 
 def nothing_came(facts: Facts) -> bool:
@@ -40,9 +31,26 @@ def nothing_came(facts: Facts) -> bool:
     unaccounted = (kept, without_a_socket(facts), moved(facts, "Udp.InErrors"), uncounted(facts))
     if kept is None or None in unaccounted:
         return False
-    certain = kept <= own_reports(facts) and not any(unaccounted[1:])
+    certain = kept <= own_reports(facts) and not any(unaccounted[1:]) and not _given_to_others(facts)
     # What a program on this host sends does not come in, and only frames tell where it goes.
     return certain and not (unsent(facts) or held_fragments(facts) > 0 or lost_below(facts) or sent_to_groups(facts))
+
+
+def _given_to_others(facts: Facts) -> bool:
+    """Whether datagrams that may be the target's were delivered: on other ports, to other programs of this host."""
+    if was_joined(facts):
+        return bool(_delivered(facts))
+    return bool(beyond_usual(facts, _delivered))
+
+
+def _delivered(facts: Facts) -> int | None:
+    """Return how many packets of groups were delivered to programs at most."""
+    groups, delivered = moved(facts, "IpExt.InMcastPkts"), moved(facts, "Ip.InDelivers")
+    if groups is None or delivered is None or only_igmp(facts):
+        return 0
+    # Neighbours speak to groups with IPv6, and are told apart by their protocol.
+    messages = reach.trial_of(facts).counters.get("Icmp6.InMsgs", 0) if facts.target.group_version == 6 else 0
+    return min(groups, max(0, delivered - messages))
 
 
 def lost_below(facts: Facts) -> int:
@@ -62,8 +70,27 @@ def uncounted(facts: Facts) -> int | None:
 
 def unsent(facts: Facts) -> int:
     """Return how many packets this host tried to send that never left; 0 also where the kernel does not count it."""
-    asked, sent = moved(facts, "Ip.OutRequests") or 0, moved(facts, "Ip.OutTransmits")
-    return 0 if not sent else max(0, asked - sent)
+    asked, sent = moved(facts, "Ip.OutRequests"), moved(facts, "Ip.OutTransmits")
+    counts = f"{'Ip6' if facts.target.group_version == 6 else 'Ip'}.OutTransmits" in reach.trial_of(facts).counters
+    return max(0, (asked or 0) - (sent or 0)) if counts else 0
+
+
+def reports_kept(facts: Facts) -> int:
+    """Return how many packets could not leave, where they can only be our own reports of memberships; 0 elsewhere.
+
+    They are that where we joined and not a single packet to a group left, and where no more were kept than we have to
+    say and none before.
+    """
+    trial, kept = reach.trial_of(facts), unsent(facts)
+    speaking = {
+        each.name for each in reach.interfaces(facts) if each.is_up and each.has_carrier and not each.is_loopback
+    }
+    joined = any(each.error is None and each.interface in speaking for each in trial.joins)
+    if not joined or was_joined(facts) or moved(facts, "IpExt.OutMcastPkts") or kept > _most_reports(facts):
+        return 0
+    ip = "Ip6" if facts.target.group_version == 6 else "Ip"
+    before = trial.usual.get(f"{ip}.OutRequests", 0.0) > trial.usual.get(f"{ip}.OutTransmits", 0.0)
+    return 0 if before else kept
 
 
 def moved(facts: Facts, name: str) -> int | None:
@@ -80,6 +107,13 @@ def moved(facts: Facts, name: str) -> int | None:
 def held_fragments(facts: Facts) -> int:
     """Return how many packets went into others, or still wait for their missing parts."""
     return (moved(facts, "Ip.ReasmReqds") or 0) - (moved(facts, "Ip.ReasmOKs") or 0)
+
+
+def pieces_dropped(facts: Facts) -> int:
+    """Return how many fragments of the target were on the wire and never got to where the kernel joins them."""
+    seen = sum(each.fragments for each in reach.wanted(facts) or ())
+    joined = moved(facts, "Ip.ReasmReqds")
+    return 0 if not joined or seen - joined <= max(STRAY, seen // 10) else seen - joined
 
 
 def refused(facts: Facts) -> int | None:
@@ -141,7 +175,7 @@ def queries_were_dropped(facts: Facts) -> bool | None:
         return None if by_filter is None or after_routing is None else bool(by_filter or after_routing)
     # IPv6 counts groups that nobody has joined among these, such as those of neighbour discovery.
     came, delivered = moved(facts, "IpExt.InMcastPkts"), moved(facts, "Ip.InDelivers")
-    if came is None or delivered is None or came - held_fragments(facts) - delivered > max(_STRAY, came // 200):
+    if came is None or delivered is None or came - held_fragments(facts) - delivered > max(STRAY, came // 200):
         return None
     return False
 
@@ -165,67 +199,6 @@ def filtered(facts: Facts) -> int | None:
     """Return how many packets the reverse path filter of IPv4 dropped."""
     counters = reach.trial_of(facts).counters
     return counters.get("TcpExt.IPReversePathFilter", 0) if "Ip.InReceives" in counters else None
-
-
-def beyond_usual(facts: Facts, measure: Callable[[Facts], int | None]) -> int | None:
-    """Return what a measure tells, if it is clearly more than it was before we joined; 0 if it is not.
-
-    Where the group was joined already, its datagrams were counted then, too, and nothing can be taken off.
-    """
-    grown = measure(facts)
-    if grown is None or isinstance(facts.trial, Unread) or _was_joined(facts):
-        return grown
-    expected = {name: round(rate * facts.trial.seconds) for name, rate in facts.trial.usual.items()}
-    before = measure(replace(facts, trial=replace(facts.trial, counters=_NOTHING | expected))) or 0
-    return grown - before if grown - before > max(_STRAY // 2, before / 2) else 0
-
-
-def _was_joined(facts: Facts) -> bool:
-    joined = () if isinstance(facts.memberships, Unread) else facts.memberships
-    group = reach.address_of(facts.target.group)
-    return any(each.group == group for each in joined)
-
-
-def losses(facts: Facts) -> list[str]:
-    """Return in what ways packets were lost while we listened, as far as counters tell.
-
-    Counters do not tell which packets. So where there are several ways, none of them can be blamed.
-    """
-    measures: dict[str, Callable[[Facts], int | None]] = {
-        "the reverse path filter": filtered if facts.target.group_version == 4 else lambda _: 0,
-        "a firewall": refused_after_routing,
-        "no socket on the port": without_a_socket,
-        "wrong checksums": lambda each: moved(each, "Udp.InCsumErrors"),
-        "missing fragments": held_fragments,
-    }
-    return [way for way, measure in measures.items() if (beyond_usual(facts, measure) or 0) > _STRAY // 2]
-
-
-def unclear(facts: Facts) -> str | None:
-    """Return why counters alone cannot tell where the datagrams went; None if they can."""
-    ways = losses(facts)
-    if len(ways) > 1:
-        return f"Packets were lost in several ways, and counters do not tell whose: {reach.named(ways)}."
-    others = _others_joined(facts)
-    if ways and others and _was_joined(facts):
-        return f"Packets were lost before we joined, too, and counters do not tell whether of {reach.named(others)}."
-    return None
-
-
-def _others_joined(facts: Facts) -> list[str]:
-    """Return the other groups that were joined before, except those that only the link itself uses."""
-    joined = () if isinstance(facts.memberships, Unread) else facts.memberships
-    target = reach.address_of(facts.target.group)
-    if target is None:
-        return []
-    others = {each.group for each in joined if each.group.version == target.version and each.group != target}
-    return sorted(str(group) for group in others if not _of_the_link(group))
-
-
-def _of_the_link(group: IPAddress) -> bool:
-    if isinstance(group, IPv4Address):
-        return group in _LINK_ITSELF
-    return group.packed[1] & 0x0F <= 2  # the scopes of the host and of the link
 
 
 def without_a_socket(facts: Facts) -> int | None:

@@ -1,0 +1,147 @@
+/* What the control messages of a message say. */
+
+#include "fast.h"
+
+#include <string.h>
+
+static const char *const FIELD_NAMES[FIELDS] = {
+    "pktinfo", "pktinfo6", "destination", "sockaddr_dl", "hop_limit", "timespec", "timeval", "segment_size",
+};
+
+/* Read the table of control messages: (level, type) to the name of a field. */
+bool
+read_kinds(PyObject *fields, Kinds *kinds)
+{
+    PyObject *items = PyMapping_Items(fields);
+    Py_ssize_t count = items == NULL ? -1 : PyList_Size(items);
+    if (count > MOST_KINDS) {
+        PyErr_SetString(PyExc_ValueError, "there are too many kinds of control messages");
+        count = -1;
+    }
+    for (kinds->count = 0; kinds->count < count; kinds->count++) {
+        const char *name;
+        int level, type, field = 0;
+        if (!PyArg_ParseTuple(PyList_GetItem(items, kinds->count), "(ii)s", &level, &type, &name)) {
+            break;
+        }
+        while (field < FIELDS && strcmp(FIELD_NAMES[field], name) != 0) {
+            field++;
+        }
+        if (field == FIELDS) {
+            PyErr_Format(PyExc_ValueError, "there is no field %s here", name);
+            break;
+        }
+        kinds->kinds[kinds->count].level = level;
+        kinds->kinds[kinds->count].type = type;
+        kinds->kinds[kinds->count].field = (Field)field;
+    }
+    Py_XDECREF(items);
+    return kinds->count == count;
+}
+
+/* A message that is no time at all may be called one: whatever comes out, it must not overflow. */
+static long long
+nanoseconds_of(int64_t seconds, int64_t nanoseconds)
+{
+    return (long long)((uint64_t)seconds * 1000000000u + (uint64_t)nanoseconds);
+}
+
+static void
+read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
+{
+    Source *source = &facts->source;
+    int number;
+    int64_t seconds, nanoseconds;
+    int32_t microseconds;
+    uint16_t index;
+    switch (field) {
+    case PKTINFO: /* struct in_pktinfo: index, local address, destination */
+        if (size >= 12) {
+            memcpy(&source->index, data, 4);
+            memcpy(source->destination, data + 8, 4);
+            source->destination_size = 4;
+            source->has_index = true;
+        }
+        break;
+    case PKTINFO6: /* struct in6_pktinfo: destination, index */
+        if (size >= 20) {
+            memcpy(source->destination, data, 16);
+            memcpy(&source->index, data + 16, 4);
+            source->destination_size = 16;
+            source->has_index = true;
+        }
+        break;
+    case DESTINATION: /* struct in_addr */
+        if (size >= 4) {
+            memcpy(source->destination, data, 4);
+            source->destination_size = 4;
+        }
+        break;
+    case SOCKADDR_DL: /* length, family, index */
+        if (size >= 4) {
+            memcpy(&index, data + 2, 2);
+            source->index = index;
+            source->has_index = true;
+        }
+        break;
+    case HOP_LIMIT:
+        if (size >= sizeof number) {
+            memcpy(&number, data, sizeof number);
+            source->hop_limit = number;
+            source->has_hop_limit = true;
+        } else if (size > 0) {
+            source->hop_limit = data[0];
+            source->has_hop_limit = true;
+        }
+        break;
+    case TIMESPEC:
+        if (size >= 16) {
+            memcpy(&seconds, data, 8);
+            memcpy(&nanoseconds, data + 8, 8);
+            facts->timestamp = nanoseconds_of(seconds, nanoseconds);
+            facts->has_timestamp = true;
+        }
+        break;
+    case TIMEVAL: /* tv_usec is an int on macOS and a long on FreeBSD; both have their value in the first four bytes */
+        if (size >= 12) {
+            memcpy(&seconds, data, 8);
+            memcpy(&microseconds, data + 8, 4);
+            facts->timestamp = nanoseconds_of(seconds, microseconds * 1000LL);
+            facts->has_timestamp = true;
+        }
+        break;
+    case SEGMENT_SIZE:
+        if (size >= sizeof number) {
+            memcpy(&number, data, sizeof number);
+            facts->segment_size = number;
+        }
+        break;
+    case FIELDS:
+        break;
+    }
+}
+
+/* Unknown control messages and those that the kernel had to cut are passed over. */
+void
+read_facts(const Kinds *kinds, struct msghdr *header, Facts *facts)
+{
+    const unsigned char *end = (unsigned char *)header->msg_control + header->msg_controllen;
+    Source *source = &facts->source;
+    memset(facts, 0, sizeof *facts);
+    source->sender_size = header->msg_namelen < sizeof source->sender ? header->msg_namelen : sizeof source->sender;
+    memcpy(&source->sender, header->msg_name, source->sender_size);
+    for (struct cmsghdr *message = CMSG_FIRSTHDR(header); message != NULL; message = CMSG_NXTHDR(header, message)) {
+        const unsigned char *data = CMSG_DATA(message);
+        if (message->cmsg_len < CMSG_LEN(0) || data > end) {
+            break;
+        }
+        size_t size = message->cmsg_len - CMSG_LEN(0);
+        size_t there = (size_t)(end - data);
+        for (int kind = 0; kind < kinds->count; kind++) {
+            if (kinds->kinds[kind].type == message->cmsg_type && kinds->kinds[kind].level == message->cmsg_level) {
+                read_field(facts, kinds->kinds[kind].field, data, size < there ? size : there);
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+"""The commands that make a firewall let in what one of its rules refuses. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+
+from multicast_expert.doctor.facts import Facts, Rule
+
+_IPTABLES = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
+
+
+def let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield what lets our reports of memberships out before these rules drop them."""
+    six = facts.target.group_version == 6
+    for rule in rules:
+        if rule.tool == "nftables":
+            yield _nft(rule, "icmpv6 type mld2-listener-report" if six else "ip protocol igmp")
+        elif rule.tool in _IPTABLES:
+            yield _iptables(rule, "-p icmpv6 --icmpv6-type 143" if six else "-p igmp")
+
+
+def accept(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Return what lets the target in before these rules drop it, each line once."""
+    return tuple(dict.fromkeys(_accept(facts, rules)))
+
+
+def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    target, six = facts.target, facts.target.group_version == 6
+    group = shlex.quote(target.group)
+    for rule in rules:
+        if rule.tool == "nftables":
+            what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {target.port}" if target.port else "")
+            yield _nft(rule, what)
+        elif rule.tool in _IPTABLES:
+            what = f"-d {group} -p udp" + (f" --dport {target.port}" if target.port else "")
+            yield _iptables(rule, what)
+        elif rule.tool == "windows":
+            port = "" if target.port is None else f" -LocalPort {target.port}"
+            yield (
+                "Allow it, as administrator: `New-NetFirewallRule -DisplayName Multicast -Direction Inbound "
+                f"-Protocol UDP{port} -Action Allow`."
+            )
+        elif rule.tool == "application firewall":
+            yield "Allow incoming connections for the program: System Settings, Network, Firewall, Options."
+        else:
+            yield f"Let UDP to {target.group} in before this rule of {rule.tool}."
+    if managers := [name for name in ("ufw", "firewalld") if any(name in rule.chain for rule in rules)]:
+        yield f"To keep it, tell {managers[0]}, which makes these rules and replaces what others add."
+
+
+def _nft(rule: Rule, what: str) -> str:
+    chain = " ".join(shlex.quote(word) for word in rule.chain.split())
+    return f"nft insert rule {chain} {what} accept"
+
+
+def _iptables(rule: Rule, what: str) -> str:
+    *table, chain = rule.chain.split()
+    return f"{rule.tool}{f' -t {shlex.quote(table[-1])}' if table else ''} -I {shlex.quote(chain)} {what} -j ACCEPT"
+
+
+def accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield what lets queries in before these rules drop them."""
+    six = facts.target.group_version == 6
+    for rule in rules:
+        if rule.tool == "nftables":
+            yield _nft(rule, "icmpv6 type mld-listener-query" if six else "ip protocol igmp")
+        elif rule.tool in _IPTABLES:
+            yield _iptables(rule, "-p icmpv6 --icmpv6-type 130" if six else "-p igmp")
