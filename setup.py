@@ -14,8 +14,8 @@ from setuptools import Extension, setup
 WANTED = not sysconfig.get_config_var("Py_GIL_DISABLED") and not os.environ.get("MULTICAST_EXPERT_PURE")
 
 if sys.platform == "win32":
-    # Its system calls are those of Unix; what a Datagram is in memory is the same everywhere.
-    sources = ["native/module.c", "native/record.c"]
+    # Its system calls are those of Unix; a Datagram is the same everywhere.
+    sources = ["native/datagram.c", "native/module.c"]
     flags = []
 else:
     sources = sorted(map(str, Path("native").glob("*.c")))

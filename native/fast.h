@@ -24,7 +24,7 @@ as arguments. */
 #define LINUX_CALLS
 #endif
 
-/* record.c: what a Datagram is in memory. No part of it can refer to it, so the garbage collector need not know it. */
+/* datagram.c */
 
 typedef struct {
     PyObject_HEAD
@@ -32,9 +32,12 @@ typedef struct {
     PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit */
     PyObject *timestamp;
     PyObject *truncated;
-} Record;
+} Datagram;
 
-extern PyType_Spec record_spec;
+extern PyType_Spec datagram_spec;
+bool name_parts(PyTypeObject *type);
+extern const char arrived_doc[];
+PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 /* The state of the module. */
 
@@ -42,7 +45,7 @@ extern PyType_Spec record_spec;
 typedef struct Arena Arena;
 
 typedef struct {
-    PyTypeObject *record;
+    PyTypeObject *datagram;
     Arena *arenas;
     int spare;
 } State;

@@ -98,7 +98,6 @@ free_arenas(State *state)
 typedef struct {
     PyObject_HEAD
     State *state;
-    PyTypeObject *datagram;
     PyObject *learn;
     PyObject *fields; /* NULL as soon as the kinds are known */
     Kinds kinds;
@@ -153,16 +152,17 @@ static PyObject *
 new_datagram(Intake *self, const Message *message, Py_ssize_t offset, Py_ssize_t kept, bool truncated)
 {
     PyObject *payload = PyBytes_FromStringAndSize(message->payload + offset, kept);
-    Record *record = payload == NULL ? NULL : (Record *)PyType_GenericAlloc(self->datagram, 0);
-    if (record == NULL) {
+    PyTypeObject *type = self->state->datagram;
+    Datagram *datagram = payload == NULL ? NULL : (Datagram *)PyType_GenericAlloc(type, 0);
+    if (datagram == NULL) {
         Py_XDECREF(payload);
         return NULL;
     }
-    record->data = payload;
-    record->origin = shared(message->origin);
-    record->timestamp = shared(message->timestamp);
-    record->truncated = shared(truncated ? Py_True : Py_False);
-    return (PyObject *)record;
+    datagram->data = payload;
+    datagram->origin = shared(message->origin);
+    datagram->timestamp = shared(message->timestamp);
+    datagram->truncated = shared(truncated ? Py_True : Py_False);
+    return (PyObject *)datagram;
 }
 
 /* Append the datagrams of the message from the offset on; return how many, or -1. */
@@ -260,93 +260,65 @@ slots_for(const Intake *self, Py_ssize_t room)
     return messages < SLOTS ? (int)messages : SLOTS;
 }
 
-PyDoc_STRVAR(batch_doc, "batch(handle, limit, datagrams)\n--\n\n"
-                        "Append what the socket holds, `limit` datagrams and perhaps the rest of a coalesced run; return "
-                        "whether it may hold more.");
-
-static PyObject *
-intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
-{
+/* Where datagrams are taken from: one socket; or those that an epoll instance watches, beside an alarm. */
+typedef struct {
+    bool swept;
     int descriptor;
-    if (!enough_arguments(count, 3) || !read_int(arguments[0], &descriptor) || !prepare(self)) {
-        return NULL;
-    }
-    Py_ssize_t room = PyLong_AsSsize_t(arguments[1]);
-    if (room == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Arena *arena = take_arena(self->state);
-    if (arena == NULL) {
-        return NULL;
-    }
-    bool more = true;
-    int received = 0;
-    while (room > 0 && more) {
-        int wanted = slots_for(self, room);
-        ready_slots(arena, received);
-        Py_BEGIN_ALLOW_THREADS
-        received = receive_slots(descriptor, arena->headers, wanted);
-        Py_END_ALLOW_THREADS
-        if (received < 0) {
-            more = try_again();
-            continue;
-        }
-        Py_ssize_t appended = append_messages(self, arena, received, arguments[2]);
-        if (appended < 0) {
-            break;
-        }
-        room -= appended;
-        more = received == wanted;
-    }
-    give_back(self->state, arena, received);
-    return PyErr_Occurred() ? NULL : PyBool_FromLong(more);
+    int alarm;
+} Supply;
+
+/* Return how many slots hold something now; `more`: whether there may be more. */
+static int
+receive_some(const Supply *from, Arena *arena, int slots, bool *more, int *error)
+{
+    int received = receive_slots(from->descriptor, arena->headers, slots);
+    *more = received == slots;
+    *error = received >= 0 || errno == EAGAIN || errno == EWOULDBLOCK ? 0 : errno;
+    return received < 0 ? 0 : received;
 }
 
 #ifdef LINUX_CALLS
-/* Receive from the sockets that an epoll instance reports, a share of the slots for each, into the first slots; return how
-many they hold. No socket is passed over: what is left in one makes it come last in the next report. The interpreter
-lock is not held, so nobody but `settle` keeps a descriptor from being closed meanwhile. */
+/* As `receive_some`: a share of the slots for each socket that is reported. No socket is passed over: what is left in one
+makes it come last in the next report. The interpreter lock is not held, so nobody but `settle` keeps a descriptor from
+being closed meanwhile. */
 static int
-sweep_once(Intake *self, const int descriptors[2], Arena *arena, int slots, bool *more, int *error)
+sweep(Intake *self, const Supply *from, Arena *arena, int slots, bool *more, int *error)
 {
     struct epoll_event reports[MOST_REPORTS];
     int most = slots < MOST_REPORTS ? slots : MOST_REPORTS;
     int received = 0;
+    *more = false;
     pthread_rwlock_rdlock(&self->descriptors);
-    int found = epoll_wait(descriptors[0], reports, most, 0);
-    *more = found == most;
+    int found = epoll_wait(from->descriptor, reports, most, 0);
+    if (found == 1 && most == 1 && reports[0].data.fd == from->alarm) {
+        /* The next report begins with what stands behind it. */
+        found = epoll_wait(from->descriptor, reports, most, 0);
+    }
     *error = found < 0 ? errno : 0;
     for (int report = 0; report < found && *error == 0; report++) {
         int descriptor = reports[report].data.fd;
         int share = (slots - received) / (found - report);
-        if (descriptor == descriptors[1]) {
+        if (descriptor == from->alarm) {
             continue;
         }
         int came = receive_slots(descriptor, arena->headers + received, share);
         if (came >= 0) {
             received += came;
-            *more |= came == share;
         } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
             *error = errno;
         }
+        *more |= came == share || found == most;
     }
     pthread_rwlock_unlock(&self->descriptors);
     return received;
 }
+#endif
 
-PyDoc_STRVAR(sweep_doc, "sweep(epoll, alarm, limit, datagrams)\n--\n\n"
-                        "Append what the sockets hold that an epoll instance watches, `limit` datagrams and perhaps the rest "
-                        "of coalesced runs, in fair turns. The alarm is watched too, and is no such socket.");
-
+/* Append datagrams to the list, `limit` and perhaps the rest of a coalesced run; return whether there may be more. */
 static PyObject *
-intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
+take(Intake *self, const Supply *from, PyObject *limit, PyObject *list)
 {
-    int descriptors[2];
-    if (!enough_arguments(count, 4) || !read_int(arguments[0], &descriptors[0]) ||
-        !read_int(arguments[1], &descriptors[1]) || !prepare(self)) {
-        return NULL;
-    }
-    Py_ssize_t room = PyLong_AsSsize_t(arguments[2]);
+    Py_ssize_t room = PyLong_AsSsize_t(limit);
     if (room == -1 && PyErr_Occurred()) {
         return NULL;
     }
@@ -360,9 +332,14 @@ intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
         int error, slots = slots_for(self, room);
         ready_slots(arena, received);
         Py_BEGIN_ALLOW_THREADS
-        received = sweep_once(self, descriptors, arena, slots, &more, &error);
+#ifdef LINUX_CALLS
+        received = from->swept ? sweep(self, from, arena, slots, &more, &error)
+                               : receive_some(from, arena, slots, &more, &error);
+#else
+        received = receive_some(from, arena, slots, &more, &error);
+#endif
         Py_END_ALLOW_THREADS
-        Py_ssize_t appended = append_messages(self, arena, received, arguments[3]);
+        Py_ssize_t appended = append_messages(self, arena, received, list);
         if (appended < 0) {
             break;
         }
@@ -371,10 +348,41 @@ intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
         if (error != 0 && !try_again()) {
             break;
         }
-        more |= error != 0;
+        /* What is reported and yet holds nothing may be reported for ever. */
+        more = error != 0 || (more && received > 0);
     }
     give_back(self->state, arena, received);
-    return PyErr_Occurred() ? NULL : shared(Py_None);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(more);
+}
+
+PyDoc_STRVAR(batch_doc, "batch(handle, limit, datagrams)\n--\n\n"
+                        "Append what the socket holds, `limit` datagrams and perhaps the rest of a coalesced run; return "
+                        "whether it may hold more.");
+
+static PyObject *
+intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    Supply from = {.swept = false};
+    if (!enough_arguments(count, 3) || !read_int(arguments[0], &from.descriptor) || !prepare(self)) {
+        return NULL;
+    }
+    return take(self, &from, arguments[1], arguments[2]);
+}
+
+#ifdef LINUX_CALLS
+PyDoc_STRVAR(sweep_doc, "sweep(epoll, alarm, limit, datagrams)\n--\n\n"
+                        "As `batch`, for the sockets that an epoll instance watches, in fair turns. The alarm is watched too, "
+                        "and is no such socket.");
+
+static PyObject *
+intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    Supply from = {.swept = true};
+    if (!enough_arguments(count, 4) || !read_int(arguments[0], &from.descriptor) ||
+        !read_int(arguments[1], &from.alarm) || !prepare(self)) {
+        return NULL;
+    }
+    return take(self, &from, arguments[2], arguments[3]);
 }
 
 PyDoc_STRVAR(settle_doc, "settle()\n--\n\n"
@@ -572,14 +580,9 @@ intake_forget_places(Intake *self, PyObject *Py_UNUSED(nothing))
 static PyObject *
 intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords))
 {
-    PyObject *datagram, *fields, *learn;
+    PyObject *fields, *learn;
     int msg_trunc;
-    if (!PyArg_ParseTuple(arguments, "O!OiO", &PyType_Type, &datagram, &fields, &msg_trunc, &learn)) {
-        return NULL;
-    }
-    State *state = PyType_GetModuleState(type);
-    if (!PyType_IsSubtype((PyTypeObject *)datagram, state->record)) {
-        PyErr_SetString(PyExc_TypeError, "a Datagram is a kind of Record");
+    if (!PyArg_ParseTuple(arguments, "OiO:Intake", &fields, &msg_trunc, &learn)) {
         return NULL;
     }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -587,8 +590,7 @@ intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords
     if (self == NULL) {
         return NULL;
     }
-    self->state = state;
-    self->datagram = (PyTypeObject *)shared(datagram);
+    self->state = PyType_GetModuleState(type);
     self->learn = shared(learn);
     self->msg_trunc = msg_trunc;
 #ifdef LINUX_CALLS
@@ -603,7 +605,6 @@ static int
 intake_traverse(Intake *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE((PyObject *)self));
-    Py_VISIT(self->datagram);
     Py_VISIT(self->learn);
     Py_VISIT(self->fields);
     return 0;
@@ -627,7 +628,6 @@ intake_dealloc(Intake *self)
 #endif
     Py_CLEAR(self->learn);
     Py_CLEAR(self->fields);
-    Py_CLEAR(self->datagram);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
@@ -656,7 +656,7 @@ static PyMemberDef intake_members[] = {
 };
 
 static PyType_Slot intake_slots[] = {
-    {Py_tp_doc, "Intake(datagram, fields, msg_trunc, learn)\n--\n\n"
+    {Py_tp_doc, "Intake(fields, msg_trunc, learn)\n--\n\n"
                 "What the sockets of one receiver hold, as Datagrams; see multicast_expert.engine.intake."},
     {Py_tp_new, intake_new},
     {Py_tp_traverse, intake_traverse},

@@ -44,6 +44,7 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
 #endif
 
 static PyMethodDef methods[] = {
+    {"arrived", (PyCFunction)(void (*)(void))arrived, METH_FASTCALL, arrived_doc},
 #ifdef SYSTEM_CALLS
     {"set_options", set_options, METH_VARARGS, set_options_doc},
 #endif
@@ -68,8 +69,8 @@ static int
 execute(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    state->record = add_type(module, &record_spec);
-    bool failed = state->record == NULL;
+    state->datagram = add_type(module, &datagram_spec);
+    bool failed = state->datagram == NULL || !name_parts(state->datagram);
 #ifdef SYSTEM_CALLS
     PyTypeObject *intake = add_type(module, &intake_spec);
     PyTypeObject *shortcut = add_type(module, &shortcut_spec);
@@ -84,7 +85,7 @@ static int
 traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
-    Py_VISIT(state->record);
+    Py_VISIT(state->datagram);
     return 0;
 }
 
@@ -92,7 +93,7 @@ static int
 clear(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    Py_CLEAR(state->record);
+    Py_CLEAR(state->datagram);
     return 0;
 }
 
@@ -100,7 +101,7 @@ static void
 release(void *module)
 {
     State *state = PyModule_GetState(module);
-    Py_CLEAR(state->record);
+    Py_CLEAR(state->datagram);
 #ifdef SYSTEM_CALLS
     free_arenas(state);
 #endif

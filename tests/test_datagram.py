@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from multicast_expert import Datagram
-from multicast_expert.datagram import PythonRecord, Record, arrived
+from multicast_expert.datagram import PythonDatagram, arrived
 
 SENDER = ("10.0.0.1", 40_000)
 WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True)
@@ -91,15 +91,15 @@ def test_help() -> None:
     for name in NAMES:
         described = inspect.getdoc(getattr(Datagram, name))
         assert described
-        assert described == inspect.getdoc(getattr(PythonRecord, name))
+        assert described == inspect.getdoc(getattr(PythonDatagram, name))
 
 
 @pytest.mark.parametrize(
     "arguments", [(), (b"",), (b"", [], None, False), (b"", (), None, False), (b"", (1, 2, 3, 4), None, False)]
 )
-def test_a_record_of_wrong_parts(arguments: tuple[object, ...]) -> None:
+def test_wrong_parts(arguments: tuple[object, ...]) -> None:
     """The extension refuses what it could not take apart."""
-    if Record is PythonRecord:
+    if Datagram is PythonDatagram:
         pytest.skip("the extension is not there")
     with pytest.raises((TypeError, ValueError)):
         arrived(*arguments)  # type: ignore[call-arg, arg-type]

@@ -1,6 +1,6 @@
 """Batch receive and send, in C; absent where it was not built. Use it through `multicast_expert.engine`.
 
-Sweeping and sending in batches are there on Linux only; on Windows there is no more than `Record`.
+Sweeping and sending in batches are there on Linux only; on Windows there is no more than `Datagram`.
 """
 
 from collections import deque
@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.datagram import Datagram, Origin
+from multicast_expert.datagram import Origin
 from multicast_expert.platforms import Option
 
-class Record:
-    """As `multicast_expert.datagram.PythonRecord`."""
+class Datagram:
+    """As `multicast_expert.datagram.PythonDatagram`."""
 
-    def __new__(cls, data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Self: ...
+def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
 
 class Intake:
     """As `multicast_expert.engine.intake.Intake`; a handle is a descriptor."""
@@ -24,7 +24,6 @@ class Intake:
     truncated: int
     def __new__(
         cls,
-        datagram: type[Datagram],
         fields: Mapping[tuple[int, int], str],
         msg_trunc: int,
         learn: Callable[[bytes | None, int | None], tuple[str | None, str | None]],
@@ -38,7 +37,7 @@ class Intake:
     def expect(
         self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], pair: bool, alarm: int, timeout: float, /
     ) -> Datagram | tuple[bytes, IPv4Or6Address] | None: ...
-    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> None: ...
+    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> bool: ...
     def settle(self) -> None: ...
     def forget_places(self) -> None: ...
 

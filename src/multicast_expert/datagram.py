@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multicast_expert import extension
 from multicast_expert.addresses import IPv4Or6Address
@@ -18,24 +17,36 @@ Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
 """What the datagrams have in common that came the same way: sender, group, interface index and name, hop limit."""
 
 
-class PythonRecord:
-    """The parts of a Datagram. The extension has the same with less in memory, and makes and frees it faster."""
+class Datagram:
+    """One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."""
 
     __slots__ = ("_data", "_origin", "_timestamp_ns", "_truncated")
-    _data: bytes
-    _origin: Origin
-    _timestamp_ns: int | None
-    _truncated: bool
+    __match_args__ = (
+        "data",
+        "sender",
+        "group",
+        "interface_index",
+        "interface_name",
+        "hop_limit",
+        "timestamp_ns",
+        "truncated",
+    )
 
-    def __new__(  # noqa: D102
-        cls, data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /
-    ) -> Self:
-        self = object.__new__(cls)
+    def __init__(
+        self,
+        data: bytes,
+        sender: IPv4Or6Address,
+        group: str | None = None,
+        interface_index: int | None = None,
+        interface_name: str | None = None,
+        hop_limit: int | None = None,
+        timestamp_ns: int | None = None,
+        truncated: bool = False,
+    ) -> None:
         self._data = data
-        self._origin = origin
+        self._origin: Origin = sender, group, interface_index, interface_name, hop_limit
         self._timestamp_ns = timestamp_ns
         self._truncated = truncated
-        return self
 
     @property
     def data(self) -> bytes:
@@ -77,64 +88,40 @@ class PythonRecord:
         """Whether the buffer was too small, so that the end of the payload is lost."""
         return self._truncated
 
-
-if TYPE_CHECKING:
-    Record = PythonRecord
-else:
-    Record = extension.Record or PythonRecord
-
-
-class Datagram(Record):
-    """One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed.
-
-    data, sender, group, interface_index, interface_name, hop_limit, timestamp_ns, truncated: see there.
-    """
-
-    __slots__ = ()
-    __match_args__ = (
-        "data",
-        "sender",
-        "group",
-        "interface_index",
-        "interface_name",
-        "hop_limit",
-        "timestamp_ns",
-        "truncated",
-    )
-
-    def __new__(  # noqa: D102
-        cls,
-        data: bytes,
-        sender: IPv4Or6Address,
-        group: str | None = None,
-        interface_index: int | None = None,
-        interface_name: str | None = None,
-        hop_limit: int | None = None,
-        timestamp_ns: int | None = None,
-        truncated: bool = False,
-    ) -> Self:
-        origin = sender, group, interface_index, interface_name, hop_limit
-        return super().__new__(cls, data, origin, timestamp_ns, truncated)
-
     def _parts(self) -> tuple[Any, ...]:
-        return self.data, *self._origin, self.timestamp_ns, self.truncated
+        return self._data, *self._origin, self._timestamp_ns, self._truncated
 
     def __eq__(self, other: object) -> bool:
-        return self._parts() == other._parts() if isinstance(other, Datagram) else NotImplemented
+        return self._parts() == other._parts() if isinstance(other, PythonDatagram) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._parts())
 
     def __repr__(self) -> str:
         parts = zip(self.__match_args__, self._parts(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in parts)})"
+        return f"Datagram({', '.join(f'{name}={part!r}' for name, part in parts)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._parts()
 
 
-arrived: Callable[[bytes, Origin, int | None, bool], Datagram] = partial(Record.__new__, Datagram)
-"""Makes a Datagram of its parts, the quickest way."""
+PythonDatagram = Datagram
+
+
+def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram:
+    """Make a Datagram of its parts, the quickest way."""
+    datagram = object.__new__(PythonDatagram)
+    datagram._data = data
+    datagram._origin = origin
+    datagram._timestamp_ns = timestamp_ns
+    datagram._truncated = truncated
+    return datagram
+
+
+if not TYPE_CHECKING and extension.Datagram is not None:
+    # The same with less in memory, made and freed faster.
+    Datagram = extension.Datagram
+    arrived = extension.arrived
 
 
 class ReceiveStats(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from multicast_expert import extension
-from multicast_expert.datagram import Datagram
 from multicast_expert.engine import mmsg
 from multicast_expert.engine.intake import Learn, PythonIntake, SweepingIntake
 from multicast_expert.kernel import Kernel, SystemKernel
@@ -18,7 +17,7 @@ def intake(kernel: Kernel, coalesced: bool, learn: Learn) -> PythonIntake | Swee
     # Both of the fast ones call the system that runs the program, by descriptors.
     here = isinstance(kernel, SystemKernel)
     if here and extension.native is not None:
-        native: SweepingIntake = extension.native.Intake(Datagram, fields, platform.msg_trunc, learn)
+        native: SweepingIntake = extension.native.Intake(fields, platform.msg_trunc, learn)
         return native
     kind = mmsg.BatchIntake if here and platform.segments and mmsg.available() else PythonIntake
     return kind(fields, platform.msg_trunc, learn)

@@ -68,8 +68,8 @@ class SweepingIntake(Intake, Protocol):
         Waits `timeout` seconds at most; negative: for ever. May return None early.
         """
 
-    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> None:
-        """Append what the sockets hold that an epoll instance watches, in fair turns; see `batch`.
+    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> bool:
+        """As `batch`, for the sockets that an epoll instance watches, in fair turns.
 
         The instance watches the alarm as well, which is no such socket.
         """

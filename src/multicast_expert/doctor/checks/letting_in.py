@@ -12,12 +12,22 @@ _IPTABLES = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
 
 def let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
     """Yield what lets our reports of memberships out before these rules drop them."""
+    return _accept_type(facts, rules, "mld2-listener-report", 143)
+
+
+def accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
+    """Yield what lets queries in before these rules drop them."""
+    return _accept_type(facts, rules, "mld-listener-query", 130)
+
+
+def _accept_type(facts: Facts, rules: Iterable[Rule], name: str, number: int) -> Iterator[str]:
+    """Yield what lets one type of MLD through, or IGMP."""
     six = facts.target.group_version == 6
     for rule in rules:
         if rule.tool == "nftables":
-            yield _nft(rule, "icmpv6 type mld2-listener-report" if six else "ip protocol igmp")
+            yield _nft(rule, f"icmpv6 type {name}" if six else "ip protocol igmp")
         elif rule.tool in _IPTABLES:
-            yield _iptables(rule, "-p icmpv6 --icmpv6-type 143" if six else "-p igmp")
+            yield _iptables(rule, f"-p icmpv6 --icmpv6-type {number}" if six else "-p igmp")
 
 
 def accept(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
@@ -57,13 +67,3 @@ def _nft(rule: Rule, what: str) -> str:
 def _iptables(rule: Rule, what: str) -> str:
     *table, chain = rule.chain.split()
     return f"{rule.tool}{f' -t {shlex.quote(table[-1])}' if table else ''} -I {shlex.quote(chain)} {what} -j ACCEPT"
-
-
-def accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield what lets queries in before these rules drop them."""
-    six = facts.target.group_version == 6
-    for rule in rules:
-        if rule.tool == "nftables":
-            yield _nft(rule, "icmpv6 type mld-listener-query" if six else "ip protocol igmp")
-        elif rule.tool in _IPTABLES:
-            yield _iptables(rule, "-p icmpv6 --icmpv6-type 130" if six else "-p igmp")

@@ -1,0 +1,202 @@
+/* Datagram: one datagram with all that the kernel told about it. Its Python twin is in multicast_expert/datagram.py. */
+
+#include "fast.h"
+
+/* In the order of the arguments; those behind the first, FROM_ORIGIN of them, are the parts of the origin. */
+enum { PARTS = 8, FROM_ORIGIN = 5 };
+
+static char *const NAMES[PARTS + 1] = {
+    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated", NULL,
+};
+
+/* Return a new one; `origin` is a tuple of FROM_ORIGIN. The parts stay the caller's, too. */
+static PyObject *
+make(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, PyObject *truncated)
+{
+    Datagram *self = (Datagram *)PyType_GenericAlloc(type, 0);
+    if (self != NULL) {
+        self->data = shared(data);
+        self->origin = shared(origin);
+        self->timestamp = shared(timestamp);
+        self->truncated = shared(truncated);
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+datagram_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+    PyObject *parts[PARTS] = {NULL, NULL, Py_None, Py_None, Py_None, Py_None, Py_None, Py_False};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|OOOOOO:Datagram", (char **)NAMES, &parts[0], &parts[1],
+                                     &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7])) {
+        return NULL;
+    }
+    PyObject *origin = PyTuple_Pack(FROM_ORIGIN, parts[1], parts[2], parts[3], parts[4], parts[5]);
+    PyObject *self = origin == NULL ? NULL : make(type, parts[0], origin, parts[6], parts[7]);
+    Py_XDECREF(origin);
+    return self;
+}
+
+const char arrived_doc[] = PyDoc_STR("arrived(data, origin, timestamp_ns, truncated)\n--\n\n"
+                                     "Make a Datagram of its parts, the quickest way.");
+
+PyObject *
+arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = PyModule_GetState(module);
+    if (count != 4 || !PyTuple_Check(arguments[1]) || PyTuple_Size(arguments[1]) != FROM_ORIGIN) {
+        PyErr_SetString(PyExc_TypeError, "a Datagram has four parts, and its origin five");
+        return NULL;
+    }
+    return make(state->datagram, arguments[0], arguments[1], arguments[2], arguments[3]);
+}
+
+static void
+datagram_dealloc(Datagram *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    Py_XDECREF(self->data);
+    Py_XDECREF(self->origin);
+    Py_XDECREF(self->timestamp);
+    Py_XDECREF(self->truncated);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* Return all parts as a tuple. */
+static PyObject *
+parts_of(const Datagram *self)
+{
+    PyObject *origin[FROM_ORIGIN];
+    for (Py_ssize_t part = 0; part < FROM_ORIGIN; part++) {
+        origin[part] = PyTuple_GetItem(self->origin, part);
+    }
+    return PyTuple_Pack(PARTS, self->data, origin[0], origin[1], origin[2], origin[3], origin[4], self->timestamp,
+                        self->truncated);
+}
+
+static PyObject *datagram_compare(PyObject *self, PyObject *other, int operation);
+
+/* A class that extends this one and compares in its own way is asked itself. */
+static bool
+is_datagram(PyObject *object)
+{
+    return PyType_GetSlot(Py_TYPE(object), Py_tp_richcompare) == (void *)datagram_compare;
+}
+
+static PyObject *
+datagram_compare(PyObject *self, PyObject *other, int operation)
+{
+    if ((operation != Py_EQ && operation != Py_NE) || !is_datagram(self) || !is_datagram(other)) {
+        return shared(Py_NotImplemented);
+    }
+    PyObject *own = parts_of((Datagram *)self);
+    PyObject *others = own == NULL ? NULL : parts_of((Datagram *)other);
+    PyObject *result = others == NULL ? NULL : PyObject_RichCompare(own, others, operation);
+    Py_XDECREF(own);
+    Py_XDECREF(others);
+    return result;
+}
+
+static Py_hash_t
+datagram_hash(Datagram *self)
+{
+    PyObject *parts = parts_of(self);
+    Py_hash_t hash = parts == NULL ? -1 : PyObject_Hash(parts);
+    Py_XDECREF(parts);
+    return hash;
+}
+
+static PyObject *
+datagram_repr(Datagram *self)
+{
+    PyObject *parts = parts_of(self);
+    PyObject *text = parts == NULL ? NULL : PyUnicode_FromString("Datagram");
+    for (Py_ssize_t part = 0; part < PARTS && text != NULL; part++) {
+        PyObject *longer = PyUnicode_FromFormat("%U%s%s=%R", text, part == 0 ? "(" : ", ", NAMES[part],
+                                                PyTuple_GetItem(parts, part));
+        Py_DECREF(text);
+        text = longer;
+    }
+    PyObject *result = text == NULL ? NULL : PyUnicode_FromFormat("%U)", text);
+    Py_XDECREF(text);
+    Py_XDECREF(parts);
+    return result;
+}
+
+static PyObject *
+datagram_reduce(Datagram *self, PyObject *Py_UNUSED(nothing))
+{
+    PyObject *parts = parts_of(self);
+    PyObject *result = parts == NULL ? NULL : PyTuple_Pack(2, (PyObject *)Py_TYPE((PyObject *)self), parts);
+    Py_XDECREF(parts);
+    return result;
+}
+
+static PyObject *
+datagram_part(Datagram *self, void *part)
+{
+    return shared(PyTuple_GetItem(self->origin, (Py_ssize_t)(intptr_t)part));
+}
+
+static PyGetSetDef datagram_parts[] = {
+    {"sender", (getter)datagram_part, NULL,
+     "As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`.", (void *)0},
+    {"group", (getter)datagram_part, NULL, "The group that it was sent to.", (void *)1},
+    {"interface_index", (getter)datagram_part, NULL, "The interface that it arrived on.", (void *)2},
+    {"interface_name", (getter)datagram_part, NULL, "The name of that interface.", (void *)3},
+    {"hop_limit", (getter)datagram_part, NULL, "The hops that it had left on arrival (IPv4: the TTL).", (void *)4},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef datagram_members[] = {
+    {"data", T_OBJECT, offsetof(Datagram, data), READONLY, "The payload; empty for a datagram without one."},
+    {"timestamp_ns", T_OBJECT, offsetof(Datagram, timestamp), READONLY,
+     "When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."},
+    {"truncated", T_OBJECT, offsetof(Datagram, truncated), READONLY,
+     "Whether the buffer was too small, so that the end of the payload is lost."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef datagram_methods[] = {
+    {"__reduce__", (PyCFunction)datagram_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot datagram_slots[] = {
+    {Py_tp_doc, "One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."},
+    {Py_tp_new, datagram_new},
+    {Py_tp_dealloc, datagram_dealloc},
+    {Py_tp_richcompare, datagram_compare},
+    {Py_tp_hash, datagram_hash},
+    {Py_tp_repr, datagram_repr},
+    {Py_tp_getset, datagram_parts},
+    {Py_tp_members, datagram_members},
+    {Py_tp_methods, datagram_methods},
+    {0, NULL},
+};
+
+/* Nothing in one can refer to it, so it is none of the garbage collector's. */
+PyType_Spec datagram_spec = {
+    .name = "multicast_expert.datagram.Datagram",
+    .basicsize = sizeof(Datagram),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = datagram_slots,
+};
+
+/* Name the parts in the order that patterns take them in; return whether that worked. */
+bool
+name_parts(PyTypeObject *type)
+{
+    PyObject *names = PyTuple_New(PARTS);
+    for (Py_ssize_t part = 0; part < PARTS && names != NULL; part++) {
+        PyObject *name = PyUnicode_FromString(NAMES[part]);
+        if (name == NULL || PyTuple_SetItem(names, part, name) < 0) {
+            Py_CLEAR(names);
+        }
+    }
+    bool named = names != NULL && PyObject_SetAttrString((PyObject *)type, "__match_args__", names) == 0;
+    Py_XDECREF(names);
+    return named;
+}
