@@ -203,7 +203,7 @@ CASES = (
         "Cost against the number of groups, traffic on all of them",
         "receive",
         (RECEIVE_MANY, C_EPOLL),
-        {"batch": 8_000, "repeats": 1},
+        {"batch": 8_000, "repeats": 5},
         "groups",
         (1, 20, 200, 2_000, 10_000),
         (1, 2_000),
