@@ -165,7 +165,9 @@ static PyMethodDef datagram_methods[] = {
 };
 
 static PyType_Slot datagram_slots[] = {
-    {Py_tp_doc, "One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."},
+    {Py_tp_doc, "Datagram(data, sender, group=None, interface_index=None, interface_name=None, hop_limit=None, "
+                "timestamp_ns=None, truncated=False)\n--\n\n"
+                "One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."},
     {Py_tp_new, datagram_new},
     {Py_tp_dealloc, datagram_dealloc},
     {Py_tp_richcompare, datagram_compare},

@@ -87,7 +87,12 @@ def test_a_class_of_the_users_own() -> None:
 
 
 def test_help() -> None:
-    """What help() says of each part does not depend on the form."""
+    """What help() says of the class and of each part does not depend on the form."""
+    assert inspect.getdoc(Datagram) == inspect.getdoc(PythonDatagram)
+    given, twin = (inspect.signature(form).parameters for form in (Datagram, PythonDatagram))
+    assert [(each.name, each.default) for each in given.values()] == [
+        (each.name, each.default) for each in twin.values()
+    ]
     for name in NAMES:
         described = inspect.getdoc(getattr(Datagram, name))
         assert described
