@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from time import monotonic, sleep
 from typing import NamedTuple
 
 import pytest
@@ -106,6 +108,10 @@ def listening(program: Program) -> Program:
         process = program("recv", *arguments) if on is None else program("recv", *arguments, on=on)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("listening to ")
+        # Ctrl-C just while it opens what it waits with would leave that to the garbage collector, which says so.
+        deadline = monotonic() + 1  # a program that has something to receive at once need not wait
+        while "poll" not in Path(f"/proc/{process.pid}/wchan").read_text() and monotonic() < deadline:
+            sleep(0.001)
         return process
 
     return start
