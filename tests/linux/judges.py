@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import unpack
 from typing import Any
@@ -117,6 +117,30 @@ def dispatching(form: str, version: int, *ifaces: str) -> Iterator[McastTxSocket
         McastTxSocket(FAMILY[version], [GROUP[version]], ifaces=ifaces or ["eth0"]) as transmitter,
     ):
         yield transmitter
+
+
+@contextlib.contextmanager
+def telling_hop_limits(judge: socket.socket, version: int) -> Iterator[Callable[[int], dict[int, list[int]]]]:
+    """What receives so many payloads, each a hop limit and a number, and tells the numbers that came with each.
+
+    Each has to have the hop limit that it speaks of.
+    """
+    receive_hops, hops = {4: ((0, 12), (0, 2)), 6: ((41, 51), (41, 52))}[version]
+
+    def receive(count: int) -> dict[int, list[int]]:
+        numbers: dict[int, list[int]] = {}
+        for _ in range(count):
+            data, control, _, _ = judge.recvmsg(100, 100)
+            hop_limit, number = map(int, data.split())
+            assert [unpack("=i", value)[0] for *kind, value in control if tuple(kind) == hops] == [hop_limit]
+            numbers.setdefault(hop_limit, []).append(number)
+        return numbers
+
+    judge.setsockopt(*receive_hops, 1)
+    try:
+        yield receive
+    finally:
+        judge.setsockopt(*receive_hops, 0)
 
 
 def payloads_of(sizes: list[int]) -> list[bytes]:

@@ -4,13 +4,12 @@ import contextlib
 import os
 import socket
 import threading
-from struct import unpack
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from linux.judges import GROUP, PORT, Network, both_forms, both_versions, dispatching, running_as
+from linux.judges import GROUP, PORT, Network, both_forms, both_versions, dispatching, running_as, telling_hop_limits
 from linux.plain_sockets import FAMILY
 from multicast_expert import McastTxSocket, MulticastExpertError, MulticastOSError, extension
 from multicast_expert.testing import Host
@@ -96,9 +95,6 @@ class TestSameAsTheFirst:
 
     def test_threads(self, network: Network, form: str, version: int) -> None:
         """Of threads that send one by one, beside others that send many, each has its own hop limit and its order."""
-        judge = network.judges[version, "eth0"].plain
-        receive_hops, hops = {4: ((0, 12), (0, 2)), 6: ((41, 51), (41, 52))}[version]
-        judge.setsockopt(*receive_hops, 1)
 
         def send(hop_limit: int) -> None:
             payloads = [b"%d %d" % (hop_limit, number) for number in range(50)]
@@ -108,21 +104,14 @@ class TestSameAsTheFirst:
             for payload in payloads:
                 transmitter.sendto(payload, (GROUP[version], PORT), hop_limit=hop_limit)
 
-        try:
+        with telling_hop_limits(network.judges[version, "eth0"].plain, version) as receive:
             with dispatching(form, version) as transmitter:
                 threads = [threading.Thread(target=send, args=(hop_limit,)) for hop_limit in (10, 10, 20, 40)]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
                     thread.join()
-            received: dict[int, list[int]] = {10: [], 20: [], 40: []}
-            for _ in range(200):
-                data, control, _, _ = judge.recvmsg(100, 100)
-                hop_limit, number = map(int, data.split())
-                assert [unpack("=i", value)[0] for *kind, value in control if tuple(kind) == hops] == [hop_limit]
-                received[hop_limit].append(number)
-        finally:
-            judge.setsockopt(*receive_hops, 0)
+            received = receive(200)
         assert sorted(received[10]) == sorted([*range(50)] * 2)
         assert received[20] == received[40] == [*range(50)]
 

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from errno import EPERM
-from struct import unpack
 from time import monotonic
 from typing import Any
 
@@ -24,6 +23,7 @@ from linux.judges import (
     dispatching,
     payloads_of,
     slow_line,
+    telling_hop_limits,
 )
 from multicast_expert.testing import Host
 
@@ -106,32 +106,21 @@ class TestWhatArrives:
 @both_versions
 def test_threads_at_once(network: Network, form: str, version: int) -> None:
     """Of several threads that send many, each sees its own in order and with its own hop limit."""
-    judge = network.judges[version, "eth0"].plain
-    receive_hops, hops = {4: ((0, 12), (0, 2)), 6: ((41, 51), (41, 52))}[version]
-    judge.setsockopt(*receive_hops, 1)
     counts: list[int] = []
 
     def send(hop_limit: int) -> None:
         payloads = [b"%03d %d" % (hop_limit, number) for number in range(50)]
         counts.append(transmitter.send_many(payloads, (GROUP[version], PORT), hop_limit=hop_limit))
 
-    try:
+    with telling_hop_limits(network.judges[version, "eth0"].plain, version) as receive:
         with dispatching(form, version) as transmitter:
             threads = [threading.Thread(target=send, args=(hop_limit,)) for hop_limit in (10, 20, 30, 40)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        received: dict[int, list[int]] = {10: [], 20: [], 30: [], 40: []}
-        for _ in range(200):
-            data, control, _, _ = judge.recvmsg(100, 100)
-            hop_limit, number = map(int, data.split())
-            assert [unpack("=i", value)[0] for *kind, value in control if tuple(kind) == hops] == [hop_limit]
-            received[hop_limit].append(number)
-    finally:
-        judge.setsockopt(*receive_hops, 0)
+        assert receive(200) == {hop_limit: list(range(50)) for hop_limit in (10, 20, 30, 40)}
     assert counts == [50] * 4
-    assert received == {hop_limit: list(range(50)) for hop_limit in (10, 20, 30, 40)}
 
 
 @both_forms
