@@ -7,10 +7,10 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pyperf
 
-from multicast_expert.addresses import parse_endpoint
-from multicast_expert.datagram import Datagram, decode_arrival
-from multicast_expert.interfaces import IfaceInfo, InterfaceChoice
-from multicast_expert.plan import Join, ReceiveSettings, plan_receive
+from multicast_expert.core.addresses import parse_endpoint
+from multicast_expert.core.datagram import Datagram, decode_arrival
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
+from multicast_expert.core.plan import Join, ReceiveSettings, plan_receive
 from multicast_expert.platforms import LINUX
 
 GROUPS = [IPv4Address("239.200.0.1") + number for number in range(20)]

@@ -1,4 +1,4 @@
-/* Datagram: one datagram with all that the kernel told about it. Its Python twin is in multicast_expert/datagram.py. */
+/* Datagram: one datagram with all that the kernel told about it. Its Python twin is in multicast_expert/core/datagram.py. */
 
 #include "fast.h"
 
@@ -181,7 +181,7 @@ static PyType_Slot datagram_slots[] = {
 
 /* Nothing in one can refer to it, so it is none of the garbage collector's. */
 PyType_Spec datagram_spec = {
-    .name = "multicast_expert.datagram.Datagram",
+    .name = "multicast_expert.core.datagram.Datagram",
     .basicsize = sizeof(Datagram),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = datagram_slots,

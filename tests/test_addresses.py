@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multicast_expert import Endpoint, MulticastExpertError, parse_endpoint
-from multicast_expert.addresses import (
+from multicast_expert.core.addresses import (
     ethernet_address,
     is_source_specific,
     parse_address,

@@ -11,38 +11,29 @@ import multicast_expert
 
 # The rooms of the house, floor by floor, the ground first. A file imports from lower floors and from its own room only.
 FLOORS = [
-    [{"errors"}, {"_fast"}],
-    [{"addresses"}, {"extension"}],
-    [{"interfaces"}],
-    [{"platforms", "datagram"}],
-    [{"plan"}],
-    [{"memberships"}],
-    [{"winsock"}],
-    [{"kernel"}],
-    [{"engine"}, {"discovery", "routes"}],
-    [{"watcher"}],
-    [{"healing"}],
-    [{"doctor", "groups"}],
-    [{"lifecycle", "batches", "reception", "receiver", "transmitter", "readiness", "aio"}],
+    [{"_fast"}],
+    [{"extension"}],
+    [{"platforms", "core"}],
+    [{"stamp"}, {"system"}],
+    [{"wire"}],
+    [{"engine"}],
+    [{"doctor"}],
+    [{"sockets"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
     [{"__main__"}],
 ]
 
 # Files and folders that speak for no machine, and what they may use of the standard library.
-PURE = {"errors", "addresses", "interfaces", "platforms", "datagram", "plan", "memberships"} | {
+PURE = {"core", "platforms", "stamp", "wire.frames", "system.listings", "system.netlink"} | {
     "doctor.facts",
-    "doctor.parse",
     "doctor.parse_systems",
-    "doctor.rtnetlink",
     "doctor.counters",
-    "doctor.packets",
     "doctor.firewall",
     "doctor.checks",
     "doctor.report",
     "doctor.saved",
     "cli.render",
-    "cli.stamp",
     "testing.packets",
 }
 # What they may import too: it only says in which form things run.
@@ -55,16 +46,16 @@ PURE_LIBRARY = {
 
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
-    "anyio": {"readiness"},
-    "psutil": {"discovery"},
-    "ifaddr": {"discovery"},
+    "anyio": {"sockets.loops"},
+    "psutil": {"system.interfaces"},
+    "ifaddr": {"system.interfaces"},
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
 }
 
 # Who may ask which operating system is running.
-ASKS_FOR_THE_SYSTEM = {"kernel", "winsock", "testing"}
+ASKS_FOR_THE_SYSTEM = {"system.kernel", "system.winsock", "testing"}
 
 
 def named(module: str, names: Collection[str]) -> bool:
@@ -152,18 +143,18 @@ def test_the_package_only_passes_names_on() -> None:
 @pytest.mark.parametrize(
     ("module", "code", "breach"),
     [
-        ("plan", "import socket", "plan is pure and uses socket"),
+        ("core.plan", "import socket", "core.plan is pure and uses socket"),
         ("platforms.linux", "from os import path", "platforms.linux is pure and uses os"),
         (
-            "plan",
+            "core.plan",
             "from multicast_expert.engine import x",
-            "plan imports multicast_expert.engine.x, which is not below it",
+            "core.plan imports multicast_expert.engine.x, which is not below it",
         ),
-        ("plan", "from .engine import x", "plan imports .engine.x by a relative name"),
+        ("core.plan", "from .engine import x", "core.plan imports .engine.x by a relative name"),
         (
             "engine",
-            "def f():\n  from multicast_expert import discovery",
-            "engine imports multicast_expert.discovery, which is not below it",
+            "def f():\n  from multicast_expert.doctor import report",
+            "engine imports multicast_expert.doctor.report, which is not below it",
         ),
         (
             "engine",
@@ -175,11 +166,11 @@ def test_the_package_only_passes_names_on() -> None:
             "import multicast_expert.engine",
             "doctor.checks is pure and imports multicast_expert.engine, which is not",
         ),
-        ("receiver", "import sys\nsys.platform", "receiver asks for sys.platform"),
-        ("receiver", "from sys import platform", "receiver asks for sys.platform"),
-        ("receiver", "import platform", "receiver asks for platform"),
+        ("sockets.receiver", "import sys\nsys.platform", "sockets.receiver asks for sys.platform"),
+        ("sockets.receiver", "from sys import platform", "sockets.receiver asks for sys.platform"),
+        ("sockets.receiver", "import platform", "sockets.receiver asks for platform"),
         ("engine", "import psutil", "engine uses psutil"),
-        ("plan", "import numpy", "plan uses numpy"),
+        ("core.plan", "import numpy", "core.plan uses numpy"),
         ("helpers", "", "helpers has no place on a floor"),
     ],
 )
@@ -192,9 +183,9 @@ def test_a_breach_is_noticed(module: str, code: str, breach: str) -> None:
     ("module", "code"),
     [
         ("platforms.linux", "import struct\nfrom multicast_expert.platforms.layouts import group_req"),
-        ("engine", "import socket\nfrom multicast_expert.plan import plan"),
-        ("aio", "import asyncio\nfrom multicast_expert.receiver import McastRxSocket"),
-        ("kernel", "import sys\nsys.platform"),
+        ("engine", "import socket\nfrom multicast_expert.core.plan import plan"),
+        ("sockets.aio", "import asyncio\nfrom multicast_expert.sockets.receiver import McastRxSocket"),
+        ("system.kernel", "import sys\nsys.platform"),
         ("cli.send", "import typer\nfrom multicast_expert import McastTxSocket"),
     ],
 )

@@ -15,11 +15,10 @@ from multicast_expert import (
     McastRxSocket,
     McastTxSocket,
     MulticastExpertError,
-    discovery,
     find_interfaces,
-    kernel,
-    routes,
 )
+from multicast_expert.system import interfaces as discovery
+from multicast_expert.system import kernel, routes
 
 pytestmark = pytest.mark.usefixtures("documentation_network")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert import batches as module
-from multicast_expert.batches import LONGEST_BATCH, batches
+from multicast_expert.engine import batches as module
+from multicast_expert.engine.batches import LONGEST_BATCH, batches
 
 
 def lengths(payloads: Iterable[bytes], limit: int = LONGEST_BATCH, at_once: bool = True) -> list[int]:

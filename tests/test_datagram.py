@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from multicast_expert import Datagram
-from multicast_expert.datagram import PythonDatagram, arrived
+from multicast_expert.core.datagram import PythonDatagram, arrived
 
 SENDER = ("10.0.0.1", 40_000)
 WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True)

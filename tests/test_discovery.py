@@ -21,17 +21,17 @@ from multicast_expert import (
     IfaceInfo,
     MulticastExpertError,
     MulticastWarning,
-    discovery,
     find_interfaces,
     get_default_gateway_iface,
     get_default_gateway_iface_ip,
     get_default_gateway_iface_ip_v4,
     get_default_gateway_iface_ip_v6,
     get_interface_ips,
-    routes,
     scan_interfaces,
 )
 from multicast_expert.platforms import MACOS, WINDOWS
+from multicast_expert.system import interfaces as discovery
+from multicast_expert.system import routes
 
 IP = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
 needs_ip = pytest.mark.skipif(IP is None or sys.platform != "linux", reason="makes interfaces with `ip` on Linux")

@@ -9,7 +9,7 @@ from string import Formatter
 import pytest
 
 from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastExpertError, MulticastOSError
-from multicast_expert.errors import CASES, Case, explain
+from multicast_expert.core.errors import CASES, Case, explain
 from multicast_expert.platforms import PLATFORMS
 
 WORDS = {"group": "ff15::1234", "source": "10.0.0.7", "interface": "eth0", "port": 5000, "count": 10}

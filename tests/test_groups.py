@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert import MulticastExpertError, MulticastWarning, groups
-from multicast_expert.doctor.parse import (
+from multicast_expert import MulticastExpertError, MulticastWarning
+from multicast_expert.platforms import PLATFORMS
+from multicast_expert.system import groups
+from multicast_expert.system.groups import joined_groups, udp_sockets
+from multicast_expert.system.listings import (
     JoinedGroup,
     Process,
     SourceFilter,
@@ -26,8 +29,6 @@ from multicast_expert.doctor.parse import (
     parse_udp,
     with_source_filters,
 )
-from multicast_expert.groups import joined_groups, udp_sockets
-from multicast_expert.platforms import PLATFORMS
 from multicast_expert.testing import Host, Lab, lab_unavailable
 
 # Linux 6.18, recorded.

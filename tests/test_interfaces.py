@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert import IfaceInfo, IfaceSpecifier, MulticastExpertError, find_interfaces
-from multicast_expert.interfaces import choose_interfaces, choose_one_interface, one_spelling
+from multicast_expert.core.interfaces import choose_interfaces, choose_one_interface, one_spelling
 
 LO = IfaceInfo("lo", 1, None, (IPv4Interface("127.0.0.1/8"),), (IPv6Interface("::1/128"),), "lo", is_loopback=True)
 ETH0 = IfaceInfo(

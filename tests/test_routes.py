@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert import routes
 from multicast_expert.platforms import FREEBSD, MACOS, WINDOWS, Platform
-from multicast_expert.routes import interface_index, parse_route_get, parse_route_reply, source_address
+from multicast_expert.system import routes
+from multicast_expert.system.routes import interface_index, parse_route_get, parse_route_reply, source_address
 
 # RTM_NEWROUTE as a Linux 6.18 kernel sent it: the routes to a name server through interface 3, and to 127.0.0.1.
 REPLY4 = bytes.fromhex(

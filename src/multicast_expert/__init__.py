@@ -1,6 +1,6 @@
 """IP multicast made simple and right: receivers, transmitters, and the facts about interfaces that they need."""
 
-from multicast_expert.addresses import (
+from multicast_expert.core.addresses import (
     LOCALHOST_IPV4,
     LOCALHOST_IPV6,
     Endpoint,
@@ -8,9 +8,15 @@ from multicast_expert.addresses import (
     MulticastAddress,
     parse_endpoint,
 )
-from multicast_expert.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
-from multicast_expert.datagram import Datagram, ReceiveStats
-from multicast_expert.discovery import (
+from multicast_expert.core.datagram import Datagram, ReceiveStats
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
+from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
+from multicast_expert.sockets.healing import HealingEvent
+from multicast_expert.sockets.receiver import McastRxSocket
+from multicast_expert.sockets.reception import Membership
+from multicast_expert.sockets.transmitter import McastTxSocket
+from multicast_expert.system.interfaces import (
     find_interfaces,
     get_default_gateway_iface,
     get_default_gateway_iface_ip,
@@ -19,13 +25,7 @@ from multicast_expert.discovery import (
     get_interface_ips,
     scan_interfaces,
 )
-from multicast_expert.errors import MulticastExpertError, MulticastOSError, MulticastWarning
-from multicast_expert.healing import HealingEvent
-from multicast_expert.interfaces import IfaceInfo, IfaceSpecifier
-from multicast_expert.kernel import validate_mcast_ip
-from multicast_expert.receiver import McastRxSocket
-from multicast_expert.reception import Membership
-from multicast_expert.transmitter import McastTxSocket
+from multicast_expert.system.kernel import validate_mcast_ip
 
 __all__ = [
     "LOCALHOST_IPV4",

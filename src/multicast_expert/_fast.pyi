@@ -7,17 +7,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.datagram import Origin
+from multicast_expert.core.addresses import IPv4Or6Address
+from multicast_expert.core.datagram import Origin
 from multicast_expert.platforms import Option
 
 class Datagram:
-    """As `multicast_expert.datagram.PythonDatagram`."""
+    """As `multicast_expert.core.datagram.PythonDatagram`."""
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
 
 class Intake:
-    """As `multicast_expert.engine.intake.Intake`; a handle is a descriptor."""
+    """As `multicast_expert.engine.intake.recvmsg.Intake`; a handle is a descriptor."""
 
     datagrams: int
     payload_bytes: int

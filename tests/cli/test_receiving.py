@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run
-from multicast_expert.cli.stamp import Stamp, stamped
+from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 
 Ended = Callable[..., Done]

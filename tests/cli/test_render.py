@@ -24,9 +24,9 @@ from multicast_expert.cli.render.interfaces import interface_lines, interface_ob
 from multicast_expert.cli.render.plan import hexadecimal
 from multicast_expert.cli.render.summary import STREAMS_SHOWN, Count, stream_lines, summary_lines
 from multicast_expert.cli.render.text import counted, error_lines, host_and_port, printable, scaled
-from multicast_expert.cli.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
-from multicast_expert.datagram import ReceiveStats
-from multicast_expert.doctor.parse import JoinedGroup, Process, SourceUse, UdpSocket
+from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
+from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
 
 LO = IfaceInfo(
     "lo", 1, None, [IPv4Interface("127.0.0.1/8")], [IPv6Interface("::1/128")], "lo", supports_multicast=False, mtu=65536

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.cli import stamp as stamps
-from multicast_expert.cli.stamp import SIZE, Stamp, Stream, read_stamp, stamped
+from multicast_expert import stamp as stamps
+from multicast_expert.stamp import SIZE, Stamp, Stream, read_stamp, stamped
 
 NUMBER = st.integers(0, 2**64 - 1)
 STAMP = st.builds(Stamp, NUMBER, NUMBER, NUMBER)

@@ -15,24 +15,16 @@ import pytest
 from doctor.command import run
 from doctor.stage import ENDPOINT, GROUP, GROUP6, PORT, SSM, TALKER, TALKER6, Stage, stage
 from linux.plain_sockets import PATIENCE, any_address, join, udp_socket
-from multicast_expert import MulticastExpertError, kernel
+from multicast_expert import MulticastExpertError
 from multicast_expert.doctor import Facts, Unread, collect, facts_from_text, facts_to_text, judge
-from multicast_expert.doctor.facts import (
-    Arrivals,
-    Frames,
-    InterfaceFacts,
-    JoinTrial,
-    Queries,
-    Route,
-    Target,
-    Trial,
-    interface_setting,
-)
+from multicast_expert.doctor.facts import Arrivals, InterfaceFacts, JoinTrial, Route, Target, Trial, interface_setting
 from multicast_expert.doctor.host import Host as PlainHost
 from multicast_expert.doctor.host import again_as_root
 from multicast_expert.doctor.linux import LinuxHost
-from multicast_expert.doctor.parse import UdpSocket
+from multicast_expert.system import kernel
+from multicast_expert.system.listings import UdpSocket
 from multicast_expert.testing import Host, lab_unavailable, wait_until
+from multicast_expert.wire.frames import Frames, Queries
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
 
@@ -360,7 +352,8 @@ def test_an_interruption_leaves_nothing(cabled: Stage) -> None:
 
 def test_many_kinds_are_bounded(cabled: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there are too many kinds of datagrams, all are counted still."""
-    from multicast_expert.doctor import capture, ear
+    from multicast_expert.doctor import ear
+    from multicast_expert.wire import capture
 
     monkeypatch.setattr(ear, "KINDS", 3)
     monkeypatch.setattr(capture, "KINDS", 3)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor import bsd, windows
 from multicast_expert.doctor.facts import Rule, Target, Unread
 from multicast_expert.doctor.parse_systems import (
@@ -13,7 +14,6 @@ from multicast_expert.doctor.parse_systems import (
     parse_windows_network,
     parse_wireless_groups,
 )
-from multicast_expert.errors import MulticastExpertError
 
 NETSTAT = """\
 tcp:

@@ -8,14 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.doctor.packets import (
-    Query,
-    UdpPacket,
-    frame_filter,
-    parse_igmp_query,
-    parse_mld_query,
-    parse_packet,
-)
 from multicast_expert.testing.packets import (
     ICMPV6,
     IGMP,
@@ -26,6 +18,14 @@ from multicast_expert.testing.packets import (
     ipv6_packet,
     mld_query,
     upper_layer_checksum,
+)
+from multicast_expert.wire.frames import (
+    Query,
+    UdpPacket,
+    frame_filter,
+    parse_igmp_query,
+    parse_mld_query,
+    parse_packet,
 )
 
 SENDERS = {4: "10.0.0.7", 6: "fd00::7"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.doctor.parse import parse_loopback_route, parse_tentative
+from multicast_expert.system.listings import parse_loopback_route, parse_tentative
 
 # Linux 6.18, recorded; the flags of the addresses were changed.
 

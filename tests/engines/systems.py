@@ -10,9 +10,10 @@ import pytest
 
 from fakes import FakeFreeBSD, FakeKernel, FakeMacOS, FakeNetwork, FakeSocket, FakeWindows
 from fakes.windows import WindowsSocket
-from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, discovery
-from multicast_expert import kernel as running
+from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket
 from multicast_expert.platforms import FREEBSD, MACOS, WINDOWS, Platform
+from multicast_expert.system import interfaces as discovery
+from multicast_expert.system import kernel as running
 
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1234"}

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert import IfaceInfo, MulticastOSError
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.core.plan import plan_send
 from multicast_expert.engine import SendEngine
-from multicast_expert.engine.segmentation import WORTHWHILE, Limits, run_length
-from multicast_expert.interfaces import InterfaceChoice
-from multicast_expert.plan import plan_send
+from multicast_expert.engine.offload import WORTHWHILE, Limits, run_length
 from multicast_expert.platforms import LINUX
 
 DESTINATION = ("239.1.2.3", 5000)

@@ -8,7 +8,8 @@ import pytest
 
 from faces.faces import ALL_FACES, Face, wait_like_windows
 from faces.network import GROUP, PORT, Network, build, family
-from multicast_expert import McastRxSocket, watcher
+from multicast_expert import McastRxSocket
+from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Lab, lab_unavailable
 
 

@@ -158,7 +158,7 @@ class SelectorLikeWindows(selectors.SelectSelector):
 def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let receivers wait with such a selector; event loops keep their own."""
     like_windows = SimpleNamespace(DefaultSelector=SelectorLikeWindows, **EVENTS)
-    monkeypatch.setattr("multicast_expert.engine.waiter.selectors", like_windows)
+    monkeypatch.setattr("multicast_expert.engine.waitset.selectors", like_windows)
     # The extension waits for a single socket in a way of its own, and only on Linux.
     monkeypatch.setattr("multicast_expert.extension.native", None)
 

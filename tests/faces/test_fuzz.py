@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from multicast_expert import Datagram, IfaceInfo, MulticastExpertError, MulticastOSError
-from multicast_expert.datagram import Arrival, decode_arrival
+from multicast_expert.core.datagram import Arrival, decode_arrival
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.engine import ReceiveEngine
-from multicast_expert.interfaces import InterfaceChoice
-from multicast_expert.plan import Join, ReceiveSettings
 from multicast_expert.platforms import PLATFORMS, Platform
 
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -222,7 +222,7 @@ def test_stale_errors_do_not_hide_what_is_there(platform: Platform, numbers: lis
 @given(text=st.text(max_size=30) | st.binary(max_size=20) | st.integers() | st.none())
 def test_groups_and_sources_of_any_kind(text: Any) -> None:
     """Whatever is given as a group or source is taken as an address, or is a MulticastExpertError."""
-    from multicast_expert.addresses import parse_group, parse_source
+    from multicast_expert.core.addresses import parse_group, parse_source
 
     for parse, version in ((parse_group, 4), (parse_group, 6), (parse_source, 4), (parse_source, 6)):
         try:

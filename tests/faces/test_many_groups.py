@@ -13,7 +13,8 @@ import pytest
 from faces.faces import ASYNC_FACES, BLOCKING, Face, wait_until
 from faces.network import GROUP, PORT, Network, family
 from linux.plain_sockets import descriptor_limit, open_descriptors
-from multicast_expert import Datagram, MulticastOSError, watcher
+from multicast_expert import Datagram, MulticastOSError
+from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Lab
 
 MANY = 10_000

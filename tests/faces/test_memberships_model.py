@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from multicast_expert import IfaceInfo, MulticastExpertError
-from multicast_expert.addresses import IPAddress
-from multicast_expert.interfaces import InterfaceChoice
-from multicast_expert.memberships import Attachment, Memberships
-from multicast_expert.plan import Join
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.core.memberships import Attachment, Memberships
+from multicast_expert.core.plan import Join
 
 GROUPS = [ip_address(text) for text in ("239.1.2.3", "239.1.2.4")]
 SOURCES = [ip_address(text) for text in ("10.0.0.7", "10.0.0.8", "10.0.0.9")]

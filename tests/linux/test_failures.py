@@ -26,8 +26,8 @@ from multicast_expert import (
     MulticastOSError,
     MulticastWarning,
     scan_interfaces,
-    watcher,
 )
+from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host, Lab
 
 PORT = 5000

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from linux.plain_sockets import FAMILY, PATIENCE
 from multicast_expert import Datagram, extension
-from multicast_expert.datagram import MAX_DATAGRAM, decode_arrival
-from multicast_expert.engine.intake import ANCILLARY_SIZE, MSG_PEEK, PythonIntake
-from multicast_expert.engine.mmsg import BatchIntake
+from multicast_expert.core.datagram import MAX_DATAGRAM, decode_arrival
+from multicast_expert.engine.intake.recvmmsg import BatchIntake
+from multicast_expert.engine.intake.recvmsg import ANCILLARY_SIZE, MSG_PEEK, PythonIntake
 from multicast_expert.platforms import LINUX, Option
 from multicast_expert.testing import Lab
 

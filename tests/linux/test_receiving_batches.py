@@ -14,9 +14,10 @@ import pytest
 
 from faces.faces import is_waiting, wait_until
 from linux.plain_sockets import FAMILY, PATIENCE, join
-from multicast_expert import Datagram, McastRxSocket, extension, kernel
-from multicast_expert.engine import mmsg
-from multicast_expert.engine.receiving import TURNS
+from multicast_expert import Datagram, McastRxSocket, extension
+from multicast_expert.engine.intake import recvmmsg as mmsg
+from multicast_expert.engine.reader import TURNS
+from multicast_expert.system import kernel
 from multicast_expert.testing import Lab
 
 GROUP = {4: "239.1.2.3", 6: "ff15::1234"}

@@ -19,7 +19,7 @@ from linux.judges import (
     payloads_of,
 )
 from multicast_expert import McastTxSocket
-from multicast_expert.engine import segmentation
+from multicast_expert.engine import offload as segmentation
 from multicast_expert.testing import Host
 
 # linux/udp.h, asm-generic/socket.h

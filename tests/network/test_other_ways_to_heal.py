@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from linux.plain_sockets import FAMILY, sender_on
-from multicast_expert import IfaceInfo, McastRxSocket, watcher
+from multicast_expert import IfaceInfo, McastRxSocket
+from multicast_expert.system import watch as watcher
+from multicast_expert.system.watch import Changes, NetlinkEvents, PolledEvents
 from multicast_expert.testing import wait_until
-from multicast_expert.watcher import Changes, NetlinkEvents, PolledEvents
 from network.traffic import GROUP, PATIENCE, PORT, TwoWires, two_wires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
-from multicast_expert import Datagram, HealingEvent, McastRxSocket, watcher
+from multicast_expert import Datagram, HealingEvent, McastRxSocket
+from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host, wait_until
 from network.faults import delete_and_recreate, delete_and_recreate_with_its_index, dip_of_the_mtu
 from network.traffic import GROUP, PATIENCE, PORT, TwoWires

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert import IfaceInfo, watcher
+from multicast_expert import IfaceInfo
+from multicast_expert.system import watch as watcher
+from multicast_expert.system.watch import Changes, NetlinkEvents, PolledEvents, parse_link_events
 from multicast_expert.testing import wait_until
-from multicast_expert.watcher import Changes, NetlinkEvents, PolledEvents, parse_link_events
 from network.traffic import PATIENCE, TwoWires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])

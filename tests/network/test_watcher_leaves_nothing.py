@@ -10,7 +10,8 @@ import weakref
 import pytest
 
 from linux.plain_sockets import FAMILY, open_descriptors
-from multicast_expert import McastRxSocket, watcher
+from multicast_expert import McastRxSocket
+from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host
 from network.traffic import GROUP, PATIENCE, PORT, TwoWires
 
@@ -125,7 +126,8 @@ def test_the_child_of_a_fork_has_a_watch_of_its_own(wires: TwoWires) -> None:
         wires.listener,
         """
         import os, signal, socket, threading, warnings
-        from multicast_expert import McastRxSocket, watcher
+        from multicast_expert import McastRxSocket
+        from multicast_expert.system import watch as watcher
 
         def receiver():
             return McastRxSocket(socket.AF_INET, ["239.1.1.1"], 5000, "eth0")

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert import IfaceInfo, MulticastExpertError
-from multicast_expert.interfaces import InterfaceChoice
-from multicast_expert.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.platforms import PLATFORMS, Option, Platform
 
 PLANS = Path(__file__).parent / "plans"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, scan_interfaces
-from multicast_expert.kernel import SYSTEM
+from multicast_expert.system.kernel import SYSTEM
 
 GROUPS = {socket.AF_INET: ("239.255.77.1", "239.255.77.2"), socket.AF_INET6: ("ff11::77:1", "ff11::77:2")}
 LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}

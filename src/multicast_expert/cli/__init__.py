@@ -18,7 +18,7 @@ import typer
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import UsageError
-from multicast_expert.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError
 
 # In the order of the help. Each is the function `command` of the file of its name, which gives signature and docstring.
 COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "plan")

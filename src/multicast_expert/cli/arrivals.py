@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from multicast_expert.cli.render.datagram import Arrival
-from multicast_expert.cli.stamp import read_stamp
-from multicast_expert.datagram import Datagram
-from multicast_expert.receiver import McastRxSocket
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.sockets.receiver import McastRxSocket
+from multicast_expert.stamp import read_stamp
 
 # How many datagrams one receiver may hand out before the others are asked.
 BATCH = 64

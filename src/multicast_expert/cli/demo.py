@@ -26,12 +26,12 @@ from multicast_expert.cli.render.demo import (
     omission_lines,
     trial_table,
 )
-from multicast_expert.discovery import scan_interfaces
-from multicast_expert.errors import MulticastOSError
-from multicast_expert.interfaces import IfaceInfo, choose_one_interface, interface_address_text
-from multicast_expert.kernel import SYSTEM
-from multicast_expert.receiver import McastRxSocket
-from multicast_expert.transmitter import McastTxSocket
+from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.interfaces import IfaceInfo, choose_one_interface, interface_address_text
+from multicast_expert.sockets.receiver import McastRxSocket
+from multicast_expert.sockets.transmitter import McastTxSocket
+from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.kernel import SYSTEM
 
 # Seconds that a datagram may take, which needs none; only one that is lost makes the demonstration wait for so long.
 PATIENCE = 1.0

@@ -17,17 +17,17 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.text import Text
 
-from multicast_expert.addresses import Endpoint, parse_endpoint, parse_source
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption, UsageError, one_interface
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
 from multicast_expert.cli.render.text import counted
+from multicast_expert.core.addresses import Endpoint, parse_endpoint, parse_source
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor import collect
 from multicast_expert.doctor.checks import CHECKS, check_name, explain, judge
 from multicast_expert.doctor.facts import Facts
 from multicast_expert.doctor.report import Report
 from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
-from multicast_expert.errors import MulticastExpertError
 
 EXIT_STATUS = {"ok": 0, "problem": 1, "unknown": 3}
 COULD_NOT_TELL = EXIT_STATUS["unknown"]

@@ -7,9 +7,9 @@ import json
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines, socket_object
-from multicast_expert.discovery import scan_interfaces
-from multicast_expert.groups import joined_groups, udp_sockets
-from multicast_expert.interfaces import choose_interfaces
+from multicast_expert.core.interfaces import choose_interfaces
+from multicast_expert.system.groups import joined_groups, udp_sockets
+from multicast_expert.system.interfaces import scan_interfaces
 
 
 def command(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:

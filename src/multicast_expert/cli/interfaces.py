@@ -8,7 +8,7 @@ import socket
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import JsonOption
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
-from multicast_expert.discovery import get_default_gateway_iface, scan_interfaces
+from multicast_expert.system.interfaces import get_default_gateway_iface, scan_interfaces
 
 
 def command(as_json: JsonOption = False) -> None:

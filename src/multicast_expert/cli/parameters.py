@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias, cast
 
 import typer
 
-from multicast_expert.addresses import Endpoint, parse_endpoint
-from multicast_expert.errors import MulticastExpertError
+from multicast_expert.core.addresses import Endpoint, parse_endpoint
+from multicast_expert.core.errors import MulticastExpertError
 
 # A wrong command line. Typer has this class from click or, since it brings its own copy of that, from there.
 UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__[1])

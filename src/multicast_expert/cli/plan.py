@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
-from multicast_expert.addresses import Endpoint
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, LoopbackOption, one_interface
 from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
-from multicast_expert.discovery import choose_for_receiving, choose_for_sending, scan_interfaces
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceInfo, InterfaceChoice, choose_interfaces
-from multicast_expert.kernel import SYSTEM
-from multicast_expert.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
+from multicast_expert.core.addresses import Endpoint
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, choose_interfaces
+from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.platforms import PLATFORMS, Platform
+from multicast_expert.system.interfaces import choose_for_receiving, choose_for_sending, scan_interfaces
+from multicast_expert.system.kernel import SYSTEM
 
 
 class OperatingSystem(StrEnum):

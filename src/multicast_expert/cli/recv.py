@@ -16,18 +16,18 @@ from typing import Annotated
 
 import typer
 
-from multicast_expert.addresses import Endpoint, IPAddress, parse_source
 from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces, read_endpoint
 from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
 from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
-from multicast_expert.cli.stamp import StreamKey, Streams
-from multicast_expert.discovery import scan_interfaces
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.healing import HealingEvent
-from multicast_expert.interfaces import interface_address_text
-from multicast_expert.receiver import McastRxSocket
+from multicast_expert.core.addresses import Endpoint, IPAddress, parse_source
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import interface_address_text
+from multicast_expert.sockets.healing import HealingEvent
+from multicast_expert.sockets.receiver import McastRxSocket
+from multicast_expert.stamp import StreamKey, Streams
+from multicast_expert.system.interfaces import scan_interfaces
 
 # Descriptors that the command needs beside those of its groups.
 OWN_DESCRIPTORS = 64

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from multicast_expert.addresses import Endpoint
-from multicast_expert.cli import stamp, terminal
+from multicast_expert import stamp
+from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import (
     EndpointArgument,
     InterfacesOption,
@@ -24,8 +24,9 @@ from multicast_expert.cli.parameters import (
     named_interfaces,
 )
 from multicast_expert.cli.render.text import counted
-from multicast_expert.datagram import MAX_DATAGRAM
-from multicast_expert.transmitter import McastTxSocket
+from multicast_expert.core.addresses import Endpoint
+from multicast_expert.core.datagram import MAX_DATAGRAM
+from multicast_expert.sockets.transmitter import McastTxSocket
 
 DEFAULT_TEXT = "hello from mcast"
 # RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 tells what they are for.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import rich  # noqa: F401 - that it is missing must show at once, whichever command is given
 
 from multicast_expert.cli.render.text import error_lines
-from multicast_expert.errors import MulticastWarning
+from multicast_expert.core.errors import MulticastWarning
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from multicast_expert.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import InterfaceFacts, Route, Rule, Unread
 from multicast_expert.doctor.host import Counters, Host, again_as_root
 from multicast_expert.doctor.parse_systems import (
@@ -19,9 +20,8 @@ from multicast_expert.doctor.parse_systems import (
     parse_statistics,
     parse_wireless_groups,
 )
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.groups import command_output
-from multicast_expert.kernel import SYSTEM
+from multicast_expert.system.groups import command_output
+from multicast_expert.system.kernel import SYSTEM
 
 _SETTINGS = (
     "net.inet.igmp.default_version",

@@ -11,16 +11,16 @@ from dataclasses import replace
 from importlib import import_module, metadata
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from multicast_expert import kernel
-from multicast_expert.addresses import IPAddress, parse_address, parse_port, parse_source
-from multicast_expert.discovery import choose_for_receiving
+from multicast_expert.core.addresses import IPAddress, parse_address, parse_port, parse_source
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import IfaceSpecifier, InterfaceChoice, missing_interface
+from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.ear import Progress
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
 from multicast_expert.doctor.host import Host
 from multicast_expert.doctor.trial import Attempt, maximum_buffer
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceSpecifier, InterfaceChoice, missing_interface
-from multicast_expert.plan import Join, ReceiveSettings
+from multicast_expert.system import kernel
+from multicast_expert.system.interfaces import choose_for_receiving
 
 LISTEN = 5.0
 """Seconds that are listened, unless asked otherwise."""

@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
-from multicast_expert import kernel
-from multicast_expert.datagram import Datagram
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import Arrivals, JoinTrial
 from multicast_expert.engine import ReceiveEngine, error_name
-from multicast_expert.errors import MulticastOSError
-from multicast_expert.plan import Join, ReceiveSettings
+from multicast_expert.system import kernel
 
 Progress = Callable[[float, int], bool]
 """Is given the seconds that were listened so far and the datagrams received; returns whether to go on."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from multicast_expert.doctor.parse import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.wire.frames import Frames, Queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,50 +173,6 @@ class Arrivals:
     asked: bool
     """Whether a receiver as it was asked for gets them; else they came only because the trial joined more widely."""
     truncated: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """Datagrams seen on the wire of an interface, before the kernel judged them; one kind is counted together."""
-
-    interface: str
-    group: str
-    """Where they go; another group with the same Ethernet address is listed too."""
-    sender: str
-    sender_port: int | None
-    """None: fragments that do not tell."""
-    port: int | None
-    hop_limit: int
-    count: int
-    longest: int
-    """Bytes of the longest IP packet."""
-    bad_checksums: int = 0
-    """How many had a wrong UDP checksum, except those whose sender left it to the network card."""
-    fragments: int = 0
-    """How many of them were fragments."""
-    ethernet_source: str = ""
-    ethernet_destination: str = ""
-    vlan: int | None = None
-    outgoing: bool = False
-    """Whether this host itself sent them out of the interface."""
-
-
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """Queries of IGMP or MLD from one querier on one interface."""
-
-    interface: str
-    version: int
-    """1, 2 or 3 of IGMP, 1 or 2 of MLD."""
-    querier: str
-    seen: int
-    """How many were on the wire."""
-    delivered: int | None
-    """How many the kernel let through to sockets; None: was not looked at."""
-    interval: float | None = None
-    """Seconds between two of them."""
-    for_group: bool = False
-    """Whether they ask for one group, as after a leave; else for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from collections.abc import Collection, Iterable
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from multicast_expert import groups, routes
-from multicast_expert.addresses import IPAddress
-from multicast_expert.discovery import scan_interfaces
-from multicast_expert.doctor.capture import Capture
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import Bridge, InterfaceFacts, Machine, Route, Rule, Target, Unread
-from multicast_expert.doctor.parse import JoinedGroup, UdpSocket
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.interfaces import IfaceInfo
-from multicast_expert.kernel import SYSTEM
+from multicast_expert.system import groups, routes
+from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.kernel import SYSTEM
+from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.wire.capture import Capture
 
 
 class Counters(NamedTuple):

@@ -17,10 +17,8 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeAlias
 
-from multicast_expert import groups
-from multicast_expert.addresses import IPAddress
-from multicast_expert.doctor import counters, rtnetlink
-from multicast_expert.doctor.capture import AF_PACKET, Capture
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.doctor import counters
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
@@ -33,8 +31,10 @@ from multicast_expert.doctor.facts import (
 )
 from multicast_expert.doctor.host import Counters, Host, again_as_root
 from multicast_expert.doctor.linux_firewall import read_firewall
-from multicast_expert.doctor.parse import UdpSocket, parse_loopback_route, parse_tentative
-from multicast_expert.routes import AF_NETLINK
+from multicast_expert.system import groups, netlink
+from multicast_expert.system.listings import UdpSocket, parse_loopback_route, parse_tentative
+from multicast_expert.system.routes import AF_NETLINK
+from multicast_expert.wire.capture import AF_PACKET, Capture
 
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys")
@@ -62,9 +62,9 @@ class LinuxHost(Host):
         super().__init__(target, chosen)
         self._links = self._read_links()
 
-    def _read_links(self) -> dict[int, rtnetlink.Link] | Unread:
+    def _read_links(self) -> dict[int, netlink.Link] | Unread:
         try:
-            found = (rtnetlink.parse_link(body) for body in _ask(rtnetlink.link_request()))
+            found = (netlink.parse_link(body) for body in _ask(netlink.link_request()))
             return {link.number: link for link in found if link is not None}
         except OSError as error:
             return Unread(f"The kernel does not tell about its interfaces (rtnetlink): {error.strerror}.")
@@ -118,7 +118,7 @@ class LinuxHost(Host):
             bridge=None if bridge is None else bridge.name,
         )
 
-    def _bridge_of(self, link: rtnetlink.Link) -> rtnetlink.Link | None:
+    def _bridge_of(self, link: netlink.Link) -> netlink.Link | None:
         if link.master is None or isinstance(self._links, Unread):
             return None
         master = self._links.get(link.master)
@@ -128,8 +128,8 @@ class LinuxHost(Host):
         """Return where datagrams to the address would leave, by the kernel's own decision."""
         family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
         with suppress(OSError):
-            for body in _ask(rtnetlink.route_request(destination, family)):
-                found = rtnetlink.parse_route(body)
+            for body in _ask(netlink.route_request(destination, family)):
+                found = netlink.parse_route(body)
                 if found is not None:
                     source, gateway = (None if each is None else str(each) for each in (found.source, found.gateway))
                     return Route(str(destination), self.name(found.interface_index), source, gateway)
@@ -180,7 +180,7 @@ class LinuxHost(Host):
         )
 
     def _bridge(
-        self, link: rtnetlink.Link, state: rtnetlink.BridgeState, ports: Sequence[rtnetlink.Link], members: _Members
+        self, link: netlink.Link, state: netlink.BridgeState, ports: Sequence[netlink.Link], members: _Members
     ) -> Bridge:
         others = [str(querier.address) for querier in state.queriers if querier.is_other]
         known: tuple[tuple[str, str], ...] | Unread
@@ -222,16 +222,16 @@ class LinuxHost(Host):
 
 def _ask(request: bytes) -> Iterator[bytes]:
     """Yield the bodies of the messages that answer. Raises OSError, also for an error that the kernel answers with."""
-    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
-        netlink.settimeout(5)
-        netlink.send(request)
+    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as channel:
+        channel.settimeout(5)
+        channel.send(request)
         dump = request[7] & 0x3
         while True:
-            for message in rtnetlink.messages(netlink.recv(1 << 18)):
-                if message.kind == rtnetlink.NLMSG_ERROR:
+            for message in netlink.messages(channel.recv(1 << 18)):
+                if message.kind == netlink.NLMSG_ERROR:
                     number = -int.from_bytes(message.body[:4], sys.byteorder, signed=True)
                     raise OSError(number, os.strerror(number))
-                if message.kind == rtnetlink.NLMSG_DONE:
+                if message.kind == netlink.NLMSG_DONE:
                     return
                 yield message.body
             if not dump:
@@ -241,8 +241,8 @@ def _ask(request: bytes) -> Iterator[bytes]:
 def _bridge_members() -> _Members:
     members: dict[int, list[tuple[str, int]]] = {}
     try:
-        for body in _ask(rtnetlink.members_request()):
-            for each in rtnetlink.parse_members(body):
+        for body in _ask(netlink.members_request()):
+            for each in netlink.parse_members(body):
                 members.setdefault(each.bridge, []).append((str(each.group), each.port))
     except OSError as error:
         return Unread(f"The groups that bridges know could not be read: {error.strerror}.", "bridge mdb show")

@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 from time import monotonic
 
-from multicast_expert import kernel
-from multicast_expert.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
+from multicast_expert.core.plan import Join, ReceiveSettings, plan_send
 from multicast_expert.doctor.facts import Probe
 from multicast_expert.engine import ReceiveEngine, SendEngine, error_name
-from multicast_expert.errors import MulticastExpertError, MulticastOSError
-from multicast_expert.interfaces import IfaceInfo, InterfaceChoice
-from multicast_expert.plan import Join, ReceiveSettings, plan_send
+from multicast_expert.system import kernel
 
 PATIENCE = 0.3
 """Seconds within which all probes must be back; on a healthy host they are at once."""

@@ -17,8 +17,8 @@ from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Facts, Unread
-from multicast_expert.errors import MulticastExpertError
 
 FORMAT = 1
 """The version of the format. Fields that are new, and have a default, do not change it."""

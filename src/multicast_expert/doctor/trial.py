@@ -11,15 +11,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 from time import monotonic, sleep
 
-from multicast_expert.addresses import IPAddress
-from multicast_expert.doctor.capture import Capture
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.doctor.ear import Ear, Listening, Progress
 from multicast_expert.doctor.facts import Buffer, Facts, Moment, Probe, Trial, Unread
 from multicast_expert.doctor.host import Counters, Host
 from multicast_expert.doctor.probe import Prober
-from multicast_expert.interfaces import InterfaceChoice
-from multicast_expert.plan import Join, ReceiveSettings
+from multicast_expert.wire.capture import Capture
 
 BEFOREHAND = 0.4
 """Seconds for which the counters are watched before anything is joined."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Rule, Target, Unread
 from multicast_expert.doctor.host import Host
 from multicast_expert.doctor.parse_systems import parse_windows_network
-from multicast_expert.errors import MulticastExpertError
-from multicast_expert.groups import command_output
+from multicast_expert.system.groups import command_output
 
 # One start of PowerShell takes most of the time; numbers are the same in every language of Windows.
 _SCRIPT = """

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from multicast_expert import extension
-from multicast_expert.errors import MulticastOSError, explain
-from multicast_expert.kernel import Kernel, Socket
-from multicast_expert.plan import Join, SocketPlan
+from multicast_expert.core.errors import MulticastOSError, explain
+from multicast_expert.core.plan import Join, SocketPlan
 from multicast_expert.platforms import Option
 from multicast_expert.platforms.table import Operation
+from multicast_expert.system.kernel import Kernel, Socket
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {

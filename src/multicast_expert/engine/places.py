@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multicast_expert.addresses import address_text
+from multicast_expert.core.addresses import address_text
 
 
 class Places:

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from multicast_expert import extension
-from multicast_expert.addresses import IPv4Or6Address
-from multicast_expert.engine import segmentation
+from multicast_expert.core.addresses import IPv4Or6Address
+from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.core.plan import SocketPlan
+from multicast_expert.engine import offload as segmentation
+from multicast_expert.engine.offload import ALONE, Limits
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
-from multicast_expert.engine.segmentation import ALONE, Limits
-from multicast_expert.engine.waiter import Waiter
-from multicast_expert.errors import MulticastOSError
-from multicast_expert.interfaces import IfaceInfo
-from multicast_expert.kernel import Kernel, Socket
-from multicast_expert.plan import SocketPlan
+from multicast_expert.engine.waitset import Waiter
+from multicast_expert.system.kernel import Kernel, Socket
 
 
 class Shortcut(Protocol):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from multicast_expert.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, printable
-from multicast_expert.cli.stamp import Stamp
-from multicast_expert.datagram import Datagram
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.stamp import Stamp
 
 ROW = 16
 """Bytes in a row of a dump."""

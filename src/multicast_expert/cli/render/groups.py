@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.text import Text
 
-from multicast_expert.addresses import ethernet_address
 from multicast_expert.cli.render.text import printable
-from multicast_expert.doctor.parse import JoinedGroup, Process, SourceUse, UdpSocket
+from multicast_expert.core.addresses import ethernet_address
+from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
 
 
 def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from multicast_expert.interfaces import IfaceInfo
+from multicast_expert.core.interfaces import IfaceInfo
 
 
 def interface_lines(

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import counted
-from multicast_expert.plan import Join, SocketPlan
+from multicast_expert.core.plan import Join, SocketPlan
 from multicast_expert.platforms import Option, Platform
 
 INLINE = 8

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, scaled
-from multicast_expert.cli.stamp import Stream, StreamKey, Streams
-from multicast_expert.datagram import ReceiveStats
+from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.stamp import Stream, StreamKey, Streams
 
 STREAMS_SHOWN = 20
 """How many streams have lines of their own."""

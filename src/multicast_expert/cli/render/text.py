@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multicast_expert.errors import MulticastOSError
+from multicast_expert.core.errors import MulticastOSError
 
 
 def counted(number: int, noun: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multicast_expert.addresses import parse_group, scope
+from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor.checks import reach, tally
 from multicast_expert.doctor.facts import Facts, Unread
 from multicast_expert.doctor.report import Finding, Verdict

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from multicast_expert import addresses
-from multicast_expert.addresses import IPAddress, is_source_specific, parse_group, scope
+from multicast_expert.core import addresses
+from multicast_expert.core.addresses import IPAddress, is_source_specific, parse_group, scope
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.checks import reach, tally
 from multicast_expert.doctor.facts import Facts, Unread
 from multicast_expert.doctor.report import Finding, Verdict
-from multicast_expert.errors import MulticastExpertError
 
 _NEVER_LEAVING = (0, 1)
 """Scopes of IPv6 groups that stay on their host, or that nobody is given (RFC 4291, 2.7)."""

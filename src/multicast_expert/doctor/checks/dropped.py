@@ -7,8 +7,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from multicast_expert.doctor.checks import pace, reach, tally, whose
-from multicast_expert.doctor.facts import Facts, Frames, Unread, interface_setting
+from multicast_expert.doctor.facts import Facts, Unread, interface_setting
 from multicast_expert.doctor.report import Finding
+from multicast_expert.wire.frames import Frames
 
 _OFF, _STRICT, _LOOSE = 0, 1, 2
 _MODES = {_OFF: "off", _STRICT: "strict", _LOOSE: "loose"}

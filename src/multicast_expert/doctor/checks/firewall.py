@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from multicast_expert.doctor.checks import letting_in, pace, reach, tally, whose
-from multicast_expert.doctor.facts import Facts, Queries, Rule, Unread
+from multicast_expert.doctor.facts import Facts, Rule, Unread
 from multicast_expert.doctor.report import Finding
+from multicast_expert.wire.frames import Queries
 
 _OUTWARD = ("output", "postrouting", "egress")
 _BEFORE_JOINING = ("ingress", "prerouting")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from multicast_expert.addresses import is_source_specific
+from multicast_expert.core.addresses import is_source_specific
 from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Arrivals, Facts, Frames, JoinTrial, Unread, interface_setting
+from multicast_expert.doctor.facts import Arrivals, Facts, JoinTrial, Unread, interface_setting
 from multicast_expert.doctor.report import Finding
+from multicast_expert.wire.frames import Frames
 
 _LIMITED = ("ENOBUFS", "ENOMEM", "EMFILE")
 # These have checks of their own.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 
 from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Bridge, Facts, Queries, Unread
+from multicast_expert.doctor.facts import Bridge, Facts, Unread
 from multicast_expert.doctor.report import Finding
+from multicast_expert.wire.frames import Queries
 
 _USUAL_INTERVAL = 125
 """Seconds between two general queries, unless the querier is told otherwise (RFC 3376, 8.2 and RFC 3810, 9.2)."""

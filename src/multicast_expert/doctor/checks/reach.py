@@ -9,17 +9,9 @@ import shlex
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_interface
 
-from multicast_expert.addresses import Endpoint, IPAddress
-from multicast_expert.doctor.facts import (
-    Arrivals,
-    Facts,
-    Frames,
-    InterfaceFacts,
-    Route,
-    Trial,
-    Unread,
-    interface_setting,
-)
+from multicast_expert.core.addresses import Endpoint, IPAddress
+from multicast_expert.doctor.facts import Arrivals, Facts, InterfaceFacts, Route, Trial, Unread, interface_setting
+from multicast_expert.wire.frames import Frames
 
 _STEADY = 5
 """Datagrams that make a stream, and that have to be missing at its end before it has stopped."""

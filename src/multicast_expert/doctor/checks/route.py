@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 
 from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Arrivals, Facts, Frames, Unread
+from multicast_expert.doctor.facts import Arrivals, Facts, Unread
 from multicast_expert.doctor.report import Finding
+from multicast_expert.wire.frames import Frames
 
 _STREAM = 5
 """Datagrams a second that are more than programs send that look for a name server or the time."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multicast_expert.doctor.checks import pace, reach, tally, whose
-from multicast_expert.doctor.facts import Buffer, Facts, Frames, Unread
-from multicast_expert.doctor.parse import UdpSocket
+from multicast_expert.doctor.facts import Buffer, Facts, Unread
 from multicast_expert.doctor.report import Finding
+from multicast_expert.system.listings import UdpSocket
+from multicast_expert.wire.frames import Frames
 
 _ENOUGH_BUFFER = 8 * 1024 * 1024
 

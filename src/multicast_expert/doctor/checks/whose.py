@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-from multicast_expert.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.checks import reach, tally
 from multicast_expert.doctor.checks.pace import STRAY, Measure, beyond_usual, counting, was_joined
 from multicast_expert.doctor.facts import Facts, Unread

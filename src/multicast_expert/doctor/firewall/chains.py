@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from multicast_expert.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.facts import Rule
 
 Truth: TypeAlias = bool | None

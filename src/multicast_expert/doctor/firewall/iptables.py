@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import ip_network
 
-from multicast_expert.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.firewall.chains import (
     ICMPV6,
     IGMP,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, TypeAlias
 
-from multicast_expert.addresses import ethernet_address
+from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.doctor.firewall.chains import ICMPV6, IGMP, UDP, Packet, Truth, both, either, opposite
 
 Sets: TypeAlias = Mapping[str, list[Any]]

@@ -1,0 +1,1 @@
+"""What every other room speaks of: addresses, interfaces, datagrams, memberships and plans. Pure."""

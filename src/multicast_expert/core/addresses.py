@@ -1,0 +1,213 @@
+"""Groups, sources and endpoints: parsed, validated and classified. Pure: touches no OS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from typing import NamedTuple, TypeAlias
+
+from multicast_expert.core.errors import MulticastExpertError
+
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPv4Or6Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""A socket address: `(ip, port)` for IPv4, `(ip, port, flow info, scope id)` for IPv6."""
+MulticastAddress: TypeAlias = str | IPv4Address | IPv6Address
+"""A group or source address, as text or as an object of `ipaddress`."""
+
+LOCALHOST_IPV4 = "127.0.0.1"
+LOCALHOST_IPV6 = "::1"
+
+
+def parse_address(address: MulticastAddress, role: str) -> IPAddress:
+    """Return the address as an object; `role` ("group", "source") only names it in the error.
+
+    Raises MulticastExpertError for what is no IP address, and for an IPv6 address with a scope.
+    """
+    if not isinstance(address, str | IPv4Address | IPv6Address):
+        raise _not_an_address(address, role)
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        raise _not_an_address(address, role) from None
+    if parsed.version == 6 and parsed.scope_id is not None:
+        raise MulticastExpertError(f"{role} {address} carries a scope; name the interface with iface= instead.")
+    return parsed
+
+
+def parse_groups(groups: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
+    """Return the groups as address objects, each once, in order. Raises MulticastExpertError, also for none."""
+    parsed = _unique([parse_group(group, version) for group in _listed(groups, "mcast_ips")])
+    if not parsed:
+        raise MulticastExpertError("mcast_ips is empty: name at least one group.")
+    return parsed
+
+
+def parse_sources(sources: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
+    """Return the sources as address objects, each once, in order. Raises MulticastExpertError."""
+    return _unique([parse_source(source, version) for source in _listed(sources, "source_ips")])
+
+
+def _listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
+    """Return the values; a lone text is refused, because its characters would be taken for addresses."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise MulticastExpertError(f"{name} is a list of addresses; {values!r} alone goes into brackets.")
+    return values
+
+
+def _unique(values: list[IPAddress]) -> list[IPAddress]:
+    return list(dict.fromkeys(values)) if len(values) > 1 else values
+
+
+def _not_an_address(value: object, role: str) -> MulticastExpertError:
+    return MulticastExpertError(f"{role} {value!r} is not an IP address.")
+
+
+def parse_group(group: MulticastAddress, version: int | None = None) -> IPAddress:
+    """Return the group as an address object.
+
+    Raises MulticastExpertError when it is not a multicast address (RFC 1112: 224.0.0.0/4; RFC 4291: ff00::/8) or not
+    of the IP `version` (4 or 6) that is asked for.
+    """
+    try:
+        return _parse_group(group, version)
+    except TypeError:
+        raise _not_an_address(group, "group") from None
+
+
+@lru_cache(maxsize=16384)
+def _parse_group(group: MulticastAddress, version: int | None) -> IPAddress:
+    parsed = parse_address(group, "group")
+    if not _is_multicast(parsed):
+        raise MulticastExpertError(
+            f"mcast_ip {group} is not a multicast address! Groups are 224.0.0.0 to 239.255.255.255 and ff00::/8."
+        )
+    _check_version(parsed, version, "mcast_ip")
+    return parsed
+
+
+@lru_cache(maxsize=16384)
+def address_text(packed: bytes) -> str:
+    """Return the address of 4 or 16 bytes as text."""
+    return str(ip_address(packed))
+
+
+def _is_multicast(address: IPAddress) -> bool:
+    first = address.packed[0]
+    return first == 0xFF if address.version == 6 else first >> 4 == 0xE
+
+
+def parse_source(source: MulticastAddress, version: int | None = None) -> IPAddress:
+    """Return the source of a source-specific membership: a unicast address of the IP `version`, else an error.
+
+    The Linux kernel accepts a multicast address here without a word and then delivers nothing.
+    """
+    parsed = parse_address(source, "source")
+    if _is_multicast(parsed):
+        raise MulticastExpertError(f"source {source} is a multicast address; a source is the address of one host.")
+    if parsed.is_unspecified or parsed == IPv4Address("255.255.255.255"):
+        raise MulticastExpertError(f"source {source} is not the address of a host.")
+    _check_version(parsed, version, "source")
+    return parsed
+
+
+def parse_port(port: int) -> int:
+    """Return the port if a receiver can use it (1 to 65535), else raise MulticastExpertError."""
+    if not isinstance(port, int) or not 1 <= port <= 65535 or port is True:
+        raise MulticastExpertError(f"port {port!r} is out of range: 1 to 65535.")
+    return port
+
+
+def _check_version(address: IPAddress, version: int | None, role: str) -> None:
+    if version is not None and address.version != version:
+        family = "AF_INET6" if version == 6 else "AF_INET"
+        raise MulticastExpertError(f"{role} {address} is IPv{address.version} but this is an {family} socket!")
+
+
+def is_source_specific(group: IPAddress) -> bool:
+    """Whether the group lies in a range where receivers have to name the source: 232/8 and ff3x::/32 (RFC 4607)."""
+    packed = group.packed
+    if group.version == 4:
+        return packed[0] == 232
+    return packed[1] >> 4 == 3 and packed[2:4] == b"\0\0"
+
+
+def scope(group: IPAddress) -> str:
+    """Return how far the group may travel: "interface", "link", "site", "organization", "global" and so on.
+
+    IPv6: the scope field (RFC 4291, RFC 7346). IPv4: the ranges of RFC 5771 and RFC 2365.
+    """
+    if isinstance(group, IPv6Address):
+        return {1: "interface", 2: "link", 3: "realm", 4: "admin", 5: "site", 8: "organization", 14: "global"}.get(
+            group.packed[1] & 0x0F, "unassigned"
+        )
+    for network, name in (
+        ("224.0.0.0/24", "link"),
+        ("239.255.0.0/16", "site"),
+        ("239.192.0.0/14", "organization"),
+        ("239.0.0.0/8", "admin"),
+    ):
+        if group in IPv4Network(network):
+            return name
+    return "global"
+
+
+def ethernet_address(group: IPAddress) -> str:
+    """Return the Ethernet address that carries the group: 32 IPv4 groups share each one (RFC 1112, RFC 2464)."""
+    if isinstance(group, IPv4Address):
+        low = group.packed
+        octets = (0x01, 0x00, 0x5E, low[1] & 0x7F, low[2], low[3])
+    else:
+        octets = (0x33, 0x33, *group.packed[12:])
+    return ":".join(f"{octet:02x}" for octet in octets)
+
+
+class Endpoint(NamedTuple):
+    """What `[source@]group[:port][%iface]` names; the parts that were left out are None."""
+
+    group: IPAddress
+    port: int | None = None
+    source: IPAddress | None = None
+    iface: str | None = None
+
+    def __str__(self) -> str:
+        group = f"[{self.group}]" if self.group.version == 6 and self.port is not None else str(self.group)
+        source = "" if self.source is None else f"{self.source}@"
+        port = "" if self.port is None else f":{self.port}"
+        return f"{source}{group}{port}" + ("" if self.iface is None else f"%{self.iface}")
+
+
+ENDPOINT = re.compile(
+    r"(?:(?P<source>[^@\[\]%]+)@)?"
+    r"(?:\[(?P<bracketed>[^\[\]%]+)\](?::(?P<port6>[^:%]*))?"
+    r"|(?P<plain4>[^:@\[\]%]+)(?::(?P<port4>[^:%]*))?"
+    r"|(?P<plain6>[^@\[\]%]*:[^@\[\]%]*))"
+    r"(?:%(?P<iface>.+))?"
+)
+
+
+def parse_endpoint(text: str, *, any_address: bool = False) -> Endpoint:
+    """Parse `[source@]group[:port][%iface]`; an IPv6 group stands in brackets when a port follows.
+
+    `239.1.2.3:5000`, `10.0.0.7@232.1.2.3:5000%eth0`, `[ff15::1234]:5000%eth0`, `ff15::1234`.
+    With `any_address`, the group may be any IP address. Raises MulticastExpertError for anything else.
+    """
+    match = ENDPOINT.fullmatch(text.strip())
+    if match is None:
+        raise MulticastExpertError(
+            f"endpoint {text!r} is not of the form [source@]group[:port][%iface], for instance 239.1.2.3:5000 or "
+            "[ff15::1234]:5000%eth0."
+        )
+    part = match.groupdict()
+    group_text = part["bracketed"] or part["plain4"] or part["plain6"]
+    group = parse_address(group_text, "group") if any_address else parse_group(group_text)
+    port_text = part["port6"] if part["port6"] is not None else part["port4"]
+    source = None if part["source"] is None else parse_source(part["source"], group.version)
+    return Endpoint(group, None if port_text is None else _parse_port_text(port_text, text), source, part["iface"])
+
+
+def _parse_port_text(digits: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", digits):
+        raise MulticastExpertError(f"endpoint {text!r}: port {digits!r} is not a number from 1 to 65535.")
+    return parse_port(int(digits))

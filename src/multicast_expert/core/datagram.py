@@ -1,0 +1,199 @@
+"""Datagram, and ancillary data to its fields. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from multicast_expert import extension
+from multicast_expert.core.addresses import IPv4Or6Address
+
+MAX_DATAGRAM = 65535
+"""Bytes: no UDP datagram is larger (RFC 768)."""
+
+
+Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
+"""What the datagrams have in common that came the same way: sender, group, interface index and name, hop limit."""
+
+
+class Datagram:
+    """One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."""
+
+    __slots__ = ("_data", "_origin", "_timestamp_ns", "_truncated")
+    __match_args__ = (
+        "data",
+        "sender",
+        "group",
+        "interface_index",
+        "interface_name",
+        "hop_limit",
+        "timestamp_ns",
+        "truncated",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        sender: IPv4Or6Address,
+        group: str | None = None,
+        interface_index: int | None = None,
+        interface_name: str | None = None,
+        hop_limit: int | None = None,
+        timestamp_ns: int | None = None,
+        truncated: bool = False,
+    ) -> None:
+        self._data = data
+        self._origin: Origin = sender, group, interface_index, interface_name, hop_limit
+        self._timestamp_ns = timestamp_ns
+        self._truncated = truncated
+
+    @property
+    def data(self) -> bytes:
+        """The payload; empty for a datagram without one."""
+        return self._data
+
+    @property
+    def sender(self) -> IPv4Or6Address:
+        """As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`."""
+        return self._origin[0]
+
+    @property
+    def group(self) -> str | None:
+        """The group that it was sent to."""
+        return self._origin[1]
+
+    @property
+    def interface_index(self) -> int | None:
+        """The interface that it arrived on."""
+        return self._origin[2]
+
+    @property
+    def interface_name(self) -> str | None:
+        """The name of that interface."""
+        return self._origin[3]
+
+    @property
+    def hop_limit(self) -> int | None:
+        """The hops that it had left on arrival (IPv4: the TTL)."""
+        return self._origin[4]
+
+    @property
+    def timestamp_ns(self) -> int | None:
+        """When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."""
+        return self._timestamp_ns
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the buffer was too small, so that the end of the payload is lost."""
+        return self._truncated
+
+    def _parts(self) -> tuple[Any, ...]:
+        return self._data, *self._origin, self._timestamp_ns, self._truncated
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts() == other._parts() if isinstance(other, PythonDatagram) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        parts = zip(self.__match_args__, self._parts(), strict=True)
+        return f"Datagram({', '.join(f'{name}={part!r}' for name, part in parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._parts()
+
+
+PythonDatagram = Datagram
+
+
+def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram:
+    """Make a Datagram of its parts, the quickest way."""
+    datagram = object.__new__(PythonDatagram)
+    datagram._data = data
+    datagram._origin = origin
+    datagram._timestamp_ns = timestamp_ns
+    datagram._truncated = truncated
+    return datagram
+
+
+if not TYPE_CHECKING and extension.Datagram is not None:
+    # The same with less in memory, made and freed faster.
+    Datagram = extension.Datagram
+    arrived = extension.arrived
+
+
+class ReceiveStats(NamedTuple):
+    """What a receiver got and lost since it was opened."""
+
+    datagrams: int
+    """Datagrams received."""
+    bytes: int
+    """Bytes of payload received."""
+    truncated: int
+    """Datagrams whose end was lost because the buffer given to `receive` was too small."""
+    kernel_drops: int | None
+    """Datagrams that the kernel threw away because the receive buffer was full; None where the OS does not say.
+
+    Linux counts those once that it throws away in one piece: with `gro=False` the number is exact, else a lower bound.
+    """
+    filtered: int
+    """Datagrams that reached a socket and were refused because of their destination."""
+
+
+class Arrival(NamedTuple):
+    """What the ancillary data of one datagram say."""
+
+    destination: bytes | None = None
+    """4 or 16 bytes."""
+    interface_index: int | None = None
+    hop_limit: int | None = None
+    timestamp_ns: int | None = None
+    segment_size: int = 0
+    """Bytes of each of the datagrams that the kernel coalesced, but the last; 0: it is one datagram."""
+
+
+# struct in_pktinfo differs between Unix and Windows; in6_pktinfo is the same everywhere (RFC 3542, 6.1).
+_PKTINFO = Struct("=I4x4s")
+_PKTINFO_WINDOWS = Struct("=4sI")
+_PKTINFO6 = Struct("=16sI")
+_SOCKADDR_DL = Struct("=2xH")
+_INT = Struct("=i")
+_TIMESPEC = Struct("=qq")
+# tv_usec is an int on macOS and a long on FreeBSD; both have their value in the first four bytes.
+_TIMEVAL = Struct("=qi")
+
+
+def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[tuple[int, int], str]) -> Arrival:
+    """Decode control messages (level, type, data) by the platform's table.
+
+    Unknown messages and those that the kernel had to cut are passed over.
+    """
+    destination: bytes | None = None
+    interface_index = hop_limit = timestamp_ns = None
+    segment_size = 0
+    for level, kind, data in messages:
+        field = fields.get((level, kind))
+        size = len(data)
+        if field == "pktinfo" and size >= _PKTINFO.size:
+            interface_index, destination = _PKTINFO.unpack_from(data)
+        elif field == "pktinfo6" and size >= _PKTINFO6.size:
+            destination, interface_index = _PKTINFO6.unpack_from(data)
+        elif field == "hop_limit" and size:
+            hop_limit = _INT.unpack_from(data)[0] if size >= _INT.size else data[0]
+        elif field == "timespec" and size >= _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            timestamp_ns = seconds * 1_000_000_000 + nanoseconds
+        elif field == "timeval" and size >= _TIMEVAL.size:
+            seconds, microseconds = _TIMEVAL.unpack_from(data)
+            timestamp_ns = seconds * 1_000_000_000 + microseconds * 1_000
+        elif field == "pktinfo_windows" and size >= _PKTINFO_WINDOWS.size:
+            destination, interface_index = _PKTINFO_WINDOWS.unpack_from(data)
+        elif field == "destination" and size >= 4:
+            destination = data[:4]
+        elif field == "sockaddr_dl" and size >= _SOCKADDR_DL.size:
+            (interface_index,) = _SOCKADDR_DL.unpack_from(data)
+        elif field == "segment_size" and size >= _INT.size:
+            (segment_size,) = _INT.unpack_from(data)
+    return Arrival(destination, interface_index, hop_limit, timestamp_ns, segment_size)

@@ -1,0 +1,248 @@
+"""From a request, interfaces and a platform to the exact sockets to open. Pure: touches no OS and opens nothing.
+
+A receiver's plan depends on one group at a time, except where sockets belong to interfaces (Windows): so joining one
+group more plans that group only, and `SocketPlan.key` says which open socket it extends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from multicast_expert.core.addresses import IPAddress, address_text
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.platforms import Option, Platform
+from multicast_expert.platforms.layouts import NO_ADDRESS
+from multicast_expert.platforms.table import Operation, ReceiveLayout, make_option
+
+SocketKey = tuple[str | None, int | None, int]
+"""Group (None: all), interface index (None: several) and a running number of a receiving socket."""
+JoinKey = tuple[bytes, bytes, int]
+"""Group, source (empty: any) and interface index of a membership; bytes are hashed much faster than address objects."""
+
+
+_NO_SOCKETS: Mapping[SocketKey, Holder] = MappingProxyType({})
+
+
+class Holder(Protocol):
+    """An open socket, as far as planning needs it."""
+
+    joins: dict[JoinKey, Join]
+    """The memberships that it has."""
+
+
+class Join(NamedTuple):
+    """One membership: a group on an interface, from any source or from one."""
+
+    group: IPAddress
+    source: IPAddress | None
+    interface: InterfaceChoice
+
+    def change(self, platform: Platform, operation: Operation) -> Iterator[Option]:
+        """Yield the ways to carry out the operation ("join", "leave" and their source-specific forms)."""
+        return platform.change_membership(
+            operation,
+            self.group.packed,
+            b"" if self.source is None else self.source.packed,
+            self.interface.iface.index,
+            self._interface_address,
+        )
+
+    def _interface_address(self) -> bytes:
+        address = self.interface.source_address(4)
+        return NO_ADDRESS if address is None else address.packed
+
+    @property
+    def key(self) -> JoinKey:
+        """What makes it the same as another."""
+        return self.group.packed, b"" if self.source is None else self.source.packed, self.interface.iface.index
+
+    @property
+    def join_operation(self) -> Operation:
+        """The name of the operation that makes this membership."""
+        return "join" if self.source is None else "join source"
+
+    @property
+    def leave_operation(self) -> Operation:
+        """The name of the operation that ends it."""
+        return "leave" if self.source is None else "leave source"
+
+    def __str__(self) -> str:
+        source = "" if self.source is None else f" from {self.source}"
+        return f"{self.group}{source} on {self.interface.iface.display_name}"
+
+
+class SocketPlan(NamedTuple):
+    """One socket to open, in the order of its fields: socket, options, bind, then the memberships."""
+
+    key: SocketKey
+    version: int
+    family: int
+    options: tuple[Option, ...]
+    address: tuple[str, int] | tuple[str, int, int, int]
+    """What it is bound to."""
+    joins: tuple[Join, ...] = ()
+    filtered: bool = False
+    """Whether the destination of every datagram has to be checked against `joins`."""
+
+
+class ReceiveSettings(NamedTuple):
+    """What all sockets of one receiver share."""
+
+    version: int
+    port: int
+    timestamps: bool = False
+    """Whether the kernel shall note when each datagram arrived."""
+    receive_buffer: int | None = None
+    """The size of each socket's receive buffer in bytes; None leaves it as it is."""
+    loopback: bool = False
+    """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
+    gro: bool = True
+    """Whether the kernel may hand over datagrams in runs (generic receive offload, Linux)."""
+
+
+def plan_receive(
+    platform: Platform,
+    settings: ReceiveSettings,
+    joins: Iterable[Join],
+    held: Mapping[SocketKey, Holder] = _NO_SOCKETS,
+) -> list[SocketPlan]:
+    """Return the sockets that receive exactly these memberships.
+
+    `held`: the sockets that are open already. A plan whose key is among them adds to that socket.
+    """
+    layout = platform.receive[settings.version]
+    rooms: dict[SocketKey, list[Join]] = {}
+    for join in joins:
+        rooms.setdefault(_socket_key(layout, join, rooms, held), []).append(join)
+    return [_receive_socket(platform, settings, layout, key, tuple(joins)) for key, joins in rooms.items()]
+
+
+def _socket_key(
+    layout: ReceiveLayout,
+    join: Join,
+    rooms: Mapping[SocketKey, Sequence[Join]],
+    held: Mapping[SocketKey, Holder],
+) -> SocketKey:
+    """Return the first socket with room for the membership; sources of one group and interface stay together."""
+    group = address_text(join.group.packed) if layout.per_group else None
+    index = join.interface.iface.index if layout.per_interface else None
+    if layout.capacity is None:
+        return group, index, 0
+    number = 0
+    while True:
+        key = group, index, number
+        if key not in held and key not in rooms:
+            return key
+        present = (*(held[key].joins.values() if key in held else ()), *rooms.get(key, ()))
+        interfaces = {other.interface.iface.index for other in present}
+        if join.interface.iface.index in interfaces or len(interfaces) < layout.capacity:
+            return key
+        number += 1
+
+
+def _receive_socket(
+    platform: Platform, settings: ReceiveSettings, layout: ReceiveLayout, key: SocketKey, joins: tuple[Join, ...]
+) -> SocketPlan:
+    version = settings.version
+    interface = joins[0].interface
+    options = _common_options(platform, settings)
+    if layout.binds_to_device:
+        options += (_device_option(platform, interface),)
+    if platform.loopback_at == "receiver":
+        options += (platform.loopback(version, settings.loopback or interface.iface.is_localhost()),)
+    address: tuple[str, int] | tuple[str, int, int, int]
+    if key[0] is not None:
+        address = _bind_address(key[0], version, settings.port, interface.iface.index)
+    else:
+        own = _interface_address(interface, version)
+        scope = interface.iface.index if own is not None and own.is_link_local else 0
+        address = _bind_address(_unspecified(version) if own is None else str(own), version, settings.port, scope)
+    return SocketPlan(key, version, platform.family(version), options, address, joins, layout.filtered)
+
+
+@lru_cache(maxsize=64)
+def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Option, ...]:
+    """Return the options that are the same for all sockets of a receiver."""
+    options = platform.receive[settings.version].options + platform.ancillary.options[settings.version]
+    if settings.timestamps and platform.ancillary.timestamp is not None:
+        options += (platform.ancillary.timestamp,)
+    if settings.receive_buffer is not None:
+        options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
+    if settings.gro and platform.segments:
+        # It came with Linux 5.0.
+        options += (make_option(platform.options, "UDP_GRO", 1, may_fail=("ENOPROTOOPT",)),)
+    return options
+
+
+def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:
+    """Return the call that ties a socket to an interface; kernels before 5.7 allow it to root only."""
+    name = interface.iface.machine_name
+    value = name.encode() + b"\0"
+    return make_option(platform.options, "SO_BINDTODEVICE", value, name, may_fail=("EPERM",), isolates=True)
+
+
+def plan_send(
+    platform: Platform,
+    version: int,
+    interface: InterfaceChoice,
+    hop_limit: int,
+    loopback: bool = False,
+    dscp: int | None = None,
+    port: int = 0,
+) -> SocketPlan:
+    """Return the socket that sends to groups out of one interface.
+
+    `hop_limit` is 0 to 255, `dscp` 0 to 63 (RFC 2474). `loopback`: whether this host hears its own datagrams too; on
+    the loopback interface it always does. `port`: the port to send from; 0: any. Raises MulticastExpertError for values
+    out of range, and where the interface has no address of the family.
+    """
+    check_hop_limit(hop_limit)
+    if dscp is not None and not 0 <= dscp <= 63:
+        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
+    iface = interface.iface
+    if not iface.addresses(version):
+        consequence = "would leave with the source 0.0.0.0, which receivers drop" if version == 4 else "could not leave"
+        raise MulticastExpertError(
+            f"Interface {iface.display_name} has no IPv{version} address: datagrams {consequence}. Give it one, or "
+            "choose another interface (mcast interfaces lists them)."
+        )
+    source = interface.source_address(version)
+    packed = source.packed if source is not None and version == 4 else NO_ADDRESS
+    options: tuple[Option, ...] = (
+        platform.send_interface(version, iface.index, packed, iface.display_name),
+        platform.hop_limit(version, hop_limit),
+    )
+    if platform.loopback_at == "sender":
+        options += (platform.loopback(version, loopback or iface.is_localhost()),)
+    if dscp is not None:
+        # The DSCP is the upper six bits of the old type-of-service byte; the lower two are ECN.
+        options += (platform.option("IP_TOS" if version == 4 else "IPV6_TCLASS", dscp << 2, f"DSCP {dscp}"),)
+    scope = iface.index if source is not None and source.is_link_local else 0
+    text = _unspecified(version) if source is None else str(source).partition("%")[0]
+    address = _bind_address(text, version, port, scope)
+    return SocketPlan((None, iface.index, 0), version, platform.family(version), options, address)
+
+
+def check_hop_limit(hop_limit: int) -> None:
+    """Raise MulticastExpertError unless the hop limit (TTL) is 0 to 255."""
+    if not isinstance(hop_limit, int) or not 0 <= hop_limit <= 255:
+        raise MulticastExpertError(f"ttl {hop_limit!r} is out of range: 0 to 255.")
+
+
+def _bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    return (text, port) if version == 4 else (text, port, 0, scope)
+
+
+def _unspecified(version: int) -> str:
+    return "0.0.0.0" if version == 4 else "::"
+
+
+def _interface_address(interface: InterfaceChoice, version: int) -> IPAddress | None:
+    if interface.address is not None and interface.address.version == version:
+        return interface.address
+    own: Sequence[IPAddress] = [entry.ip for entry in interface.iface.addresses(version)]
+    return own[0] if own else None

@@ -1,0 +1,1 @@
+"""From what a socket holds to Datagrams, in three forms that behave alike."""

@@ -1,0 +1,1 @@
+"""The public classes: receivers and senders, blocking and asynchronous."""

@@ -1,0 +1,1 @@
+"""The operating system that runs this program: its interfaces, routes, groups and changes."""

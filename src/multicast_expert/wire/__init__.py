@@ -1,0 +1,1 @@
+"""Packets as bytes: parse and build frames, and capture them."""
