@@ -14,7 +14,7 @@ from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
 from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.sockets.reception import Membership
+from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.interfaces import (
     find_interfaces,

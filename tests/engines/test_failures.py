@@ -10,7 +10,7 @@ from engines.systems import GROUP, OTHER, PORT, System, heard
 from fakes import FakeMacOS
 from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastOSError, MulticastWarning
 from multicast_expert.platforms import MACOS
-from multicast_expert.sockets import reception
+from multicast_expert.sockets import receiver as reception
 
 
 def modern_join(system: System, version: int) -> dict[str, int]:

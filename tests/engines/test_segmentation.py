@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multicast_expert import IfaceInfo, MulticastOSError
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import plan_send
-from multicast_expert.engine import SendEngine
+from multicast_expert.engine import SendSocket
 from multicast_expert.engine.offload import WORTHWHILE, Limits, run_length
 from multicast_expert.platforms import LINUX
 
@@ -96,10 +96,10 @@ def linux() -> LinuxSocket:
     return LinuxSocket()
 
 
-def engine_on(linux: LinuxSocket) -> SendEngine:
+def engine_on(linux: LinuxSocket) -> SendSocket:
     """An engine that sends by this socket."""
     kernel: Any = linux
-    return SendEngine(kernel, plan_send(LINUX, 4, InterfaceChoice(IFACE), 1), IFACE, 1)
+    return SendSocket(kernel, plan_send(LINUX, 4, InterfaceChoice(IFACE), 1), IFACE, 1)
 
 
 def numbered(count: int, size: int = 10) -> list[bytes]:
@@ -149,7 +149,7 @@ def test_pieces(linux: LinuxSocket) -> None:
         linux.calls.clear()
         linux.wire.clear()
         payloads = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
-        assert engine.try_send_many(payloads, DESTINATION, 1) == len(payloads)
+        assert engine.try_send_many(payloads, DESTINATION) == len(payloads)
         assert linux.wire == payloads
         assert linux.calls == calls
 
@@ -157,7 +157,7 @@ def test_pieces(linux: LinuxSocket) -> None:
 def test_a_kernel_that_does_not_know_pieces(linux: LinuxSocket) -> None:
     """It is asked first: it would ignore the control message and send one long datagram."""
     linux.no_option = True
-    assert engine_on(linux).try_send_many(numbered(50), DESTINATION, 1) == 50
+    assert engine_on(linux).try_send_many(numbered(50), DESTINATION) == 50
     assert linux.wire == numbered(50)
     assert linux.calls == [1] * 50
 
@@ -167,9 +167,9 @@ def test_a_driver_that_refuses_pieces(linux: LinuxSocket, error: int) -> None:
     """Its datagrams go one by one, each once, and from then on all do."""
     linux.refused_pieces = error
     engine = engine_on(linux)
-    assert engine.try_send_many(numbered(50), DESTINATION, 1) == 50
+    assert engine.try_send_many(numbered(50), DESTINATION) == 50
     linux.refused_pieces = 0
-    assert engine.try_send_many(numbered(50), DESTINATION, 1) == 50
+    assert engine.try_send_many(numbered(50), DESTINATION) == 50
     assert linux.wire == numbered(50) * 2
     assert linux.calls == [1] * 100
 
@@ -178,9 +178,9 @@ def test_a_kernel_that_takes_fewer(linux: LinuxSocket) -> None:
     """EINVAL for more than 64 may mean that this kernel takes 64, as those before Linux 6.9 do."""
     linux.refused_pieces = EINVAL
     engine = engine_on(linux)
-    assert engine.try_send_many(numbered(100), DESTINATION, 1) == 100
+    assert engine.try_send_many(numbered(100), DESTINATION) == 100
     linux.refused_pieces = 0
-    assert engine.try_send_many(numbered(100), DESTINATION, 1) == 100
+    assert engine.try_send_many(numbered(100), DESTINATION) == 100
     assert linux.calls == [1] * 100 + [64, 36]
     assert linux.wire == numbered(100) * 2
 
@@ -189,10 +189,10 @@ def test_a_path_that_carries_less(linux: LinuxSocket) -> None:
     """EMSGSIZE for a piece means that its datagrams have to be fragmented: shorter ones still go together."""
     linux.refused_pieces = EMSGSIZE
     engine = engine_on(linux)
-    assert engine.try_send_many(numbered(9, 1400), DESTINATION, 1) == 9
+    assert engine.try_send_many(numbered(9, 1400), DESTINATION) == 9
     linux.refused_pieces = 0
-    assert engine.try_send_many(numbered(9, 1400), DESTINATION, 1) == 9
-    assert engine.try_send_many(numbered(9, 1399), DESTINATION, 1) == 9
+    assert engine.try_send_many(numbered(9, 1400), DESTINATION) == 9
+    assert engine.try_send_many(numbered(9, 1399), DESTINATION) == 9
     assert linux.calls == [1] * 18 + [9]
 
 
@@ -203,7 +203,7 @@ def test_no_room(linux: LinuxSocket) -> None:
     sent = 0
     for room, expected in ((0, 0), (1, 9), (0, 0), (1, 1), (5, 9)):
         linux.room = room
-        assert engine.try_send_many(payloads[sent:], DESTINATION, 1) == expected
+        assert engine.try_send_many(payloads[sent:], DESTINATION) == expected
         sent += expected
     assert linux.wire == payloads
     assert linux.calls == [9, 1, 9]
@@ -217,12 +217,12 @@ def test_a_datagram_that_is_refused(linux: LinuxSocket, place: int) -> None:
     linux.refused = {payloads[place]: ENETUNREACH}
     sent = 0
     while sent < place:
-        went = engine.try_send_many(payloads[sent:], DESTINATION, 1)
+        went = engine.try_send_many(payloads[sent:], DESTINATION)
         assert went
         sent += went
     assert sent == place
     with pytest.raises(MulticastOSError, match=f"Cannot send {len(payloads[place])} bytes to 239.1.2.3") as caught:
-        engine.try_send_many(payloads[sent:], DESTINATION, 1)
+        engine.try_send_many(payloads[sent:], DESTINATION)
     assert caught.value.errno == ENETUNREACH
     assert linux.wire == payloads[:place]
 
@@ -232,14 +232,14 @@ def test_pieces_are_tried_again_after_an_error_of_the_datagrams(linux: LinuxSock
     engine = engine_on(linux)
     linux.refused = {numbered(9)[0]: ENETUNREACH}
     with pytest.raises(MulticastOSError):
-        engine.try_send_many(numbered(9), DESTINATION, 1)
+        engine.try_send_many(numbered(9), DESTINATION)
     linux.refused = {}
-    assert engine.try_send_many(numbered(9), DESTINATION, 1) == 9
+    assert engine.try_send_many(numbered(9), DESTINATION) == 9
     assert linux.calls == [9]
 
 
 def test_a_small_send_buffer(linux: LinuxSocket) -> None:
     """No piece fills more than half of it, as the kernel counts, so that a small buffer stays one."""
     linux.send_buffer = 1000
-    assert engine_on(linux).try_send_many(numbered(20, 100), DESTINATION, 1) == 20
+    assert engine_on(linux).try_send_many(numbered(20, 100), DESTINATION) == 20
     assert linux.calls == [5] * 4

@@ -78,15 +78,15 @@ def build(lab: Lab) -> Network:
 
 
 def watched_descriptors() -> int:
-    """How many descriptors the epoll instances of this process watch."""
-    count = 0
+    """How many descriptors the epoll instances of this process watch; a copy of an instance counts once with it."""
+    watched = set()
     for descriptor in os.listdir("/proc/self/fdinfo"):  # noqa: PTH208 - a Path would open one more
         try:
             text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
         except FileNotFoundError:
             continue
-        count += sum(line.startswith("tfd:") for line in text.splitlines())
-    return count
+        watched |= {line for line in text.splitlines() if line.startswith("tfd:")}
+    return len(watched)
 
 
 def family(version: int) -> int:

@@ -447,23 +447,22 @@ async def test_cancelling_who_was_just_given_a_datagram(
     face: Face, network: Network, version: int, monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
     """A task that is cancelled after the loop took a datagram for it gives it back: to who waits, or to the next."""
-    loop = asyncio.get_running_loop()
     async with async_receiver(version, timeout=None) as receiver:
         unlucky = asyncio.create_task(receiver.receive())
         await anyio.wait_all_tasks_blocked()
         waiting = [asyncio.create_task(receiver.receive()) for _ in range(others)]
         await anyio.wait_all_tasks_blocked()
-        take = receiver._engine.try_receive_datagram
+        one = receiver._source.one
         taken = []
 
-        def take_and_cancel() -> Datagram | None:
-            datagram = take()
-            if datagram is not None and not taken:
-                taken.append(datagram.data)
-                loop.call_soon(unlucky.cancel)
-            return datagram
+        def take_and_cancel(bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+            found = bool(one(bufsize, flags, backlog))
+            if found and not taken:
+                taken.append(backlog[-1].data)
+                unlucky.cancel()
+            return found
 
-        monkeypatch.setattr(receiver._engine, "try_receive_datagram", take_and_cancel)
+        monkeypatch.setattr(receiver._source, "one", take_and_cancel)
         network.send(b"a", GROUP[version])
         with pytest.raises(asyncio.CancelledError), anyio.fail_after(PATIENCE):
             await unlucky

@@ -15,7 +15,7 @@ from multicast_expert import Datagram, IfaceInfo, MulticastExpertError, Multicas
 from multicast_expert.core.datagram import Arrival, decode_arrival
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.engine import ReceiveEngine
+from multicast_expert.engine import Reader, SocketSource, receiving
 from multicast_expert.platforms import PLATFORMS, Platform
 
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -136,14 +136,14 @@ class FuzzedKernel:
 
 
 @contextmanager
-def engine_of(platform: Platform, version: int, script: list[Any]) -> Iterator[ReceiveEngine]:
-    """A receiver's engine with one membership."""
-    engine = ReceiveEngine(FuzzedKernel(platform, script), ReceiveSettings(version, 5000))
+def reader_of(platform: Platform, version: int, script: list[Any]) -> Iterator[tuple[Reader, SocketSource]]:
+    """What reads a socket with one membership."""
+    sockets, reader, source = receiving(FuzzedKernel(platform, script), ReceiveSettings(version, 5000))
     try:
-        engine.add([Join(ip_address(GROUP[version]), None, InterfaceChoice(ETH0))])
-        yield engine
+        sockets.add([Join(ip_address(GROUP[version]), None, InterfaceChoice(ETH0))])
+        yield reader, source
     finally:
-        engine.close()
+        sockets.close()
 
 
 def scripts(platform: Platform, version: int) -> st.SearchStrategy[list[Any]]:
@@ -169,22 +169,18 @@ def test_receiving_whatever_a_kernel_says(platform: Platform, version: int, data
     filtered = platform.receive[version].filtered
     received: list[Any] = []
     refusals: list[MulticastOSError] = []
-    with engine_of(platform, version, script) as engine:
+    with reader_of(platform, version, script) as (reader, source):
         for attempt in attempts:
-            engine.look()
             try:
                 if attempt == "datagram":
-                    received.append(engine.try_receive_datagram())
+                    received.append(reader.take_one())
                 elif attempt == "payload":
-                    received.append(engine.try_receive(data.draw(st.sampled_from([0, 5, 65535])), 0))
+                    received.append(reader.take_one(data.draw(st.sampled_from([0, 5, 65535]))))
                 else:
-                    several: list[Datagram] = []
-                    received.append(None)
-                    engine.receive_more(several, 3)
-                    received += several
+                    received += reader.take(3)
             except MulticastOSError as error:
                 refusals.append(error)
-        stats = engine.stats()
+        datagrams, filtered_out = source.counts()[0], source.filtered
     for each in received:
         if isinstance(each, Datagram):
             assert each.sender == SENDER[version]
@@ -194,9 +190,9 @@ def test_receiving_whatever_a_kernel_says(platform: Platform, version: int, data
                 assert (each.group, each.interface_index) == (GROUP[version], 2)
     assert all(error.step == "receive" and str(error) for error in refusals)
     handed_out = [each for each in received if each is not None]
-    assert len(handed_out) <= stats.datagrams
-    assert stats.datagrams + stats.filtered <= len(given_out)
-    assert filtered or stats.filtered == 0
+    assert len(handed_out) <= datagrams
+    assert datagrams + filtered_out <= len(given_out)
+    assert filtered or filtered_out == 0
 
 
 @pytest.mark.parametrize(
@@ -210,11 +206,10 @@ def test_stale_errors_do_not_hide_what_is_there(platform: Platform, numbers: lis
     by_name = {name: number for number, name in platform.errors.items()}
     script: list[Any] = [OSError(by_name[name], name) for name in numbers if name in by_name]
     script.append((b"x", [], 0, SENDER[4]))
-    with engine_of(platform, 4, script) as engine:
+    with reader_of(platform, 4, script) as (reader, _):
         received = None
         for _ in range(10):
-            engine.look()
-            received = received or engine.try_receive_datagram()
+            received = received or reader.take_one()
         assert received is not None
         assert received.data == b"x"
 

@@ -5,7 +5,6 @@ import functools
 import itertools
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from time import monotonic
@@ -218,24 +217,3 @@ def test_asking_while_others_change(face: Face, network: Network, version: int, 
             assert receiver.receive_buffer > 0
             assert GROUP[version] in repr(receiver)
         changing.finish()
-
-
-class Contested(deque[Any]):
-    """A queue whose last entry another thread takes as soon as this one has seen it."""
-
-    def __len__(self) -> int:
-        return super().__len__() or 1
-
-
-@pytest.mark.parametrize("queue", ["_ready", "backlog"])
-def test_another_thread_takes_the_last_one(
-    face: Face, network: Network, version: int, monkeypatch: pytest.MonkeyPatch, queue: str
-) -> None:
-    """A thread that sees a datagram which another one takes first goes on as if there had been none."""
-    with receiver_of(version) as receiver:
-        monkeypatch.setattr(receiver._engine, queue, Contested())
-        for method in (receiver.receive, receiver.receive_many):
-            with pytest.raises(TimeoutError):
-                method(timeout=0)
-        receiver.settimeout(0)
-        assert receiver.recv() is None

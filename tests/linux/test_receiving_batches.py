@@ -16,7 +16,7 @@ from faces.faces import is_waiting, wait_until
 from linux.plain_sockets import FAMILY, PATIENCE, join
 from multicast_expert import Datagram, McastRxSocket, extension
 from multicast_expert.engine.intake import recvmmsg as mmsg
-from multicast_expert.engine.reader import TURNS
+from multicast_expert.engine.socket_source import TURNS
 from multicast_expert.system import kernel
 from multicast_expert.testing import Lab
 
@@ -328,7 +328,7 @@ class TestBatches:
         with receiver_of(version, GROUP[version], QUIET[version]) as receiver:
             sender.send(b"kept", b"too")
             sender.send(b"later", group=QUIET[version])
-            intake: Any = receiver._engine._intake
+            intake: Any = receiver._source._intake
             calls = []
 
             class Failing:
@@ -343,9 +343,9 @@ class TestBatches:
                     raise OSError(errno.ENETDOWN, "down")
 
             with monkeypatch.context() as patch:
-                patch.setattr(receiver._engine, "_intake", Failing())
-                if receiver._engine._sweeping is not None:
-                    patch.setattr(receiver._engine, "_sweeping", Failing())
+                patch.setattr(receiver._source, "_intake", Failing())
+                if receiver._source._native is not None:
+                    patch.setattr(receiver._source, "_native", Failing())
                 with pytest.raises(OSError, match="down"):
                     receiver.receive_many()
             assert sorted(payloads(receiver)) == [b"kept", b"later", b"too"]

@@ -301,7 +301,7 @@ def test_closing_it_in_the_callback(wires: TwoWires, version: int) -> None:
     assert closed.wait(PATIENCE)
     wait_until_told(wires.listener)
     assert GROUP[version] not in wires.listener.command("ip", "maddr")
-    assert receiver._engine.filenos() == []
+    assert receiver._sockets.filenos() == []
 
 
 @both_versions
@@ -350,15 +350,14 @@ def test_what_a_dying_socket_held_wakes_who_waits(wires: TwoWires, monkeypatch: 
     """A thread about to wait, while healing takes over a datagram, gets that at once, not after its timeout."""
     about_to_wait, go_on, received = threading.Event(), threading.Event(), []
     with Listener(6) as receiver, member_on(wires.listener.interface("eth0"), GROUP[6], PORT) as judge:
-        waiter = receiver._engine.waiter()
-        enter = waiter.enter
+        wait = receiver._source.wait
 
-        def enter_late() -> bool:
+        def wait_late(*arguments: Any) -> bool:
             about_to_wait.set()
             go_on.wait(PATIENCE)
-            return enter()
+            return wait(*arguments)
 
-        monkeypatch.setattr(waiter, "enter", enter_late)
+        monkeypatch.setattr(receiver._source, "wait", wait_late)
         thread = threading.Thread(target=lambda: received.append((receiver.recv(), monotonic())))
         thread.start()
         assert about_to_wait.wait(PATIENCE)

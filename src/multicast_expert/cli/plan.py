@@ -68,11 +68,11 @@ def command(
         _write_json(platform, endpoint, receiving, sending)
         return
     terminal.write(f"To receive {endpoint} on {platform.title}: {counted(len(receiving), 'socket')}")
-    for line in plan_lines(platform, receiving):
+    for line in plan_lines(receiving):
         terminal.write(line)
     possible = counted(1, "socket") if isinstance(sending, SocketPlan) else f"not possible. {sending}"
     terminal.write(f"To send to {endpoint._replace(source=None)} on {platform.title}: {possible}")
-    for line in plan_lines(platform, [sending] if isinstance(sending, SocketPlan) else []):
+    for line in plan_lines([sending] if isinstance(sending, SocketPlan) else []):
         terminal.write(line)
 
 
@@ -102,8 +102,8 @@ def _write_json(
     plan = {
         "endpoint": str(endpoint),
         "os": platform.name,
-        "receive": plan_objects(platform, receiving),
-        "send": plan_objects(platform, [sending]) if isinstance(sending, SocketPlan) else [],
+        "receive": plan_objects(receiving),
+        "send": plan_objects([sending]) if isinstance(sending, SocketPlan) else [],
         "why_no_send": None if isinstance(sending, SocketPlan) else str(sending),
     }
     terminal.write(json.dumps(plan, indent=2))

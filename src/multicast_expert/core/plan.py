@@ -6,7 +6,7 @@ group more plans that group only, and `SocketPlan.key` says which open socket it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -41,15 +41,12 @@ class Join(NamedTuple):
     source: IPAddress | None
     interface: InterfaceChoice
 
-    def change(self, platform: Platform, operation: Operation) -> Iterator[Option]:
-        """Yield the ways to carry out the operation ("join", "leave" and their source-specific forms)."""
-        return platform.change_membership(
-            operation,
-            self.group.packed,
-            b"" if self.source is None else self.source.packed,
-            self.interface.iface.index,
-            self._interface_address,
-        )
+    def change(self, platform: Platform, operation: Operation) -> Change:
+        """Return how to carry out the operation ("join", "leave" and their source-specific forms)."""
+        source = b"" if self.source is None else self.source.packed
+        index = self.interface.iface.index
+        ways = platform.change_membership(operation, self.group.packed, source, index, self._interface_address)
+        return Change(self, operation, tuple(ways))
 
     def _interface_address(self) -> bytes:
         address = self.interface.source_address(4)
@@ -75,6 +72,14 @@ class Join(NamedTuple):
         return f"{self.group}{source} on {self.interface.iface.display_name}"
 
 
+class Change(NamedTuple):
+    """One change of a membership: the calls that make it, the best first; the next is for kernels that lack it."""
+
+    join: Join
+    operation: Operation
+    ways: tuple[Option, ...]
+
+
 class SocketPlan(NamedTuple):
     """One socket to open, in the order of its fields: socket, options, bind, then the memberships."""
 
@@ -84,7 +89,7 @@ class SocketPlan(NamedTuple):
     options: tuple[Option, ...]
     address: tuple[str, int] | tuple[str, int, int, int]
     """What it is bound to."""
-    joins: tuple[Join, ...] = ()
+    joins: tuple[Change, ...] = ()
     filtered: bool = False
     """Whether the destination of every datagram has to be checked against `joins`."""
 
@@ -161,7 +166,8 @@ def _receive_socket(
         own = _interface_address(interface, version)
         scope = interface.iface.index if own is not None and own.is_link_local else 0
         address = _bind_address(_unspecified(version) if own is None else str(own), version, settings.port, scope)
-    return SocketPlan(key, version, platform.family(version), options, address, joins, layout.filtered)
+    changes = tuple([join.change(platform, join.join_operation) for join in joins])
+    return SocketPlan(key, version, platform.family(version), options, address, changes, layout.filtered)
 
 
 @lru_cache(maxsize=64)
@@ -181,7 +187,7 @@ def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Opti
 def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:
     """Return the call that ties a socket to an interface; kernels before 5.7 allow it to root only."""
     name = interface.iface.machine_name
-    value = name.encode() + b"\0"
+    value = name.encode("utf-8", "surrogateescape") + b"\0"
     return make_option(platform.options, "SO_BINDTODEVICE", value, name, may_fail=("EPERM",), isolates=True)
 
 

@@ -13,7 +13,7 @@ from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import Arrivals, JoinTrial
-from multicast_expert.engine import ReceiveEngine, error_name
+from multicast_expert.engine import error_name, receiving
 from multicast_expert.system import kernel
 
 Progress = Callable[[float, int], bool]
@@ -47,7 +47,7 @@ class Ear:
     """A receiver of the trial, which counts what it gets by kind."""
 
     def __init__(self, settings: ReceiveSettings, asked: bool, clock: Callable[[], float]) -> None:
-        self._engine = ReceiveEngine(kernel.SYSTEM, settings)
+        self._sockets, self._reader, _ = receiving(kernel.SYSTEM, settings)
         self._asked = asked
         self._clock = clock
         self._counts: dict[_Kind, _Count] = {}
@@ -73,7 +73,7 @@ class Ear:
                 self.joins.append(JoinTrial(iface.display_name, source, "ENODEV", "There is no such interface now."))
                 continue
             try:
-                self._engine.add([join._replace(interface=join.interface._replace(required=True))])
+                self._sockets.add([join._replace(interface=join.interface._replace(required=True))])
                 self.places.add((iface.index, source))
             except MulticastOSError as refused:
                 error, text = error_name(kernel.SYSTEM, refused) or f"error {refused.errno}", str(refused)
@@ -84,7 +84,7 @@ class Ear:
         for join in joins:
             index = join.interface.iface.index
             with suppress(MulticastOSError):
-                self._engine.change_source(join, "block source", sum(held == index for held, _ in self.blocked))
+                self._sockets.change_source(join, "block source", sum(held == index for held, _ in self.blocked))
                 self.blocked.add((index, str(join.source)))
 
     def takes(self, index: int, sender: str) -> bool:
@@ -98,7 +98,7 @@ class Ear:
             datagrams: list[Datagram] = []
             # What the OS reports on an interface that goes away says nothing about the next datagram.
             with suppress(MulticastOSError):
-                self._engine.receive_more(datagrams, BATCH)
+                datagrams = self._reader.take(BATCH)
             now = self._clock()
             for datagram in datagrams:
                 self._note(datagram, now)
@@ -142,7 +142,7 @@ class Ear:
 
     def filenos(self) -> list[int]:
         """Return the descriptors of its sockets."""
-        return self._engine.filenos()
+        return self._sockets.filenos()
 
     def inodes(self) -> set[int]:
         """Return the numbers that Linux lists its sockets by; none elsewhere."""
@@ -152,16 +152,16 @@ class Ear:
     @property
     def drops(self) -> int | None:
         """How many datagrams were lost because the receive buffer was full; None where the OS does not say."""
-        return self._engine.stats().kernel_drops
+        return self._sockets.kernel_drops()
 
     def buffer(self) -> int | None:
         """Return the smallest receive buffer, in the bytes that a program asks for (Linux counts twice as many)."""
-        sizes = self._engine.receive_buffers()
-        return min(sizes) // (2 if kernel.SYSTEM.platform.name == "linux" else 1) if sizes else None
+        sizes = self._sockets.receive_buffers()
+        return min(sizes) if sizes else None
 
     def close(self) -> None:
         """Leave and close."""
-        self._engine.close()
+        self._sockets.close()
 
 
 @dataclass

@@ -18,7 +18,7 @@ from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings, plan_send
 from multicast_expert.doctor.facts import Probe
-from multicast_expert.engine import ReceiveEngine, SendEngine, error_name
+from multicast_expert.engine import Reader, ReceiveSockets, SendSocket, error_name, receiving
 from multicast_expert.system import kernel
 
 PATIENCE = 0.3
@@ -43,16 +43,16 @@ class Prober:
             return ()
         choices = {join.interface.iface.index: join.interface for join in joins}
         with ExitStack() as opened:
-            engine = ReceiveEngine(kernel.SYSTEM, self._settings._replace(port=port))
-            opened.callback(engine.close)
-            probes = {index: self._send(engine, group, port, choice) for index, choice in choices.items()}
+            sockets, reader, _ = receiving(kernel.SYSTEM, self._settings._replace(port=port))
+            opened.callback(sockets.close)
+            probes = {index: self._send(sockets, group, port, choice) for index, choice in choices.items()}
             sent = {index for index, probe in probes.items() if probe.error is None}
-            back = self._wait(engine, sent)
+            back = self._wait(reader, sent)
         return tuple(
             Probe(probe.interface, index in back, probe.error, probe.sender) for index, probe in probes.items()
         )
 
-    def _send(self, engine: ReceiveEngine, group: IPAddress, port: int, choice: InterfaceChoice) -> Probe:
+    def _send(self, sockets: ReceiveSockets, group: IPAddress, port: int, choice: InterfaceChoice) -> Probe:
         """Join on the interface, from our own address there only, and send; a refusal is noted."""
         iface = self._ifaces.get(choice.iface.index, choice.iface)
         version = group.version
@@ -64,12 +64,12 @@ class Prober:
         address = next((each for each in own if each == choice.address), own[0])
         joined = InterfaceChoice(iface, address)
         try:
-            engine.add([Join(group, ip_address(address.packed), joined)])
-            outlet = SendEngine(kernel.SYSTEM, plan_send(kernel.SYSTEM.platform, version, joined, 0, True), iface, 0)
+            sockets.add([Join(group, ip_address(address.packed), joined)])
+            outlet = SendSocket(kernel.SYSTEM, plan_send(kernel.SYSTEM.platform, version, joined, 0, True), iface, 0)
             try:
                 scope = iface.index if version == 6 else 0
                 destination = (str(group), port) if version == 4 else (str(group), port, 0, scope)
-                outlet.try_send(self._token, destination, 0)
+                outlet.try_send(self._token, destination)
             finally:
                 outlet.close()
         except MulticastOSError as refused:
@@ -78,15 +78,14 @@ class Prober:
             return Probe(name, False, "EADDRNOTAVAIL", str(address))
         return Probe(name, False, None, str(address))
 
-    def _wait(self, engine: ReceiveEngine, sent: Collection[int]) -> set[int]:
+    def _wait(self, reader: Reader, sent: Collection[int]) -> set[int]:
         """Return the interfaces whose probe came back."""
         back: set[int] = set()
         deadline = monotonic() + PATIENCE
         while not back >= set(sent) and (left := deadline - monotonic()) > 0:
-            engine.wait(left)
-            while (datagram := engine.try_receive_datagram()) is not None:
-                if datagram.data == self._token and datagram.interface_index is not None:
-                    back.add(datagram.interface_index)
+            datagram = reader.receive(left)
+            if datagram is not None and datagram.data == self._token and datagram.interface_index is not None:
+                back.add(datagram.interface_index)
         return back
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from multicast_expert import extension
 from multicast_expert.core.errors import MulticastOSError, explain
-from multicast_expert.core.plan import Join, SocketPlan
+from multicast_expert.core.plan import Change, SocketPlan
 from multicast_expert.platforms import Option
-from multicast_expert.platforms.table import Operation
 from multicast_expert.system.kernel import Kernel, Socket
 
 SOCK_DGRAM = 2
@@ -100,13 +99,13 @@ def _purpose(plan: SocketPlan) -> str:
     return "" if plan.key[0] is None else f" for {plan.key[0]}"
 
 
-def change_membership(kernel: Kernel, sock: Socket, join: Join, operation: Operation, count: int = 0) -> None:
+def change_membership(kernel: Kernel, sock: Socket, change: Change, count: int = 0) -> None:
     """Join, leave, block or unblock; falls back to the classic call where the kernel lacks the modern one.
 
     `count`: how many sources the membership holds already, for the error text.
     """
     refused: OSError | None = None
-    for option in join.change(kernel.platform, operation):
+    for option in change.ways:
         try:
             sock.setsockopt(option.level or 0, option.number, option.value)
         except OSError as error:
@@ -116,11 +115,12 @@ def change_membership(kernel: Kernel, sock: Socket, join: Join, operation: Opera
         else:
             return
     if refused is not None:
-        doing = f"{operation.partition(' ')[0]} {join}"
+        join = change.join
+        doing = f"{change.operation.partition(' ')[0]} {join}"
         raise os_error(
             kernel,
             refused,
-            operation,
+            change.operation,
             doing,
             group=join.group,
             source=join.source,

@@ -1,34 +1,41 @@
-"""Channel: one open receiving socket with its memberships. Touches no OS."""
+"""ReceiveSocket: one open receiving socket with its memberships."""
 
 from __future__ import annotations
 
+from struct import Struct
+
 from multicast_expert.core.addresses import address_text
+from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.plan import Join, JoinKey, SocketKey
+from multicast_expert.platforms import Platform
 from multicast_expert.system.kernel import Socket
 
+_MEMINFO = Struct("=9I")
+_INT = Struct("=i")
 
-class Channel:
-    """One open receiving socket with its memberships."""
 
-    __slots__ = ("accepts", "closed", "expects", "handle", "joins", "key", "queued", "socket")
+class ReceiveSocket:
+    """One open receiving socket with its memberships. ReceiveSockets owns it and is the only one to close it."""
+
+    __slots__ = ("accepts", "closed", "handle", "joins", "key", "landing", "queued", "socket")
 
     def __init__(self, key: SocketKey, sock: Socket, filtered: bool, by_descriptor: bool) -> None:
         self.key: SocketKey = key
         self.socket: Socket = sock
         self.handle: Socket | int = sock.fileno() if by_descriptor else sock
-        """What an Intake receives from; a descriptor becomes -1 when the socket is closed."""
+        """What an Intake receives from; a descriptor becomes -1 as soon as nobody may use it any longer."""
         self.joins: dict[JoinKey, Join] = {}
         self.closed: bool = False
         self.queued: bool = False
         """Whether it is among those known to be readable."""
         self.accepts: set[tuple[str | None, int | None]] | None = set() if filtered else None
         """Group and interface index of the datagrams to let through; None: the kernel sees to it."""
-        self.expects: bool = by_descriptor and not filtered
-        """Whether the extension can wait for it and receive in one step."""
+        self.landing: list[Datagram] = []
+        """What was received and not filtered yet, oldest first; an interrupt leaves it here."""
 
-    def add(self, key: JoinKey, join: Join) -> None:
+    def add(self, join: Join) -> None:
         """Note a membership that the socket has."""
-        self.joins[key] = join
+        self.joins[join.key] = join
         if self.accepts is not None:
             self.accepts.add(_place(join))
 
@@ -43,13 +50,35 @@ class Channel:
         index = join.interface.iface.index
         return sum(group == join.group.packed and held == index for group, _, held in self.joins)
 
-    def close(self) -> None:
-        """Close the socket."""
+    def retire(self) -> None:
+        """Let no call use its descriptor from now on; those under way have to end before `close`."""
         self.closed = True
         if isinstance(self.handle, int):
-            # Its number may soon be that of another socket.
             self.handle = -1
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self.retire()
         self.socket.close()
+
+    def receive_buffer(self, platform: Platform) -> int:
+        """Return the receive buffer in bytes, as the OS counts it."""
+        level, number = platform.options["SO_RCVBUF"]
+        return int(_INT.unpack(self.socket.getsockopt(level or 0, number, _INT.size))[0])
+
+    def drops(self, platform: Platform) -> int | None:
+        """Return how many datagrams the kernel dropped because the buffer was full; None where it does not say.
+
+        Linux says it since 4.12 (SO_MEMINFO).
+        """
+        option = platform.options.get("SO_MEMINFO")
+        if option is None:
+            return None
+        try:
+            memory = self.socket.getsockopt(option[0] or 0, option[1], _MEMINFO.size)
+        except OSError:
+            return None
+        return int(_MEMINFO.unpack(memory)[8]) if len(memory) == _MEMINFO.size else None
 
 
 def _place(join: Join) -> tuple[str, int]:

@@ -1,36 +1,41 @@
-"""ReceiveEngine: opens the sockets of one receiver, changes their memberships, and closes them. Touches the OS.
+"""ReceiveSockets: opens the sockets of one receiver, changes their memberships, and closes them. Touches the OS.
 
-Memberships may change in one thread while another receives.
+It owns the lock under which memberships change. Another thread may take datagrams meanwhile.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
-from multicast_expert.core.datagram import Datagram
-from multicast_expert.core.errors import MulticastOSError, warn
-from multicast_expert.core.plan import Join, JoinKey, ReceiveSettings, SocketPlan, plan_receive
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
+from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
 from multicast_expert.engine.opening import change_membership, error_name, open_socket
-from multicast_expert.engine.reader import Receiving
-from multicast_expert.engine.receive_socket import Channel
+from multicast_expert.engine.receive_socket import ReceiveSocket
+from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.platforms.table import Operation
 from multicast_expert.system.kernel import Kernel, network_namespace
-
-# How many datagrams of a dying socket are kept at most.
-DRAIN_LIMIT = 65536
 
 # Errors that mean "this interface cannot", as opposed to "this program cannot".
 _INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
 
 
-class ReceiveEngine(Receiving):
-    """The sockets of one receiver and their memberships."""
+class ReceiveSockets:
+    """The sockets of one receiver and their memberships; `source` takes datagrams from them."""
 
-    def __init__(self, kernel: Kernel, settings: ReceiveSettings) -> None:
-        super().__init__(kernel, settings.gro)
+    def __init__(self, system: Kernel, settings: ReceiveSettings, source: SocketSource) -> None:
+        self._kernel = system
         self._settings = settings
-        self._homes: dict[JoinKey, Channel] = {}
+        self._source = source
+        self.lock: threading.RLock = threading.RLock()
+        """Held while memberships change."""
+        self._open: dict[SocketKey, ReceiveSocket] = {}
+        self._homes: dict[JoinKey, ReceiveSocket] = {}
+        self._past_drops = 0
+        self.closed: bool = False
+        self.inherited: bool = False
+        """Whether the sockets are a parent's, from before a fork: to be read, and not to be changed."""
 
     # Memberships
 
@@ -41,9 +46,9 @@ class ReceiveEngine(Receiving):
         """
         done: list[Join] = []
         skipped: MulticastOSError | None = None
-        with self._lock:
+        with self.lock:
             try:
-                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._channels):
+                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._open):
                     skipped = self._carry_out(plan, done) or skipped
                 if skipped is not None and not self._homes:
                     raise skipped
@@ -54,148 +59,167 @@ class ReceiveEngine(Receiving):
     def _carry_out(self, plan: SocketPlan, done: list[Join]) -> MulticastOSError | None:
         """Open the socket of the plan unless it is open, and join; return the error of a skipped interface, if any."""
         skipped: MulticastOSError | None = None
-        channel = self._channels.get(plan.key)
-        if channel is None:
+        held = self._open.get(plan.key)
+        if held is None:
             try:
-                channel = self._open_channel(plan)
+                held = self._open_socket(plan)
             except MulticastOSError as error:
                 self._skip_or_raise(error, plan.joins)
                 return error
         try:
-            for join in plan.joins:
+            for change in plan.joins:
+                join = change.join
                 try:
-                    held = 0 if join.source is None else channel.sources(join)
-                    change_membership(self._kernel, channel.socket, join, join.join_operation, held)
+                    sources = 0 if join.source is None else held.sources(join)
+                    change_membership(self._kernel, held.socket, change, sources)
                 except MulticastOSError as error:
-                    self._skip_or_raise(error, (join,))
+                    self._skip_or_raise(error, (change,))
                     skipped = error
                 else:
-                    key = join.key
-                    channel.add(key, join)
-                    self._homes[key] = channel
-                    self.name_interface(join.interface.iface.index, join.interface.iface.display_name)
+                    held.add(join)
+                    self._homes[join.key] = held
+                    self._source.name_interface(join.interface.iface.index, join.interface.iface.display_name)
                     done.append(join)
         finally:
-            if not channel.joins:
-                self._close_channel(channel)
+            if not held.joins:
+                self._forget_sockets([held])
         return skipped
 
-    def _skip_or_raise(self, error: MulticastOSError, joins: Iterable[Join]) -> None:
-        named = any(join.interface.required for join in joins)
+    def _skip_or_raise(self, error: MulticastOSError, changes: Iterable[Change]) -> None:
+        named = any(change.join.interface.required for change in changes)
         if named or error_name(self._kernel, error) not in _INTERFACE_ERRORS:
             raise error
         warn(f"{error} This interface is skipped, because it was only part of all interfaces.")
 
     def remove(self, joins: Iterable[Join]) -> None:
         """Leave; a socket without memberships is closed."""
-        with self._lock:
-            for join in joins:
-                channel = self._homes.get(join.key)
-                if channel is None:
-                    # It was part of all interfaces and could not be joined.
-                    continue
-                if len(channel.joins) > 1:
-                    change_membership(self._kernel, channel.socket, join, join.leave_operation)
-                self._drop(join, channel)
+        with self.lock:
+            emptied = []
+            try:
+                for join in joins:
+                    held = self._homes.get(join.key)
+                    if held is None:
+                        # It was part of all interfaces and could not be joined.
+                        continue
+                    if len(held.joins) > 1:
+                        self._leave(held, join)
+                    emptied += self._drop(join, held)
+            finally:
+                self._forget_sockets(emptied)
+
+    def _leave(self, held: ReceiveSocket, join: Join) -> None:
+        change_membership(self._kernel, held.socket, join.change(self._kernel.platform, join.leave_operation))
 
     def change_source(self, join: Join, operation: Operation, count: int) -> None:
         """Block or unblock the source of `join` in the any-source membership of its group and interface."""
-        with self._lock:
-            channel = self._homes.get(join._replace(source=None).key)
-            if channel is not None:
-                change_membership(self._kernel, channel.socket, join, operation, count)
+        with self.lock:
+            held = self._homes.get(join._replace(source=None).key)
+            if held is not None:
+                change_membership(self._kernel, held.socket, join.change(self._kernel.platform, operation), count)
 
     def forget(self, interface_index: int) -> None:
         """Give up the memberships on an interface that is gone or has lost them; what was received on it is kept.
 
         The kernel leaves the dead entries on the socket, where they take up room until they are left.
         """
-        with self._lock:
-            lost = [join for channel in self._channels.values() for join in channel.joins.values()]
+        with self.lock:
+            lost = [join for held in self._open.values() for join in held.joins.values()]
             self._give_up([join for join in lost if join.interface.iface.index == interface_index])
 
     def _give_up(self, joins: Iterable[Join]) -> None:
         """Leave, whatever the kernel says to it."""
+        emptied = []
         for join in joins:
-            channel = self._homes[join.key]
-            if len(channel.joins) == 1:
-                self._drain(channel)
+            held = self._homes.get(join.key)
+            if held is None:
+                continue
+            if len(held.joins) == 1:
+                self._source.drain(held)
             # Closing the socket is not enough: a program that is just being started holds it open until it runs, and at
             # that later moment Linux would leave, by the index, what was joined anew meanwhile.
             with suppress(MulticastOSError):
-                change_membership(self._kernel, channel.socket, join, join.leave_operation)
-            self._drop(join, channel)
+                self._leave(held, join)
+            emptied += self._drop(join, held)
+        self._forget_sockets(emptied)
 
-    def _drop(self, join: Join, channel: Channel) -> None:
+    def _drop(self, join: Join, held: ReceiveSocket) -> list[ReceiveSocket]:
+        """Forget a membership; return its socket if that has no other."""
         del self._homes[join.key]
-        channel.discard(join)
-        if not channel.joins:
-            self._close_channel(channel)
+        held.discard(join)
+        return [] if held.joins else [held]
 
     # Sockets
 
-    def _open_channel(self, plan: SocketPlan) -> Channel:
+    def _open_socket(self, plan: SocketPlan) -> ReceiveSocket:
         sock, filtered = open_socket(self._kernel, plan)
-        channel = Channel(plan.key, sock, filtered, self._sweeping is not None)
-        self._channels[plan.key] = channel
-        # Before who waits looks up because of the new socket.
-        self._sole = channel if len(self._channels) == 1 else None
-        if self._waiter is not None:
-            self._waiter.add(sock.fileno(), channel)
-        return channel
+        held = ReceiveSocket(plan.key, sock, filtered, self._source.by_descriptor)
+        try:
+            self._source.add(held)
+            if self.closed:
+                # By a signal handler, since this began.
+                raise MulticastExpertError("The receiver was closed while it was being used.")
+            self._open[plan.key] = held
+        except BaseException:
+            self._source.retire([held])
+            raise
+        return held
 
-    def _close_channel(self, channel: Channel) -> None:
-        del self._channels[channel.key]
-        self._sole = next(iter(self._channels.values())) if len(self._channels) == 1 else None
-        if self._waiter is not None:
-            self._waiter.remove(channel.socket.fileno())
-            if self._sweeping is not None and self._waiter.epoll is not None:
-                self._sweeping.settle()
-        self._past_drops += self._drops_of(channel) or 0
-        channel.close()
-
-    def _drain(self, channel: Channel) -> None:
-        """Put what the socket holds into the backlog."""
-        datagrams: list[Datagram] = []
-        self._take(channel, DRAIN_LIMIT, datagrams)
-        self.backlog.extend(datagrams)
-        if self.backlog and self._waiter is not None:
-            # Who found the backlog empty and is about to wait for the sockets would not notice.
-            self._waiter.wake()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
+    def _forget_sockets(self, sockets: list[ReceiveSocket]) -> None:
+        for held in sockets:
+            self._past_drops += held.drops(self._kernel.platform) or 0
+            self._open.pop(held.key, None)
+        self._source.retire(sockets)
 
     def close(self) -> None:
-        """Close everything and wake whoever waits; a second call does nothing."""
-        with self._lock:
-            self._closed = True
-            channels = list(self._channels.values())
-            self._channels.clear()
-            self._sole = None
+        """Close everything and wake every waiting thread; a second call finishes what an interrupt left undone."""
+        self.closed = True
+        self._source.close()
+        self._open.clear()
+        self._homes.clear()
+
+    def abandon(self) -> None:
+        """Let the child of a fork keep what it inherited, to read; a change has to open sockets of its own first."""
+        self.lock = threading.RLock()
+        self.inherited = True
+        self._source.abandon()
+
+    def disinherit(self) -> None:
+        """Close the child's copies of the sockets; the parent's memberships stay. `add` opens new ones."""
+        with self.lock:
+            self.inherited = False
             self._homes.clear()
-            waiter, self._waiter = self._waiter, None
-        # Whoever waits or sweeps has the descriptors; afterwards nobody has.
-        if waiter is not None:
-            waiter.close()
-        for channel in channels:
-            channel.close()
+            self._forget_sockets(list(self._open.values()))
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""
         option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
-        if option is not None and self._channels:
-            try:
-                # Linux 5.14; much cheaper than looking into /proc.
-                sock = next(iter(self._channels.values())).socket
+        if option is not None and self._open:
+            # Linux 5.14; much cheaper than looking into /proc.
+            with suppress(OSError):
+                sock = next(iter(self._open.values())).socket
                 return int.from_bytes(sock.getsockopt(option[0] or 0, option[1], 8), "little")
-            except OSError:
-                pass
         return network_namespace()
+
+    def name_interface(self, index: int, name: str) -> None:
+        """Call the interface so in datagrams from now on."""
+        self._source.name_interface(index, name)
+
+    # Facts
 
     def filenos(self) -> list[int]:
         """Return the descriptors of the open sockets."""
-        with self._lock:
-            return [channel.socket.fileno() for channel in self._channels.values()]
+        with self.lock:
+            return [held.socket.fileno() for held in self._open.values()]
+
+    def receive_buffers(self) -> list[int]:
+        """Return the receive buffer of every socket, in the bytes that `receive_buffer=` asks for."""
+        platform = self._kernel.platform
+        with self.lock:
+            return [held.receive_buffer(platform) // platform.buffer_factor for held in self._open.values()]
+
+    def kernel_drops(self) -> int | None:
+        """Return how many datagrams the kernel dropped so far because a buffer was full; None: it does not say."""
+        with self.lock:
+            drops = [held.drops(self._kernel.platform) for held in self._open.values()]
+        known = [count for count in drops if count is not None]
+        return None if len(known) < len(drops) else self._past_drops + sum(known)

@@ -1,25 +1,24 @@
-"""SendEngine: the open socket that sends out of one interface. Never waits, except in `wait`.
+"""SendSocket: the open socket that sends out of one interface. Never waits, except in `wait`.
 
-Several threads may send at once, and one may close it while others wait.
+Its owner calls everything but `wait`, `waitset` and the shortcut under one reentrant lock (see sockets/transmitter).
 """
 
 from __future__ import annotations
 
 import selectors
 import socket
-import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address
-from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.plan import SocketPlan
-from multicast_expert.engine import offload as segmentation
+from multicast_expert.engine import offload
 from multicast_expert.engine.offload import ALONE, Limits
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
-from multicast_expert.engine.waitset import Waiter
+from multicast_expert.engine.waitset import WaitSet
 from multicast_expert.system.kernel import Kernel, Socket
 
 
@@ -30,10 +29,7 @@ class Shortcut(Protocol):
     """
 
     def set_hop_limit(self, hop_limit: int, /) -> None:
-        """Tell it what the socket has from now on; -1: nothing may go this way.
-
-        Returns when no send is under way that began before.
-        """
+        """Tell it what the socket has from now on; -1: nothing may go this way."""
 
     def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, /) -> bool:
         """Send one datagram and return True; or False, and nothing happened: it has to go the long way.
@@ -46,70 +42,63 @@ class Shortcut(Protocol):
         """Remember that datagrams may go to this address, unless it is of another form than the usual one."""
 
 
-class SendEngine:
+class SendSocket:
     """The open socket that sends out of one interface."""
 
-    def __init__(self, kernel: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
-        self._kernel = kernel
+    def __init__(self, system: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
+        self._kernel = system
         self._interface = iface.display_name
         self._mtu = iface.mtu
         self._version = plan.version
-        self._hop_limit = hop_limit
-        # Windows refuses a datagram to the loopback interface with "network unreachable" while nobody has joined there.
-        unheard = iface.is_localhost() and kernel.platform.name == "windows"
-        self._unheard = "ENETUNREACH" if unheard else None
-        self._lock = threading.Lock()
-        self._waiter: Waiter[bool] | None = None
-        self._closed = False
+        self._unheard = system.platform.unheard_error if iface.is_localhost() else None
+        self._waitset: WaitSet[bool] | None = None
         self._limits: Limits | None = None
-        self.socket: Socket = open_socket(kernel, plan)[0]
+        self.hop_limit: int = hop_limit
+        """How many hops its datagrams may go."""
+        self.closed: bool = False
+        self.socket: Socket = open_socket(system, plan)[0]
         self.shortcut: Shortcut | None = None
         """Where there is one, it does the same as `try_send`, much sooner."""
         if extension.native is not None and isinstance(self.socket, socket.socket):
             self.shortcut = extension.native.Shortcut(self.socket.fileno(), hop_limit)
 
-    def _set_hop_limit(self, hop_limit: int) -> None:
-        if hop_limit != self._hop_limit:
+    def set_hop_limit(self, hop_limit: int) -> None:
+        """Let its datagrams go so many hops from now on. Raises MulticastOSError."""
+        if hop_limit != self.hop_limit:
             self._open_shortcut(-1)
             try:
                 set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
-                self._hop_limit = hop_limit
+                self.hop_limit = hop_limit
             finally:
-                self._open_shortcut(self._hop_limit)
+                self._open_shortcut(self.hop_limit)
 
     def _open_shortcut(self, hop_limit: int) -> None:
         """Let datagrams of this hop limit go the short way; -1: none."""
         if self.shortcut is not None:
             self.shortcut.set_hop_limit(hop_limit)
 
-    def try_send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
-        """Send one datagram that may go so many hops; return False when the socket would have to wait for room."""
+    def try_send(self, data: bytes, address: IPv4Or6Address) -> bool:
+        """Send one datagram; return False when the socket would have to wait for room. Raises MulticastOSError."""
         try:
-            with self._lock:
-                self._set_hop_limit(hop_limit)
-                self.socket.sendto(data, address)
+            self.socket.sendto(data, address)
         except BlockingIOError:
             return False
-        except MulticastOSError:
-            raise
         except OSError as error:
             if error_name(self._kernel, error) == self._unheard:
                 return True
             raise self.refusal(error, data, address) from error
         return True
 
-    def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
+    def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address) -> int:
         """Send datagrams in order, as far as it goes now; return how many went.
 
-        Fewer than given: the socket would have to wait for room, or the OS refused the next one; then calling again
-        with the rest returns 0, or raises its error.
+        A smaller result means that the socket would have to wait for room, or that the OS rejected the next payload;
+        then calling again with the rest returns 0, or raises that error as MulticastOSError.
         """
         waiting = tuple(payloads)
-        with self._lock:
-            self._set_hop_limit(hop_limit)
-            if self._limits is None:
-                self._limits = segmentation.limits(self._kernel.platform, self.socket, self._version, self._mtu)
-            sent, error = self._send_from(waiting, address, self._limits)
+        if self._limits is None:
+            self._limits = offload.limits(self._kernel.platform, self.socket, self._version, self._mtu)
+        sent, error = self._send_from(waiting, address, self._limits)
         if error is not None and not sent and not isinstance(error, BlockingIOError):
             raise self.refusal(error, waiting[0], address) from error
         return sent
@@ -120,12 +109,12 @@ class SendEngine:
         """Send until something is refused; return how many went, and the error."""
         sent = 0
         while sent < len(payloads):
-            went, refused, error = segmentation.send(self.socket, payloads, sent, len(payloads), address, limits)
+            went, refused, error = offload.send(self.socket, payloads, sent, len(payloads), address, limits)
             sent += went
             if refused > 1 and error is not None and not isinstance(error, BlockingIOError):
-                # Whether the piece or its datagrams are at fault, they tell themselves, one by one.
+                # Sending the datagrams one by one shows whether one of them, or sending them as one piece, is at fault.
                 size = len(payloads[sent])
-                went, _, alone = segmentation.send(self.socket, payloads, sent, sent + refused, address, ALONE)
+                went, _, alone = offload.send(self.socket, payloads, sent, sent + refused, address, ALONE)
                 if went:
                     self._limits = limits = limits.after(error_name(self._kernel, error), refused, size)
                 sent += went
@@ -142,33 +131,32 @@ class SendEngine:
         words = {"group": address[0], "interface": self._interface, "port": address[1]}
         return os_error(self._kernel, error, "send", doing, **words)
 
-    def waiter(self) -> Waiter[bool]:
-        """Return what waits until there is room to send; one that does not wait, once this is closed."""
-        with self._lock:
-            if self._waiter is None:
-                try:
-                    self._waiter = Waiter()
-                except OSError as error:
-                    raise os_error(self._kernel, error, "wait", "wait for room to send") from error
-                if self._closed:
-                    self._waiter.close()
-                else:
-                    self._waiter.add(self.socket.fileno(), True, selectors.EVENT_WRITE)
-            return self._waiter
-
-    def wait(self, timeout: float | None) -> None:
-        """Wait until there is room to send, or this is closed."""
-        self.waiter().wait(timeout)
+    def waitset(self) -> WaitSet[bool]:
+        """Return the set that waits until there is room to send. Raises MulticastExpertError once this is closed."""
+        if self._waitset is None:
+            if self.closed:
+                raise MulticastExpertError("The sender was closed while it was being used.")
+            try:
+                waitset: WaitSet[bool] = WaitSet()
+                waitset.add(self.socket.fileno(), True, selectors.EVENT_WRITE)
+            except OSError as error:
+                raise os_error(self._kernel, error, "wait", "wait for room to send") from error
+            self._waitset = waitset
+        return self._waitset
 
     def close(self) -> None:
-        """Close the socket and wake whoever waits."""
-        with self._lock:
-            self._closed = True
-            waiter = self._waiter
-        if waiter is not None:
-            waiter.close()
-        with self._lock:
-            # Not while the extension sends: its next call would go to whatever has that descriptor then.
-            self._open_shortcut(-1)
-            self.shortcut = None
-            self.socket.close()
+        """Close the socket and wake every waiting thread; a second call finishes what an interrupt left undone."""
+        self.closed = True
+        # The extension sends while it holds the interpreter lock: no send is under way here.
+        self._open_shortcut(-1)
+        waitset = self._waitset
+        if waitset is not None:
+            waitset.remove(self.socket.fileno())
+            waitset.close()
+        self.socket.close()
+
+    def abandon(self) -> None:
+        """Let the child of a fork wait with descriptors of its own."""
+        waitset, self._waitset = self._waitset, None
+        if waitset is not None:
+            waitset.abandon()

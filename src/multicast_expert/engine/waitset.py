@@ -1,23 +1,57 @@
-"""Waits for sockets: one selector for all of a receiver or transmitter, and a way to wake who waits. Touches the OS."""
+"""WaitSet: waits for the sockets of one receiver or sender, and keeps the rule of who waits, who wakes and who closes.
+
+The contract
+- Any thread may wait, and any number at once. A thread registers a token of its own inside the `try` whose `finally`
+  removes it. Both are single bytecodes, and CPython runs signal handlers and switches threads between calls only, so
+  no interrupt leaves a token behind.
+- `ring` ends the waits that have begun; a later one is not disturbed. What rings is drained until it is empty, by
+  whichever thread finds that every rung wait has ended. No lock is involved: a drain that swallowed a newer ring rings
+  again. Event loops are told by their watchers.
+- `close` rings, waits until the other threads have left, but not for ever and never for its own thread, and gives the
+  descriptors back; if a wait is still under way then, that thread gives them back when it leaves. So `close` may be
+  called from a signal handler, from another thread, and twice.
+- In the child of a fork call `abandon`: it closes the child's copies and tells the shared epoll instance nothing.
+"""
 
 from __future__ import annotations
 
+import os
 import select
 import selectors
 import socket
-import threading
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from threading import get_ident
+from time import monotonic, sleep
+from typing import Any, Generic, Protocol, TypeVar
+
+from multicast_expert.system import kernel
 
 Data = TypeVar("Data")
 
 LONGEST = 86400.0
 """Seconds: no `wait` is longer, because selectors refuse to wait for months."""
-# How many ready descriptors one look of epoll tells at most; the others are told by the next, in turn.
+SLICE = 0.2
+"""Seconds that one wait lasts where the OS does not end it for a signal: Ctrl-C is noticed after that time."""
+PATIENCE = 5.0
+"""Seconds that `close` waits for other threads; a thread that the ring reaches leaves within a millisecond."""
+# How many ready descriptors one look of epoll reports at most; the next look reports the others, in turn.
 MOST_EVENTS = 256
 # linux/eventpoll.h
 _EPOLLIN, _EPOLLOUT = 1, 4
+
+
+class Watcher(Protocol):
+    """Waits for a set in event loops, by copies of its descriptor."""
+
+    def share(self) -> None:
+        """Wake a task, if one waits: there is something for it."""
+
+    def close(self) -> None:
+        """Wake every task: the set is closed."""
+
+    def abandon(self) -> None:
+        """Close the copies that the child of a fork has."""
 
 
 class _Selector(Generic[Data]):
@@ -28,13 +62,11 @@ class _Selector(Generic[Data]):
         self.register = self._selector.register
         self.unregister = self._selector.unregister
         self.close = self._selector.close
+        # Event loops can watch the descriptor of a selector where it has one (kqueue).
+        self.descriptor: int = getattr(self._selector, "fileno", lambda: -1)()
 
     def select(self, timeout: float | None) -> list[Data]:
         return [key.data for key, _ in self._selector.select(timeout) if key.data is not None]
-
-    def fileno(self) -> int | None:
-        fileno = getattr(self._selector, "fileno", None)
-        return None if fileno is None else fileno()
 
 
 class _Epoll(Generic[Data]):
@@ -45,14 +77,15 @@ class _Epoll(Generic[Data]):
         self._epoll: Any = vars(select)["epoll"]()
         self._data: dict[int, Data | None] = {}
         self.close = self._epoll.close
+        self.descriptor: int = self._epoll.fileno()
 
     def register(self, descriptor: int, events: int, data: Data | None) -> None:
-        self._epoll.register(descriptor, _EPOLLIN if events == selectors.EVENT_READ else _EPOLLOUT)
         self._data[descriptor] = data
+        self._epoll.register(descriptor, _EPOLLIN if events == selectors.EVENT_READ else _EPOLLOUT)
 
     def unregister(self, descriptor: int) -> None:
-        del self._data[descriptor]
-        with suppress(OSError):
+        self._data.pop(descriptor, None)
+        with suppress(OSError, ValueError):
             self._epoll.unregister(descriptor)
 
     def select(self, timeout: float | None) -> list[Data]:
@@ -61,28 +94,24 @@ class _Epoll(Generic[Data]):
         found = self._epoll.poll(timeout, MOST_EVENTS)
         return [data for descriptor, _ in found if (data := known(descriptor)) is not None]
 
-    def fileno(self) -> int:
-        descriptor: int = self._epoll.fileno()
-        return descriptor
 
+class WaitSet(Generic[Data]):
+    """A set of descriptors that other threads may change and close while some wait for it; see the file's contract.
 
-class Waiter(Generic[Data]):
-    """A set of descriptors that may change, and be closed, from other threads while one waits for it.
-
-    `kept`: while there is anything in it, nobody has to wait.
+    `kept`: while it holds anything, no wait is needed. Raises OSError when the OS gives no descriptors for it.
     """
 
     def __init__(self, kept: Sized = ()) -> None:
-        self._selector: _Selector[Data] | _Epoll[Data]
-        self.epoll: int | None = None
-        """The descriptor of the epoll instance, where it is one (Linux)."""
-        by_epoll = selectors.DefaultSelector is getattr(selectors, "EpollSelector", None)
-        if by_epoll:
-            self._selector = _Epoll()
-            self.epoll = self._selector.fileno()
-        else:
-            self._selector = _Selector()
         self._kept = kept
+        self.closed: bool = False
+        self.inside: dict[object, int] = {}
+        """The waits under way: the token of each, and its thread. A caller with a wait of its own adds to it, too."""
+        self.rung: set[object] = set()
+        """The tokens that a ring has to reach."""
+        self.watchers: list[Watcher] = []
+        self._selector: _Selector[Data] | _Epoll[Data]
+        by_epoll = selectors.DefaultSelector is getattr(selectors, "EpollSelector", None)
+        self._selector = _Epoll() if by_epoll else _Selector()
         try:
             self._waker, self._alarm = socket.socketpair()
         except OSError:
@@ -91,16 +120,13 @@ class Waiter(Generic[Data]):
         self._waker.setblocking(False)
         self._alarm.setblocking(False)
         self.alarm: int = self._alarm.fileno()
-        """A descriptor that is readable while who waits shall stop it."""
+        """A descriptor that is readable while a ring has not reached everybody."""
+        self.descriptor: int = self._selector.descriptor
+        """A descriptor that is readable while any of the set is ready, for event loops; -1 where there is none."""
+        self.epoll: int = self.descriptor if by_epoll else -1
+        """The same where it is an epoll instance (Linux), else -1."""
+        self._slice = LONGEST if kernel.SYSTEM.platform.interrupts_waits else SLICE
         self._selector.register(self.alarm, selectors.EVENT_READ, None)
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)
-        self.waiting: list[None] = []
-        """As long as there are threads that wait; a list, because it grows and shrinks without a lock."""
-        self._ringing = False
-        self._closed = False
-        self.on_close: Callable[[], None] | None = None
-        """Called before the selector's own descriptor is closed, for who lets an event loop watch it."""
 
     def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
         """Wait for this descriptor too, until it is readable; `data` is what `wait` returns for it.
@@ -108,91 +134,125 @@ class Waiter(Generic[Data]):
         `events`: EVENT_WRITE of `selectors`, to wait until it is writable instead.
         """
         self._selector.register(descriptor, events, data)
-        if self.waiting:
-            self.wake()
+        self.ring()
 
     def remove(self, descriptor: int) -> None:
-        """Wait for this descriptor no longer; to be called before it is closed.
-
-        Who waits looks up: the kernel keeps a socket alive, memberships included, while somebody waits for it.
-        """
-        self._selector.unregister(descriptor)
-        if self.waiting:
-            self.wake()
+        """Wait for this descriptor no longer. Call `settle` before you close it."""
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(descriptor)
 
     def wait(self, timeout: float | None) -> list[Data]:
         """Return the data of the descriptors that are ready, after `timeout` seconds at the latest (None: never).
 
-        May return early and empty, after a `wake`.
+        May return early and empty, after a `ring`.
         """
-        if not self.enter():
-            return []
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            remaining = self._slice if deadline is None else min(max(deadline - monotonic(), 0), self._slice)
+            found = self._wait(remaining)
+            if found or self.closed or self._kept or self._slice == LONGEST:
+                return found
+            if deadline is not None and monotonic() >= deadline:
+                return found
+
+    def _wait(self, timeout: float) -> list[Data]:
+        inside, token, thread = self.inside, object(), get_ident()
+        found: list[Data] = []
         try:
-            # Who put something there since either saw that this one waits, or is seen here.
-            longest = 0 if self._kept else None if timeout is None else min(timeout, LONGEST)
-            return self._selector.select(longest)
-        except OSError:
-            if self.fileno() is not None:
+            inside[token] = thread
+            # A thread that changed one of them since either saw this token, or is seen here.
+            if not self.closed:
+                found = self._selector.select(0 if self._kept else timeout)
+        except (OSError, ValueError):
+            # A signal handler closed it, or select(2) of Windows met a socket that was closed meanwhile (WSAENOTSOCK).
+            if not self.closed and self.descriptor >= 0:
                 raise
-            # select(2) of Windows refuses a set of which a socket was closed meanwhile (WSAENOTSOCK).
-            return []
         finally:
-            self.leave()
+            del inside[token]
+            if self.rung or self.closed or not found:
+                self.left()
+        return found
 
-    def enter(self) -> bool:
-        """Note that the caller is about to wait, in its own way, until `alarm` is readable; return whether it may.
+    def left(self) -> None:
+        """Tidy up after a wait that may have been rung, or was the last one of a closed set."""
+        if self.closed:
+            self._release()
+            return
+        ended = [token for token in list(self.rung) if token not in self.inside]
+        if len(ended) == len(self.rung):
+            with suppress(BlockingIOError):
+                while self._alarm.recv(64):
+                    pass
+            if any(token in self.inside for token in list(self.rung)):
+                # A newer ring was among what was drained.
+                self._send()
+        self.rung.difference_update(ended)
 
-        If so, it has to `leave` afterwards.
-        """
-        self.waiting.append(None)
-        if self._closed:
-            self.leave()
-            return False
-        return True
+    def ring(self) -> None:
+        """End the waits that are under way, and let the event loops look."""
+        self.ring_threads()
+        for watcher in self.watchers:
+            watcher.share()
 
-    def leave(self) -> None:
-        """Note that the caller does not wait any longer."""
-        self.waiting.pop()
-        if self._ringing or self._closed:
-            with self._lock:
-                if self._closed:
-                    self._idle.notify_all()
-                elif not self.waiting:
-                    # The last one to leave: every other has seen the alarm by now.
-                    self._silence()
+    def ring_threads(self) -> None:
+        """End the waits of threads that are under way."""
+        if self.inside:
+            self.rung.update(self.inside)
+            self._send()
 
-    def wake(self) -> None:
-        """Make every `wait` in other threads return."""
-        with self._lock:
-            self._ring()
+    def duplicate(self) -> int:
+        """Return a copy of the descriptor, for an event loop that closes it; -1 where there is none to copy."""
+        token = object()
+        thread = get_ident()
+        try:
+            self.inside[token] = thread
+            return -1 if self.closed or self.descriptor < 0 else os.dup(self.descriptor)
+        finally:
+            del self.inside[token]
+            if self.closed or self.rung:
+                self.left()
 
-    def _ring(self) -> None:
-        if not (self._ringing or self._closed):
-            self._ringing = True
+    def _send(self) -> None:
+        # A full buffer rings as well as another byte; a closed one has nobody left to wake.
+        with suppress(OSError):
             self._waker.send(b"\0")
 
-    def _silence(self) -> None:
-        if self._ringing:
-            # Windows makes the pair of TCP sockets: the byte may still be on its way.
-            with suppress(BlockingIOError):
-                self._alarm.recv(1)
-                self._ringing = False
-
-    def fileno(self) -> int | None:
-        """Return a descriptor that is readable while any of the set is ready; None where the OS has no such thing."""
-        return self._selector.fileno()
+    def settle(self, patience: float = PATIENCE) -> bool:
+        """Return whether no other thread is in a wait that began before, after `patience` seconds at the latest."""
+        own = get_ident()
+        others = [token for token, thread in list(self.inside.items()) if thread != own]
+        if not others:
+            return True
+        self.ring_threads()
+        deadline = monotonic() + patience
+        pause = 0.00002
+        while any(token in self.inside for token in others):
+            if monotonic() > deadline:
+                return False
+            sleep(pause)
+            pause = min(2 * pause, 0.002)
+        return True
 
     def close(self) -> None:
-        """Wake whoever waits, wait until nobody does, and close; a second call does nothing."""
-        if self._closed:
-            return
-        if self.on_close is not None:
-            self.on_close()
-        with self._idle:
-            self._ring()
-            self._closed = True
-            while self.waiting:
-                self._idle.wait()
-        self._selector.close()
-        self._waker.close()
-        self._alarm.close()
+        """Wake every waiting thread, wait until it has left, and give the descriptors back; see the file's contract."""
+        self.closed = True
+        for watcher in self.watchers:
+            watcher.close()
+        self.settle()
+        self._release()
+
+    def _release(self) -> None:
+        if not self.inside:
+            self._selector.close()
+            self._waker.close()
+            self._alarm.close()
+
+    def abandon(self) -> None:
+        """Close the copies that the child of a fork has; the parent's set goes on."""
+        self.closed = True
+        self.inside = {}
+        for watcher in self.watchers:
+            watcher.abandon()
+        # Closing a descriptor that the OS did not hand to the child fails, and that is fine.
+        with suppress(OSError):
+            self._release()

@@ -108,5 +108,6 @@ FREEBSD = Platform(
     classic_join="mreqn",
     classic_source_join="address",
     loopback_at="sender",
+    buffer_limit="kern.ipc.maxsockbuf",
     msg_trunc=0x10,
 )  # fmt: skip

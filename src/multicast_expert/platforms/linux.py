@@ -119,5 +119,7 @@ LINUX = Platform(
     classic_source_join="address",
     loopback_at="sender",
     msg_trunc=0x20,
+    buffer_factor=2,
+    buffer_limit="net.core.rmem_max",
     segments=True,
 )  # fmt: skip

@@ -103,5 +103,6 @@ MACOS = Platform(
     classic_join="index as address",
     classic_source_join="index as address",
     loopback_at="sender",
+    buffer_limit="kern.ipc.maxsockbuf",
     msg_trunc=0x10,
 )  # fmt: skip

@@ -87,6 +87,11 @@ class Platform:
     """On which side IP_MULTICAST_LOOP decides whether this host hears its own datagrams."""
     msg_trunc: int
     """The MSG_TRUNC flag of recvmsg."""
+    buffer_factor: int = 1
+    buffer_limit: str | None = None
+    unheard_error: str | None = None
+    interrupts_waits: bool = True
+    """Whether a signal ends a wait; else waits have to be cut into slices."""
     segments: bool = False
     """Whether UDP_SEGMENT and UDP_GRO exist."""
 

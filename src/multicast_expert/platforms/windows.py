@@ -103,5 +103,7 @@ WINDOWS = Platform(
     classic_join="index as address",
     classic_source_join="index as address",
     loopback_at="receiver",
+    unheard_error="ENETUNREACH",
+    interrupts_waits=False,
     msg_trunc=0x100,
 )  # fmt: skip

@@ -1,13 +1,8 @@
-"""AsyncMcastRxSocket and AsyncMcastTxSocket: the same sockets, awaited, on asyncio, uvloop and trio.
-
-What an event loop took from the kernel for a receive that is cancelled goes back to the backlog: nothing is lost.
-"""
+"""AsyncMcastRxSocket and AsyncMcastTxSocket: the same sockets, awaited, on asyncio, uvloop and trio."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,14 +11,15 @@ from weakref import WeakKeyDictionary
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
 from multicast_expert.core.errors import MulticastOSError
-from multicast_expert.engine import ReceiveEngine, SendEngine
+from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.lifecycle import Openable
-from multicast_expert.sockets.reception import DEFAULT, Default, Receiver
+from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
 from multicast_expert.sockets.transmitter import Transmitter
+from multicast_expert.system import kernel
 
 if TYPE_CHECKING:
     from multicast_expert.doctor.report import Report
-    from multicast_expert.sockets.loops import Readiness
+    from multicast_expert.sockets.loops import LoopWaits
 
 YIELD_EVERY = 128
 """How many datagrams are handed out before other tasks get their turn, although more are there."""
@@ -47,84 +43,84 @@ async def _checkpoint() -> None:
     await checkpoint()
 
 
-def _fetch(engine: ReceiveEngine) -> Datagram | None:
-    """Return the next datagram, or None when nothing is there, by asking the OS."""
-    datagram = engine.try_receive_datagram()
-    # Looking ends a wake, too, that no socket is the reason of.
-    if datagram is None and engine.look():
-        datagram = engine.try_receive_datagram()
-    return datagram
-
-
 class AsyncMcastRxSocket(Receiver, AsyncOpenable):
     """McastRxSocket for asyncio, uvloop and trio: the same parameters and methods; those that wait are awaited.
 
-    Where the blocking `recvfrom` and `recv` return None after the timeout, these raise TimeoutError.
+    Where the blocking `recvfrom` and `recv` return None after the timeout, these raise TimeoutError. Any number of
+    tasks may receive at once, and any thread may close it. A cancelled receive loses no datagram.
     """
 
     _until_yield = YIELD_EVERY
-    _arrivals: Readiness[Datagram]
+    _arrivals: LoopWaits | None = None
+
+    def _waits(self) -> LoopWaits:
+        arrivals = self._arrivals
+        if arrivals is None:
+            from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import
+
+            reader = self._reader
+            arrivals = self._arrivals = LoopWaits(self._source.waitset(), reader.fetch, reader.backlog)
+        return arrivals
 
     def _open(self) -> None:
-        from multicast_expert.sockets.loops import Readiness  # noqa: PLC0415 - takes long to import, and few need it
-
         super()._open()
         try:
-            self._arrivals = Readiness(self._engine.waiter(), partial(_fetch, self._engine), self._engine.backlog)
+            self._waits()
+        except OSError as error:
+            # For the import of an event loop, too, there may be no descriptor left.
+            self._close()
+            raise os_error(kernel.SYSTEM, error, "wait", "wait in an event loop") from error
         except BaseException:
-            super()._close()
+            self._close()
             raise
 
     def _close(self) -> None:
         super()._close()
-        # Iteration looks there first.
-        self._engine.backlog.clear()
+        self._arrivals = None
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._arrivals = None
 
     async def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address]:
         """Return the payload and the sender's socket address of the next datagram. Raises TimeoutError."""
-        if self._is_turn_over():
-            await self._give_way()
-        engine = self._engine
-        received = engine.try_receive(bufsize, flags)
-        while received is None:
-            datagram = await self._next(self.timeout)
-            if not flags and len(datagram.data) <= bufsize:
-                received = datagram.data, datagram.sender
-            else:
-                engine.backlog.appendleft(datagram)
-                received = engine.try_receive(bufsize, flags)
-        if engine.backlog:
-            self._arrivals.share()
-        return received
+        datagram = await self._next(self.timeout, bufsize, flags)
+        return datagram.data, datagram.sender
 
     async def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes:
         """Return the payload of the next datagram. Raises TimeoutError."""
-        return (await self.recvfrom(bufsize, flags))[0]
+        return (await self._next(self.timeout, bufsize, flags)).data
 
     async def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it. Raises TimeoutError when nothing came."""
+        return await self._next(self._effective(timeout))
+
+    async def _next(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram:
         if self._is_turn_over():
             await self._give_way()
-        engine = self._engine
-        datagram = engine.try_receive_datagram()
+        reader = self._reader
+        datagram = reader.take_one(bufsize, flags)
         if datagram is None:
-            datagram = await self._next(self._effective(timeout))
-        if engine.backlog:
-            self._arrivals.share()
+            deadline = None if timeout is None else monotonic() + timeout
+            while datagram is None:
+                await self._wait(timeout, deadline)
+                datagram = reader.take_one(bufsize, flags)
         return datagram
 
     async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
         """Return the datagrams that are there, 1 to `limit` of them; waits only for the first. Raises TimeoutError."""
         if self._is_turn_over():
             await self._give_way()
-        engine = self._engine
-        datagrams = engine.receive_batch(limit)
+        limit = max(limit, 1)
+        reader = self._reader
+        datagrams = reader.take(limit)
         if not datagrams:
-            datagrams = [await self._next(self._effective(timeout))]
-            engine.receive_more(datagrams, limit)
+            timeout = self._effective(timeout)
+            deadline = None if timeout is None else monotonic() + timeout
+            while not datagrams:
+                await self._wait(timeout, deadline)
+                datagrams = reader.take(limit)
         self._until_yield -= len(datagrams) - 1
-        if engine.backlog:
-            self._arrivals.share()
         return datagrams
 
     async def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
@@ -142,35 +138,26 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 
     async def __anext__(self) -> Datagram:
         """Return the next datagram; the iteration ends when the receiver's timeout passes without one."""
-        if self._until_yield > 0:
-            try:
-                datagram = self._engine.backlog.popleft()
-            except IndexError:
-                pass
-            else:
-                self._until_yield -= 1
+        reader = self._reader
+        if self._until_yield > 0 and reader.backlog:
+            self._until_yield -= 1
+            datagram = reader.take_one()
+            if datagram is not None:
                 return datagram
-        return await self._next_of_batch()
-
-    async def _next_of_batch(self) -> Datagram:
         if self._is_turn_over():
             await self._give_way()
-        engine = self._engine
-        datagrams = engine.receive_batch(YIELD_EVERY)
-        if not datagrams:
-            try:
-                return await self._next(self.timeout)
-            except TimeoutError:
-                raise StopAsyncIteration from None
-        datagrams.reverse()
-        datagram = datagrams.pop()
-        engine.backlog.extendleft(datagrams)
-        if engine.backlog:
-            self._arrivals.share()
-        return datagram
+        if not (reader.backlog or reader.fill(YIELD_EVERY, 0)):
+            timeout = self.timeout
+            deadline = None if timeout is None else monotonic() + timeout
+            while not (reader.backlog or reader.fill(YIELD_EVERY, 0)):
+                try:
+                    await self._wait(timeout, deadline)
+                except TimeoutError:
+                    raise StopAsyncIteration from None
+        return reader.take_one() or await self._next(self.timeout)
 
     def _is_turn_over(self) -> bool:
-        """Whether other tasks have to run before another datagram is handed out."""
+        """Return whether other tasks have to run before another datagram is handed out."""
         if not self.is_opened:
             self._check_open()
         self._until_yield -= 1
@@ -181,26 +168,23 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         await _checkpoint()
         self._check_open()
 
-    async def _next(self, timeout: float | None) -> Datagram:
-        """Wait for a datagram and return it. Raises TimeoutError."""
-        deadline = None if timeout is None else monotonic() + timeout
-        remaining = timeout
-        while True:
-            if remaining == 0:
-                # Who only looks, again and again, must let others run, too.
-                await _checkpoint()
-                datagram = None
+    async def _wait(self, timeout: float | None, deadline: float | None) -> None:
+        """Wait until a datagram may be there. Raises TimeoutError after the deadline, and when this is closed."""
+        if deadline is None:
+            await self._waits().wait(None)
+        else:
+            remaining = deadline - monotonic()
+            if remaining > 0:
+                await self._waits().wait(remaining)
             else:
-                datagram = await self._arrivals.wait(remaining)
-            if datagram is None:
+                # Polling with timeout 0 must still yield to other tasks.
+                await _checkpoint()
                 self._check_open()
-                datagram = _fetch(self._engine)
-            if datagram is not None:
-                return datagram
-            if deadline is not None:
-                remaining = deadline - monotonic()
-                if remaining <= 0:
-                    raise TimeoutError(f"Nothing was received within {timeout} s.")
+                self._reader.fetch()
+                if not self._reader.backlog:
+                    raise self._timed_out(timeout)
+        if not self.is_opened:
+            self._check_open()
 
 
 class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
@@ -208,7 +192,11 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
     def _open(self) -> None:
         super()._open()
-        self._rooms: WeakKeyDictionary[SendEngine, Readiness[bool]] = WeakKeyDictionary()
+        self._rooms: WeakKeyDictionary[SendSocket, LoopWaits] = WeakKeyDictionary()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._rooms.clear()
 
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
@@ -216,22 +204,21 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:
-                while not outlet.try_send(data, address, hops, self._heal):
-                    await self._wait_for_room(outlet.engine)
+                while not outlet.send(data, address, hops):
+                    await self._wait_for_room(outlet.socket)
                     self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
 
-    async def _wait_for_room(self, engine: SendEngine) -> None:
-        from multicast_expert.sockets.loops import Readiness  # noqa: PLC0415 - takes long to import, and few need it
+    async def _wait_for_room(self, socket: SendSocket) -> None:
+        from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import, and few need it
 
-        room = self._rooms.get(engine)
+        room = self._rooms.get(socket)
         if room is None:
-            room = self._rooms[engine] = Readiness(engine.waiter(), lambda: True, deque(maxlen=0))
+            room = self._rooms[socket] = LoopWaits(socket.waitset(), lambda: None, ())
         await room.wait()
-        engine.wait(0)
 
     async def send_many(
         self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
@@ -240,8 +227,8 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
         steps = self._sending(payloads, address, hop_limit, YIELD_EVERY)
         while True:
             try:
-                engine = next(steps)
+                outlet = next(steps)
             except StopIteration as finished:
                 sent: int = finished.value
                 return sent
-            await (_checkpoint() if engine is None else self._wait_for_room(engine))
+            await (_checkpoint() if outlet is None else self._wait_for_room(outlet.socket))

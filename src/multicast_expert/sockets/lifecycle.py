@@ -1,8 +1,18 @@
-"""What all sockets of this library share: opened once, closed once, and a forgotten close is a ResourceWarning."""
+"""Openable: what all sockets of this library share. Opened once, closed once, also across interrupts and forks.
+
+The contract
+- Of several threads that close at once, one does it; the others get MulticastExpertError. The check and the change are
+  neighbouring bytecodes, between which CPython lets nothing come.
+- An interrupt while it closes is held back until everything is closed. What a second interrupt leaves open, `__del__`
+  closes. So `_close` has to be callable again.
+- In the child of a fork, `_abandon` is called for every open socket before any other code runs.
+"""
 
 from __future__ import annotations
 
+import os
 import warnings
+import weakref
 from types import TracebackType
 from typing import Self
 
@@ -14,11 +24,15 @@ class Openable:
 
     is_opened: bool = False
     _entered = False
+    _is_closing = False
 
     def _open(self) -> None:
         raise AssertionError
 
     def _close(self) -> None:
+        raise AssertionError
+
+    def _abandon(self) -> None:
         raise AssertionError
 
     def open(self) -> Self:
@@ -28,15 +42,38 @@ class Openable:
         """
         if self.is_opened:
             raise MulticastExpertError(f"This {type(self).__name__} is open already.")
-        self._open()
+        if self._is_closing:
+            self._finish()
+        _open_sockets[id(self)] = weakref.ref(self)
+        try:
+            self._open()
+        except BaseException:
+            _open_sockets.pop(id(self), None)
+            raise
         self.is_opened = True
         return self
 
     def close(self) -> None:
-        """Close the socket. Raises MulticastExpertError when it is not open."""
-        self._check_open()
+        """Close the socket. Raises MulticastExpertError when it is not open.
+
+        Any thread may call it, and a signal handler. Receives and sends that wait elsewhere end with
+        MulticastExpertError.
+        """
+        if not self.is_opened:
+            self._check_open()
+        self._is_closing = True
         self.is_opened = False
-        self._close()
+        self._finish()
+
+    def _finish(self) -> None:
+        try:
+            self._close()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            _open_sockets.pop(id(self), None)
+        self._is_closing = False
 
     def _check_open(self) -> None:
         if not self.is_opened:
@@ -45,8 +82,13 @@ class Openable:
             )
 
     def __enter__(self) -> Self:
-        self.open()
-        self._entered = True
+        try:
+            self.open()
+            self._entered = True
+        except KeyboardInterrupt:
+            if self.is_opened:
+                self.close()
+            raise
         return self
 
     def __exit__(
@@ -60,5 +102,20 @@ class Openable:
     def __del__(self) -> None:
         if self.is_opened:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        if self.is_opened or self._is_closing:
             self.is_opened = False
-            self._close()
+            self._finish()
+
+
+_open_sockets: dict[int, weakref.ref[Openable]] = {}
+
+
+def _abandon_all() -> None:
+    for reference in list(_open_sockets.values()):
+        opened = reference()
+        if opened is not None:
+            opened._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

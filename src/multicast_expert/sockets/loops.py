@@ -1,4 +1,11 @@
-"""Readiness: waits for the sockets of a waiter on asyncio, uvloop and trio, and gives other tasks their turn.
+"""LoopWaits: lets tasks of asyncio, uvloop and trio wait until a WaitSet is ready, and wakes them from anywhere.
+
+The contract
+- Each event loop gets a watch of its own, with a descriptor of its own (a copy of the wait set's), which that watch
+  closes in its own loop. So closing from another thread touches no other loop, and no loop watches a closed descriptor.
+- A task is only woken; what has arrived lies in `kept`, and the task takes it there. So a task that is cancelled when
+  it was just woken loses nothing, and the next one is woken instead.
+- `closed` is set before the watches are told; a wait that begins looks there after it can be seen. So no task waits on.
 
 Imported when the first async socket is opened, because event loops take long to import.
 """
@@ -6,217 +13,335 @@ Imported when the first async socket is opened, because event loops take long to
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from contextlib import suppress
-from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Generic, NamedTuple, TypeVar
-
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.engine.waitset import Waiter
+from multicast_expert.engine import os_error
+from multicast_expert.engine.waitset import WaitSet
+from multicast_expert.system import kernel
 
 Result = TypeVar("Result")
-Fetched = TypeVar("Fetched")
 
 
-class Store(NamedTuple, Generic[Fetched]):
-    """Where tasks get from what they wait for; see `Readiness`."""
+class Store(NamedTuple):
+    """What the tasks wait for."""
 
-    fetch: Callable[[], Fetched | None]
-    kept: deque[Fetched]
+    waitset: WaitSet[Any]
+    fetch: Callable[[], None]
+    """Puts one thing that has arrived into `kept`. A loop may hold it as long as it runs, so it must not refer to the
+    socket of the user, who may forget to close that."""
+    kept: Sized
+    """While it holds anything, no wait is needed."""
+    failures: list[MulticastExpertError]
+    """Errors of `fetch` that no task has raised yet."""
 
 
-class Watch(Generic[Fetched]):
-    """Lets one asyncio loop watch a descriptor, for the tasks of this loop that wait for it.
+class Watch(Protocol):
+    """The waits of one event loop."""
 
-    It goes on watching when a wait is over, until something comes and nobody waits: the next wait is cheaper so.
+    async def wait(self, timeout: float | None) -> None:
+        """Return when something may be there, the timeout has passed or the wait set was closed; may return early."""
+
+    def wake(self) -> None:
+        """Wake a task, if one waits: something is kept. May be called in any thread."""
+
+    def close(self) -> None:
+        """Let no task wait any longer. May be called in any thread."""
+
+    def abandon(self) -> None:
+        """Close what the child of a fork has a copy of, without a word to the loop."""
+
+
+class AsyncioWatch:
+    """The waits of one asyncio or uvloop loop.
+
+    It goes on watching when a wait is over, until something comes and no task waits: the next wait is cheaper so.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, store: Store[Fetched]) -> None:
-        self.loop: asyncio.AbstractEventLoop = loop
-        self.turns: dict[asyncio.Future[Fetched | None], float] = {}
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, descriptor: int) -> None:
+        self._loop = loop
+        self._store = store
+        self._turns: dict[asyncio.Future[None], float] = {}
         """What the tasks await, longest first, and until when."""
         self._descriptor = descriptor
-        self._store = store
         self._watching = False
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = inf
-
-    def start(self) -> bool:
-        """Watch; return whether this loop can (the Proactor cannot)."""
-        if not self._watching:
-            try:
-                self.loop.add_reader(self._descriptor, self._hand_out)
-            except NotImplementedError:
-                return False
-            self._watching = True
-        return True
-
-    async def wait(self, timeout: float | None) -> Fetched | None:
-        """See `Readiness.wait`."""
-        turn: asyncio.Future[Fetched | None] = self.loop.create_future()
-        self.turns[turn] = deadline = inf if timeout is None else monotonic() + timeout
-        if deadline < self._rings_at:
-            self._set_timer(deadline)
         try:
-            return await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self._give_back(turn)
+            self._start()
+        except NotImplementedError:
+            self._release()
             raise
+
+    def _start(self) -> None:
+        if not self._watching and self._descriptor >= 0:
+            self._loop.add_reader(self._descriptor, self._readable)
+            self._watching = True
+
+    async def wait(self, timeout: float | None) -> None:
+        """See `Watch.wait`."""
+        turn: asyncio.Future[None] = self._loop.create_future()
+        deadline = inf if timeout is None else monotonic() + timeout
+        try:
+            self._turns[turn] = deadline
+            self._start()
+            if not (self._store.kept or self._store.waitset.closed):
+                if deadline < self._rings_at:
+                    self._set_timer(deadline)
+                await turn
         finally:
-            del self.turns[turn]
+            self._turns.pop(turn, None)
+            if self._store.kept:
+                self._wake_next()
 
     def _set_timer(self, deadline: float) -> None:
         """Let one timer ring for all, and go on when the wait is over: most waits are, long before it rings."""
         if self._timer is not None:
             self._timer.cancel()
         self._rings_at = deadline
-        self._timer = self.loop.call_later(max(0, deadline - monotonic()), self._ring)
+        self._timer = self._loop.call_later(max(0, deadline - monotonic()), self._ring)
 
     def _ring(self) -> None:
         """End the waits whose time has passed."""
         self._timer, self._rings_at = None, inf
         now = monotonic()
-        for turn, deadline in self.turns.items():
+        for turn, deadline in list(self._turns.items()):
             if deadline <= now:
                 _settle(turn)
         # The clock of a loop may be coarser, and ring early.
-        earliest = min((deadline for turn, deadline in self.turns.items() if not turn.done()), default=inf)
+        earliest = min((deadline for turn, deadline in self._turns.items() if not turn.done()), default=inf)
         if earliest < inf:
             self._set_timer(earliest)
 
-    def _hand_out(self) -> None:
-        """Give who waits longest what has arrived; while there is more, the loop calls this again."""
-        for turn in self.turns:
-            if not turn.done():
-                try:
-                    fetched = self._store.fetch()
-                except MulticastExpertError as error:
-                    turn.set_exception(error)
-                    return
-                if fetched is not None:
-                    turn.set_result(fetched)
-                if not self._store.kept:
-                    return
-        if not self.turns:
+    def _readable(self) -> None:
+        """Wake the task that waits longest, and fetch for it; while there is more, the loop calls this again."""
+        if self._store.waitset.closed:
+            self._end()
+        elif self._wake_next():
+            try:
+                self._store.fetch()
+            except MulticastExpertError as error:
+                self._store.failures.append(error)
+        elif not self._turns:
             self._stop()
 
-    def _give_back(self, turn: asyncio.Future[Fetched | None]) -> None:
-        """Let another task have what a task got and cannot take, because it was cancelled at that moment."""
-        fetched = None if turn.exception() else turn.result()
-        if fetched is not None:
-            self._store.kept.appendleft(fetched)
-            self._hand_out()
+    def _wake_next(self) -> bool:
+        for turn in self._turns:
+            if not turn.done():
+                _settle(turn)
+                return True
+        return False
+
+    def wake(self) -> None:
+        """See `Watch.wake`."""
+        if self._turns:
+            self._in_loop(self._wake_next)
+
+    def _in_loop(self, function: Callable[[], object]) -> bool:
+        """Call the function in the thread of the loop; return whether the loop is there to do so."""
+        if running_loop() is self._loop or not (self._loop.is_running() or self._loop.is_closed()):
+            function()
+            return True
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            # It was closed, perhaps just now.
+            return False
+        return True
+
+    def close(self) -> None:
+        """See `Watch.close`."""
+        if not self._in_loop(self._end):
+            self._release()
+
+    def _end(self) -> None:
+        self._stop()
+        self._release()
+        if self._timer is not None:
+            self._timer.cancel()
+        for turn in list(self._turns):
+            _settle(turn)
 
     def _stop(self) -> None:
         if self._watching:
             self._watching = False
-            self.loop.remove_reader(self._descriptor)
+            with suppress(RuntimeError):
+                self._loop.remove_reader(self._descriptor)
 
-    def close(self) -> None:
-        """Let nobody wait any longer; may be called by any thread."""
-        if self.loop.is_closed():
-            return
-        self._stop()
-        if self._timer is not None:
-            self._timer.cancel()
-        for turn in list(self.turns):
-            if self.loop is running_loop():
-                _settle(turn)
-            else:
-                # The loop may be closed at any moment.
-                with suppress(RuntimeError):
-                    self.loop.call_soon_threadsafe(_settle, turn)
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    abandon = _release
+
+    def __del__(self) -> None:
+        # A loop that ended before it could do this.
+        self._release()
 
 
-def _settle(turn: asyncio.Future[Any]) -> None:
-    if not turn.done():
+def _settle(turn: asyncio.Future[None]) -> None:
+    # A signal handler may cancel the task at any moment.
+    with suppress(asyncio.InvalidStateError):
         turn.set_result(None)
 
 
-class Readiness(Generic[Fetched]):
-    """Waits, on whatever event loop runs, until one of the sockets of a waiter is ready, and takes what is there.
+class TrioWatch:
+    """The waits of one trio run, where one task at a time may wait for a descriptor."""
 
-    `fetch`: takes it; None: nothing is there. Loops may hold it as long as they run, so it must not refer to the socket
-    of the user, who may forget to close that.
-    `kept`: what was taken and not handed out. `fetch` looks there first; who puts something there calls `share`.
-    """
+    def __init__(self, store: Store, descriptor: int) -> None:
+        trio = sys.modules["trio"]
+        self._trio: Any = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self._gate = trio.Lock()
+        self._store = store
+        self._descriptor = descriptor
 
-    def __init__(self, waiter: Waiter[Any], fetch: Callable[[], Fetched | None], kept: deque[Fetched]) -> None:
-        self._waiter = waiter
-        self._descriptor = waiter.fileno()
-        waiter.on_close = self._close
-        self._store = Store(fetch, kept)
-        self._lock = threading.Lock()
-        self._watches: dict[asyncio.AbstractEventLoop, Watch[Fetched]] = {}
-        self._gate: anyio.Lock | None = None
-        self._closed = False
-
-    def wait(self, timeout: float | None = None) -> Awaitable[Fetched | None]:
-        """Return what was there to take; None when the timeout has passed, the waiter was closed, or for no reason.
-
-        Several tasks may wait at once, even in several event loops.
-        """
-        loop = running_loop()
-        if loop is not None and self._descriptor is not None and not self._closed:
-            watch = self._watches.get(loop) or self._new_watch(loop, self._descriptor)
-            if watch.start():
-                return watch.wait(timeout)
-        return self._wait_in_turn(timeout)
-
-    def _new_watch(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> Watch[Fetched]:
-        watch = Watch(loop, descriptor, self._store)
-        with self._lock:
-            # Never changed in place: other threads go through it.
-            running = {other: known for other, known in self._watches.items() if not other.is_closed()}
-            self._watches = {**running, loop: watch}
-        return watch
-
-    async def _wait_in_turn(self, timeout: float | None) -> Fetched | None:
-        """Wait where only one task may wait for a descriptor at a time."""
-        if self._gate is None:
-            self._gate = anyio.Lock()
-        with anyio.move_on_after(timeout):
+    async def wait(self, timeout: float | None) -> None:
+        """See `Watch.wait`."""
+        with self._trio.move_on_after(inf if timeout is None else timeout):
             async with self._gate:
-                if not self._closed and not self._store.kept:
-                    if self._descriptor is None:
-                        await self._wait_in_thread()
-                    else:
-                        with suppress(anyio.ClosedResourceError):
-                            await anyio.wait_readable(self._descriptor)
-        return None if self._closed else self._store.fetch()
+                if not (self._store.kept or self._store.waitset.closed):
+                    with suppress(self._trio.ClosedResourceError):
+                        await self._trio.lowlevel.wait_readable(self._descriptor)
 
-    async def _wait_in_thread(self) -> None:
-        """Wait as the blocking receiver does, where the selector has no descriptor that an event loop could watch."""
+    def wake(self) -> None:
+        """See `Watch.wake`."""
+        if self._gate.locked():
+            self._in_run(self._notify)
+
+    def _notify(self) -> None:
+        if self._descriptor >= 0:
+            self._trio.lowlevel.notify_closing(self._descriptor)
+
+    def _in_run(self, function: Callable[[], object]) -> None:
         try:
-            await in_thread(partial(self._waiter.wait, None))
+            inside = self._trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            inside = False
+        if inside:
+            function()
+            return
+        try:
+            self._token.run_sync_soon(function)
+        except self._trio.RunFinishedError:
+            self.abandon()
+
+    def close(self) -> None:
+        """See `Watch.close`."""
+        self._in_run(self._end)
+
+    def _end(self) -> None:
+        self._notify()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """See `Watch.abandon`."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.abandon()
+
+
+class ThreadWatch:
+    """Waits as the blocking sockets do, in threads, where an event loop can watch no descriptor (Windows)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def wait(self, timeout: float | None) -> None:
+        """See `Watch.wait`."""
+        waitset = self._store.waitset
+        try:
+            await in_thread(lambda: waitset.wait(timeout))
         finally:
             # The thread of a cancelled task would wait on.
-            self._waiter.wake()
+            waitset.ring_threads()
+
+    def wake(self) -> None:
+        """See `Watch.wake`."""
+        self._store.waitset.ring_threads()
+
+    def close(self) -> None:
+        """Nothing is held: closing the wait set wakes its threads."""
+
+    abandon = close
+
+
+class LoopWaits:
+    """Waits, on whatever event loop runs, until a wait set is ready; see the file's contract."""
+
+    def __init__(self, waitset: WaitSet[Any], fetch: Callable[[], None], kept: Sized) -> None:
+        self._store = Store(waitset, fetch, kept, [])
+        waitset.watchers.append(self)
+        self._lock = threading.RLock()
+        self._watches: dict[object, Watch] = {}
+
+    def wait(self, timeout: float | None = None) -> Awaitable[None]:
+        """Return an awaitable that ends when something may be there, or the timeout (seconds) has passed.
+
+        Several tasks may wait at once, even in several event loops. It may end early. Raises the error of a fetch.
+        """
+        if self._store.failures:
+            raise self._store.failures.pop()
+        if self._store.waitset.closed:
+            return checkpoint()
+        loop: object = running_loop() or sys.modules["trio"].lowlevel.current_trio_token()
+        watch = self._watches.get(loop) or self._new_watch(loop)
+        return watch.wait(timeout)
+
+    def _new_watch(self, loop: object) -> Watch:
+        watch: Watch
+        try:
+            descriptor = self._store.waitset.duplicate()
+        except OSError as error:
+            raise os_error(kernel.SYSTEM, error, "wait", "wait in an event loop") from error
+        if descriptor < 0:
+            watch = ThreadWatch(self._store)
+        elif isinstance(loop, asyncio.AbstractEventLoop):
+            try:
+                watch = AsyncioWatch(loop, self._store, descriptor)
+            except NotImplementedError:
+                # The Proactor of Windows.
+                watch = ThreadWatch(self._store)
+        else:
+            watch = TrioWatch(self._store, descriptor)
+        with self._lock:
+            # Never changed in place: other threads go through it.
+            running = {known: of for known, of in self._watches.items() if not _is_closed(known)}
+            self._watches = {**running, loop: watch}
+        if self._store.waitset.closed:
+            watch.close()
+        return watch
 
     def share(self) -> None:
         """Wake a task, if one waits: something is kept."""
-        if any(watch.turns for watch in self._watches.values()) or self._is_gate_locked():
-            self._waiter.wake()
+        for watch in self._watches.values():
+            watch.wake()
 
-    def _is_gate_locked(self) -> bool:
-        return self._gate is not None and self._gate.statistics().locked
-
-    def _close(self) -> None:
-        """Let nobody wait any longer: a descriptor that an event loop watches must not be closed."""
-        self._closed = True
+    def close(self) -> None:
+        """Wake every task, in whichever loop it waits: the wait set is closed."""
         for watch in self._watches.values():
             watch.close()
-        if self._descriptor is not None and self._is_gate_locked():
-            anyio.notify_closing(self._descriptor)
+
+    def abandon(self) -> None:
+        """Let the child of a fork wait with descriptors of its own."""
+        watches, self._watches = self._watches, {}
+        for watch in watches.values():
+            watch.abandon()
+
+
+def _is_closed(loop: object) -> bool:
+    return isinstance(loop, asyncio.AbstractEventLoop) and loop.is_closed()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -228,13 +353,40 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 async def checkpoint() -> None:
-    """Give other tasks their turn."""
+    """Let other tasks run."""
     if running_loop() is not None:
         await asyncio.sleep(0)
     else:
-        await anyio.lowlevel.checkpoint()
+        await sys.modules["trio"].lowlevel.checkpoint()
 
 
 async def in_thread(function: Callable[[], Result]) -> Result:
-    """Call the function in a thread of its own and return what it returns; a task that is cancelled leaves it alone."""
-    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    """Call the function in a thread of its own and return its result; a task that is cancelled leaves it alone."""
+    loop = running_loop()
+    if loop is None:
+        trio: Any = sys.modules["trio"]
+        result: Result = await trio.to_thread.run_sync(
+            function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+        return result
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def answer(result: Result | None, error: Exception | None) -> None:
+        if not future.done():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except Exception as error:  # noqa: BLE001 - it is raised where the task awaits it
+            failure = error
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(answer, result, failure)
+
+    threading.Thread(target=run, name="multicast_expert", daemon=True).start()
+    return await future

@@ -1,21 +1,327 @@
-"""McastRxSocket: receives from multicast groups, blocking."""
+"""McastRxSocket: receives from multicast groups, blocking; and Receiver, which it shares with the async one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+from typing import TYPE_CHECKING
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
-from multicast_expert.sockets.reception import DEFAULT, Default, Receiver
+from multicast_expert.core.addresses import (
+    IPAddress,
+    IPv4Or6Address,
+    MulticastAddress,
+    parse_group,
+    parse_groups,
+    parse_port,
+    parse_source,
+    parse_sources,
+)
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
+from multicast_expert.core.errors import MulticastExpertError, warn
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
+from multicast_expert.core.plan import Join, ReceiveSettings
+from multicast_expert.engine import ReceiveSockets, os_error, receiving
+from multicast_expert.sockets.healing import Healer, HealingEvent
+from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.subscriptions import Membership, Subscriptions
+from multicast_expert.system import kernel
+from multicast_expert.system.kernel import ip_version
+from multicast_expert.system.watch import Changes, unwatch, watch
 
 if TYPE_CHECKING:
+    from multicast_expert.doctor.facts import ReceiverFacts
     from multicast_expert.doctor.report import Report
 
-Result = TypeVar("Result")
 
+class Default(Enum):
+    """Stands for a timeout that was not given, because None means for ever."""
+
+    TIMEOUT = "the timeout of the receiver"
+
+
+DEFAULT = Default.TIMEOUT
+MAX_BUFFER = 0x3FFFFFFF
+"""Bytes: Linux counts twice the size that is asked for, in an int."""
 BATCH = 64
 """How many datagrams an iteration takes from the OS together."""
+
+
+class Receiver(Openable):
+    """What the blocking and the async receiver share: everything but the waiting."""
+
+    def __init__(
+        self,
+        addr_family: int,
+        mcast_ips: Iterable[MulticastAddress],
+        port: int,
+        iface: IfaceSpecifier | None = None,
+        ifaces: Iterable[IfaceSpecifier] | None = None,
+        source_ips: Iterable[MulticastAddress] | None = None,
+        timeout: float | None = None,
+        blocking: bool | None = None,
+        enable_external_loopback: bool = False,
+        iface_ip: IfaceSpecifier | None = None,
+        iface_ips: Iterable[IfaceSpecifier] | None = None,
+        *,
+        receive_buffer: int | None = None,
+        timestamps: bool = False,
+        heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
+        gro: bool = True,
+    ) -> None:
+        self._version = version = ip_version(addr_family)
+        groups = parse_groups(mcast_ips, version)
+        sources: list[IPAddress | None] = [None]
+        if source_ips:
+            sources = [*parse_sources(source_ips, version)] or [None]
+        if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
+            raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
+        self._settings = ReceiveSettings(
+            version, parse_port(port), timestamps, receive_buffer, enable_external_loopback, gro
+        )
+        specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
+        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal)
+        self._subscriptions.want(groups, sources)
+        self._heal = heal
+        self._on_event = on_event
+        self.addr_family = addr_family
+        self.port = port
+        self.settimeout((None if blocking else 0) if blocking is not None else timeout)
+
+    def _open(self) -> None:
+        self._sockets, self._reader, self._source = receiving(kernel.SYSTEM, self._settings)
+        sockets = self._sockets
+        self._namespace: int | None = None
+        self._healer: Healer | None = None
+        try:
+            incomplete = self._subscriptions.open(sockets)
+            if self._settings.receive_buffer is not None:
+                _check_granted(sockets, self._settings.receive_buffer)
+            if self._heal:
+                self._watch(incomplete)
+        except BaseException:
+            sockets.close()
+            raise
+
+    def _watch(self, soon: bool) -> None:
+        namespace = self._sockets.network_namespace()
+        try:
+            # The watch may call before this returns.
+            watch(self, namespace, soon)
+        except OSError as error:
+            raise os_error(kernel.SYSTEM, error, "watch", "watch for interface changes") from error
+        self._namespace = namespace
+
+    def _close(self) -> None:
+        if self._namespace is not None:
+            unwatch(self, self._namespace)
+        self._sockets.close()
+        self._reader.backlog.clear()
+
+    def _abandon(self) -> None:
+        """In the child of a fork: read what the parent's sockets get, and open own ones for the first change."""
+        self._namespace = None
+        self._sockets.abandon()
+        # The parent hands those out.
+        self._reader.backlog.clear()
+
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Give up the memberships that are lost; called by the watch for interface changes."""
+        with self._sockets.lock:
+            if not self._sockets.closed:
+                self._healing().give_up(changes, ifaces)
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Restore memberships; called by the watch for interface changes, after `give_up`."""
+        with self._sockets.lock:
+            healer = self._healing()
+            again = not self._sockets.closed and healer.restore(ifaces)
+        healer.report()
+        return again
+
+    def _healing(self) -> Healer:
+        if self._healer is None:
+            self._healer = Healer(self._subscriptions, self._on_event)
+        return self._healer
+
+    # Memberships
+
+    def join_group(
+        self,
+        group: MulticastAddress,
+        *,
+        source: MulticastAddress | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> Membership:
+        """Join a group, from all sources or from one, on one interface or on all of this receiver's.
+
+        Any thread may call it while others receive. Raises MulticastExpertError where the kernel would deliver less
+        than asked for (a source after the whole group, a second time), and MulticastOSError; nothing is changed then.
+        """
+        self._check_open()
+        membership = self._subscriptions.join(group, source, iface)
+        if self._heal and self._namespace is None:
+            # The child of a fork has sockets of its own from here on.
+            self._watch(False)
+        return membership
+
+    def leave_group(
+        self,
+        group: MulticastAddress,
+        *,
+        source: MulticastAddress | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Leave a group, or one source of it, on one interface or wherever it is joined.
+
+        Raises MulticastExpertError for a membership that does not exist, and MulticastOSError.
+        """
+        self._check_open()
+        parsed = parse_group(group, self._version)
+        attachments = self._subscriptions.joined(parsed, iface)
+        self._subscriptions.leave(parsed, None if source is None else parse_source(source, self._version), attachments)
+
+    def block_source(
+        self, group: MulticastAddress, source: MulticastAddress, *, iface: IfaceSpecifier | None = None
+    ) -> None:
+        """Refuse the datagrams of one source to a group that is joined from all sources (RFC 3678, exclude mode)."""
+        self._change_block(group, source, iface, True)
+
+    def unblock_source(
+        self, group: MulticastAddress, source: MulticastAddress, *, iface: IfaceSpecifier | None = None
+    ) -> None:
+        """Take the datagrams of a blocked source again."""
+        self._change_block(group, source, iface, False)
+
+    def _change_block(
+        self, group: MulticastAddress, source: MulticastAddress, iface: IfaceSpecifier | None, blocked: bool
+    ) -> None:
+        self._check_open()
+        parsed = parse_group(group, self._version)
+        self._subscriptions.block(parsed, source, self._subscriptions.joined(parsed, iface), blocked)
+
+    @property
+    def memberships(self) -> list[Membership]:
+        """All memberships, one for each group, source and interface."""
+        return self._subscriptions.memberships
+
+    # Facts
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Set how long a receive waits, in seconds; None: for ever; 0: not at all."""
+        self.timeout: float | None = checked_timeout(timeout)
+
+    def _effective(self, timeout: float | Default | None) -> float | None:
+        return self.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+
+    def _timed_out(self, timeout: float | Default | None) -> TimeoutError:
+        return TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+
+    def stats(self) -> ReceiveStats:
+        """Return what was received and lost since it was opened; the kernel's drops as of this moment."""
+        self._check_open()
+        datagrams, size, truncated = self._source.counts()
+        reader = self._reader
+        drops = self._sockets.kernel_drops()
+        return ReceiveStats(datagrams, size - reader.cut_bytes, truncated + reader.cut, drops, self._source.filtered)
+
+    def _explain(
+        self, group: MulticastAddress | None, listen: float, progress: Callable[[float, int], bool] | None = None
+    ) -> Report:
+        """Return the report on the group, or on the first of all groups that is deaf."""
+        self._check_open()
+        from multicast_expert.doctor.diagnosis import explain_receiver  # noqa: PLC0415 - rarely needed, and much
+
+        parsed = None if group is None else parse_group(group, self._version)
+        with self._sockets.lock:
+            joins: dict[IPAddress, list[Join]] = {}
+            for joined, source, attachment in self._subscriptions.each():
+                if parsed in (None, joined):
+                    joins.setdefault(joined, []).append(Join(joined, source, attachment.where_joined))
+        if not joins:
+            raise MulticastExpertError("No group is joined." if parsed is None else f"{parsed} is not joined.")
+        for wanted in joins.values():
+            report = explain_receiver(self._settings, wanted, self._as_facts(), listen, progress)
+            if report.verdict != "ok":
+                break
+        return report
+
+    def _as_facts(self) -> ReceiverFacts:
+        from multicast_expert.doctor.facts import Buffer, ReceiverFacts  # noqa: PLC0415 - see above
+
+        stats = self.stats()
+        granted = _granted(self._sockets)
+        with self._sockets.lock:
+            return ReceiverFacts(
+                tuple(
+                    (str(group), None if source is None else str(source), attachment.name)
+                    for group, source, attachment in self._subscriptions.each()
+                ),
+                tuple(
+                    (str(join.group), str(join.source), join.interface.iface.display_name)
+                    for join, _ in self._subscriptions.wanted.blocked()
+                ),
+                stats.datagrams,
+                stats.kernel_drops,
+                Buffer(self._settings.receive_buffer or granted, granted),
+            )
+
+    @property
+    def receive_buffer(self) -> int:
+        """The smallest receive buffer among its sockets, in the bytes that `receive_buffer=` asks for.
+
+        Linux reports twice the size that was asked for, for its own use (socket(7)); this is half of that.
+        """
+        self._check_open()
+        return _granted(self._sockets)
+
+    def filenos(self) -> list[int]:
+        """Return the descriptors of all OS sockets of this receiver, for a selector of your own.
+
+        They change when memberships change or are restored. Datagrams that this receiver has already taken from them
+        make none of them readable: the rest of a run that the kernel handed over in one piece (see `gro`), or of a
+        batch that an iteration began, or what a receive with MSG_PEEK looked at. So take all that is there, until a
+        receive with the timeout 0 finds nothing, before the selector waits again. If you read the descriptors without
+        this class, open it with `gro=False`.
+        """
+        self._check_open()
+        return self._sockets.filenos()
+
+    @property
+    def network_interfaces(self) -> list[IfaceInfo]:
+        """The interfaces that it listens on."""
+        return [each.choice.iface for each in self._subscriptions.attachments if each.choice.iface.index]
+
+    @property
+    def mcast_ips(self) -> list[str]:
+        """The groups, as text."""
+        return [str(group) for group in self._subscriptions.wanted.groups()]
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_opened else "closed"
+        groups = self.mcast_ips
+        more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
+        return f"<{type(self).__name__} {', '.join(groups[:4])}{more} port {self.port} {state}>"
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return the timeout if it is None or not negative, else raise MulticastExpertError."""
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        raise MulticastExpertError(f"timeout {timeout!r} is neither None nor a number of seconds, 0 or more.")
+    return timeout
+
+
+def _granted(sockets: ReceiveSockets) -> int:
+    return min(sockets.receive_buffers(), default=0)
+
+
+def _check_granted(sockets: ReceiveSockets, asked: int) -> None:
+    granted = _granted(sockets)
+    if sockets.receive_buffers() and granted < asked:
+        name = kernel.SYSTEM.platform.buffer_limit
+        cure = f" The limit is {name}; raise it with: sysctl -w {name}={asked}" if name else ""
+        warn(f"The receive buffer is {granted} bytes, not the {asked} that were asked for.{cure}")
 
 
 class McastRxSocket(Receiver):
@@ -42,6 +348,10 @@ class McastRxSocket(Receiver):
         receive offload, Linux). They come out as they were sent, for a fraction of the cost; nothing waits for more to
         come. A time of arrival is then that of the run. See `filenos` for what it means to selectors of your own.
 
+    Any thread, and a signal handler, may call any method, also while others receive. An exception that a signal handler
+    raises (Ctrl-C) loses no datagram. The child of a fork reads what the parent's sockets get, as with plain sockets;
+    when it joins, leaves or blocks, it opens sockets of its own first, and closing never reaches the parent.
+
     Raises MulticastExpertError for input that cannot work, before any socket exists.
     """
 
@@ -53,14 +363,15 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        engine = self._engine
-        received = None if engine.idle else engine.try_receive(bufsize, flags)
-        return engine.next_payload(bufsize, flags, self.timeout) if received is None else received
+        datagram = self._reader.receive(self.timeout, bufsize, flags)
+        return None if datagram is None else (datagram.data, datagram.sender)
 
     def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes | None:
         """Return the payload of the next datagram; None when the timeout passes first. See `recvfrom`."""
-        received = self.recvfrom(bufsize, flags)
-        return None if received is None else received[0]
+        if not self.is_opened:
+            self._check_open()
+        datagram = self._reader.receive(self.timeout, bufsize, flags)
+        return None if datagram is None else datagram.data
 
     def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it.
@@ -70,12 +381,9 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        engine = self._engine
-        datagram = None if engine.idle else engine.try_receive_datagram()
+        datagram = self._reader.receive(self.timeout if timeout is DEFAULT else self._effective(timeout))
         if datagram is None:
-            datagram = engine.next_datagram(self.timeout if timeout is DEFAULT else self._effective(timeout))
-            if datagram is None:
-                raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+            raise self._timed_out(timeout)
         return datagram
 
     def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
@@ -83,15 +391,13 @@ class McastRxSocket(Receiver):
 
         Raises as `receive` does.
         """
-        self._check_open()
-        limit = max(limit, 1)
-        datagrams = self._engine.receive_batch(limit)
+        if not self.is_opened:
+            self._check_open()
+        datagrams = self._reader.receive_many(
+            limit if limit > 0 else 1, self.timeout if timeout is DEFAULT else self._effective(timeout)
+        )
         if not datagrams:
-            first = self._engine.next_datagram(self._effective(timeout))
-            if first is None:
-                raise TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
-            datagrams.append(first)
-            self._engine.receive_more(datagrams, limit)
+            raise self._timed_out(timeout)
         return datagrams
 
     def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
@@ -101,28 +407,23 @@ class McastRxSocket(Receiver):
         listen: seconds to listen for each group; up to two more pass.
 
         It joins the same with sockets of its own, so that no datagram is taken away from this receiver. Call it in a
-        thread where other things go on. Raises MulticastExpertError for a group that is not joined.
+        thread if the program has other work meanwhile. Raises MulticastExpertError for a group that is not joined.
         """
         return self._explain(group, listen)
 
     def __iter__(self) -> Iterator[Datagram]:
         """Yield datagrams as they come; ends when the receiver's timeout passes without one.
 
-        Those that are there are taken from the OS together; what was not handed out when an iteration is given up
-        comes first in the next receive of any kind.
+        Those that are there are taken from the OS together. If you give up an iteration, the next receive of any kind
+        returns the datagrams that it has not yielded.
         """
         while True:
             if not self.is_opened:
                 self._check_open()
-            backlog = self._engine.backlog
-            try:
-                datagram = backlog.popleft()
-            except IndexError:
-                try:
-                    first, *rest = self.receive_many(BATCH)
-                except TimeoutError:
-                    return
-                self._engine.keep(rest)
-                yield first
+            reader = self._reader
+            if reader.backlog or reader.fill(BATCH, self.timeout):
+                datagram = reader.take_one()
+                if datagram is not None:
+                    yield datagram
             else:
-                yield datagram
+                return

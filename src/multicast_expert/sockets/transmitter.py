@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
-from multicast_expert.engine import SendEngine, error_name
+from multicast_expert.engine import SendSocket, error_name
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
 from multicast_expert.system.kernel import ip_version
+
+Result = TypeVar("Result")
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
@@ -24,16 +29,28 @@ _INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL
 
 
 class Outlet:
-    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back."""
+    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back.
 
-    def __init__(self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None) -> None:
+    One reentrant lock covers sending, renewing and closing: of many threads that meet a lost interface, one renews the
+    socket, and none uses it afterwards. A signal handler may send, and close, while its own thread sends.
+    """
+
+    def __init__(
+        self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None, heal: bool
+    ) -> None:
         self.choice: InterfaceChoice = choice
         self._version = version
         self._hop_limit = hop_limit
         self._loopback = loopback
         self._dscp = dscp
+        self._heal = heal
         self._plan = self._planned(choice, 0)
-        self.engine: SendEngine
+        self._lock = threading.RLock()
+        self._busy = False
+        """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
+        self._inherited = False
+        """Whether the socket is a parent's, from before a fork: to send with, and not to be changed."""
+        self.socket: SendSocket
 
     def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
         platform = kernel.SYSTEM.platform
@@ -41,36 +58,61 @@ class Outlet:
 
     def open(self) -> None:
         """Open the socket."""
-        self.engine = SendEngine(kernel.SYSTEM, self._plan, self.choice.iface, self._hop_limit)
+        self.socket = self._opened(self._plan)
+        self._inherited = False
 
-    def try_send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, heal: bool) -> bool:
-        """Send one datagram; return False when there is no room for it yet."""
-        try:
-            return self.engine.try_send(data, address, hop_limit)
-        except MulticastOSError as error:
-            if not heal or not self._renew(error):
-                raise
-            return self.engine.try_send(data, address, hop_limit)
+    def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
+        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
 
-    def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int, heal: bool) -> int:
+    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
+        """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
+        return self._attempt(lambda sock: sock.try_send(data, address), hop_limit)
+
+    def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
         """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
-        try:
-            return self.engine.try_send_many(payloads, address, hop_limit)
-        except MulticastOSError as error:
-            if not heal or not self._renew(error):
-                raise
-            return self.engine.try_send_many(payloads, address, hop_limit)
+        return self._attempt(lambda sock: sock.try_send_many(payloads, address), hop_limit)
 
-    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address, heal: bool) -> None:
-        """Raise what a datagram that the shortcut could not send has to raise, unless there is a new socket to try."""
-        failure = self.engine.refusal(error, data, address)
-        if not heal or not self._renew(failure):
-            raise failure from error
+    def _attempt(self, send: Callable[[SendSocket], Result], hop_limit: int) -> Result:
+        with self._lock:
+            before = self.socket.hop_limit
+            interrupting, self._busy = self._busy, True
+            try:
+                while True:
+                    sock = self.socket
+                    try:
+                        if self._inherited and hop_limit != sock.hop_limit:
+                            self.socket = self._opened(self._plan)
+                            self._inherited = False
+                            sock.close()
+                            continue
+                        sock.set_hop_limit(hop_limit)
+                        return send(sock)
+                    except MulticastOSError as error:
+                        if sock.closed and sock is self.socket:
+                            raise MulticastExpertError("The sender was closed while it was being used.") from None
+                        if sock is self.socket and not self._renew(error):
+                            raise
+            finally:
+                self._busy = interrupting
+                if interrupting and self.socket.hop_limit != before:
+                    self.socket.set_hop_limit(before)
+
+    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
+        """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""
+        with self._lock:
+            failure = self.socket.refusal(error, data, address)
+            if not self._renew(failure):
+                raise failure from error
+
+    def wait(self) -> None:
+        """Wait until there is room to send, or this is closed."""
+        with self._lock:
+            waitset = self.socket.waitset()
+        waitset.wait(None)
 
     def _renew(self, error: MulticastOSError) -> bool:
         """Open the socket anew if the interface is there with another index or address; return whether it was."""
-        system = kernel.SYSTEM
-        if error_name(system, error) not in _INTERFACE_CHANGED:
+        if not self._heal or error_name(kernel.SYSTEM, error) not in _INTERFACE_CHANGED:
             return False
         named = self.choice.iface.machine_name
         iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
@@ -84,22 +126,32 @@ class Outlet:
             if self._planned(choice, self._plan.address[1]) == self._plan:
                 return False
             # An address may still be tentative; then the old socket stays, for the next attempt to start from.
-            spare = SendEngine(system, self._planned(choice, 0), iface, self._hop_limit)
+            spare = self._opened(self._planned(choice, 0), iface)
         except MulticastExpertError:
             return False
-        port = self.engine.socket.getsockname()[1]
-        self.engine.close()
+        old, self.socket = self.socket, spare
         self.choice = choice
+        port = old.socket.getsockname()[1]
         self._plan = self._planned(choice, port)
-        try:
-            self.open()
-        except MulticastOSError:
-            # Better another port than no socket.
-            self.engine = spare
-        else:
+        old.close()
+        # Better another port than no socket.
+        with suppress(MulticastOSError):
+            self.socket = self._opened(self._plan, iface)
             spare.close()
         logger.info("sending on %s again", iface.display_name)
         return True
+
+    def close(self) -> None:
+        """Close the socket and wake every waiting thread."""
+        with self._lock:
+            self.socket.close()
+
+    def abandon(self) -> None:
+        """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
+        self._lock = threading.RLock()
+        self._busy = False
+        self._inherited = True
+        self.socket.abandon()
 
 
 class Transmitter(Openable):
@@ -126,12 +178,11 @@ class Transmitter(Openable):
         self._known = {str(group): str(group) for group in groups or ()}
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
         self._outlets = [
-            Outlet(version, choice, ttl, enable_external_loopback, dscp)
+            Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
             for choice in choose_for_sending(specifiers, version)
         ]
         self._shortcut: Shortcut | None = None
         """That of the socket that sent last, where there is but one."""
-        self._heal = heal
         self.addr_family = addr_family
         self.ttl = ttl
 
@@ -140,15 +191,20 @@ class Transmitter(Openable):
         try:
             for outlet in self._outlets:
                 outlet.open()
-                opened.append(outlet)
+                opened += (outlet,)
         except BaseException:
             for outlet in opened:
-                outlet.engine.close()
+                outlet.close()
             raise
 
     def _close(self) -> None:
+        self._shortcut = None
         for outlet in self._outlets:
-            outlet.engine.close()
+            outlet.close()
+
+    def _abandon(self) -> None:
+        for outlet in self._outlets:
+            outlet.abandon()
 
     def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int]:
         """Check where a datagram shall go; return the destination with its usual spelling, and the hop limit."""
@@ -178,16 +234,16 @@ class Transmitter(Openable):
     def _learn_shortcut(self, address: IPv4Or6Address) -> None:
         """Let further datagrams for an address that was checked go the short way, if there is a single one."""
         if len(self._outlets) == 1:
-            self._shortcut = self._outlets[0].engine.shortcut
+            self._shortcut = self._outlets[0].socket.shortcut
             if self._shortcut is not None:
                 self._shortcut.learn(address)
 
     def _sending(
         self, payloads: Iterable[bytes], address: IPv4Or6Address, hop_limit: int | None, limit: int = LONGEST_BATCH
-    ) -> Generator[SendEngine | None, None, int]:
+    ) -> Generator[Outlet | None, None, int]:
         """Do all of `send_many` but the waiting; return how many datagrams went out of every interface.
 
-        Yields an engine that has to be waited for, and None after each batch of at most `limit` payloads.
+        Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads.
         """
         address, hops = self._checked(address, hop_limit)
         total = 0
@@ -199,12 +255,12 @@ class Transmitter(Openable):
                 try:
                     while True:
                         self._check_open()
-                        went = outlet.try_send_many(batch[sent:], address, hops, self._heal)
+                        went = outlet.send_many(batch[sent:], address, hops)
                         sent += went
                         if sent == len(batch):
                             break
                         if not went:
-                            yield outlet.engine
+                            yield outlet
                 except MulticastOSError as error:
                     if failure is None or sent < gone:
                         failure, gone = error, sent
@@ -225,12 +281,12 @@ class Transmitter(Openable):
     def filenos(self) -> list[int]:
         """Return the descriptors of the OS sockets, one for each interface."""
         self._check_open()
-        return [outlet.engine.socket.fileno() for outlet in self._outlets]
+        return [outlet.socket.socket.fileno() for outlet in self._outlets]
 
     def getsockname(self) -> IPv4Or6Address:
         """Return the address and port that datagrams leave from; `::` where the OS chooses the source for each."""
         self._check_open()
-        address: IPv4Or6Address = self._outlets[0].engine.socket.getsockname()
+        address: IPv4Or6Address = self._outlets[0].socket.socket.getsockname()
         return address
 
     @property
@@ -282,13 +338,13 @@ class McastTxSocket(Transmitter):
             if shortcut is not None and shortcut.send(data, address, self.ttl if hop_limit is None else hop_limit):
                 return
         except OSError as error:
-            self._outlets[0].cope(error, data, address, self._heal)
+            self._outlets[0].cope(error, data, address)
         destination, hops = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
         for outlet in self._outlets:
             try:
-                while not outlet.try_send(data, destination, hops, self._heal):
-                    outlet.engine.wait(None)
+                while not outlet.send(data, destination, hops):
+                    outlet.wait()
                     self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
@@ -307,9 +363,9 @@ class McastTxSocket(Transmitter):
         steps = self._sending(payloads, address, hop_limit)
         while True:
             try:
-                engine = next(steps)
+                outlet = next(steps)
             except StopIteration as finished:
                 sent: int = finished.value
                 return sent
-            if engine is not None:
-                engine.wait(None)
+            if outlet is not None:
+                outlet.wait()

@@ -7,8 +7,8 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import counted
-from multicast_expert.core.plan import Join, SocketPlan
-from multicast_expert.platforms import Option, Platform
+from multicast_expert.core.plan import Change, SocketPlan
+from multicast_expert.platforms import Option
 
 INLINE = 8
 """Bytes: longer values get a line of their own."""
@@ -30,11 +30,11 @@ class Row(NamedTuple):
 HEADINGS = Row("", "option", "level", "number", "value", b"")
 
 
-def plan_lines(platform: Platform, plans: Iterable[SocketPlan]) -> Iterator[str]:
+def plan_lines(plans: Iterable[SocketPlan]) -> Iterator[str]:
     """Yield the lines that describe the sockets of a plan, with an empty line after each socket."""
     for plan in plans:
         options = [_row("set", option) for option in plan.options]
-        joins = [(join, _ways(platform, join)) for join in plan.joins]
+        joins = [(change.join, _ways(change)) for change in plan.joins]
         every = [HEADINGS, *options, *(row for _, ways in joins for row in ways)]
         widths = [max(len(text) for text in column) for column in zip(*(row[1:4] for row in every), strict=True)]
         widths.append(max(len(_short(row.value)) for row in options))
@@ -60,12 +60,9 @@ def _row(verb: str, option: Option) -> Row:
     return Row(verb, option.name, str(option.level), str(option.number), meaning, option.value)
 
 
-def _ways(platform: Platform, join: Join) -> list[Row]:
+def _ways(change: Change) -> list[Row]:
     """Return the call that joins, and the one for kernels that do not know it."""
-    return [
-        _row("  or" if turn else "  by", option)
-        for turn, option in enumerate(join.change(platform, join.join_operation))
-    ]
+    return [_row("  or" if turn else "  by", option) for turn, option in enumerate(change.ways)]
 
 
 def _lines(row: Row, widths: Sequence[int]) -> Iterator[str]:
@@ -111,7 +108,7 @@ def _bind_text(plan: SocketPlan) -> str:
     return f"{plan.address[0]} port {plan.address[1]}{scope}"
 
 
-def plan_objects(platform: Platform, plans: Iterable[SocketPlan]) -> list[dict[str, Any]]:
+def plan_objects(plans: Iterable[SocketPlan]) -> list[dict[str, Any]]:
     """Return the JSON objects of the sockets of a plan."""
     return [
         {
@@ -119,7 +116,7 @@ def plan_objects(platform: Platform, plans: Iterable[SocketPlan]) -> list[dict[s
             "type": 2,
             "options": [_option_object(option) for option in plan.options],
             "bind": list(plan.address),
-            "memberships": [_join_object(platform, join) for join in plan.joins],
+            "memberships": [_join_object(change) for change in plan.joins],
             "checks_destination": plan.filtered,
         }
         for plan in plans
@@ -138,10 +135,11 @@ def _option_object(option: Option) -> dict[str, Any]:
     }
 
 
-def _join_object(platform: Platform, join: Join) -> dict[str, Any]:
+def _join_object(change: Change) -> dict[str, Any]:
+    join = change.join
     return {
         "group": str(join.group),
         "source": None if join.source is None else str(join.source),
         "interface": join.interface.iface.machine_name,
-        "first_that_works": [_option_object(option) for option in join.change(platform, join.join_operation)],
+        "first_that_works": [_option_object(option) for option in change.ways],
     }

@@ -1,1 +1,3 @@
-"""From what a socket holds to Datagrams, in three forms that behave alike."""
+"""x"""
+
+from multicast_expert.engine.intake.choice import Intake, NativeIntake, choose

@@ -21,3 +21,54 @@ def intake(kernel: Kernel, coalesced: bool, learn: Learn) -> PythonIntake | Swee
         return native
     kind = mmsg.BatchIntake if here and platform.segments and mmsg.available() else PythonIntake
     return kind(fields, platform.msg_trunc, learn)
+
+
+from collections import deque
+
+
+class _PureShim:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def one(self, handle, bufsize, flags, waiting):
+        rest = deque()
+        d = self.inner.datagram(handle, bufsize, flags, rest)
+        if d is None:
+            return False
+        waiting += [d, *rest][::-1]
+        return True
+
+    def settle(self, timeout):
+        return True
+
+    def forget_calls(self):
+        pass
+
+
+class _Shim(_PureShim):
+    def expect(self, handle, bufsize, flags, waiting, alarm, timeout):
+        rest = deque()
+        d = self.inner.expect(handle, bufsize, flags, rest, False, alarm, timeout)
+        if d is None:
+            return False
+        waiting += [d, *rest][::-1]
+        return True
+
+    def sweep(self, *a):
+        return self.inner.sweep(*a)
+
+    def settle(self, timeout):
+        self.inner.settle()
+        return True
+
+
+Intake = PythonIntake
+NativeIntake = SweepingIntake
+
+
+def choose(kernel, coalesced, learn):
+    i = intake(kernel, coalesced, learn)
+    return _PureShim(i) if isinstance(i, PythonIntake) else _Shim(i)

@@ -1,0 +1,419 @@
+"""SocketSource: the open sockets of one receiver as a Reader's source; takes from them in fair turns, and waits.
+
+It never waits, except in `wait`. Several threads may take at once, while another adds and retires sockets. Each thread
+lets the intake put what the kernel hands over straight into a list, and the lines that move a datagram on contain no
+call: CPython runs signal handlers and switches threads between calls, so an interrupt loses and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from threading import get_ident
+from typing import Any
+
+from multicast_expert.core.addresses import address_text
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.engine.intake import Intake, NativeIntake, choose
+from multicast_expert.engine.opening import error_name, os_error
+from multicast_expert.engine.receive_socket import ReceiveSocket
+from multicast_expert.engine.waitset import LONGEST, PATIENCE, WaitSet
+from multicast_expert.system.kernel import Kernel
+
+# How many datagrams are taken from the sockets known to be readable before the others are looked at again.
+TURNS = 64
+# How often a receive waits right away after it had to wait: a program that answers each datagram would try in vain.
+IDLE = 8
+# How many foreign datagrams one attempt throws away before its caller can look at the clock.
+REFUSALS = 64
+# How many datagrams of a socket that has to go are kept at most.
+DRAIN_LIMIT = 65536
+
+# What a datagram that this socket once sent can bring back; it says nothing about the next datagram to receive.
+_STALE_ERRORS = ("ECONNRESET", "ENETRESET", "ECONNREFUSED")
+
+
+class SocketSource:
+    """The open sockets of one receiver. `backlog` is the Reader's list, newest datagram first."""
+
+    def __init__(self, system: Kernel, coalesced: bool, backlog: list[Datagram]) -> None:
+        self._kernel = system
+        self._backlog = backlog
+        self._groups: dict[bytes, str] = {}
+        self._names: dict[int, str] = {}
+        self._intake: Intake = choose(system, coalesced, self._learn)
+        self._native: NativeIntake | None = self._intake if hasattr(self._intake, "sweep") else None  # type: ignore[assignment]
+        self.by_descriptor: bool = hasattr(self._intake, "expect")
+        """Whether an intake takes a descriptor, instead of a socket object."""
+        self._lock = threading.RLock()
+        """Held while a socket is added or removed; never while a thread waits."""
+        self._sockets: dict[ReceiveSocket, None] = {}
+        self._sole: ReceiveSocket | None = None
+        """The only socket, where there is but one: it needs no turns."""
+        self._filters = False
+        """Whether the destination of datagrams has to be looked at here."""
+        self._ready: deque[ReceiveSocket] = deque()
+        self._turns = 0
+        self._waitset: WaitSet[ReceiveSocket] | None = None
+        self._retired: list[ReceiveSocket] = []
+        self.closed: bool = False
+        self.idle: int = 0
+        """For how many more receives it is worth while to wait at once."""
+        self.filtered: int = 0
+        """How many datagrams were refused because of their destination."""
+        self._refused_bytes = self._refused_truncated = 0
+
+    # Sockets
+
+    def add(self, sock: ReceiveSocket) -> None:
+        """Take from this socket too."""
+        with self._lock:
+            self._sockets[sock] = None
+            if self._waitset is not None:
+                self._waitset.add(sock.socket.fileno(), sock)
+            self._choose_sole()
+
+    def _choose_sole(self) -> None:
+        sockets = self._sockets
+        self._sole = next(iter(sockets)) if len(sockets) == 1 else None
+        self._filters = any(sock.accepts is not None for sock in sockets) if len(sockets) < 3 else self._filters
+        if self._waitset is not None:
+            # A thread that waits for a single socket does not see another one.
+            self._waitset.ring()
+
+    def retire(self, sockets: Iterable[ReceiveSocket]) -> None:
+        """Close sockets, as soon as no thread uses their descriptors any longer.
+
+        What an interrupt, or a thread that does not come out, leaves open is closed by the next call.
+        """
+        with self._lock:
+            for sock in sockets:
+                if sock in self._sockets:
+                    if self._waitset is not None:
+                        self._waitset.remove(sock.socket.fileno())
+                    self._retired += (sock,)
+                    del self._sockets[sock]
+                sock.retire()
+            self._choose_sole()
+        self._close_retired()
+
+    def _close_retired(self) -> None:
+        if self._retired and self._settle():
+            while self._retired:
+                self._retired[-1].close()
+                del self._retired[-1]
+
+    def _settle(self) -> bool:
+        """Return whether no other thread uses a descriptor that it took before."""
+        waitset = self._waitset
+        return (waitset is None or waitset.settle()) and self._intake.settle(PATIENCE)
+
+    def close(self) -> None:
+        """Close everything and wake every waiting thread; may be called again, after an interrupt for instance."""
+        self.closed = True
+        with self._lock:
+            waitset = self._waitset
+        if waitset is not None:
+            waitset.closed = True
+        self.retire(list(self._sockets))
+        self._close_waitset()
+
+    def abandon(self) -> None:
+        """Let the child of a fork wait with descriptors of its own; it shares the sockets' queues with its parent."""
+        self._lock = threading.RLock()
+        self._intake.forget_calls()
+        waitset, self._waitset = self._waitset, None
+        if waitset is not None:
+            waitset.abandon()
+        self._ready.clear()
+        for sock in self._sockets:
+            sock.queued = False
+            sock.landing.clear()
+
+    def name_interface(self, index: int, name: str) -> None:
+        """Call the interface so in datagrams from now on."""
+        if self._names.get(index) != name:
+            self._names[index] = name
+            self._intake.forget_places()
+
+    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+        """Return the group as text and the name of the interface."""
+        name = None if index is None else self._names.get(index)
+        if destination is None:
+            return None, name
+        group = self._groups.get(destination)
+        if group is None:
+            group = address_text(destination)
+            if len(self._groups) < 65536:
+                self._groups[destination] = group
+        return group, name
+
+    # Taking
+
+    def one(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+        """Put the datagrams of one message into the backlog, the oldest last; return whether there was one.
+
+        Only the oldest is cut to `bufsize`, and only where nothing has to be filtered.
+        """
+        sole = self._sole
+        if sole is None or sole.accepts is not None:
+            return self._one_in_turn(bufsize, flags, backlog)
+        found = self._one(sole, bufsize, flags, backlog)
+        waitset = self._waitset
+        if waitset is not None and len(backlog) > 1:
+            waitset.ring()
+        return found
+
+    def _one(self, sock: ReceiveSocket, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+        while True:
+            try:
+                return self._intake.one(sock.handle, bufsize, flags, backlog)
+            except OSError as error:
+                if self._check(error, sock):
+                    return False
+
+    def _one_in_turn(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+        """Try the sockets that are known to be readable, each in its turn; a busy one must not starve the rest."""
+        if self._sole is not None:
+            return self._one_own(self._sole, backlog)
+        ready = self._ready
+        if self._turns <= 0 or not ready:
+            self._look(0)
+        while True:
+            if not ready:
+                return False
+            sock = ready[0]
+            if sock.accepts is None:
+                found = self._one(sock, bufsize, flags, backlog)
+            else:
+                found = self._one_own(sock, backlog)
+            if ready and ready[0] is sock:
+                del ready[0]
+                sock.queued = found
+                if found:
+                    ready += (sock,)
+            if found:
+                self._turns -= 1
+                return True
+
+    def _one_own(self, sock: ReceiveSocket, backlog: list[Datagram]) -> bool:
+        """As `one`, for a socket that other datagrams reach too; some at most are refused at a time."""
+        for _ in range(REFUSALS):
+            try:
+                if not sock.landing and not self._intake.batch(sock.handle, 1, sock.landing) and not sock.landing:
+                    return False
+            except OSError as error:
+                if self._check(error, sock):
+                    return False
+            if self._filter(sock, backlog, newest_first=True):
+                return True
+        return False
+
+    def many(self, limit: int, datagrams: list[Datagram]) -> None:
+        """Append what is there, oldest first, without waiting: `limit` datagrams and perhaps the rest of a run."""
+        sole = self._sole
+        if sole is not None:
+            self._take(sole, limit, datagrams)
+        elif self._native is None or not self._sweep(self._native, limit, datagrams):
+            self._take_rounds(limit, datagrams)
+
+    def _take(self, sock: ReceiveSocket, limit: int, datagrams: list[Datagram]) -> bool:
+        """Append what a socket holds; return whether it may hold more."""
+        first = len(datagrams)
+        more = True
+        while more and len(datagrams) - first < limit:
+            room = limit - len(datagrams) + first
+            target = datagrams if sock.accepts is None else sock.landing
+            try:
+                more = self._intake.batch(sock.handle, room, target)
+            except OSError as error:
+                more = not self._check(error, sock)
+            if sock.accepts is not None:
+                self._filter(sock, datagrams)
+        return more
+
+    def _take_rounds(self, limit: int, datagrams: list[Datagram]) -> None:
+        """Append what the sockets hold, a share of each in its turn, until there is nothing or the list is so long."""
+        ready = self._ready
+        before = len(datagrams)
+        while before < limit:
+            if self._turns <= 0 or not ready:
+                self._look(0)
+            if not ready:
+                return
+            sock = ready[0]
+            more = self._take(sock, min(TURNS, limit - before), datagrams)
+            if ready and ready[0] is sock:
+                del ready[0]
+                sock.queued = more
+                if more:
+                    ready += (sock,)
+            after = len(datagrams)
+            self._turns -= after - before or 1
+            before = after
+
+    def _sweep(self, native: NativeIntake, limit: int, datagrams: list[Datagram]) -> bool:
+        """As `_take_rounds`, by the extension; return False where that cannot."""
+        waitset = self._waitset or self.waitset()
+        if self._filters or waitset.epoll < 0:
+            return False
+        # The extension asks for all of them anew, so nothing is known to be ready.
+        while self._ready:
+            self._ready[0].queued = False
+            del self._ready[0]
+        while len(datagrams) < limit and not waitset.closed:
+            room = limit - len(datagrams)
+            try:
+                native.sweep(waitset.epoll, waitset.alarm, room, datagrams)
+                break
+            except OSError as error:
+                if not waitset.closed:
+                    self._check(error, None)
+        return True
+
+    def _filter(self, sock: ReceiveSocket, datagrams: list[Datagram], newest_first: bool = False) -> bool:
+        """Move what has landed into the list, and count what is foreign instead; return whether any was its own."""
+        landing = sock.landing
+        moved = False
+        while True:
+            if not landing:
+                return moved
+            first = landing[0]
+            foreign = self._is_foreign(sock, first)
+            size, truncated = len(first.data), first.truncated
+            # Another thread may have moved it; from here on to the end nothing can come between.
+            if landing and landing[0] is first:
+                if foreign:
+                    self.filtered += 1
+                    self._refused_bytes += size
+                    self._refused_truncated += truncated
+                elif newest_first:
+                    datagrams[:0] = (first,)
+                    moved = True
+                else:
+                    datagrams += (first,)
+                    moved = True
+                del landing[0]
+
+    def _is_foreign(self, sock: ReceiveSocket, datagram: Datagram) -> bool:
+        accepts = sock.accepts
+        return accepts is not None and (datagram.group, datagram.interface_index) not in accepts
+
+    def _check(self, error: OSError, sock: ReceiveSocket | None) -> bool:
+        """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""
+        if sock is not None and sock.closed:
+            return True
+        if error_name(self._kernel, error) not in _STALE_ERRORS:
+            raise os_error(self._kernel, error, "receive", "receive") from error
+        return False
+
+    def drain(self, sock: ReceiveSocket) -> None:
+        """Put what a socket that is about to be closed still holds behind everything in the backlog."""
+        fresh: list[Datagram] = []
+        try:
+            self._take(sock, DRAIN_LIMIT, fresh)
+        except MulticastExpertError:
+            # It is closed because it is broken.
+            pass
+        finally:
+            self._backlog[:0] = fresh[::-1]
+        self.ring()
+
+    # Waiting
+
+    def waitset(self) -> WaitSet[ReceiveSocket]:
+        """Return what waits for the sockets. Raises MulticastExpertError once this is closed, and MulticastOSError."""
+        with self._lock:
+            if self._waitset is None and not self.closed:
+                try:
+                    waitset: WaitSet[ReceiveSocket] = WaitSet(self._backlog)
+                except OSError as error:
+                    raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
+                self._waitset = waitset
+                for sock in self._sockets:
+                    waitset.add(sock.socket.fileno(), sock)
+            if self.closed or self._waitset is None:
+                # By a signal handler, perhaps, since this began.
+                self._close_waitset()
+                raise MulticastExpertError("The receiver was closed while it was being used.")
+            return self._waitset
+
+    def _close_waitset(self) -> None:
+        waitset = self._waitset
+        if waitset is not None:
+            waitset.close()
+            self._waitset = None
+
+    def ring(self) -> None:
+        """Wake every thread that waits: the backlog holds something."""
+        if self._waitset is not None:
+            self._waitset.ring()
+
+    def wait(self, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+        """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be.
+
+        None waits for ever. May return False early. Raises MulticastExpertError when the receiver is closed meanwhile.
+        """
+        sole = self._sole
+        if sole is not None and self.by_descriptor:
+            found = self._expect(sole, timeout, bufsize, flags, backlog)
+        else:
+            found = self._look(timeout)
+        if self.closed:
+            raise MulticastExpertError("The receiver was closed while it was waiting.")
+        return found
+
+    def _expect(
+        self, sole: ReceiveSocket, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram]
+    ) -> bool:
+        """Wait and receive in one step of the extension, which needs no selector for a single socket."""
+        intake: Any = self._intake
+        waitset = self._waitset or self.waitset()
+        seconds = -1.0 if timeout is None else min(timeout, LONGEST)
+        inside, token, thread = waitset.inside, object(), get_ident()
+        self.idle = self.idle - 1 if self.idle else IDLE
+        found = False
+        try:
+            inside[token] = thread
+            # A thread that changed one of them since either saw this token, or is seen here.
+            if not (backlog or waitset.closed or sole is not self._sole):
+                found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
+        except OSError as error:
+            self._check(error, sole)
+        finally:
+            del inside[token]
+            if waitset.rung or waitset.closed or not found:
+                waitset.left()
+        if len(backlog) > 1:
+            waitset.ring()
+        return found or bool(backlog)
+
+    def _look(self, timeout: float | None) -> bool:
+        """Put the sockets that are readable behind those that are known to be; return whether there are any."""
+        ready = self._ready
+        if timeout != 0 and self._sole is None and ready:
+            return True
+        waitset = self._waitset or self.waitset()
+        found = waitset.wait(timeout)
+        if self._sole is not None:
+            return bool(found or self._backlog)
+        for sock in found:
+            if not sock.queued:
+                sock.queued = True
+                ready += (sock,)
+        # Those that are known have their turn before there is another look, which costs as much as they are many.
+        self._turns = max(TURNS, 2 * len(ready))
+        return bool(found or ready or self._backlog)
+
+    # Counting
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many datagrams, bytes and cut datagrams were received."""
+        intake = self._intake
+        return (
+            intake.datagrams - self.filtered,
+            intake.payload_bytes - self._refused_bytes,
+            intake.truncated - self._refused_truncated,
+        )
