@@ -56,15 +56,15 @@ def option_text(option: Option) -> str:
     return f"{option.name} ({level}, {option.number}) {hexadecimal(option.value)}" + (f"  {notes}" if notes else "")
 
 
-def plan_lines(platform: Platform, plan: SocketPlan) -> Iterator[str]:
+def plan_lines(plan: SocketPlan) -> Iterator[str]:
     """Yield a socket's plan, a line for each call."""
     yield f"socket family {plan.family}" + (", filtered" if plan.filtered else "")
     for option in plan.options:
         yield f"  set {option_text(option)}"
     yield f"  bind {plan.address}"
-    for join in plan.joins:
-        yield f"  {join.join_operation} {join}"
-        for option in join.change(platform, join.join_operation):
+    for change in plan.joins:
+        yield f"  {change.operation} {change.join}"
+        for option in change.ways:
             yield f"    {option_text(option)}"
 
 
@@ -86,7 +86,7 @@ def plan_text(system: str, version: int) -> str:
         "send from loopback": [plan_send(platform, version, InterfaceChoice(LO), 1)],
     }
     blocks = [
-        "\n".join([f"## {title}", *(line for plan in plans for line in plan_lines(platform, plan))])
+        "\n".join([f"## {title}", *(line for plan in plans for line in plan_lines(plan))])
         for title, plans in scenes.items()
     ]
     return "\n\n".join(blocks) + "\n"

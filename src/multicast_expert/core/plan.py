@@ -43,14 +43,7 @@ class Join(NamedTuple):
 
     def change(self, platform: Platform, operation: Operation) -> Change:
         """Return how to carry out the operation ("join", "leave" and their source-specific forms)."""
-        source = b"" if self.source is None else self.source.packed
-        index = self.interface.iface.index
-        ways = platform.change_membership(operation, self.group.packed, source, index, self._interface_address)
-        return Change(self, operation, tuple(ways))
-
-    def _interface_address(self) -> bytes:
-        address = self.interface.source_address(4)
-        return NO_ADDRESS if address is None else address.packed
+        return Change(self, operation, platform, platform.change_membership(operation, *self.key))
 
     @property
     def key(self) -> JoinKey:
@@ -73,11 +66,20 @@ class Join(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One change of a membership: the calls that make it, the best first; the next is for kernels that lack it."""
+    """One change of a membership, and the call that makes it."""
 
     join: Join
     operation: Operation
-    ways: tuple[Option, ...]
+    platform: Platform
+    best: Option
+
+    @property
+    def ways(self) -> tuple[Option, ...]:
+        """All calls that make it: the best, and the one for kernels that lack that."""
+        address = self.join.interface.source_address(4)
+        packed = NO_ADDRESS if address is None else address.packed
+        classic = self.platform.classic_membership(self.operation, *self.join.key, packed)
+        return (self.best,) if classic is None else (self.best, classic)
 
 
 class SocketPlan(NamedTuple):

@@ -104,29 +104,31 @@ def change_membership(kernel: Kernel, sock: Socket, change: Change, count: int =
 
     `count`: how many sources the membership holds already, for the error text.
     """
-    refused: OSError | None = None
-    for option in change.ways:
-        try:
-            sock.setsockopt(option.level or 0, option.number, option.value)
-        except OSError as error:
-            refused = error
-            if error_name(kernel, error) != "ENOPROTOOPT":
-                break
-        else:
-            return
-    if refused is not None:
-        join = change.join
-        doing = f"{change.operation.partition(' ')[0]} {join}"
-        raise os_error(
-            kernel,
-            refused,
-            change.operation,
-            doing,
-            group=join.group,
-            source=join.source,
-            interface=join.interface.iface.display_name,
-            count=count,
-        ) from refused
+    try:
+        _call(sock, change.best)
+    except OSError as error:
+        refused = error
+    else:
+        return
+    if error_name(kernel, refused) == "ENOPROTOOPT":
+        for option in change.ways[1:]:
+            try:
+                _call(sock, option)
+            except OSError as error:
+                refused = error
+            else:
+                return
+    join = change.join
+    raise os_error(
+        kernel,
+        refused,
+        change.operation,
+        f"{change.operation.partition(' ')[0]} {join}",
+        group=join.group,
+        source=join.source,
+        interface=join.interface.iface.display_name,
+        count=count,
+    ) from refused
 
 
 def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:

@@ -195,9 +195,11 @@ class ReceiveSockets:
         option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
         if option is not None and self._open:
             # Linux 5.14; much cheaper than looking into /proc.
-            with suppress(OSError):
-                sock = next(iter(self._open.values())).socket
-                return int.from_bytes(sock.getsockopt(option[0] or 0, option[1], 8), "little")
+            for held in self._open.values():
+                try:
+                    return int.from_bytes(held.socket.getsockopt(option[0] or 0, option[1], 8), "little")
+                except OSError:
+                    break
         return network_namespace()
 
     def name_interface(self, index: int, name: str) -> None:

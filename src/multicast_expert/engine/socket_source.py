@@ -71,14 +71,16 @@ class SocketSource:
         """Take from this socket too."""
         with self._lock:
             self._sockets[sock] = None
+            # All sockets of a receiver are alike.
+            self._filters = sock.accepts is not None
             if self._waitset is not None:
                 self._waitset.add(sock.socket.fileno(), sock)
             self._choose_sole()
 
     def _choose_sole(self) -> None:
-        sockets = self._sockets
-        self._sole = next(iter(sockets)) if len(sockets) == 1 else None
-        self._filters = any(sock.accepts is not None for sock in sockets) if len(sockets) < 3 else self._filters
+        self._sole = None
+        if len(self._sockets) == 1:
+            (self._sole,) = self._sockets
         if self._waitset is not None:
             # A thread that waits for a single socket does not see another one.
             self._waitset.ring()

@@ -5,7 +5,7 @@ Each OS is one `Platform` in a file of its own. Only what differs is in the tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -103,39 +103,35 @@ class Platform:
         """Return the call that sets the named option."""
         return make_option(self.options, name, value, meaning)
 
-    def change_membership(
-        self,
-        operation: Operation,
-        group: bytes,
-        source: bytes,
-        interface_index: int,
-        interface_address: Callable[[], bytes] = lambda: layouts.NO_ADDRESS,
-    ) -> Iterator[Option]:
-        """Yield the ways to change a membership, the best first; the next one is for kernels that lack it.
+    def change_membership(self, operation: Operation, group: bytes, source: bytes, interface_index: int) -> Option:
+        """Return the call that changes a membership (RFC 3678, protocol-independent).
 
-        Addresses are packed, 4 or 16 bytes; `source` is empty unless the operation speaks of one; `interface_address`
-        gives the IPv4 address of the interface, 0.0.0.0 where it has none.
+        Addresses are packed, 4 or 16 bytes; `source` is empty unless the operation names one.
         """
-        modern, classic4, classic6 = _OPERATIONS[operation]
-        struct = self.layouts
-        ipv4 = len(group) == 4
         if source:
-            request = struct.group_source_req(group, source, interface_index)
+            request = self.layouts.group_source_req(group, source, interface_index)
         else:
-            request = struct.group_req(group, interface_index)
-        yield Option(modern, IPPROTO_IP if ipv4 else IPPROTO_IPV6, self.options[modern][1], request)
-        if not ipv4:
-            if not source:
-                yield self.option(classic6, layouts.ipv6_mreq(group, interface_index))
-            return
+            request = self.layouts.group_req(group, interface_index)
+        modern = _OPERATIONS[operation][0]
+        return Option(modern, IPPROTO_IP if len(group) == 4 else IPPROTO_IPV6, self.options[modern][1], request)
+
+    def classic_membership(
+        self, operation: Operation, group: bytes, source: bytes, interface_index: int, interface_address: bytes
+    ) -> Option | None:
+        """Return the same for kernels that lack that call; None where it has no older form.
+
+        `interface_address`: the IPv4 address of the interface, 0.0.0.0 where it has none.
+        """
+        _, classic4, classic6 = _OPERATIONS[operation]
+        if len(group) != 4:
+            return None if source else self.option(classic6, layouts.ipv6_mreq(group, interface_index))
         by_index = layouts.index_as_address(interface_index)
         if source:
-            interface = by_index if self.classic_source_join == "index as address" else interface_address()
-            yield self.option(classic4, struct.ip_mreq_source(group, source, interface))
-        elif self.classic_join == "mreqn":
-            yield self.option(classic4, layouts.ip_mreqn(group, interface_address(), interface_index))
-        else:
-            yield self.option(classic4, layouts.ip_mreq(group, by_index))
+            interface = by_index if self.classic_source_join == "index as address" else interface_address
+            return self.option(classic4, self.layouts.ip_mreq_source(group, source, interface))
+        if self.classic_join == "mreqn":
+            return self.option(classic4, layouts.ip_mreqn(group, interface_address, interface_index))
+        return self.option(classic4, layouts.ip_mreq(group, by_index))
 
     def send_interface(self, version: int, interface_index: int, interface_address: bytes, name: str) -> Option:
         """Return the call that sets which interface, and for IPv4 which source address, datagrams leave with."""

@@ -98,10 +98,12 @@ class Subscriptions:
     def open(self, sockets: ReceiveSockets) -> bool:
         """Join all that is wanted; return whether an interface is missing. Raises MulticastOSError."""
         self.sockets = sockets
+        missing = not self.attachments
         for attachment in self.attachments:
             attachment.present = attachment.choice.iface.index != 0
+            missing = missing or not attachment.present
         self._join_all()
-        return not self.attachments or not all(attachment.present for attachment in self.attachments)
+        return missing
 
     def _join_all(self) -> None:
         self.sockets.add(self.wanted.joins())
