@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from multicast_expert import IfaceInfo, MulticastExpertError
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
-from multicast_expert.platforms import PLATFORMS, Option, Platform
+from multicast_expert.platforms import PLATFORMS, Option
 
 PLANS = Path(__file__).parent / "plans"
 LO = IfaceInfo("lo", 1, None, (IPv4Interface("127.0.0.1/8"),), (IPv6Interface("::1/128"),))
@@ -124,7 +124,7 @@ def test_sources_of_a_group_and_interface_stay_together() -> None:
     """They are one membership with a list of sources, and take one place of the 20."""
     plans = plan_receive(PLATFORMS["linux"], ReceiveSettings(4, 5000), joins(4, 1, numbered(21), sources=2))
     assert [len(plan.joins) for plan in plans] == [40, 2]
-    homes = [{join.interface.iface.index for join in plan.joins} for plan in plans]
+    homes = [{change.join.interface.iface.index for change in plan.joins} for plan in plans]
     assert homes[0].isdisjoint(homes[1])
 
 
@@ -160,15 +160,17 @@ def test_every_membership_is_in_one_socket(
     layout = PLATFORMS[system].receive[version]
     plans = plan_receive(PLATFORMS[system], ReceiveSettings(version, 5000), wanted)
 
-    planned = [join for plan in plans for join in plan.joins]
+    planned = [change.join for plan in plans for change in plan.joins]
     assert sorted(planned, key=str) == sorted(wanted, key=str)
     assert len({plan.key for plan in plans}) == len(plans)
     for plan in plans:
-        indexes = {join.interface.iface.index for join in plan.joins}
+        indexes = {change.join.interface.iface.index for change in plan.joins}
         assert layout.capacity is None or len(indexes) <= layout.capacity
         assert not layout.per_interface or len(indexes) == 1
-        assert not layout.per_group or {str(join.group) for join in plan.joins} == {plan.address[0]}
-    homes = [(plan.key, join.group, join.interface.iface.index) for plan in plans for join in plan.joins]
+        assert not layout.per_group or {str(change.join.group) for change in plan.joins} == {plan.address[0]}
+    homes = [
+        (plan.key, change.join.group, change.join.interface.iface.index) for plan in plans for change in plan.joins
+    ]
     assert len(set(homes)) == len({(group, index) for _, group, index in homes})
 
 
