@@ -18,8 +18,8 @@ from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.plan import SocketKey
-from multicast_expert.engine.intake import choice as fast
-from multicast_expert.engine.intake.recvmsg import MSG_PEEK, Intake, PythonIntake, SweepingIntake
+from multicast_expert.engine.intake import Intake, NativeIntake, choose
+from multicast_expert.engine.intake.recvmsg import MSG_PEEK, PythonIntake
 from multicast_expert.engine.opening import error_name, os_error
 from multicast_expert.engine.places import Places
 from multicast_expert.engine.receive_socket import Channel
@@ -48,9 +48,9 @@ class Receiving:
     def __init__(self, kernel: Kernel, coalesced: bool) -> None:
         self._kernel = kernel
         self._places = Places()
-        intake = fast.intake(kernel, coalesced, self._places.learn)
-        self._intake: Intake = intake
-        self._sweeping: SweepingIntake | None = None if isinstance(intake, PythonIntake) else intake
+        self._intake: Intake = choose(kernel, coalesced, self._places.learn)
+        native: Any = None if isinstance(self._intake, PythonIntake) else self._intake
+        self._sweeping: NativeIntake | None = native
         self._lock = threading.RLock()
         self._channels: dict[SocketKey, Channel] = {}
         self._sole: Channel | None = None
@@ -108,21 +108,21 @@ class Receiving:
             return None if datagram is None else (datagram.data, datagram.sender)
         while True:
             try:
-                received = self._intake.payload(channel.handle, bufsize, flags, self.backlog)
+                datagram = self._one(channel, bufsize, flags, self.backlog)
             except OSError as error:
                 if self._is_over(channel, error):
                     return None
             else:
                 if self.backlog:
                     self._share()
-                return received
+                return None if datagram is None else (datagram.data, datagram.sender)
 
     def _receive_datagram(self, channel: Channel, bufsize: int, flags: int) -> Datagram | None:
         if channel.accepts is not None:
             return self._receive_own(channel, bufsize, flags)
         while True:
             try:
-                datagram = self._intake.datagram(channel.handle, bufsize, flags, self.backlog)
+                datagram = self._one(channel, bufsize, flags, self.backlog)
             except OSError as error:
                 if self._is_over(channel, error):
                     return None
@@ -131,12 +131,25 @@ class Receiving:
                     self._share()
                 return datagram
 
+    def _one(self, channel: Channel, bufsize: int, flags: int, rest: deque[Datagram]) -> Datagram | None:
+        waiting: list[Datagram] = []
+        found = self._intake.one(channel.handle, bufsize, flags, waiting)
+        return self._split(waiting, flags, rest) if found else None
+
+    def _split(self, waiting: list[Datagram], flags: int, rest: deque[Datagram]) -> Datagram | None:
+        if not waiting:
+            return None
+        datagram = waiting.pop()
+        if not flags & MSG_PEEK:
+            rest.extend(reversed(waiting))
+        return datagram
+
     def _receive_own(self, channel: Channel, bufsize: int, flags: int) -> Datagram | None:
         """Receive from a socket that other datagrams reach too; some at most are refused at a time."""
         for _ in range(REFUSALS):
             rest: deque[Datagram] = deque()
             try:
-                datagram = self._intake.datagram(channel.handle, bufsize, flags, rest)
+                datagram = self._one(channel, bufsize, flags, rest)
             except OSError as error:
                 if self._is_over(channel, error):
                     return None
@@ -149,7 +162,7 @@ class Receiving:
             if flags & MSG_PEEK:
                 # A look left it in the queue, where it would hide the next one.
                 with suppress(OSError):
-                    datagram = self._intake.datagram(channel.handle, bufsize, 0, rest)
+                    datagram = self._one(channel, bufsize, 0, rest)
             self._refuse([*([] if datagram is None else [datagram]), *rest])
         return None
 
@@ -383,7 +396,11 @@ class Receiving:
                 return None
             self.idle = self.idle - 1 if self.idle else IDLE
             intake: Any = self._sweeping
-            return intake.expect(channel.handle, bufsize, flags, backlog, pair, waiter.alarm, min(timeout, LONGEST))
+            waiting: list[Datagram] = []
+            longest = min(timeout, LONGEST)
+            intake.expect(channel.handle, bufsize, flags, waiting, waiter.alarm, longest)
+            datagram = self._split(waiting, flags, backlog)
+            return (datagram.data, datagram.sender) if pair and datagram is not None else datagram
         except OSError as error:
             self._is_over(channel, error)
             return None
