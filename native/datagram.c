@@ -1,25 +1,42 @@
-/* Datagram: one datagram with all that the kernel told about it. Its Python twin is in multicast_expert/core/datagram.py. */
+/* Datagram: one datagram with all that the kernel reported about it. Its Python twin is in multicast_expert/core/datagram.py.
+
+The garbage collector sees a Datagram that a program made, because its parts may be anything. One that was received is not
+the collector's: bytes, numbers and text cannot refer to it, and the collector's header would cost time for each. No method
+can change a Datagram, so every cycle goes through another object, and the collector breaks it there, as with a tuple. */
 
 #include "fast.h"
 
-/* In the order of the arguments; those behind the first, FROM_ORIGIN of them, are the parts of the origin. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *data;
+    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit */
+    PyObject *timestamp;
+    PyObject *truncated;
+    bool collected; /* whether it has the header of the garbage collector */
+} Datagram;
+
+/* In the order of the arguments; the FROM_ORIGIN parts behind the first are those of the origin. */
 enum { PARTS = 8, FROM_ORIGIN = 5 };
 
 static char *const NAMES[PARTS + 1] = {
     "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated", NULL,
 };
 
-/* Return a new one; `origin` is a tuple of FROM_ORIGIN. The parts stay the caller's, too. */
-static PyObject *
-make(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, PyObject *truncated)
+/* Return a Datagram that is not the garbage collector's. `data` is bytes, the reference to which goes over to it, and may be
+NULL after a failure; `origin` is a tuple of FROM_ORIGIN. */
+PyObject *
+received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated)
 {
-    Datagram *self = (Datagram *)PyType_GenericAlloc(type, 0);
-    if (self != NULL) {
-        self->data = shared(data);
-        self->origin = shared(origin);
-        self->timestamp = shared(timestamp);
-        self->truncated = shared(truncated);
+    Datagram *self = data == NULL ? NULL : PyObject_New(Datagram, type);
+    if (self == NULL) {
+        Py_XDECREF(data);
+        return NULL;
     }
+    self->data = data;
+    self->origin = shared(origin);
+    self->timestamp = shared(timestamp);
+    self->truncated = shared(truncated ? Py_True : Py_False);
+    self->collected = false;
     return (PyObject *)self;
 }
 
@@ -32,36 +49,103 @@ datagram_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
         return NULL;
     }
     PyObject *origin = PyTuple_Pack(FROM_ORIGIN, parts[1], parts[2], parts[3], parts[4], parts[5]);
-    PyObject *self = origin == NULL ? NULL : make(type, parts[0], origin, parts[6], parts[7]);
-    Py_XDECREF(origin);
-    return self;
+    Datagram *self = origin == NULL ? NULL : (Datagram *)PyType_GenericAlloc(type, 0);
+    if (self == NULL) {
+        Py_XDECREF(origin);
+        return NULL;
+    }
+    self->data = shared(parts[0]);
+    self->origin = origin;
+    self->timestamp = shared(parts[6]);
+    self->truncated = shared(parts[7]);
+    self->collected = true;
+    return (PyObject *)self;
 }
 
 const char arrived_doc[] = PyDoc_STR("arrived(data, origin, timestamp_ns, truncated)\n--\n\n"
-                                     "Make a Datagram of its parts, the quickest way.");
+                                     "Return a Datagram of its parts, the quickest way.");
 
 PyObject *
 arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = PyModule_GetState(module);
-    if (count != 4 || !PyTuple_Check(arguments[1]) || PyTuple_Size(arguments[1]) != FROM_ORIGIN) {
-        PyErr_SetString(PyExc_TypeError, "a Datagram has four parts, and its origin five");
+    if (count != 4 || !PyBytes_CheckExact(arguments[0]) || !PyTuple_Check(arguments[1]) ||
+        PyTuple_Size(arguments[1]) != FROM_ORIGIN) {
+        PyErr_SetString(PyExc_TypeError, "a Datagram that arrived has bytes, an origin of five parts, a time and a truth value");
         return NULL;
     }
-    return make(state->datagram, arguments[0], arguments[1], arguments[2], arguments[3]);
+    return received_datagram(state->datagram, shared(arguments[0]), arguments[1], arguments[2], arguments[3] == Py_True);
+}
+
+static int
+datagram_is_gc(Datagram *self)
+{
+    return self->collected;
+}
+
+static void datagram_dealloc(Datagram *self);
+
+/* Release a part of a Datagram that is freed. A collected Datagram that nothing else holds goes to the front of the chain
+`next`, to be freed in its turn; `origin` links the chain. */
+static void
+release_part(PyTypeObject *type, PyObject *part, Datagram **next)
+{
+    Datagram *datagram = (Datagram *)part;
+    if (Py_TYPE(part) != type || Py_REFCNT(part) != 1 || !datagram->collected ||
+        PyType_GetSlot(type, Py_tp_dealloc) != (void *)datagram_dealloc) {
+        Py_DECREF(part);
+        return;
+    }
+    PyObject_GC_UnTrack(part);
+    Py_DECREF(datagram->origin);
+    datagram->origin = (PyObject *)*next;
+    *next = datagram;
+}
+
+/* Free a Datagram that a program made. Datagrams within it, however deep, are freed one after the other: the C stack does not
+grow with them. */
+static void
+free_collected(PyTypeObject *type, Datagram *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_DECREF(self->origin);
+    self->origin = NULL;
+    for (Datagram *next = self; next != NULL;) {
+        Datagram *freed = next;
+        next = (Datagram *)freed->origin;
+        release_part(type, freed->data, &next);
+        release_part(type, freed->timestamp, &next);
+        release_part(type, freed->truncated, &next);
+        PyObject_GC_Del(freed);
+        Py_DECREF(type);
+    }
 }
 
 static void
 datagram_dealloc(Datagram *self)
 {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
-    Py_XDECREF(self->data);
-    Py_XDECREF(self->origin);
-    Py_XDECREF(self->timestamp);
-    Py_XDECREF(self->truncated);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
+    if (self->collected) {
+        free_collected(type, self);
+        return;
+    }
+    Py_DECREF(self->data);
+    Py_DECREF(self->origin);
+    Py_DECREF(self->timestamp);
+    Py_DECREF(self->truncated);
+    PyObject_Free(self);
     Py_DECREF(type);
+}
+
+static int
+datagram_traverse(Datagram *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE((PyObject *)self));
+    Py_VISIT(self->data);
+    Py_VISIT(self->origin);
+    Py_VISIT(self->timestamp);
+    Py_VISIT(self->truncated);
+    return 0;
 }
 
 /* Return all parts as a tuple. */
@@ -170,6 +254,8 @@ static PyType_Slot datagram_slots[] = {
                 "One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."},
     {Py_tp_new, datagram_new},
     {Py_tp_dealloc, datagram_dealloc},
+    {Py_tp_traverse, datagram_traverse},
+    {Py_tp_is_gc, datagram_is_gc},
     {Py_tp_richcompare, datagram_compare},
     {Py_tp_hash, datagram_hash},
     {Py_tp_repr, datagram_repr},
@@ -179,11 +265,10 @@ static PyType_Slot datagram_slots[] = {
     {0, NULL},
 };
 
-/* Nothing in one can refer to it, so it is none of the garbage collector's. */
 PyType_Spec datagram_spec = {
     .name = "multicast_expert.core.datagram.Datagram",
     .basicsize = sizeof(Datagram),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = datagram_slots,
 };
 

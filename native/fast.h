@@ -1,5 +1,5 @@
-/* What the files of the extension share. All of it is in the limited API, and decides nothing: numbers and rules come in
-as arguments. */
+/* What the files of the extension share. They use the limited API only, and hold no policy: numbers and rules come in as
+arguments. */
 
 #ifndef MULTICAST_EXPERT_FAST_H
 #define MULTICAST_EXPERT_FAST_H
@@ -14,7 +14,7 @@ as arguments. */
 #include <stddef.h>
 #include <stdint.h>
 
-/* The system calls are those of Unix, and some of Linux. PORTABLE, for tests, does without the latter. */
+/* The system calls are those of Unix, and some of Linux. Tests define PORTABLE to build without the calls of Linux. */
 #ifndef _WIN32
 #define SYSTEM_CALLS
 #include <netinet/in.h>
@@ -25,25 +25,15 @@ as arguments. */
 #endif
 
 /* datagram.c */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *data;
-    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit */
-    PyObject *timestamp;
-    PyObject *truncated;
-} Datagram;
-
 extern PyType_Spec datagram_spec;
 bool name_parts(PyTypeObject *type);
+PyObject *received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated);
 extern const char arrived_doc[];
 PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
-/* The state of the module. */
-
-/* The blocks of memory that system calls write into, while nobody uses them. */
 typedef struct Arena Arena;
 
+/* The state of the module, with the blocks of memory for system calls that no call uses now. */
 typedef struct {
     PyTypeObject *datagram;
     Arena *arenas;
@@ -52,7 +42,7 @@ typedef struct {
 
 #ifdef SYSTEM_CALLS
 
-/* origins.c: where datagrams come from, as the kernel tells it in bytes, and the same as a tuple. */
+/* origins.c: where a datagram came from and arrived, as the kernel's bytes and as a tuple. */
 
 typedef struct {
     struct sockaddr_in6 sender; /* or struct sockaddr_in, then zeros */
@@ -79,7 +69,7 @@ typedef struct {
 PyObject *origin_of(Origins *origins, const Source *source, PyObject *learn);
 void forget_origins(Origins *origins);
 
-/* messages.c: what the kernel tells beside the payload. */
+/* messages.c: the control messages that come with a payload. */
 
 typedef enum { PKTINFO, PKTINFO6, DESTINATION, SOCKADDR_DL, HOP_LIMIT, TIMESPEC, TIMEVAL, SEGMENT_SIZE, FIELDS } Field;
 
@@ -104,7 +94,7 @@ typedef struct {
 bool read_kinds(PyObject *fields, Kinds *kinds);
 void read_facts(const Kinds *kinds, struct msghdr *header, Facts *facts);
 
-/* intake.c: what sockets hold, as Datagrams. */
+/* intake.c and arenas.c: what sockets hold, as Datagrams. */
 
 extern PyType_Spec intake_spec;
 void free_arenas(State *state);

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* Fills in a destination from Python's pair, or the four values of IPv6. */
+/* Fill in a destination from Python's pair, or the four values of IPv6. What fits no socket address raises OverflowError, as
+it does in Python's own `sendto`. */
 int
 read_destination(PyObject *tuple, Destination *destination)
 {
@@ -16,9 +17,12 @@ read_destination(PyObject *tuple, Destination *destination)
     unsigned int flow = 0, scope = 0;
     struct sockaddr_in *ipv4 = &destination->address.ipv4;
     struct sockaddr_in6 *ipv6 = &destination->address.ipv6;
-
     memset(destination, 0, sizeof *destination);
     if (!PyArg_ParseTuple(tuple, "si|II:send", &host, &port, &flow, &scope)) {
+        return -1;
+    }
+    if (port < 0 || port > 0xffff || flow > 0xfffff) {
+        PyErr_SetString(PyExc_OverflowError, flow > 0xfffff ? "flowinfo must be 0-1048575." : "port must be 0-65535.");
         return -1;
     }
     if (inet_pton(AF_INET, host, &ipv4->sin_addr) == 1) {

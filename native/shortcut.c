@@ -1,9 +1,11 @@
-/* Sends a datagram the short way: to an address that was checked before, with the hop limit that the socket has. */
+/* Sends a datagram the short way: to an address that was checked before, with the hop limit that the socket has.
+
+The datagram is sent while the interpreter lock is held. That takes microseconds, because the call does not wait; and so a
+send needs no lock of its own against a change of the hop limit, or against closing the socket. */
 
 #include "fast.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 /* How many addresses are remembered; before one more, all are forgotten. */
@@ -13,12 +15,10 @@ typedef struct {
     PyObject_HEAD
     PyObject *known; /* from an address to its Destination, as bytes */
     int descriptor;
-    int hop_limit;
-    /* A send happens wholly before a change of the hop limit, or wholly after it, without the interpreter lock. */
-    pthread_mutex_t sending;
+    int hop_limit; /* of the socket; -1: nothing goes this way */
 } Shortcut;
 
-/* Whether an address has the plain types. Others may equal a known one and yet be refused, as port 5000.0 is. */
+/* Return whether an address has the plain types. Others may equal a known one and yet be wrong, as port 5000.0 is. */
 static bool
 is_plain(PyObject *address)
 {
@@ -34,10 +34,7 @@ is_plain(PyObject *address)
     return true;
 }
 
-PyDoc_STRVAR(shortcut_send_doc, "send(data, address, hop_limit)\n--\n\n"
-                                "Send one datagram and return True; or False, and nothing happened: it has to go the long "
-                                "way, or there is no room for it yet. Raises OSError when the OS refuses it.");
-
+/* send(data, address, hop_limit) */
 static PyObject *
 shortcut_send(Shortcut *self, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -55,7 +52,7 @@ shortcut_send(Shortcut *self, PyObject *const *arguments, Py_ssize_t count)
         PyErr_Clear();
         return PyBool_FromLong(false);
     }
-    PyObject *known = hop_limit < 0 ? NULL : PyDict_GetItemWithError(self->known, address);
+    PyObject *known = hop_limit < 0 || hop_limit != self->hop_limit ? NULL : PyDict_GetItemWithError(self->known, address);
     if (known == NULL) {
         return PyErr_Occurred() ? NULL : PyBool_FromLong(false);
     }
@@ -64,27 +61,14 @@ shortcut_send(Shortcut *self, PyObject *const *arguments, Py_ssize_t count)
     if (PyBytes_AsStringAndSize(arguments[0], &data, &size) < 0) {
         return NULL;
     }
-    int error = EAGAIN;
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&self->sending);
-    if (hop_limit == self->hop_limit) {
-        ssize_t sent = sendto(self->descriptor, data, (size_t)size, MSG_DONTWAIT, &destination.address.any,
-                              destination.length);
-        error = sent < 0 ? errno : 0;
+    ssize_t sent = sendto(self->descriptor, data, (size_t)size, MSG_DONTWAIT, &destination.address.any, destination.length);
+    if (sent >= 0 || errno == EAGAIN || errno == EWOULDBLOCK) {
+        return PyBool_FromLong(sent >= 0);
     }
-    pthread_mutex_unlock(&self->sending);
-    Py_END_ALLOW_THREADS
-    if (error == 0 || error == EAGAIN) {
-        return PyBool_FromLong(error == 0);
-    }
-    errno = error;
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
-PyDoc_STRVAR(shortcut_learn_doc, "learn(address)\n--\n\n"
-                                 "Remember that datagrams may go to this address, unless it is of another form than the "
-                                 "usual one.");
-
+/* learn(address) */
 static PyObject *
 shortcut_learn(Shortcut *self, PyObject *address)
 {
@@ -105,6 +89,13 @@ shortcut_learn(Shortcut *self, PyObject *address)
     return failed ? NULL : shared(Py_None);
 }
 
+/* set_hop_limit(hop_limit) */
+static PyObject *
+shortcut_set_hop_limit(Shortcut *self, PyObject *hop_limit)
+{
+    return read_int(hop_limit, &self->hop_limit) ? shared(Py_None) : NULL;
+}
+
 static PyObject *
 shortcut_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords))
 {
@@ -112,18 +103,15 @@ shortcut_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywor
     if (!PyArg_ParseTuple(arguments, "ii:Shortcut", &descriptor, &hop_limit)) {
         return NULL;
     }
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    Shortcut *self = (Shortcut *)allocate(type, 0);
+    Shortcut *self = (Shortcut *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->descriptor = descriptor;
     self->hop_limit = hop_limit;
-    self->sending = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     self->known = PyDict_New();
     if (self->known == NULL) {
-        Py_DECREF(self);
-        return NULL;
+        Py_CLEAR(self);
     }
     return (PyObject *)self;
 }
@@ -133,35 +121,14 @@ shortcut_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(((Shortcut *)self)->known);
-    pthread_mutex_destroy(&((Shortcut *)self)->sending);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
+    PyObject_Free(self);
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(shortcut_set_hop_limit_doc, "set_hop_limit(hop_limit)\n--\n\n"
-                                         "What the socket has from now on; -1: nothing may go this way. Returns when no send is "
-                                         "under way that began before.");
-
-static PyObject *
-shortcut_set_hop_limit(Shortcut *self, PyObject *argument)
-{
-    int hop_limit;
-    if (!read_int(argument, &hop_limit)) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&self->sending);
-    self->hop_limit = hop_limit;
-    pthread_mutex_unlock(&self->sending);
-    Py_END_ALLOW_THREADS
-    return shared(Py_None);
-}
-
 static PyMethodDef shortcut_methods[] = {
-    {"send", (PyCFunction)(void (*)(void))shortcut_send, METH_FASTCALL, shortcut_send_doc},
-    {"learn", (PyCFunction)shortcut_learn, METH_O, shortcut_learn_doc},
-    {"set_hop_limit", (PyCFunction)shortcut_set_hop_limit, METH_O, shortcut_set_hop_limit_doc},
+    {"send", (PyCFunction)(void (*)(void))shortcut_send, METH_FASTCALL, NULL},
+    {"learn", (PyCFunction)shortcut_learn, METH_O, NULL},
+    {"set_hop_limit", (PyCFunction)shortcut_set_hop_limit, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,9 +1,8 @@
 """Batch receive and send, in C; absent where it was not built. Use it through `multicast_expert.engine`.
 
-Sweeping and sending in batches are there on Linux only; on Windows there is no more than `Datagram`.
+`sweep` and `send` exist on Linux only; on Windows nothing but `Datagram` and `arrived` exists.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Self
 
@@ -17,11 +16,12 @@ class Datagram:
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
 
 class Intake:
-    """As `multicast_expert.engine.intake.recvmsg.Intake`; a handle is a descriptor."""
+    """As `multicast_expert.engine.intake.NativeIntake`; a handle is a descriptor."""
 
     datagrams: int
     payload_bytes: int
     truncated: int
+    unread: bool
     def __new__(
         cls,
         fields: Mapping[tuple[int, int], str],
@@ -30,16 +30,14 @@ class Intake:
         /,
     ) -> Intake: ...
     def batch(self, handle: int, limit: int, datagrams: list[Datagram], /) -> bool: ...
-    def datagram(self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], /) -> Datagram | None: ...
-    def payload(
-        self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], /
-    ) -> tuple[bytes, IPv4Or6Address] | None: ...
+    def one(self, handle: int, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool: ...
     def expect(
-        self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], pair: bool, alarm: int, timeout: float, /
-    ) -> Datagram | tuple[bytes, IPv4Or6Address] | None: ...
+        self, handle: int, bufsize: int, flags: int, waiting: list[Datagram], alarm: int, timeout: float, /
+    ) -> bool: ...
     def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> bool: ...
-    def settle(self) -> None: ...
     def forget_places(self) -> None: ...
+    def settle(self, timeout: float, /) -> bool: ...
+    def forget_calls(self) -> None: ...
 
 class Shortcut:
     """As `multicast_expert.engine.send.Shortcut`."""

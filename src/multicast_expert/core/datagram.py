@@ -124,6 +124,12 @@ if not TYPE_CHECKING and extension.Datagram is not None:
     arrived = extension.arrived
 
 
+def cut(datagram: Datagram, size: int) -> Datagram:
+    """Return the datagram with its first `size` bytes only."""
+    parts = datagram.sender, datagram.group, datagram.interface_index, datagram.interface_name, datagram.hop_limit
+    return arrived(datagram.data[:size], parts, datagram.timestamp_ns, True)
+
+
 class ReceiveStats(NamedTuple):
     """What a receiver got and lost since it was opened."""
 

@@ -12,7 +12,7 @@ import sys
 from time import monotonic
 from typing import Protocol
 
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, cut
 
 MSG_PEEK = 2
 # Without the interpreter lock another thread can come between any two bytecodes.
@@ -78,7 +78,7 @@ class Reader:
                 continue
             datagram = backlog[-1]
             size, whole = len(datagram.data), not datagram.truncated
-            part = datagram if size <= bufsize else _cut(datagram, bufsize)
+            part = datagram if size <= bufsize else cut(datagram, bufsize)
             if peeking:
                 return part
             if backlog and backlog[-1] is datagram:
@@ -158,16 +158,3 @@ class Reader:
         """Move what one look at the source finds into the backlog."""
         if not self.backlog:
             self._source.one(MAX_DATAGRAM, 0, self.backlog)
-
-
-def _cut(datagram: Datagram, size: int) -> Datagram:
-    return Datagram(
-        datagram.data[:size],
-        datagram.sender,
-        datagram.group,
-        datagram.interface_index,
-        datagram.interface_name,
-        datagram.hop_limit,
-        datagram.timestamp_ns,
-        True,
-    )

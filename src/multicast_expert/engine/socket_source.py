@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
-from typing import Any
+from typing import Any, cast
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram
@@ -44,7 +44,7 @@ class SocketSource:
         self._groups: dict[bytes, str] = {}
         self._names: dict[int, str] = {}
         self._intake: Intake = choose(system, coalesced, self._learn)
-        self._native: NativeIntake | None = self._intake if hasattr(self._intake, "sweep") else None  # type: ignore[assignment]
+        self._native: NativeIntake | None = getattr(self._intake, "sweep", None) and cast(NativeIntake, self._intake)
         self.by_descriptor: bool = hasattr(self._intake, "expect")
         """Whether an intake takes a descriptor, instead of a socket object."""
         self._lock = threading.RLock()
@@ -187,10 +187,7 @@ class SocketSource:
             if not ready:
                 return False
             sock = ready[0]
-            if sock.accepts is None:
-                found = self._one(sock, bufsize, flags, backlog)
-            else:
-                found = self._one_own(sock, backlog)
+            found = self._one(sock, bufsize, flags, backlog) if sock.accepts is None else self._one_own(sock, backlog)
             if ready and ready[0] is sock:
                 del ready[0]
                 sock.queued = found
@@ -330,7 +327,7 @@ class SocketSource:
         with self._lock:
             if self._waitset is None and not self.closed:
                 try:
-                    waitset: WaitSet[ReceiveSocket] = WaitSet(self._backlog)
+                    waitset: WaitSet[ReceiveSocket] = WaitSet(self.has_kept)
                 except OSError as error:
                     raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
                 self._waitset = waitset
@@ -380,7 +377,7 @@ class SocketSource:
         try:
             inside[token] = thread
             # A thread that changed one of them since either saw this token, or is seen here.
-            if not (backlog or waitset.closed or sole is not self._sole):
+            if not (backlog or waitset.closed or intake.unread or sole is not self._sole):
                 found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
         except OSError as error:
             self._check(error, sole)
@@ -390,7 +387,7 @@ class SocketSource:
                 waitset.left()
         if len(backlog) > 1:
             waitset.ring()
-        return found or bool(backlog)
+        return found or self.has_kept()
 
     def _look(self, timeout: float | None) -> bool:
         """Put the sockets that are readable behind those that are known to be; return whether there are any."""
@@ -400,7 +397,10 @@ class SocketSource:
         waitset = self._waitset or self.waitset()
         found = waitset.wait(timeout)
         if self._sole is not None:
-            return bool(found or self._backlog)
+            return bool(found) or self.has_kept()
+        if self._intake.unread:
+            # Any socket will do to take it.
+            found += [*self._sockets][:1]
         for sock in found:
             if not sock.queued:
                 sock.queued = True
@@ -408,6 +408,10 @@ class SocketSource:
         # Those that are known have their turn before there is another look, which costs as much as they are many.
         self._turns = max(TURNS, 2 * len(ready))
         return bool(found or ready or self._backlog)
+
+    def has_kept(self) -> bool:
+        """Return whether something was taken from the OS that no selector reports any longer."""
+        return bool(self._backlog) or self._intake.unread
 
     # Counting
 

@@ -19,7 +19,7 @@ import os
 import select
 import selectors
 import socket
-from collections.abc import Sized
+from collections.abc import Callable
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic, sleep
@@ -98,10 +98,11 @@ class _Epoll(Generic[Data]):
 class WaitSet(Generic[Data]):
     """A set of descriptors that other threads may change and close while some wait for it; see the file's contract.
 
-    `kept`: while it holds anything, no wait is needed. Raises OSError when the OS gives no descriptors for it.
+    `kept`: whether something is there already, so that no wait is needed. Raises OSError when the OS gives no
+    descriptors for it.
     """
 
-    def __init__(self, kept: Sized = ()) -> None:
+    def __init__(self, kept: Callable[[], bool] = lambda: False) -> None:
         self._kept = kept
         self.closed: bool = False
         self.inside: dict[object, int] = {}
@@ -150,7 +151,7 @@ class WaitSet(Generic[Data]):
         while True:
             remaining = self._slice if deadline is None else min(max(deadline - monotonic(), 0), self._slice)
             found = self._wait(remaining)
-            if found or self.closed or self._kept or self._slice == LONGEST:
+            if found or self.closed or self._kept() or self._slice == LONGEST:
                 return found
             if deadline is not None and monotonic() >= deadline:
                 return found
@@ -162,7 +163,7 @@ class WaitSet(Generic[Data]):
             inside[token] = thread
             # A thread that changed one of them since either saw this token, or is seen here.
             if not self.closed:
-                found = self._selector.select(0 if self._kept else timeout)
+                found = self._selector.select(0 if self._kept() else timeout)
         except (OSError, ValueError):
             # A signal handler closed it, or select(2) of Windows met a socket that was closed meanwhile (WSAENOTSOCK).
             if not self.closed and self.descriptor >= 0:

@@ -59,7 +59,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
             from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import
 
             reader = self._reader
-            arrivals = self._arrivals = LoopWaits(self._source.waitset(), reader.fetch, reader.backlog)
+            arrivals = self._arrivals = LoopWaits(self._source.waitset(), reader.fetch, self._source.has_kept)
         return arrivals
 
     def _open(self) -> None:
@@ -217,7 +217,7 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
         room = self._rooms.get(socket)
         if room is None:
-            room = self._rooms[socket] = LoopWaits(socket.waitset(), lambda: None, ())
+            room = self._rooms[socket] = LoopWaits(socket.waitset(), lambda: None, lambda: False)
         await room.wait()
 
     async def send_many(

@@ -16,7 +16,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -37,8 +37,8 @@ class Store(NamedTuple):
     fetch: Callable[[], None]
     """Puts one thing that has arrived into `kept`. A loop may hold it as long as it runs, so it must not refer to the
     socket of the user, who may forget to close that."""
-    kept: Sized
-    """While it holds anything, no wait is needed."""
+    kept: Callable[[], bool]
+    """Whether something is there already, so that no wait is needed."""
     failures: list[MulticastExpertError]
     """Errors of `fetch` that no task has raised yet."""
 
@@ -92,13 +92,13 @@ class AsyncioWatch:
         try:
             self._turns[turn] = deadline
             self._start()
-            if not (self._store.kept or self._store.waitset.closed):
+            if not (self._store.kept() or self._store.waitset.closed):
                 if deadline < self._rings_at:
                     self._set_timer(deadline)
                 await turn
         finally:
             self._turns.pop(turn, None)
-            if self._store.kept:
+            if self._store.kept():
                 self._wake_next()
 
     def _set_timer(self, deadline: float) -> None:
@@ -208,7 +208,7 @@ class TrioWatch:
         """See `Watch.wait`."""
         with self._trio.move_on_after(inf if timeout is None else timeout):
             async with self._gate:
-                if not (self._store.kept or self._store.waitset.closed):
+                if not (self._store.kept() or self._store.waitset.closed):
                     with suppress(self._trio.ClosedResourceError):
                         await self._trio.lowlevel.wait_readable(self._descriptor)
 
@@ -280,7 +280,7 @@ class ThreadWatch:
 class LoopWaits:
     """Waits, on whatever event loop runs, until a wait set is ready; see the file's contract."""
 
-    def __init__(self, waitset: WaitSet[Any], fetch: Callable[[], None], kept: Sized) -> None:
+    def __init__(self, waitset: WaitSet[Any], fetch: Callable[[], None], kept: Callable[[], bool]) -> None:
         self._store = Store(waitset, fetch, kept, [])
         waitset.watchers.append(self)
         self._lock = threading.RLock()

@@ -1,7 +1,8 @@
-"""BatchIntake: many messages in one system call without the extension, through the C library. Touches Linux only.
+"""BatchIntake: receives many messages in one system call, through the C library. Touches Linux only.
 
-recvmmsg(2) writes into an arena: memory of which slices are bytes objects already. What comes again and again, the
-sender's address and the control messages, is looked up by its bytes.
+recvmmsg(2) writes into an arena, of which each slice is a bytes object. The sender's address and the control messages
+mostly repeat, so they are looked up by their bytes. An arena is read again, from its beginning, if an exception came
+between the system call and the line that commits what it holds.
 """
 
 from __future__ import annotations
@@ -13,11 +14,20 @@ import os
 import socket
 import sys
 from struct import Struct
+from threading import get_ident
 from typing import Any
 
 from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, arrived
-from multicast_expert.engine.intake.recvmsg import ANCILLARY_SIZE, MOST_KNOWN, Facts, Messages, PythonIntake, split
+from multicast_expert.engine.intake.recvmsg import (
+    ANCILLARY_SIZE,
+    MOST_KNOWN,
+    Facts,
+    Messages,
+    PythonIntake,
+    Received,
+    split,
+)
 from multicast_expert.system.kernel import Socket
 
 SLOTS = 64
@@ -62,10 +72,12 @@ _NAME_LENGTH = _Msghdr.name_length.offset
 _CONTROL_LENGTH = _Msghdr.control_length.offset + (0 if sys.byteorder == "little" else _ALIGNMENT - 4)
 _FLAGS = _Msghdr.flags.offset
 _LENGTH = _Mmsghdr.length.offset
+# The length of a message that the kernel has not written.
+_UNTOUCHED = 0xFFFFFFFF
 
 
 class _Arena:
-    """Room for what one system call receives; used by one thread at a time. Untouched pages cost nothing."""
+    """Memory for what one system call receives; used by one thread at a time. Untouched pages cost nothing."""
 
     def __init__(self) -> None:
         headers = SLOTS * _STRIDE
@@ -78,18 +90,16 @@ class _Arena:
         make: Any = mmap.mmap  # its parameters differ by OS
         self.memory: mmap.mmap = make(-1, self.names.stop, flags=_MAP_PRIVATE_ANONYMOUS)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        self.headers: Any = (_Mmsghdr * SLOTS).from_buffer(self.memory, headers)
+        self.address: int = start + headers
         vectors: Any = (_Iovec * SLOTS).from_buffer(self.memory, pieces)
+        slots: Any = (_Mmsghdr * SLOTS).from_buffer(self.memory, headers)
         for slot in range(SLOTS):
+            piece = start + pieces + slot * ctypes.sizeof(_Iovec)
             vectors[slot] = _Iovec(start + self.payloads[slot], MAX_DATAGRAM)
-            self.headers[slot].header = _Msghdr(
-                start + self.names[slot],
-                _NAME_SIZE,
-                start + pieces + slot * ctypes.sizeof(_Iovec),
-                1,
-                start + self.controls[slot],
-                ANCILLARY_SIZE,
+            slots[slot].header = _Msghdr(
+                start + self.names[slot], _NAME_SIZE, piece, 1, start + self.controls[slot], ANCILLARY_SIZE
             )
+            slots[slot].length = _UNTOUCHED
         self._start = headers
         self._unused = self.memory[headers:pieces]
         self._words = memoryview(self.memory)[headers:pieces].cast("I")
@@ -99,10 +109,23 @@ class _Arena:
         step = _HEADER // 4
         return self._words[offset // 4 : count * step : step].tolist()
 
-    def ready(self, count: int) -> None:
-        """Take back what the kernel wrote into so many headers."""
-        end = count * _HEADER
-        self.memory[self._start : self._start + end] = self._unused[:end]
+    def unused(self, count: int) -> tuple[slice, bytes]:
+        """Return the place of so many headers in the memory, and what they hold before the kernel writes."""
+        size = count * _HEADER
+        return slice(self._start, self._start + size), self._unused[:size]
+
+    def messages(self, count: int) -> list[Received]:
+        """Return what so many slots hold, as `recvmsg` returns it."""
+        columns = (self.column(offset, count) for offset in (_LENGTH, _NAME_LENGTH, _CONTROL_LENGTH, _FLAGS))
+        return [
+            (
+                self.memory[self.payloads[slot] : self.payloads[slot] + length],
+                messages_of(self.memory[self.controls[slot] : self.controls[slot] + control_size]),
+                flags,
+                sender_of(self.memory[self.names[slot] : self.names[slot] + name_size]),
+            )
+            for slot, (length, name_size, control_size, flags) in enumerate(zip(*columns, strict=True))
+        ]
 
 
 # Taking from and giving back to a list is safe among threads.
@@ -122,56 +145,78 @@ _recvmmsg = _find_recvmmsg()
 
 
 def available() -> bool:
-    """Whether the C library of this host has the call."""
+    """Return whether the C library of this host has the call."""
     return _recvmmsg is not None
 
 
 class BatchIntake(PythonIntake):
-    """Takes batches by `recvmmsg`, single datagrams as its base does."""
+    """Takes batches by `recvmmsg`, single datagrams as its base does; see `engine.intake.Intake`."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._senders: dict[bytes, IPv4Or6Address | None] = {}
         self._told: dict[bytes, Facts] = {}
-        self._run = 1
+        self._interrupted: list[_Arena] = []
+        """Arenas that an exception kept from being read, oldest first."""
+
+    @property
+    def unread(self) -> bool:
+        """Whether an exception kept something for the next call."""
+        return bool(self._interrupted or self._left)
 
     def forget_places(self) -> None:
         """Ask anew for the texts of groups and interfaces."""
         super().forget_places()
         self._told = {}
 
+    def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
+        """Receive one message; see `Intake.one`."""
+        if self._interrupted:
+            self._rescue()
+        return super().one(handle, bufsize, flags, waiting)
+
     def batch(self, handle: Socket, limit: int, datagrams: list[Datagram], /) -> bool:
         """Append what the socket holds; see `Intake.batch`."""
+        if self._interrupted or self._left:
+            self._rescue()
+            return super().batch(handle, limit, datagrams)
         stop = len(datagrams) + limit
+        token, thread = object(), get_ident()
         arena = _arenas.pop() if _arenas else _Arena()
+        more = clean = True
         try:
-            while len(datagrams) < stop:
+            self._inside[token] = thread
+            while more and len(datagrams) < stop:
                 wanted = min(SLOTS, (stop - len(datagrams) - 1) // self._run + 1)
-                received = _recvmmsg(handle.fileno(), ctypes.addressof(arena.headers), wanted, _MSG_DONTWAIT, None)
+                arguments = (arena.address,), (wanted,), (_MSG_DONTWAIT,), (None,)
+                call = map(_recvmmsg, iter(handle.fileno, None), *arguments)
+                clean = False
+                # C code asks for the descriptor and makes the call: no signal handler can close the socket in between.
+                (received,) = call
                 if received < 0:
+                    clean = True
                     number = ctypes.get_errno()
-                    if number == errno.EINTR:
-                        continue
                     if number in (errno.EAGAIN, errno.EWOULDBLOCK):
-                        return False
-                    raise OSError(number, os.strerror(number))
-                before = len(datagrams)
-                try:
+                        more = False
+                    elif number != errno.EINTR:
+                        raise OSError(number, os.strerror(number))
+                else:
                     self._append(arena, received, datagrams)
-                finally:
-                    arena.ready(received)
-                self._run = max(1, (len(datagrams) - before) // received)
-                if received < wanted:
-                    return False
+                    clean = True
+                    more = received == wanted
         finally:
-            if len(_arenas) < SPARE_ARENAS:
-                _arenas.append(arena)
-        return True
+            if not clean:
+                self._interrupted += (arena,)
+            self._inside.pop(token, None)
+        if len(_arenas) < SPARE_ARENAS:
+            _arenas.append(arena)
+        return more
 
     def _append(self, arena: _Arena, count: int, datagrams: list[Datagram]) -> None:
-        """Append what the first slots hold."""
+        """Append what the first slots hold, count it and make the slots ready again; all of this, or nothing."""
         memory, senders, told, trunc = arena.memory, self._senders, self._told, self._msg_trunc
-        append, first = datagrams.append, len(datagrams)
+        fresh: list[Datagram] = []
+        append = fresh.append
         lengths = arena.column(_LENGTH, count)
         truncated = 0
         for payload, length, name, name_size, control, control_size, flags in zip(
@@ -187,16 +232,30 @@ class BatchIntake(PythonIntake):
             address = memory[name : name + name_size]
             sender: Any = senders.get(address) or self._learn_sender(address)
             said = memory[control : control + control_size]
-            facts = told.get(said) or self._learn_facts(said)
+            facts = told.get(said) or self._learn_facts(said, told)
             data = memory[payload : payload + length]
             place, timestamp, segment_size = facts
-            cut = flags & trunc != 0
-            truncated += cut
+            lost = flags & trunc != 0
+            truncated += lost
             if length <= segment_size:
-                append(arrived(data, (sender, *place), timestamp, cut))
+                append(arrived(data, (sender, *place), timestamp, lost))
             else:
-                datagrams += split(data, sender, facts, cut)
-        self._count(len(datagrams) - first, sum(lengths), truncated)
+                fresh += split(data, sender, facts, lost)
+        self._run = max(1, len(fresh) // count)
+        self._commit(fresh, sum(lengths), truncated, datagrams, memory, *arena.unused(count))
+
+    def _rescue(self) -> None:
+        """Move what arenas hold since an exception to the messages that the next call begins with."""
+        while self._interrupted:
+            arena = self._interrupted[0]
+            count = [*arena.column(_LENGTH, SLOTS), _UNTOUCHED].index(_UNTOUCHED)
+            messages = arena.messages(count)
+            place, unused = arena.unused(count)
+            if self._interrupted and self._interrupted[0] is arena:
+                # No other thread has moved it, and there is no call from here on that an interrupt could follow.
+                self._left += messages
+                arena.memory[place] = unused
+                del self._interrupted[0]
 
     def _learn_sender(self, address: bytes) -> IPv4Or6Address | None:
         """Return the sender as `socket.recvfrom` gives it, and remember it."""
@@ -205,13 +264,12 @@ class BatchIntake(PythonIntake):
         sender = self._senders[address] = sender_of(address)
         return sender
 
-    def _learn_facts(self, said: bytes) -> Facts:
-        facts = self._facts(messages_of(said))
-        if self._last[0] is not None:
-            # It is true for the next message as well.
-            if len(self._told) >= MOST_KNOWN:
-                self._told.clear()
-            self._told[said] = facts
+    def _learn_facts(self, said: bytes, told: dict[bytes, Facts]) -> Facts:
+        lasting, facts = self._facts(messages_of(said))
+        if lasting is not None:
+            if len(told) >= MOST_KNOWN:
+                told.clear()
+            told[said] = facts
         return facts
 
 

@@ -1,86 +1,36 @@
-"""Intake: what the sockets of a receiver hold, as Datagrams. The Python twin of `_fast.Intake`, which says how.
+"""PythonIntake: receives with `recvmsg`, on every OS.
 
-Both have the same methods and behave alike. `handle` is the socket here, and its descriptor there.
+No interrupt loses or doubles a datagram. CPython checks for signals, and switches threads, after calls and at backward
+jumps only (3.11 to 3.14). So `recvmsg` is called within C, which puts each message into a list that a `finally` keeps;
+and the lines that commit decoded messages contain no call, and nothing that could fail halfway.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from itertools import repeat
+from threading import get_ident
+from time import monotonic, sleep
+from typing import Any, NamedTuple
 
 from multicast_expert.core.addresses import IPv4Or6Address
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, arrived, decode_arrival
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, arrived, cut, decode_arrival
 from multicast_expert.system.kernel import Socket
 
 ANCILLARY_SIZE = 256
 """Bytes: more than all control messages of one datagram take on any OS."""
 MSG_PEEK = 2
+# How many messages are received before they are decoded.
+MOST_MESSAGES = 64
 # How many combinations of group, interface and hop limit are remembered.
 MOST_KNOWN = 32768
+_ALL = slice(None)
 
 Learn = Callable[[bytes | None, int | None], tuple[str | None, str | None]]
 """From destination and interface index to the group's text and the interface's name."""
 Messages = list[tuple[int, int, bytes]]
-
-
-class Intake(Protocol):
-    """The sockets of one receiver as the source of its datagrams; never waits, and raises what the OS says."""
-
-    @property
-    def datagrams(self) -> int:
-        """How many were received."""
-
-    @property
-    def payload_bytes(self) -> int:
-        """How many bytes of payload they had."""
-
-    @property
-    def truncated(self) -> int:
-        """How many had their end cut off."""
-
-    def batch(self, handle: Any, limit: int, datagrams: list[Datagram], /) -> bool:
-        """Append what the socket holds, `limit` datagrams and perhaps the rest of a coalesced run.
-
-        Returns whether it may hold more. What came before an error is in the list.
-        """
-
-    def datagram(self, handle: Any, bufsize: int, flags: int, rest: deque[Datagram], /) -> Datagram | None:
-        """Return the next datagram, cut to `bufsize` bytes, or None; the rest of its run goes to the end of `rest`."""
-
-    def payload(
-        self, handle: Any, bufsize: int, flags: int, rest: deque[Datagram], /
-    ) -> tuple[bytes, IPv4Or6Address] | None:
-        """As `datagram`, but return the payload and the sender only."""
-
-    def forget_places(self) -> None:
-        """Ask anew for the texts of groups and interfaces."""
-
-
-class SweepingIntake(Intake, Protocol):
-    """An Intake that waits, and looks after many sockets, with fewer steps."""
-
-    def expect(
-        self, handle: int, bufsize: int, flags: int, rest: deque[Datagram], pair: bool, alarm: int, timeout: float, /
-    ) -> Any:
-        """Wait until the socket or the alarm is readable, then as `payload` if `pair`, else as `datagram`.
-
-        Waits `timeout` seconds at most; negative: for ever. May return None early.
-        """
-
-    def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> bool:
-        """As `batch`, for the sockets that an epoll instance watches, in fair turns.
-
-        The instance watches the alarm as well, which is no such socket.
-        """
-
-    def settle(self) -> None:
-        """Return when no sweep is under way that began before.
-
-        To be called when the epoll instance no longer watches a socket, and before that is closed.
-        """
-
-
+Received = tuple[bytes, Messages, int, Any]
+"""What `recvmsg` returns: payload, control messages, flags, sender."""
 Place = tuple[str | None, int | None, str | None, int | None]
 """Group, interface index and name, hop limit: what follows the sender in the origin of a Datagram."""
 
@@ -93,22 +43,28 @@ class Facts(NamedTuple):
     segment_size: int
 
 
-_NOTHING = Facts((None, None, None, None), None, MAX_DATAGRAM)
-
-
 class PythonIntake:
-    """Receives with `recvmsg`, one message at a time."""
+    """Receives with `recvmsg`; see `engine.intake.Intake`."""
 
     def __init__(self, fields: Mapping[tuple[int, int], str], msg_trunc: int, learn: Learn) -> None:
         self._fields = fields
         self._msg_trunc = msg_trunc
         self._learn = learn
-        self._coalesced = "segment_size" in fields.values()
-        self._last: tuple[Messages | None, Facts] = None, _NOTHING
+        self._last: tuple[Messages | None, Facts] = None, Facts((None, None, None, None), None, MAX_DATAGRAM)
         self._known: dict[tuple[tuple[int, int, bytes], ...], Facts] = {}
+        self._left: list[Received] = []
+        """What an exception kept, oldest first."""
+        self._inside: dict[object, int] = {}
+        """For each call that may use a socket, a token and its thread."""
+        self._run = 1
         self.datagrams: int = 0
         self.payload_bytes: int = 0
         self.truncated: int = 0
+
+    @property
+    def unread(self) -> bool:
+        """Whether an exception kept something for the next call."""
+        return bool(self._left)
 
     def forget_places(self) -> None:
         """Ask anew for the texts of groups and interfaces."""
@@ -117,106 +73,165 @@ class PythonIntake:
 
     def batch(self, handle: Socket, limit: int, datagrams: list[Datagram], /) -> bool:
         """Append what the socket holds; see `Intake.batch`."""
-        first = len(datagrams)
-        stop = first + limit
-        append, receive = datagrams.append, handle.recvmsg
-        before, facts = self._last
-        place, timestamp, segment_size = facts
-        size = truncated = 0
+        stop = len(datagrams) + limit
+        token, thread = object(), get_ident()
+        received: list[Received] = []
+        more = True
         try:
-            while len(datagrams) < stop:
-                data, messages, flags, sender = receive(MAX_DATAGRAM, ANCILLARY_SIZE)
-                if messages != before:
-                    facts = self._facts(messages)
-                    before = self._last[0]
-                    place, timestamp, segment_size = facts
-                cut = flags & self._msg_trunc != 0
-                size += len(data)
-                truncated += cut
-                if len(data) <= segment_size:
-                    append(arrived(data, (sender, *place), timestamp, cut))
-                else:
-                    datagrams += split(data, sender, facts, cut)
+            self._inside[token] = thread
+            while more and len(datagrams) < stop:
+                if self._left:
+                    received, self._left = self._left, received
+                    self._move(received, datagrams)
+                    continue
+                room = min(MOST_MESSAGES, (stop - len(datagrams) - 1) // self._run + 1)
+                try:
+                    received.extend(map(handle.recvmsg, repeat(MAX_DATAGRAM, room), repeat(ANCILLARY_SIZE)))
+                except BlockingIOError:
+                    more = False
+                finally:
+                    self._move(received, datagrams)
+        finally:
+            if received:
+                self._left[:0] = received
+            self._inside.pop(token, None)
+        return more
+
+    def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
+        """Receive one message; see `Intake.one`."""
+        if bufsize < 0:
+            raise ValueError("negative buffer size")
+        peeking = flags & MSG_PEEK
+        token, thread = object(), get_ident()
+        received: list[Received] = []
+        try:
+            self._inside[token] = thread
+            if not self._left:
+                received.extend(map(handle.recvmsg, (MAX_DATAGRAM,), (ANCILLARY_SIZE,), (flags,)))
+            elif peeking:
+                received = self._left[:]
+            else:
+                received, self._left = self._left, received
+            self._move(received, waiting, bufsize, True, bool(peeking))
         except BlockingIOError:
             return False
         finally:
-            self._count(len(datagrams) - first, size, truncated)
+            if received and not peeking:
+                self._left[:0] = received
+            self._inside.pop(token, None)
         return True
 
-    def _count(self, datagrams: int, payload_bytes: int, truncated: int) -> None:
-        self.datagrams += datagrams
-        self.payload_bytes += payload_bytes
-        self.truncated += truncated
-
-    def datagram(self, handle: Socket, bufsize: int, flags: int, rest: deque[Datagram], /) -> Datagram | None:
-        """Return the next datagram; see `Intake.datagram`."""
-        if bufsize < 0:
-            raise ValueError("negative buffer size")
-        try:
-            data, messages, told, sender = handle.recvmsg(MAX_DATAGRAM, ANCILLARY_SIZE, flags)
-        except BlockingIOError:
-            return None
+    def _move(
+        self,
+        received: list[Received],
+        target: list[Datagram],
+        bufsize: int = MAX_DATAGRAM,
+        newest_first: bool = False,
+        peeking: bool = False,
+    ) -> None:
+        """Append the messages to the target as Datagrams, count them and empty the list; all of this, or nothing."""
+        if not received:
+            return
         before, facts = self._last
-        if messages != before:
-            facts = self._facts(messages)
-        cut = told & self._msg_trunc != 0
-        others: list[Datagram] = []
-        if len(data) > facts.segment_size:
-            segments = split(data, sender, facts, cut)
-            data, cut = segments[0].data, False
-            others = segments[1:]
-        if len(data) > bufsize:
-            data, cut = data[:bufsize], True
-        if not flags & MSG_PEEK:
-            rest.extend(others)
-            size = len(data) + sum(len(other.data) for other in others)
-            self._count(1 + len(others), size, cut + sum(other.truncated for other in others))
-        return arrived(data, (sender, *facts.place), facts.timestamp_ns, cut)
+        place, timestamp, segment_size = facts
+        fresh: list[Datagram] = []
+        size = truncated = 0
+        for data, messages, flags, sender in received:
+            if messages != before:
+                before, facts = self._facts(messages)
+                place, timestamp, segment_size = facts
+            lost = flags & self._msg_trunc != 0
+            size += len(data)
+            truncated += lost
+            if len(data) <= segment_size:
+                fresh.append(arrived(data, (sender, *place), timestamp, lost))
+            else:
+                fresh += split(data, sender, facts, lost)
+        excess = len(fresh[0].data) - bufsize
+        if excess > 0:
+            size -= excess
+            truncated += not fresh[0].truncated
+            fresh[0] = cut(fresh[0], bufsize)
+        if newest_first:
+            fresh.reverse()
+        if peeking:
+            target += fresh
+        else:
+            self._run = max(1, len(fresh) // len(received))
+            self._commit(fresh, size, truncated, target, received, _ALL, ())
 
-    def payload(
-        self, handle: Socket, bufsize: int, flags: int, rest: deque[Datagram], /
-    ) -> tuple[bytes, IPv4Or6Address] | None:
-        """Return payload and sender of the next datagram; see `Intake.payload`."""
-        if self._coalesced or bufsize < MAX_DATAGRAM:
-            # Only recvmsg tells what was coalesced, or that the buffer was too small.
-            datagram = self.datagram(handle, bufsize, flags, rest)
-            return None if datagram is None else (datagram.data, datagram.sender)
-        try:
-            received = handle.recvfrom(bufsize, flags)
-        except BlockingIOError:
-            return None
-        if not flags & MSG_PEEK:
-            self._count(1, len(received[0]), 0)
-        return received
+    def _commit(
+        self,
+        fresh: list[Datagram],
+        payload_bytes: int,
+        truncated: int,
+        target: list[Datagram],
+        source: Any,
+        place: slice,
+        empty: Any,
+    ) -> None:
+        """Append to the target, count, and overwrite the source with what is empty."""
+        datagrams = len(fresh)
+        datagrams += self.datagrams
+        payload_bytes += self.payload_bytes
+        truncated += self.truncated
+        # If the memory does not suffice for this line, it changes nothing. The lines after it need none.
+        target += fresh
+        self.datagrams = datagrams
+        self.payload_bytes = payload_bytes
+        self.truncated = truncated
+        source[place] = empty
 
-    def _facts(self, messages: Messages) -> Facts:
-        """Return what the control messages say, and remember it unless it is true once only."""
+    def settle(self, timeout: float, /) -> bool:
+        """Return whether every call of another thread that began before has ended; see `Intake.settle`."""
+        own, deadline, pause = get_ident(), monotonic() + timeout, 50e-6
+        before = [token for token, thread in list(self._inside.items()) if thread != own]
+        while any(token in self._inside for token in before):
+            if monotonic() >= deadline:
+                return False
+            sleep(pause)
+            pause = min(2 * pause, 1e-3)
+        return True
+
+    def forget_calls(self) -> None:
+        """Forget the calls of other threads; see `Intake.forget_calls`."""
+        own = get_ident()
+        for token, thread in list(self._inside.items()):
+            if thread != own:
+                self._inside.pop(token, None)
+
+    def _facts(self, messages: Messages) -> tuple[Messages | None, Facts]:
+        """Return what the control messages say, behind the messages themselves, or None if that is true once only."""
+        known = self._known
         key = tuple(messages)
-        known = self._known.get(key)
-        if known is None:
+        facts = known.get(key)
+        lasting: Messages | None = messages
+        if facts is None:
             arrival = decode_arrival(messages, self._fields)
             index = arrival.interface_index
             group, name = self._learn(arrival.destination, index)
             size = arrival.segment_size
             place = group, index, name, arrival.hop_limit
-            known = Facts(place, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size)
+            facts = Facts(place, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size)
             # A time does not come again, and an interface without a name may get one.
             if name is None or arrival.timestamp_ns is not None:
-                self._last = None, known
-                return known
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = known
-        self._last = messages, known
-        return known
+                lasting = None
+            else:
+                if len(known) >= MOST_KNOWN:
+                    known.clear()
+                known[key] = facts
+        if known is self._known:
+            # No other thread has called `forget_places` meanwhile.
+            self._last = lasting, facts
+        return lasting, facts
 
 
-def split(data: bytes, sender: IPv4Or6Address, facts: Facts, cut: bool) -> list[Datagram]:
+def split(data: bytes, sender: IPv4Or6Address, facts: Facts, lost: bool) -> list[Datagram]:
     """Return the datagrams that the kernel coalesced into one; only the end of the last one can be lost."""
     place, timestamp, size = facts
     origin = sender, *place
     last = (len(data) - 1) // size * size
     return [
-        arrived(data[offset : offset + size], origin, timestamp, cut and offset == last)
+        arrived(data[offset : offset + size], origin, timestamp, lost and offset == last)
         for offset in range(0, len(data), size)
     ]

@@ -1,0 +1,164 @@
+/* Arenas, and the register of the calls that write into them without the interpreter lock.
+
+Arenas come from the module's list and go back to it while the interpreter lock is held, so any number of threads may
+receive at once, and nothing here needs a lock that a fork could copy while it is held. */
+
+#include "intake.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPARE_ARENAS = 16 };
+/* Not a power of two: the beginnings of the payloads would compete for the same few lines of the processor's cache. */
+enum { STRIDE = 65536 + 320 };
+
+/* Ready the first slots for the next system call: the last one left the sizes of what it wrote in them. */
+static void
+ready_slots(Arena *arena, int count)
+{
+    for (int slot = 0; slot < count; slot++) {
+        struct msghdr *header = &arena->headers[slot].msg_hdr;
+        header->msg_namelen = sizeof arena->senders[slot];
+        header->msg_controllen = CONTROL;
+    }
+    arena->filled = arena->slot = 0;
+    arena->offset = 0;
+}
+
+Arena *
+take_arena(State *state)
+{
+    Arena *arena = state->arenas;
+    if (arena != NULL) {
+        state->arenas = arena->next;
+        state->spare--;
+        return arena;
+    }
+    /* Pages that no datagram reaches are never touched, and cost nothing. */
+    arena = malloc(sizeof(Arena) + (size_t)SLOTS * STRIDE);
+    if (arena == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memset(arena->headers, 0, sizeof arena->headers);
+    for (size_t slot = 0; slot < SLOTS; slot++) {
+        struct msghdr *header = &arena->headers[slot].msg_hdr;
+        arena->pieces[slot].iov_base = arena->payloads + slot * STRIDE;
+        arena->pieces[slot].iov_len = PAYLOAD;
+        header->msg_iov = &arena->pieces[slot];
+        header->msg_iovlen = 1;
+        header->msg_name = &arena->senders[slot];
+        header->msg_control = arena->control[slot].bytes;
+    }
+    ready_slots(arena, SLOTS);
+    return arena;
+}
+
+/* Return an arena that an earlier call could not read to its end, or NULL. */
+Arena *
+take_unread(Intake *self)
+{
+    Arena *arena = self->unread;
+    if (arena != NULL) {
+        self->unread = arena->next;
+    }
+    return arena;
+}
+
+/* Put the arena back to the others; or keep it for the next call, if it holds something that no list holds yet. */
+void
+give_back(Intake *self, Arena *arena)
+{
+    State *state = self->state;
+    if (arena->slot < arena->filled) {
+        arena->next = self->unread;
+        self->unread = arena;
+        return;
+    }
+    ready_slots(arena, arena->filled);
+    if (state->spare >= SPARE_ARENAS) {
+        free(arena);
+        return;
+    }
+    arena->next = state->arenas;
+    state->arenas = arena;
+    state->spare++;
+}
+
+void
+free_arenas(State *state)
+{
+    while (state->arenas != NULL) {
+        Arena *arena = state->arenas;
+        state->arenas = arena->next;
+        free(arena);
+    }
+    state->spare = 0;
+}
+
+/* Register a call, and release the interpreter lock. */
+PyThreadState *
+begin_call(Intake *self, Arena *arena)
+{
+    Call *call = &arena->call;
+    call->number = ++self->begun;
+    call->newer = &self->calls;
+    call->older = self->calls.older;
+    call->older->newer = self->calls.older = call;
+    return PyEval_SaveThread();
+}
+
+/* Take the interpreter lock, and unregister the call before code in Python can run: a signal handler that closes the
+socket does not wait for the thread that it runs in. */
+void
+end_call(Arena *arena, PyThreadState *thread)
+{
+    PyEval_RestoreThread(thread);
+    arena->call.older->newer = arena->call.newer;
+    arena->call.newer->older = arena->call.older;
+}
+
+static double
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+const char settle_doc[] = PyDoc_STR(
+    "settle(timeout)\n--\n\n"
+    "Return whether every call of another thread that began before this one has ended, after `timeout` seconds at most.");
+
+PyObject *
+intake_settle(Intake *self, PyObject *timeout)
+{
+    double longest = PyFloat_AsDouble(timeout), start = now();
+    struct timespec pause = {.tv_nsec = 50000};
+    unsigned long long last = self->begun;
+    if (longest == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    self->settled++;
+    while (self->calls.newer != &self->calls && self->calls.newer->number <= last) {
+        if (!(now() - start < longest)) {
+            return PyBool_FromLong(false);
+        }
+        Py_BEGIN_ALLOW_THREADS
+        nanosleep(&pause, NULL);
+        Py_END_ALLOW_THREADS
+        pause.tv_nsec = pause.tv_nsec < 500000 ? 2 * pause.tv_nsec : 1000000;
+    }
+    return PyBool_FromLong(true);
+}
+
+const char forget_calls_doc[] = PyDoc_STR(
+    "forget_calls()\n--\n\n"
+    "Forget the calls of other threads: to be called in the child of a fork, where those threads do not exist.");
+
+PyObject *
+intake_forget_calls(Intake *self, PyObject *Py_UNUSED(nothing))
+{
+    self->calls.older = self->calls.newer = &self->calls;
+    return shared(Py_None);
+}
