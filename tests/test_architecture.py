@@ -47,8 +47,7 @@ PURE_LIBRARY = {
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "anyio": {"sockets.loops"},
-    "psutil": {"system.interfaces"},
-    "ifaddr": {"system.interfaces"},
+    "psutil": {"system.bsd"},
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

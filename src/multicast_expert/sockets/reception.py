@@ -21,7 +21,7 @@ from multicast_expert.core.errors import MulticastExpertError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface, one_spelling
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.engine import ReceiveEngine, os_error
+from multicast_expert.engine import ReceiveEngine
 from multicast_expert.platforms.table import Operation
 from multicast_expert.sockets.healing import Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
@@ -174,16 +174,10 @@ class Receiver(Openable):
                 _check_granted(engine, self._settings.receive_buffer)
             if self._heal:
                 self._namespace = engine.network_namespace()
-                self._watch(self._namespace, incomplete)
+                watch(self, self._namespace, incomplete)
         except BaseException:
             engine.close()
             raise
-
-    def _watch(self, namespace: int, soon: bool) -> None:
-        try:
-            watch(self, namespace, soon)
-        except OSError as error:
-            raise os_error(kernel.SYSTEM, error, "watch", "watch for interface changes") from error
 
     def _close(self) -> None:
         if self._namespace is not None:
@@ -198,12 +192,13 @@ class Receiver(Openable):
                 self._healing().give_up(changes, ifaces)
 
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
-        """Restore memberships and report; called by the watch for interface changes, after `give_up`."""
+        """Restore memberships; called by the watch for interface changes, after `give_up`."""
         with self._lock:
-            healer = self._healing()
-            again = not self._engine.closed and healer.restore(ifaces)
-        healer.report()
-        return again
+            return not self._engine.closed and self._healing().restore(ifaces)
+
+    def report(self) -> None:
+        """Report what was restored; called by the watch for interface changes, in another thread."""
+        self._healing().report()
 
     def _healing(self) -> Healer:
         if self._healer is None:

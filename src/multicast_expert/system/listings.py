@@ -76,13 +76,15 @@ _SYSTEM_GROUPS = {"224.0.0.1", "ff01::1", "ff02::1", "ff01::2", "ff02::2", "ff05
 _SOLICITED_NODES = IPv6Network("ff02::1:ff00:0/104")
 
 
-# Linux: proc(5); the forms are those of igmp.c, mcast.c and udp.c in the kernel's net/ipv4 and net/ipv6.
+# Linux: proc(5); the forms are those of igmp.c, mcast.c and udp.c in the kernel's net/ipv4 and net/ipv6. The name of an
+# interface may hold any bytes but ASCII white space, so `splitlines` and other white space would cut it.
 
-_IGMP_INTERFACE = re.compile(r"(\d+)\s+(\S+)\s*:\s+\d+\s+V(\d+)\s*")
-_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d+)\s.*")
-_IGMP6_GROUP = re.compile(r"(\d+)\s+(\S+)\s+([0-9a-f]{32})\s+(\d+)\s.*")
+_IGMP_INTERFACE = re.compile(r"(\d+)\s+(\S+)\s*:\s+\d+\s+V(\d+)\s*", re.ASCII)
+_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d+)\s.*", re.ASCII)
+_IGMP6_GROUP = re.compile(r"(\d+)\s+(\S+)\s+([0-9a-f]{32})\s+(\d+)\s.*", re.ASCII)
 _FILTER = re.compile(
-    r"\s*(\d+)\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))\s+(\d+)\s+(\d+)\s*"
+    r"\s*(\d+)\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))\s+(\d+)\s+(\d+)\s*",
+    re.ASCII,
 )
 # Slot, address and port; remote address, state, queues, timer and retries; user, timeout, inode; more; drops.
 _UDP = re.compile(
@@ -103,7 +105,7 @@ class SourceFilter(NamedTuple):
 def parse_igmp(text: str, byte_order: ByteOrder) -> Iterator[JoinedGroup]:
     """Yield the memberships of /proc/net/igmp; its addresses are numbers in the byte order of the machine."""
     interface: re.Match[str] | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _IGMP_INTERFACE.fullmatch(line):
             interface = found
         elif interface and (found := _IGMP_GROUP.fullmatch(line)):
@@ -113,14 +115,14 @@ def parse_igmp(text: str, byte_order: ByteOrder) -> Iterator[JoinedGroup]:
 
 def parse_igmp6(text: str) -> Iterator[JoinedGroup]:
     """Yield the memberships of /proc/net/igmp6, which does not tell the version of MLD."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _IGMP6_GROUP.fullmatch(line):
             yield JoinedGroup(IPv6Address(bytes.fromhex(found[3])), found[2], int(found[1]), users=int(found[4]))
 
 
 def parse_source_filters(text: str) -> Iterator[SourceFilter]:
     """Yield the lines of /proc/net/mcfilter or mcfilter6, whose interface names are cut to six characters."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _FILTER.fullmatch(line):
             group, source = (_address(bytes.fromhex(digits)) for digits in found.group(2, 3, 4, 5) if digits)
             yield SourceFilter(int(found[1]), group, source, int(found[6]), int(found[7]))
@@ -128,13 +130,13 @@ def parse_source_filters(text: str) -> Iterator[SourceFilter]:
 
 def parse_udp(text: str, byte_order: ByteOrder) -> Iterator[UdpSocket]:
     """Yield the sockets of /proc/net/udp or udp6; its addresses are words in the byte order of the machine."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _UDP.fullmatch(line):
             address = _address_of_words(found[1], byte_order)
             yield UdpSocket(address, int(found[2], 16), int(found[3]), int(found[4]), int(found[5]))
 
 
-_IF_INET6 = re.compile(r"([0-9a-f]{32}) ([0-9a-f]+) ([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+)\s+\S+")
+_IF_INET6 = re.compile(r"([0-9a-f]{32}) ([0-9a-f]+) ([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+)\s+\S+", re.ASCII)
 # IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h, without those that are used all the same (IFA_F_OPTIMISTIC).
 _TENTATIVE, _OPTIMISTIC = 0x40 | 0x08, 0x04
 
@@ -142,7 +144,7 @@ _TENTATIVE, _OPTIMISTIC = 0x40 | 0x08, 0x04
 def parse_tentative(text: str) -> dict[int, tuple[str, ...]]:
     """Return the addresses of /proc/net/if_inet6 that are not in use (yet), by the index of their interface."""
     found: dict[int, tuple[str, ...]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _IF_INET6.fullmatch(line.strip())
         flags = int(match[4], 16) if match else 0
         if match and flags & _TENTATIVE and not flags & _OPTIMISTIC:
@@ -153,7 +155,7 @@ def parse_tentative(text: str) -> dict[int, tuple[str, ...]]:
 
 
 # Destination, prefix length; source, its length, next hop, metric, counts; flags; interface.
-_IPV6_ROUTE = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{2})(?: [0-9a-f]+){6} ([0-9a-f]{8})\s+(\S+)")
+_IPV6_ROUTE = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{2})(?: [0-9a-f]+){6} ([0-9a-f]{8})\s+(\S+)", re.ASCII)
 _RTF_REJECT, _RTF_LOCAL = 0x0200, 0x80000000
 
 
@@ -164,7 +166,7 @@ def parse_loopback_route(text: str, group: IPv6Address) -> bool:
     (fib6_is_reject() in the kernel's net/ipv6/route.c). The most specific route for the group decides.
     """
     best, usable = -1, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _IPV6_ROUTE.fullmatch(line.strip())
         if not match or match[4] != "lo" or int(match[2], 16) <= best or not int(match[2], 16):
             continue
