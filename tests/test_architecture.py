@@ -54,7 +54,7 @@ THIRD_PARTY = {
 }
 
 # Who may ask which operating system is running.
-ASKS_FOR_THE_SYSTEM = {"system.kernel", "system.winsock", "testing"}
+ASKS_FOR_THE_SYSTEM = {"system.base", "system.kernel", "system.winsock", "testing"}
 
 
 def named(module: str, names: Collection[str]) -> bool:

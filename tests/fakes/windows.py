@@ -201,8 +201,8 @@ class FakeWindows(FakeKernel):
         if legacy:
             self.options = {key: row for key, row in self.options.items() if not row.name.startswith("MCAST_")}
             self.CONTROL = tuple(  # type: ignore[misc]  # of this kernel only
-                one._replace(type=IP_HOPLIMIT) if (one.version, one.type) == (4, IP_TTL) else one
-                for one in self.CONTROL
+                row._replace(type=IP_HOPLIMIT) if (row.version, row.type) == (4, IP_TTL) else row
+                for row in self.CONTROL
             )
 
     def time_exceeded(self, sock: FakeSocket) -> None:

@@ -43,7 +43,7 @@ class MulticastOSError(MulticastExpertError, OSError):
 def _sentence(text: str) -> str:
     """Return the text with a full stop and a capital letter; a name keeps its spelling (eth0, ff15::1)."""
     text = text.rstrip(".")
-    if text.partition(" ")[0].rstrip(",:;").isalpha():
+    if text.partition(" ")[0].rstrip(",:;?!").isalpha():
         text = text[0].upper() + text[1:]
     return text if text.endswith(("?", "!")) else f"{text}."
 
@@ -187,9 +187,9 @@ CASES = (
     Case("EMSGSIZE", ("send",), (), "the datagram is larger than UDP can carry (65,507 bytes over IPv4, 65,527 over "
          "IPv6)", "send it in pieces"),
     Case("EMFILE", ("scan", "route", "list groups", "list sockets"), UNIX, "the limit of open descriptors of this "
-         "process is reached", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, ...)"),
+         "process is reached", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, (N, N))"),
     Case("EMFILE", (), UNIX, "the limit of open descriptors of this process is reached, and a receiver needs a socket "
-         "for every group", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, ...)"),
+         "for every group", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, (N, N))"),
     Case("EMFILE", (), (), "the limit of open descriptors of this process is reached", "close sockets and files that "
          "you do not need"),
     Case("ENFILE", (), ("linux",), "the limit of open files of the whole system is reached", "raise it: sysctl -w "

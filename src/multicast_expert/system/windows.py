@@ -162,4 +162,5 @@ def _unicast(memory: _Memory, pointer: int, layout: _Layout) -> Iterator[tuple[b
         pointer, sockaddr, size, prefix_length = memory.read(pointer, layout.address)
         packed = memory.bytes_at(sockaddr, size)
         if (size, packed[:2]) in ((16, b"\x02\0"), (28, b"\x17\0")) and len(packed) == size:
-            yield packed, prefix_length
+            # Windows writes 255 where it knows none.
+            yield packed, min(prefix_length, 32 if size == 16 else 128)
