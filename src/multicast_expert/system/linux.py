@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Any, Self
 
@@ -84,14 +84,15 @@ class LinuxSystem(System):
     def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
         """Return the network interfaces, by index; with `meant`, those that it names, or all where it names none."""
         with Channel() as channel:
-            by_index: dict[int, list[netlink.Address]] = defaultdict(list)
-            for address in map(netlink.parse_address, channel.ask(netlink.address_request())):
-                if address is not None:
-                    by_index[address.number].append(address)
-            links = [] if meant is None else _meant_links(channel, meant, by_index)
+            addresses = channel.ask(netlink.address_request())
+            links = [] if meant is None else _meant_links(channel, meant, addresses)
             links = links or channel.ask(netlink.link_request())
         found = {link.number: link for link in map(netlink.parse_link_state, links) if link is not None}
-        return [_describe(found[index], by_index[index]) for index in sorted(found)]
+        by_index: dict[int, list[netlink.Address]] = {index: [] for index in sorted(found)}
+        for body in addresses:
+            if netlink.address_index(body) in by_index and (address := netlink.parse_address(body)) is not None:
+                by_index[address.number].append(address)
+        return [_describe(found[index], by_index[index]) for index in by_index]
 
     def duplicate_addresses(self) -> set[str]:
         """Return the addresses that the kernel found on another host too, and the names of their interfaces."""
@@ -129,7 +130,7 @@ class LinuxSystem(System):
         return super().change_events()
 
 
-def _meant_links(channel: Channel, meant: Collection[str], by_index: dict[int, list[netlink.Address]]) -> list[bytes]:
+def _meant_links(channel: Channel, meant: Collection[str], addresses: Iterable[bytes]) -> list[bytes]:
     """Return the links with these names or addresses: to ask for one link is cheaper than to list all."""
     packed = set()
     requests = []
@@ -139,11 +140,9 @@ def _meant_links(channel: Channel, meant: Collection[str], by_index: dict[int, l
         with suppress(UnicodeEncodeError):
             if 0 < len(text.encode("utf-8", "surrogateescape")) <= _LONGEST_NAME:
                 requests.append(netlink.link_request(name=text))
-    requests += [
-        netlink.link_request(index)
-        for index, addresses in by_index.items()
-        if any(address.packed in packed for address in addresses)
-    ]
+    for body in addresses if packed else ():
+        if any(each in body for each in packed) and (address := netlink.parse_address(body)) is not None:
+            requests += [netlink.link_request(address.number)] if address.packed in packed else []
     links = []
     for request in requests:
         try:
@@ -155,17 +154,27 @@ def _meant_links(channel: Channel, meant: Collection[str], by_index: dict[int, l
     return links
 
 
+# To make these objects takes most of the time of a scan, and the next scan finds mostly the same.
+@lru_cache(maxsize=4096)
+def _ipv4(packed: bytes, prefix_length: int) -> IPv4Interface:
+    return IPv4Interface((address_text(packed), prefix_length))
+
+
+@lru_cache(maxsize=4096)
+def _ipv6(packed: bytes, prefix_length: int, scope: str) -> IPv6Interface:
+    return IPv6Interface((address_text(packed) + scope, prefix_length))
+
+
 def _describe(link: netlink.LinkState, addresses: Iterable[netlink.Address]) -> IfaceInfo:
     ipv4: dict[bytes, IPv4Interface] = {}
     ipv6: dict[bytes, IPv6Interface] = {}
     for address in addresses:
-        text = address_text(address.packed)
         if len(address.packed) == 4:
-            ipv4[address.packed] = IPv4Interface((text, address.prefix_length))
+            ipv4[address.packed] = _ipv4(address.packed, address.prefix_length)
         else:
             # Link-local: fe80::/10.
             scoped = address.packed[0] == 0xFE and address.packed[1] >> 6 == 2
-            ipv6[address.packed] = IPv6Interface((f"{text}%{link.name}" if scoped else text, address.prefix_length))
+            ipv6[address.packed] = _ipv6(address.packed, address.prefix_length, f"%{link.name}" if scoped else "")
     hardware = link.hardware_address.hex(":") if any(link.hardware_address) else None
     return IfaceInfo(
         link.name,

@@ -254,6 +254,11 @@ def parse_link_state(body: bytes) -> LinkState | None:
     )
 
 
+def address_index(body: bytes) -> int | None:
+    """Return the index of the interface of an RTM_NEWADDR message; None for a cut one."""
+    return int(_IFADDR.unpack_from(body)[4]) if len(body) >= _IFADDR.size else None
+
+
 def parse_address(body: bytes) -> Address | None:
     """Return the address of an RTM_NEWADDR message; None for a cut one, and for other families than IP."""
     if len(body) < _IFADDR.size:
