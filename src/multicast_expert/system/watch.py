@@ -109,11 +109,6 @@ class Watcher:
             with suppress(BlockingIOError):
                 self._bell.send(b"\0")
 
-    def end(self) -> None:
-        """Let the thread end at once; `_lock` is held."""
-        self.wake()
-        self.stopped = True
-
     def close(self) -> None:
         """Close the descriptors: the thread does it at its end, the child of a fork with its copies."""
         for each in (self._events, self._wake_up, self._bell):
