@@ -76,6 +76,10 @@ class System:
         """
         raise NotImplementedError
 
+    def has_interface(self, index: int) -> bool:
+        """Return whether there is an interface of this index."""
+        return any(iface.index == index for iface in self.interfaces())
+
     def duplicate_addresses(self) -> set[str]:
         """Return the addresses that the OS found on another host too, and the names of their interfaces."""
         return set()

@@ -18,7 +18,7 @@ from multicast_expert.core.interfaces import (
     interface_address_text,
 )
 from multicast_expert.system import kernel, routes
-from multicast_expert.system.kernel import ip_version, is_scarcity, os_error
+from multicast_expert.system.kernel import ip_version, os_error
 
 # Any address of the internet does, because nothing is sent to it. These are public name servers.
 _INTERNET = {4: "8.8.8.8", 6: "2001:4860:4860::8888"}
@@ -37,14 +37,11 @@ def _asked(meant: Collection[str] | None = None) -> list[IfaceInfo]:
 
 
 def interface_exists(index: int) -> bool:
-    """Return whether the OS has an interface of this index; a scan may miss one that is being renamed."""
+    """Return whether the OS has an interface of this index. Raises MulticastOSError when the OS does not answer."""
     try:
-        socket.if_indextoname(index)
+        return kernel.SYSTEM.has_interface(index)
     except OSError as error:
-        if is_scarcity(error):
-            raise os_error(kernel.SYSTEM, error, "scan", f"look up interface {index}") from error
-        return False
-    return True
+        raise os_error(kernel.SYSTEM, error, "scan", f"look up interface {index}") from error
 
 
 def find_interfaces(

@@ -23,6 +23,8 @@ _SOCK_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
 _LONGEST_NAME = 15
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 """Errors of a sandbox that allows no netlink sockets."""
+_MISSING = (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE)
+"""Errors that say that no interface has the name or index, or can have it."""
 _ATTEMPTS = 10
 
 
@@ -94,6 +96,15 @@ class LinuxSystem(System):
                 by_index[address.number].append(address)
         return [_describe(found[index], by_index[index]) for index in by_index]
 
+    def has_interface(self, index: int) -> bool:
+        """Return whether there is an interface of this index; a list of all may miss one that is being renamed."""
+        try:
+            return bool(ask(netlink.link_request(index)))
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
+            return False
+
     def duplicate_addresses(self) -> set[str]:
         """Return the addresses that the kernel found on another host too, and the names of their interfaces."""
         with Channel() as channel:
@@ -148,8 +159,7 @@ def _meant_links(channel: Channel, meant: Collection[str], addresses: Iterable[b
         try:
             links += channel.ask(request)
         except OSError as error:
-            # No interface has the name, or it was deleted meanwhile; ERANGE and EINVAL: no interface can have it.
-            if error.errno not in (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE):
+            if error.errno not in _MISSING:
                 raise
     return links
 
