@@ -99,7 +99,7 @@ class LinuxSystem(System):
     def has_interface(self, index: int) -> bool:
         """Return whether there is an interface of this index; a list of all may miss one that is being renamed."""
         try:
-            return bool(ask(netlink.link_request(index)))
+            return index > 0 and bool(ask(netlink.link_request(index)))
         except OSError as error:
             if error.errno not in _MISSING:
                 raise
