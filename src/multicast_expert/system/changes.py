@@ -65,11 +65,13 @@ def parse_link_events(messages: bytes) -> Changes:
     deleted = set()
     without_ipv6 = set()
     for message in netlink.messages(messages):
-        link = netlink.parse_change(message)
-        # Other families report that a bridge port left its bridge, not a change of the interface itself.
-        if link is None or link.family:
+        # Families other than 0 report that a bridge port left its bridge, not a change of the interface itself.
+        if message.kind not in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK) or message.body[:1] != b"\0":
             continue
-        if link.is_deleted:
+        link = netlink.parse_link(message.body)
+        if link is None:
+            continue
+        if message.kind == netlink.RTM_DELLINK:
             deleted.add(link.number)
         elif link.mtu is not None and link.mtu < MIN_IPV6_MTU:
             without_ipv6.add(link.number)

@@ -89,7 +89,7 @@ class LinuxSystem(System):
             addresses = channel.ask(netlink.address_request())
             links = [] if meant is None else _meant_links(channel, meant, addresses)
             links = links or channel.ask(netlink.link_request())
-        found = {link.number: link for link in map(netlink.parse_link_state, links) if link is not None}
+        found = {link.number: link for link in map(netlink.parse_link, links) if link is not None}
         by_index: dict[int, list[netlink.Address]] = {index: [] for index in sorted(found)}
         for body in addresses:
             if netlink.address_index(body) in by_index and (address := netlink.parse_address(body)) is not None:
@@ -113,7 +113,7 @@ class LinuxSystem(System):
             for address in found:
                 if address is not None and address.is_duplicate:
                     known.add(address_text(address.packed))
-                    for link in map(netlink.parse_link_state, channel.ask(netlink.link_request(address.number))):
+                    for link in map(netlink.parse_link, channel.ask(netlink.link_request(address.number))):
                         known.add("" if link is None else link.name)
         return known
 
@@ -175,7 +175,7 @@ def _ipv6(packed: bytes, prefix_length: int, scope: str) -> IPv6Interface:
     return IPv6Interface((address_text(packed) + scope, prefix_length))
 
 
-def _describe(link: netlink.LinkState, addresses: Iterable[netlink.Address]) -> IfaceInfo:
+def _describe(link: netlink.Link, addresses: Iterable[netlink.Address]) -> IfaceInfo:
     ipv4: dict[bytes, IPv4Interface] = {}
     ipv6: dict[bytes, IPv6Interface] = {}
     for address in addresses:
@@ -193,8 +193,8 @@ def _describe(link: netlink.LinkState, addresses: Iterable[netlink.Address]) -> 
         tuple(ipv4.values()),
         tuple(ipv6.values()),
         link.name,
-        link.is_up,
-        link.supports_multicast,
+        link.is_up and link.is_running,
+        link.is_loopback or link.supports_multicast,
         link.is_loopback,
         link.mtu,
     )

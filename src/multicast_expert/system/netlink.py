@@ -16,8 +16,8 @@ from multicast_expert.core.addresses import IPAddress
 AF_NETLINK = 16
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
-_RTM_NEWLINK = 16
-_RTM_DELLINK = 17
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
 _RTM_GETLINK = 18
 _RTM_GETADDR = 22
 _RTM_GETROUTE = 26
@@ -65,31 +65,6 @@ class Message(NamedTuple):
         return -int(_SIGNED.unpack_from(self.body)[0]) if len(self.body) >= _SIGNED.size else 0
 
 
-class LinkChange(NamedTuple):
-    """A report that an interface changed or was deleted."""
-
-    family: int
-    """0: the interface itself; AF_BRIDGE: its part in a bridge."""
-    number: int
-    """The index of the interface."""
-    is_deleted: bool
-    mtu: int | None
-
-
-class LinkState(NamedTuple):
-    """The common facts about a network interface."""
-
-    number: int
-    """The index of the interface."""
-    name: str
-    hardware_address: bytes
-    is_up: bool
-    """Whether it is switched on and has a carrier."""
-    supports_multicast: bool
-    is_loopback: bool
-    mtu: int | None
-
-
 class Address(NamedTuple):
     """An address of an interface."""
 
@@ -133,6 +108,11 @@ class Link(NamedTuple):
     bridge: BridgeState | None = None
     floods: bool = True
     """Whether its bridge sends it the groups that no port is known to have joined."""
+    is_running: bool = True
+    """Whether it can carry datagrams: IFF_RUNNING."""
+    supports_multicast: bool = True
+    """Whether it has the flag for that; the loopback interface does not, and works all the same."""
+    hardware_address: bytes = b""
 
 
 class RouteAnswer(NamedTuple):
@@ -227,33 +207,6 @@ def _address(data: bytes | None) -> IPAddress | None:
     return ip_address(data) if data is not None and len(data) in (4, 16) else None
 
 
-def parse_change(message: Message) -> LinkChange | None:
-    """Return the change that a message of the kind RTM_NEWLINK or RTM_DELLINK reports; None for any other."""
-    if message.kind not in (_RTM_NEWLINK, _RTM_DELLINK) or len(message.body) < _IFINFO.size:
-        return None
-    family, _, index, _, _ = _IFINFO.unpack_from(message.body)
-    mtu = _number(_attributes(message.body, _IFINFO.size).get(4))
-    return LinkChange(family, index, message.kind == _RTM_DELLINK, mtu)
-
-
-def parse_link_state(body: bytes) -> LinkState | None:
-    """Return the common facts of an RTM_NEWLINK message; None for a cut one."""
-    if len(body) < _IFINFO.size:
-        return None
-    _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    found = _attributes(body, _IFINFO.size)
-    loopback = bool(flags & _IFF_LOOPBACK)
-    return LinkState(
-        index,
-        _text(found.get(3)) or str(index),
-        found.get(1, b""),
-        flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING,
-        loopback or bool(flags & _IFF_MULTICAST),
-        loopback,
-        _number(found.get(4)),
-    )
-
-
 def address_index(body: bytes) -> int | None:
     """Return the index of the interface of an RTM_NEWADDR message; None for a cut one."""
     return int(_IFADDR.unpack_from(body)[4]) if len(body) >= _IFADDR.size else None
@@ -292,6 +245,9 @@ def parse_link(body: bytes) -> Link | None:
         _number(found.get(10)),
         _bridge_state(info.get(2, b"")) if kind == "bridge" else None,
         port.get(27, b"\1") != b"\0",
+        bool(flags & _IFF_RUNNING),
+        bool(flags & _IFF_MULTICAST),
+        found.get(1, b""),
     )
 
 
