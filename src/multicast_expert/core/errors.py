@@ -139,7 +139,7 @@ CASES = (
          "duplicate, another host on the link has it", "look with: ip -6 addr show dadfailed; give this interface "
          "another address", DUPLICATE),
     Case("EADDRNOTAVAIL", ("send",), ("linux",), "interface {interface} has no IPv6 address that the kernel can use "
-         "yet; it checks a new one for duplicates for about two seconds", "wait until `ip -6 addr` shows it without "
+         "yet; a new one is checked for duplicates for about two seconds", "wait until `ip -6 addr` shows it without "
          "`tentative`", "IPv6"),
     Case("EADDRNOTAVAIL", ("send",), (), "interface {interface} has no address that the system can use for {group}",
          "look with: mcast interfaces"),

@@ -1,4 +1,4 @@
-"""What the OS writes about multicast, as text, to values. Pure: touches no OS.
+"""The files and the output of commands in which an OS describes multicast, to values. Pure: touches no OS.
 
 A line that is not of the expected form is passed over: kernels add columns and headings, and drop none.
 """
@@ -41,9 +41,9 @@ class UdpSocket(NamedTuple):
     inode: int
     """Its number in the kernel."""
     drops: int
-    """Datagrams that were thrown away because its receive buffer was full, or its filter refused them."""
+    """Datagrams that the kernel dropped because its receive buffer was full, or its filter rejected them."""
     processes: tuple[Process, ...] = ()
-    """Who holds it, as far as this user may see."""
+    """The processes that hold it, as far as this user may see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class JoinedGroup:
     users: int | None = None
     """How many sockets, or parts of the kernel, have joined it; None where the OS does not count them."""
     any_source: bool | None = True
-    """Whether somebody takes it from all sources, or all but `excluded`; None: cannot be told."""
+    """Whether a socket receives it from all sources, or all but `excluded`; None: unknown."""
     included: tuple[SourceUse, ...] = ()
-    """Sources that are asked for by name."""
+    """Sources that sockets request by name."""
     excluded: tuple[SourceUse, ...] = ()
-    """Sources that are refused by name."""
+    """Sources that sockets block by name."""
     sockets: tuple[UdpSocket, ...] | None = None
     """Those bound to the group; None where the OS was not asked. Others may have joined it, too."""
 
@@ -93,7 +93,7 @@ _UDP = re.compile(
 
 
 class SourceFilter(NamedTuple):
-    """A line of /proc/net/mcfilter or mcfilter6: a source, and how many sockets want it and refuse it."""
+    """A line of /proc/net/mcfilter or mcfilter6: a source, and how many sockets request and block it."""
 
     interface_index: int
     group: IPAddress
@@ -180,8 +180,8 @@ def parse_loopback_route(text: str, group: IPv6Address) -> bool:
 def with_source_filters(groups: Iterable[JoinedGroup], filters: Iterable[SourceFilter]) -> Iterator[JoinedGroup]:
     """Yield the groups with the sources that are named in them.
 
-    The kernel counts who wants a source by name, but not who takes the group from all: that is certain where nobody
-    names one, or more sockets have joined than name any; and certainly nobody does where all of them name the same one.
+    The kernel counts the sockets that name a source, but not those that receive the group from all sources. There is
+    such a socket if none names a source, or if more have joined than name one. There is none if all name the same one.
     """
     named: dict[tuple[int | None, IPAddress], list[SourceFilter]] = {}
     for each in filters:
@@ -220,7 +220,7 @@ _IFMCSTAT_GROUP = re.compile(
 
 
 def parse_ifmcstat(text: str) -> Iterator[JoinedGroup]:
-    """Yield the memberships in the output of `ifmcstat -v`: of the interface, without a count of who joined.
+    """Yield the memberships in the output of `ifmcstat -v`: of the interface, without a count of sockets.
 
     An interface with several addresses lists the groups below each of them.
     """

@@ -103,10 +103,10 @@ class Watcher:
                 self.wake()
 
     def wake(self) -> None:
-        """Let the thread look up from its wait; `_lock` is held."""
+        """End the wait of the thread; `_lock` is held."""
         if not self.stopped:
-            # A full buffer wakes it as well.
-            with suppress(BlockingIOError):
+            # A full buffer wakes it as well; a program may have closed all descriptors that it does not know.
+            with suppress(OSError):
                 self._bell.send(b"\0")
 
     def close(self) -> None:
