@@ -95,6 +95,8 @@ class Platform:
     """The name in sysctl(8) of the largest receive buffer; None where the OS has no such setting."""
     unheard_error: str | None = None
     """The error of a send on the loopback interface while no receiver is open there; None where it succeeds."""
+    interrupts_waits: bool = True
+    """Whether Ctrl-C interrupts a thread that waits in select or poll; if not, every wait has to be cut into slices."""
     names_ignore_case: bool = False
     """Whether "ethernet 2" names the interface `Ethernet 2`."""
     segments: bool = False

@@ -109,5 +109,6 @@ WINDOWS = Platform(
     loopback_at="receiver",
     msg_trunc=0x100,
     unheard_error="ENETUNREACH",
+    interrupts_waits=False,
     names_ignore_case=True,
 )  # fmt: skip

@@ -50,10 +50,13 @@ class System:
     """The OS that runs this program. Every method may raise OSError, and MulticastExpertError for a failed command."""
 
     platform: Platform
-    interrupts_waits: bool = True
-    """Whether Ctrl-C interrupts a thread that waits in select or poll; if not, every wait has to be cut into slices."""
     routes_are_cheap: bool = True
     """Whether `route_interface` asks the kernel itself; if not, it runs a command."""
+
+    @property
+    def interrupts_waits(self) -> bool:
+        """Whether Ctrl-C interrupts a thread that waits in select or poll."""
+        return self.platform.interrupts_waits
 
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind; it never blocks."""

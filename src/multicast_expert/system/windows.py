@@ -35,7 +35,6 @@ class WindowsSystem(System):
     """Windows."""
 
     platform = WINDOWS
-    interrupts_waits = False
 
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind; it never blocks."""
