@@ -100,6 +100,11 @@ read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
             memcpy(&nanoseconds, data + 8, 8);
             facts->timestamp = nanoseconds_of(seconds, nanoseconds);
             facts->has_timestamp = true;
+        } else if (size >= 8) { /* the older SO_TIMESTAMPNS on a 32-bit machine */
+            int32_t parts[2];
+            memcpy(parts, data, sizeof parts);
+            facts->timestamp = nanoseconds_of(parts[0], parts[1]);
+            facts->has_timestamp = true;
         }
         break;
     case TIMEVAL: /* tv_usec is an int on macOS and a long on FreeBSD; both have their value in the first four bytes */

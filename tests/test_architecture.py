@@ -47,15 +47,14 @@ PURE_LIBRARY = {
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "anyio": {"sockets.loops"},
-    "psutil": {"system.interfaces"},
-    "ifaddr": {"system.interfaces"},
+    "psutil": {"system.bsd"},
     "typer": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
 }
 
 # Who may ask which operating system is running.
-ASKS_FOR_THE_SYSTEM = {"system.kernel", "system.winsock", "testing"}
+ASKS_FOR_THE_SYSTEM = {"system.base", "system.kernel", "system.winsock", "testing"}
 
 
 def named(module: str, names: Collection[str]) -> bool:

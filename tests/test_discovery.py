@@ -1,4 +1,4 @@
-"""What the OS says about its interfaces and its default route: on this host, and as psutil says it elsewhere."""
+"""What the OS says about its interfaces and its default route: on this host, and as other systems say it."""
 
 import json
 import shutil
@@ -9,14 +9,18 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from struct import calcsize
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import multicast_expert
+from fakes.adapters import Adapter, adapters_addresses
 from multicast_expert import (
     IfaceInfo,
     MulticastExpertError,
@@ -29,9 +33,12 @@ from multicast_expert import (
     get_interface_ips,
     scan_interfaces,
 )
-from multicast_expert.platforms import MACOS, WINDOWS
+from multicast_expert.platforms import MACOS
 from multicast_expert.system import interfaces as discovery
-from multicast_expert.system import routes
+from multicast_expert.system import kernel, routes
+from multicast_expert.system.bsd import BsdSystem
+from multicast_expert.system.interfaces import choose_for_receiving, choose_for_sending
+from multicast_expert.system.windows import WindowsSystem, parse_adapters
 
 IP = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
 needs_ip = pytest.mark.skipif(IP is None or sys.platform != "linux", reason="makes interfaces with `ip` on Linux")
@@ -187,7 +194,7 @@ def test_given_interfaces_are_not_looked_up(wire: Wire, monkeypatch: pytest.Monk
     ip("-6", "route", "add", "default", "via", "fd83::254", "dev", "given0")
     ifaces = scan_interfaces()
     given = next(iface for iface in ifaces if iface.machine_name == "given0")
-    monkeypatch.setattr(psutil, "net_if_addrs", lambda: pytest.fail("the OS was asked"))
+    monkeypatch.setattr(kernel.SYSTEM, "interfaces", lambda meant=None: pytest.fail("the OS was asked"))
     assert get_default_gateway_iface(socket.AF_INET, ifaces=ifaces) is given
     assert get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces) is given
     assert get_default_gateway_iface_ip(socket.AF_INET, ifaces=ifaces) == "10.83.0.1"
@@ -252,98 +259,107 @@ def test_specifiers_of_real_interfaces(wire: Wire) -> None:
         find_interfaces(["10.86.0.9"])
 
 
-def test_an_interface_that_vanished_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the list of addresses and the question for its index, an interface may go; it is left out."""
-    addresses = psutil.net_if_addrs()
-    entry = SimpleNamespace(family=socket.AF_INET, address="10.87.0.1", netmask="255.255.255.0")
-    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {**addresses, "ghost0": [entry]})
-    assert "ghost0" not in by_name()
-    assert "lo" in by_name() or sys.platform != "linux"
-
-
-# As psutil 7 and ifaddr 0.2 tell it on Windows: no flags, no IPv6 netmask (or the one of the IPv4 address before it),
-# no scope of a link-local address.
 GUID = "{0C1B5CE4-0000-4000-8000-00000000A001}"
 
 
-def row(family: int, address: str, netmask: str | None = None) -> SimpleNamespace:
-    """Return one address as psutil.net_if_addrs() has it."""
-    return SimpleNamespace(family=family, address=address, netmask=netmask, broadcast=None, ptp=None)
+ADAPTERS = [
+    Adapter(
+        GUID,
+        "Ethernet 2",
+        12,
+        12,
+        (IPv4Interface("192.168.7.4/24"), IPv6Interface("fe80::9/64"), IPv6Interface("fd07::4/64")),
+        scope=12,
+        hardware=bytes.fromhex("02abcdef0001"),
+    ),
+    Adapter(
+        "{LOOP}",
+        "Loopback Pseudo-Interface 1",
+        1,
+        1,
+        (IPv4Interface("127.0.0.1/8"), IPv6Interface("::1/128")),
+        type=24,
+        mtu=0xFFFFFFFF,
+    ),
+    Adapter("{TUNNEL}", "Büro", 0, 7, (IPv4Interface("10.0.0.1/8"), IPv6Interface("fd08::1/64")), flags=0x10, status=2),
+    Adapter("{NOTHING}", "Unplugged", 0, 0, (IPv4Interface("169.254.3.4/16"),)),
+]
 
 
 @pytest.fixture
 def on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make discovery ask a Windows host, as far as psutil and ifaddr show one."""
-    addresses = {
-        "Ethernet 2": [
-            row(psutil.AF_LINK, "02-00-00-00-00-01"),
-            row(socket.AF_INET, "192.168.7.4", "255.255.255.0"),
-            row(socket.AF_INET6, "fe80::9", "255.255.255.0"),
-            row(socket.AF_INET6, "fd07::4"),
-        ],
-        "Loopback Pseudo-Interface 1": [row(socket.AF_INET, "127.0.0.1", "255.0.0.0"), row(socket.AF_INET6, "::1")],
-        "Gone": [row(psutil.AF_LINK, "02-00-00-00-00-02")],
-    }
-    stats = {
-        "Ethernet 2": SimpleNamespace(isup=True, mtu=1500, flags=""),
-        "Loopback Pseudo-Interface 1": SimpleNamespace(isup=True, mtu=2**32 - 1, flags=""),
-    }
-    address = types.SimpleNamespace
-    adapters = [
-        SimpleNamespace(
-            name=GUID,
-            nice_name="Fake Gigabit Adapter",
-            index=12,
-            ips=[
-                address(ip="192.168.7.4", network_prefix=24, nice_name="Ethernet 2"),
-                address(ip=("fe80::9", 0, 12), network_prefix=64, nice_name="Ethernet 2"),
-                address(ip=("fd07::4", 0, 0), network_prefix=64, nice_name="Ethernet 2"),
-            ],
-        ),
-        SimpleNamespace(
-            name="{LOOP}",
-            nice_name="Software Loopback Interface 1",
-            index=1,
-            ips=[
-                address(ip="127.0.0.1", network_prefix=8, nice_name="Loopback Pseudo-Interface 1"),
-                address(ip=("::1", 0, 0), network_prefix=128, nice_name="Loopback Pseudo-Interface 1"),
-            ],
-        ),
-        SimpleNamespace(name="{EMPTY}", nice_name="Unplugged", index=None, ips=[]),
-    ]
-    fake_ifaddr: Any = types.ModuleType("ifaddr")
-    fake_ifaddr.get_adapters = lambda: adapters
-    monkeypatch.setitem(sys.modules, "ifaddr", fake_ifaddr)
-    monkeypatch.setattr(discovery, "SYSTEM", SimpleNamespace(platform=WINDOWS))
-    monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
-    monkeypatch.setattr(psutil, "net_if_stats", lambda: stats)
+    """Ask a Windows host, whose iphlpapi.dll writes ADAPTERS."""
+    winsock: Any = types.ModuleType("winsock")
+    # On a 32-bit machine it would write the other form.
+    winsock.adapters_addresses = lambda: adapters_addresses(ADAPTERS, calcsize("P"))
+    monkeypatch.setitem(sys.modules, "multicast_expert.system.winsock", winsock)
+    monkeypatch.setattr(kernel, "SYSTEM", WindowsSystem())
 
 
 @pytest.mark.usefixtures("on_windows")
 def test_windows_interfaces() -> None:
-    """GUID and index come from ifaddr, link address, state and MTU from psutil, the name people know from both."""
-    loopback, ethernet = scan_interfaces()
+    """Everything comes from one list: names, index, addresses, link address, state, MTU, loopback and multicast."""
+    loopback, tunnel, ethernet = scan_interfaces()
     assert (ethernet.machine_name, ethernet.index, ethernet.friendly_name) == (GUID, 12, "Ethernet 2")
-    assert (ethernet.link_layer_address, ethernet.is_up, ethernet.mtu) == ("02-00-00-00-00-01", True, 1500)
-    assert ethernet.supports_multicast
+    assert (ethernet.link_layer_address, ethernet.is_up, ethernet.mtu) == ("02-AB-CD-EF-00-01", True, 1500)
+    assert (ethernet.supports_multicast, ethernet.is_loopback) == (True, False)
     assert ethernet.ip4_addrs == (IPv4Interface("192.168.7.4/24"),)
     assert ethernet.ip6_addrs[1] == IPv6Interface("fd07::4/64")
     assert ethernet.ip6_addrs[0].network == IPv6Interface("fe80::9/64").network
-    assert (loopback.index, loopback.is_localhost()) == (1, True)
+    assert (loopback.index, loopback.is_loopback, loopback.mtu) == (1, True, None)
+    assert (tunnel.friendly_name, tunnel.is_up, tunnel.supports_multicast) == ("Büro", False, False)
+
+
+@pytest.mark.usefixtures("on_windows")
+def test_an_index_of_zero_is_never_used() -> None:
+    """An adapter without an index for IPv4 has no IPv4 address to join on; without any index, it is left out."""
+    assert 0 not in [iface.index for iface in scan_interfaces()]
+    (tunnel,) = find_interfaces(["{TUNNEL}"])
+    assert (tunnel.index, tunnel.ip4_addrs, tunnel.ip6_addrs) == (7, (), (IPv6Interface("fd08::1/64"),))
+    with pytest.raises(MulticastExpertError, match="does not appear to be a valid interface name"):
+        find_interfaces(["Unplugged"])
+
+
+@pytest.mark.parametrize("pointer_size", [4, 8])
+def test_adapters_of_both_sizes_of_pointers(pointer_size: int) -> None:
+    """The list of a 32-bit and of a 64-bit program say the same."""
+    found = list(parse_adapters(*adapters_addresses(ADAPTERS, pointer_size), pointer_size))
+    assert [iface.index for iface in found] == [12, 1, 7]
+    assert [len(iface.ip6_addrs) for iface in found] == [2, 1, 1]
+
+
+GOOD_LIST, START = adapters_addresses(ADAPTERS)
+
+
+@given(st.integers(0, len(GOOD_LIST)), st.integers(0, len(GOOD_LIST) - 8), st.binary(max_size=8))
+def test_a_broken_list_of_adapters(length: int, place: int, junk: bytes) -> None:
+    """Cut, or with pointers and lengths that lie, it gives fewer or odd adapters, and never an exception or a loop."""
+    broken = GOOD_LIST[:place] + junk + GOOD_LIST[place + len(junk) :]
+    for data in (GOOD_LIST[:length], broken):
+        assert len(list(parse_adapters(data, START, 8))) <= len(data)
 
 
 @pytest.mark.usefixtures("on_windows")
 def test_windows_link_local_addresses_have_their_scope() -> None:
-    """psutil leaves it out there; without it the address says nothing. The scope on Windows is the index."""
+    """Without it the address says nothing. The scope on Windows is the index."""
     assert "fe80::9%12" in get_interface_ips()
     assert find_interfaces(["fe80::9%12"]) == find_interfaces(["fe80::9"]) == find_interfaces([GUID])
 
 
 @pytest.mark.usefixtures("on_windows")
-@pytest.mark.parametrize("specifier", ["Ethernet 2", GUID, "192.168.7.4", "fd07::4"])
+@pytest.mark.parametrize(
+    "specifier", ["Ethernet 2", "ethernet 2", "ETHERNET 2", GUID, GUID.lower(), "192.168.7.4", "fd07::4"]
+)
 def test_windows_specifiers(specifier: str) -> None:
-    """By friendly name, by GUID and by address."""
+    """By friendly name, by GUID and by address; Windows does not tell capital letters from small ones."""
     assert [iface.index for iface in find_interfaces([specifier])] == [12]
+    assert [choice.iface.index for choice in choose_for_sending([specifier], 4)] == [12]
+    assert [choice.iface.index for choice in choose_for_receiving([specifier], 4, True)] == [12]
+
+
+def row(family: int, address: str, netmask: str | None = None) -> SimpleNamespace:
+    """Return one address as psutil.net_if_addrs() has it."""
+    return SimpleNamespace(family=family, address=address, netmask=netmask, broadcast=None, ptp=None)
 
 
 def test_macos_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,16 +376,24 @@ def test_macos_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
             row(socket.AF_INET, "192.168.7.5", "255.255.255.0"),
         ],
         "utun0": [row(socket.AF_INET6, "fe80::77%utun0", "ffff:ffff:ffff:ffff::")],
+        "gone0": [row(socket.AF_INET, "10.87.0.1", "255.255.255.0")],
     }
     stats = {
         "lo0": SimpleNamespace(isup=True, mtu=16384, flags="up,loopback,running,multicast"),
         "en0": SimpleNamespace(isup=False, mtu=1500, flags="up,broadcast,multicast"),
         "utun0": SimpleNamespace(isup=True, mtu=1380, flags="up,pointopoint,running"),
     }
-    monkeypatch.setattr(discovery, "SYSTEM", SimpleNamespace(platform=MACOS))
+    monkeypatch.setattr(kernel, "SYSTEM", BsdSystem(MACOS))
     monkeypatch.setattr(psutil, "net_if_addrs", lambda: addresses)
     monkeypatch.setattr(psutil, "net_if_stats", lambda: stats)
-    monkeypatch.setattr(socket, "if_nametoindex", {"lo0": 1, "en0": 4, "utun0": 9}.__getitem__)
+
+    def index(name: str) -> int:
+        """One that vanished since it was listed has none."""
+        if name == "gone0":
+            raise OSError("no interface with this name")
+        return {"lo0": 1, "en0": 4, "utun0": 9}[name]
+
+    monkeypatch.setattr(socket, "if_nametoindex", index)
     lo0, en0, utun0 = scan_interfaces()
     assert (lo0.is_loopback, lo0.mtu, lo0.supports_multicast) == (True, 16384, True)
     assert (en0.is_up, en0.is_loopback, en0.supports_multicast) == (False, False, True)

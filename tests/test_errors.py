@@ -9,13 +9,13 @@ from string import Formatter
 import pytest
 
 from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastExpertError, MulticastOSError
-from multicast_expert.core.errors import CASES, Case, explain
+from multicast_expert.core.errors import CASES, DUPLICATE, Case, explain
 from multicast_expert.platforms import PLATFORMS
 
 WORDS = {"group": "ff15::1234", "source": "10.0.0.7", "interface": "eth0", "port": 5000, "count": 10}
 STEPS = (
     "socket", "set option", "set interface", "bind to device", "bind", "join", "join source", "leave", "leave source",
-    "block source", "unblock source", "send", "receive",
+    "block source", "unblock source", "send", "receive", "watch", "scan", "route", "list groups", "list sockets", "run",
 )  # fmt: skip
 ROWS = [pytest.param(case, id=f"{case.error}-{'-'.join(case.steps)}-{'-'.join(case.platforms)}") for case in CASES]
 
@@ -49,7 +49,11 @@ ROWS = [pytest.param(case, id=f"{case.error}-{'-'.join(case.steps)}-{'-'.join(ca
         ("freebsd", 65, "send", "is marked unreachable", ""),
         ("linux", 113, "send", "is marked unreachable", "ip route get"),
         ("freebsd", 55, "join source", "list of sources of this membership is full", "maxsocksrc"),
-        ("windows", 10013, "bind", "firewall or security product", "Windows Defender Firewall"),
+        ("windows", 10013, "bind", "another program holds port 5000 exclusively", "netstat -ano -p udp"),
+        ("windows", 10013, "bind", "exclusively", "netsh interface ipv4 show excludedportrange udp"),
+        ("linux", 13, "bind", "SELinux", "journalctl"),
+        ("linux", 11, "watch", "limit of threads or processes is reached", "ulimit -u N"),
+        ("linux", 24, "scan", "limit of open descriptors", "ulimit -n N"),
         ("windows", 10013, "send", "firewall or security product", "Windows Defender Firewall"),
         ("windows", 10022, "join", "bound to another adapter than eth0", "iface="),
         ("windows", 10048, "bind", "holds port 5000 exclusively", "netstat -ano -p udp"),
@@ -59,7 +63,7 @@ ROWS = [pytest.param(case, id=f"{case.error}-{'-'.join(case.steps)}-{'-'.join(ca
     ],
 )
 def test_cause_and_cure(system: str, number: int, step: str, cause: str, cure: str) -> None:
-    """Each of the errors that users meet names its cause and its cure, by the number of that OS."""
+    """Each of the errors that users see names its cause and its cure, by the number of that OS."""
     reason, remedy = explain(system, PLATFORMS[system].errors[number], step, **WORDS)
     assert cause in reason
     assert cure in remedy
@@ -82,6 +86,34 @@ def test_no_linux_command_elsewhere(system: str, error: str, step: str) -> None:
     assert linux == []
 
 
+@pytest.mark.parametrize("system", PLATFORMS)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("group", ["239.1.2.3", "ff15::1234"])
+def test_no_hint_of_the_other_ip_version(system: str, step: str, group: str) -> None:
+    """A failure with an IPv4 group is not explained by IPv6."""
+    for error in PLATFORMS[system].errors.values():
+        reason, remedy = explain(system, error, step, **{**WORDS, "group": group})
+        if error in ("ENETUNREACH", "EADDRNOTAVAIL") and step == "send" and group == "239.1.2.3":
+            assert "IPv6" not in reason + remedy
+            assert "ip -6" not in remedy
+
+
+@pytest.mark.parametrize(("port", "words"), [(80, "ports below 1024"), (1023, "ports below 1024"), (5353, "sandbox")])
+@pytest.mark.parametrize("system", ["linux", "macos", "freebsd"])
+def test_why_a_port_may_not_be_bound(system: str, port: int, words: str) -> None:
+    """Only a port below 1024 needs a privilege; another one is forbidden by a policy."""
+    assert words in explain(system, "EACCES", "bind", **{**WORDS, "port": port}).reason
+
+
+@pytest.mark.parametrize("step", ["send", "bind"])
+def test_a_duplicate_address(step: str) -> None:
+    """To wait does not help an address that another host has."""
+    found = explain("linux", "EADDRNOTAVAIL", step, duplicate=True, **WORDS)
+    assert "duplicate" in found.reason
+    assert "dadfailed" in found.remedy
+    assert "wait" not in found.reason + found.remedy
+
+
 def test_an_unknown_error_has_no_explanation() -> None:
     """Nothing is made up."""
     assert explain("linux", "EIO", "join", **WORDS) == ("", "")
@@ -100,10 +132,14 @@ def test_every_row_can_be_filled(case: Case) -> None:
 @pytest.mark.parametrize("case", ROWS)
 def test_every_row_is_reachable(case: Case) -> None:
     """For some step and OS of a row no earlier row answers, and that OS has a number for the error."""
-    expected = (case.reason.format(**WORDS), case.remedy.format(**WORDS))
+    words = {**WORDS, "port": 80} if case.fact == "low port" else WORDS
+    words = words if case.fact == "IPv6" else {**words, "group": "239.1.2.3"}
+    expected = (case.reason.format(**words), case.remedy.format(**words))
     systems = [name for name in case.platforms or PLATFORMS if case.error in PLATFORMS[name].errors.values()]
     assert any(
-        explain(system, case.error, step, **WORDS) == expected for system in systems for step in case.steps or STEPS
+        explain(system, case.error, step, duplicate=case.fact == DUPLICATE, **words) == expected
+        for system in systems
+        for step in case.steps or STEPS
     )
 
 
@@ -132,6 +168,15 @@ def test_its_text() -> None:
     """Summary, cause and cure, each a sentence with one full stop."""
     assert str(ERROR) == "Cannot join 239.1.2.3 on eth0: No such device (ENODEV 19). It is gone. Look."
     assert str(MulticastOSError(5, "send", "Cannot send", "", "")) == "Cannot send."
+    assert str(MulticastOSError(5, "send", "cannot send.", "why?", "look!")) == "Cannot send. Why? Look!"
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_no_sentence_ends_twice(case: Case) -> None:
+    """Neither "?." nor ".." stands in the text of an error."""
+    text = str(MulticastOSError(19, "join", "cannot join", case.reason.format(**WORDS), case.remedy.format(**WORDS)))
+    assert text.endswith((".", "?", "!"))
+    assert not {"?.", "!.", ".."} & {text[start : start + 2] for start in range(len(text))}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -141,6 +186,15 @@ def test_it_travels(protocol: int) -> None:
         assert type(twin) is MulticastOSError
         assert str(twin) == str(ERROR)
         assert (twin.errno, twin.step, twin.reason, twin.remedy) == (19, "join", "it is gone.", "look")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_number_of_windows_travels_too(protocol: int) -> None:
+    """On Windows `winerror` tells more than `errno`."""
+    error = MulticastOSError(13, "bind", "cannot bind", "", "", 10013)
+    twin = pickle.loads(pickle.dumps(error, protocol))
+    assert (twin.errno, twin.winerror) == (13, 10013)
+    assert getattr(pickle.loads(pickle.dumps(ERROR, protocol)), "winerror", None) is None
 
 
 GONE = IfaceInfo("gone0", 4095, None, (), ())

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from multicast_expert import MulticastExpertError, MulticastWarning
 from multicast_expert.platforms import PLATFORMS
-from multicast_expert.system import groups
+from multicast_expert.system import commands, kernel, proc
+from multicast_expert.system.bsd import BsdSystem
 from multicast_expert.system.groups import joined_groups, udp_sockets
 from multicast_expert.system.listings import (
     JoinedGroup,
@@ -29,6 +30,7 @@ from multicast_expert.system.listings import (
     parse_udp,
     with_source_filters,
 )
+from multicast_expert.system.windows import WindowsSystem
 from multicast_expert.testing import Host, Lab, lab_unavailable
 
 # Linux 6.18, recorded.
@@ -282,10 +284,11 @@ def fake_system(monkeypatch: pytest.MonkeyPatch, name: str, answer: Callable[[li
     asked: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        asked.append(command)
+        asked.append([Path(command[0]).name, *command[1:]])
         return subprocess.CompletedProcess(command, 0, answer(command), "")
 
-    monkeypatch.setattr(groups, "SYSTEM", SimpleNamespace(platform=PLATFORMS[name]))
+    monkeypatch.setattr(kernel, "SYSTEM", WindowsSystem() if name == "windows" else BsdSystem(PLATFORMS[name]))
+    monkeypatch.setattr(commands, "find_program", lambda program: f"/bin/{program}")
     monkeypatch.setattr(subprocess, "run", run)
     return asked
 
@@ -308,12 +311,21 @@ def test_bsd_is_asked_by_ifmcstat(monkeypatch: pytest.MonkeyPatch, name: str) ->
 
 def test_a_system_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is not there, or fails, is a clear error."""
-    monkeypatch.setattr(groups, "SYSTEM", SimpleNamespace(platform=PLATFORMS["macos"]))
-    with pytest.raises(MulticastExpertError, match=r"This OS cannot be asked for its groups: .*ifmcstat"):
+    monkeypatch.setattr(kernel, "SYSTEM", BsdSystem(PLATFORMS["macos"]))
+    with pytest.raises(MulticastExpertError, match=r"^The program ifmcstat is not installed"):
         joined_groups()
+    monkeypatch.setattr(commands, "find_program", lambda program: f"/bin/{program}")
     failed = subprocess.CompletedProcess(["ifmcstat"], 1, "", "kvm: no\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(MulticastExpertError, match=r"^ifmcstat -v failed: kvm: no$"):
+        joined_groups()
+
+
+@pytest.mark.parametrize(("name", "program"), [("windows", "netsh"), ("macos", "ifmcstat"), ("freebsd", "ifmcstat")])
+def test_no_output_is_no_answer(name: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every host has joined something, so a command that lists nothing does not mean that there is nothing."""
+    fake_system(monkeypatch, name, lambda command: "\n")
+    with pytest.raises(MulticastExpertError, match=rf"could not be told: {program}"):
         joined_groups()
 
 
@@ -432,7 +444,7 @@ def test_where_the_filters_cannot_be_listed_whole(
 ) -> None:
     """When the kernel refuses what makes its list whole, a warning says that it may not be."""
     members.join("232.1.1.1", "eth0", source="10.9.0.7")
-    monkeypatch.setattr(groups, "_LOOPBACK", 4711)
+    monkeypatch.setattr(proc, "_LOOPBACK", 4711)
     with pytest.warns(MulticastWarning, match="/proc/net/mcfilter may be incomplete"):
         found = wanted_by_programs(host)
     assert found["eth0", "232.1.1.1"].included == uses(("10.9.0.7", 1))
@@ -440,7 +452,7 @@ def test_where_the_filters_cannot_be_listed_whole(
 
 def test_an_idle_host_joins_nothing_to_be_asked(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the kernel has joined, there are no filters to list, and nothing has to be joined for that."""
-    monkeypatch.setattr(groups, "_LOOPBACK", 4711)
+    monkeypatch.setattr(proc, "_LOOPBACK", 4711)
     assert wanted_by_programs(host) == {}
 
 

@@ -1,32 +1,20 @@
-"""What netlink tells: against the kernel itself, which `ip` asked too, and against bytes that nobody meant."""
+"""The messages of netlink: against the kernel itself, which `ip` asks too, and against hostile bytes."""
 
 import json
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
+from struct import pack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert.system import netlink
+from multicast_expert.system.linux import Channel, ask
 from multicast_expert.testing import Lab, lab_unavailable
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
-
-
-def asked(request: bytes) -> list[bytes]:
-    """The bodies of the messages that answer."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as channel:
-        channel.settimeout(5)
-        channel.send(request)
-        bodies = []
-        while True:
-            for message in netlink.messages(channel.recv(1 << 18)):
-                if message.kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
-                    return bodies
-                bodies.append(message.body)
-            if request[4] == 26:  # RTM_GETROUTE
-                return bodies
 
 
 def test_links() -> None:
@@ -43,7 +31,7 @@ def test_links() -> None:
             "link set port up",
             "link set far mtu 1400",
         )
-        found = host.run(asked, netlink.link_request())
+        found = host.run(ask, netlink.link_request())
         shown = json.loads(host.command("ip", "-j", "-d", "link", "show"))
     links = {link.name: link for body in found if (link := netlink.parse_link(body))}
     assert set(links) == {each["ifname"] for each in shown}
@@ -54,6 +42,9 @@ def test_links() -> None:
         assert link.kind == each.get("linkinfo", {}).get("info_kind")
         assert (link.is_up, link.has_carrier) == ("UP" in each["flags"], "LOWER_UP" in each["flags"])
         assert link.is_loopback == ("LOOPBACK" in each["flags"])
+        assert link.supports_multicast == ("MULTICAST" in each["flags"])
+        if not link.is_loopback:
+            assert link.hardware_address.hex(":") == each["address"]
     bridge, plain = links["br0"].bridge, links["br1"].bridge
     assert bridge is not None
     assert plain is not None
@@ -75,8 +66,10 @@ def test_routes() -> None:
         found = {}
         for text in ("10.1.0.9", "10.2.0.9", "10.3.0.9", "10.9.0.9", "fd02::9", "fd01::9", "fd03::9"):
             address = ip_address(text)
-            bodies = host.run(asked, netlink.route_request(address, family[address.version]))
-            found[text] = [netlink.parse_route(body) for body in bodies]
+            found[text] = []
+            with suppress(OSError):
+                bodies = host.run(ask, netlink.route_request(address, family[address.version]))
+                found[text] = [netlink.parse_route(body) for body in bodies]
     own, own6 = ip_address("10.1.0.1"), ip_address("fd01::1")
     assert found == {
         "10.1.0.9": [(index, own, None)],
@@ -90,11 +83,112 @@ def test_routes() -> None:
     assert found["fd03::9"] in ([], [None])
 
 
+def read_everything(data: bytes) -> None:
+    """Parse the bytes as messages of every kind, and as the body of each."""
+    for message in (*netlink.messages(data), netlink.Message(16, data), netlink.Message(17, data)):
+        assert message.error == 0 or len(message.body) >= 4
+        netlink.parse_link(message.body)
+        netlink.parse_route(message.body)
+        address = netlink.parse_address(message.body)
+        assert address is None or address.prefix_length <= len(address.packed) * 8
+        assert address is None or address.number == netlink.address_index(message.body)
+        assert all(member.group.version in (4, 6) for member in netlink.parse_members(message.body))
+
+
 @given(st.binary(max_size=200), st.binary(max_size=40))
 def test_no_bytes_break_anything(body: bytes, head: bytes) -> None:
     """Cut and senseless messages are passed over."""
-    for message in netlink.messages(head + body):
-        netlink.parse_link(message.body)
-    netlink.parse_link(body)
-    netlink.parse_route(body)
-    list(netlink.parse_members(body))
+    read_everything(head + body)
+
+
+@st.composite
+def crafted(draw: st.DrawFn) -> bytes:
+    """Messages with sensible heads, and attributes whose lengths may lie, nested in each other."""
+
+    def attributes(depth: int) -> bytes:
+        found = b""
+        for _ in range(draw(st.integers(0, 3))):
+            value = attributes(depth - 1) if depth and draw(st.booleans()) else draw(st.binary(max_size=28))
+            length = draw(st.sampled_from([len(value) + 4] * 4 + [0, 3, 4, 0xFFFF]))
+            found += pack("=HH", length, draw(st.integers(0, 48) | st.just(0x8012))) + value + bytes(-len(value) % 4)
+        return found
+
+    data = b""
+    for _ in range(draw(st.integers(1, 3))):
+        body = draw(st.sampled_from([bytes(16), bytes(8), bytes(12), b"\x02\x21" + bytes(6)])) + attributes(3)
+        length = draw(st.sampled_from([len(body) + 16] * 4 + [0, 15, 16, 0xFFFFFFFF]))
+        data += pack("=IHHII", length, draw(st.integers(2, 90)), draw(st.integers(0, 0xFFFF)), 1, 0) + body
+    return data[: draw(st.integers(0, len(data)) | st.just(len(data)))]
+
+
+@given(crafted())
+def test_no_message_breaks_anything(data: bytes) -> None:
+    """Nor do those that look real, with lengths that lie and ends that are missing."""
+    read_everything(data)
+
+
+class Answers:
+    """In place of a netlink socket: it answers with these pieces, and then nothing more comes."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+        self.asked = 0
+
+    def send(self, request: bytes) -> None:
+        """Count it."""
+        self.asked += 1
+
+    def recv(self, size: int) -> bytes:
+        """Return the next piece."""
+        if not self.pieces:
+            raise TimeoutError("timed out")
+        return self.pieces.pop(0)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@given(st.lists(crafted(), max_size=5))
+def test_hostile_answers_end(pieces: list[bytes]) -> None:
+    """Whatever is answered, a request ends with an answer or an OSError, and asks a bounded number of times."""
+    answers = Answers(pieces)
+    with Channel() as channel:
+        channel._socket.close()
+        channel._socket = answers  # type: ignore[assignment]  # it does what a socket does
+        with suppress(OSError):
+            assert all(isinstance(body, bytes) for body in channel.ask(netlink.link_request()))
+    assert answers.asked <= 11
+
+
+DONE = pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
+
+
+def link_named(name: bytes, flags: int = 2) -> bytes:
+    """Return a message about one link."""
+    body = bytes(16) + pack("=HH", len(name) + 4, 3) + name + bytes(-len(name) % 4)
+    return pack("=IHHII", len(body) + 16, 16, flags, 1, 0) + body
+
+
+def ask_answers(*pieces: bytes) -> tuple[list[str], int]:
+    """Return the names in the answer to a request for all links, and how often it was asked."""
+    answers = Answers(list(pieces))
+    with Channel() as channel:
+        channel._socket.close()
+        channel._socket = answers  # type: ignore[assignment]  # it does what a socket does
+        links = map(netlink.parse_link, channel.ask(netlink.link_request()))
+    return [link.name for link in links if link is not None], answers.asked
+
+
+def test_a_list_that_changed_meanwhile_is_asked_for_again() -> None:
+    """The kernel marks a list that changed while it was written (NLM_F_DUMP_INTR): it may miss something."""
+    assert ask_answers(link_named(b"a\0"), link_named(b"b\0") + DONE) == (["a", "b"], 1)
+    interrupted = link_named(b"a\0", 0x12) + DONE
+    assert ask_answers(interrupted, link_named(b"a\0") + link_named(b"new\0"), DONE) == (["a", "new"], 2)
+    assert ask_answers(*[interrupted] * 20) == (["a"], 11)
+
+
+def test_an_error_at_the_end_of_a_list() -> None:
+    """It is raised: the list is not whole."""
+    with pytest.raises(OSError, match="Cannot allocate memory") as caught:
+        ask_answers(link_named(b"a\0"), pack("=IHHIIi", 20, 3, 2, 1, 0, -12))
+    assert caught.value.errno == 12

@@ -1,18 +1,23 @@
-"""Which interface a route leads to: read from netlink and from `route -n get`, and asked of the running OS."""
+"""The interface that a route leads to: read from netlink and from `route -n get`, and asked of the running OS."""
 
+import errno
 import socket
 import subprocess
 import sys
 from ipaddress import ip_address
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.platforms import FREEBSD, MACOS, WINDOWS, Platform
-from multicast_expert.system import routes
-from multicast_expert.system.routes import interface_index, parse_route_get, parse_route_reply, source_address
+from multicast_expert import MulticastOSError
+from multicast_expert.platforms import FREEBSD, MACOS, Platform
+from multicast_expert.system import commands, kernel, netlink
+from multicast_expert.system.bsd import BsdSystem, parse_route_get
+from multicast_expert.system.routes import interface_index, source_address
+from multicast_expert.system.windows import WindowsSystem
 
 # RTM_NEWROUTE as a Linux 6.18 kernel sent it: the routes to a name server through interface 3, and to 127.0.0.1.
 REPLY4 = bytes.fromhex(
@@ -33,6 +38,14 @@ UNREACHABLE = bytes.fromhex(
     "380000000200000001000000681200009bffffff240000001a00010001000000000000000220000000000000000000000800010008080808"
 )
 
+
+def index_in(reply: bytes) -> int | None:
+    """Return the interface that a reply leads to, as the library reads it."""
+    answers = [message.body for message in netlink.messages(reply) if message.kind != netlink.NLMSG_ERROR]
+    routes = [route for body in answers if (route := netlink.parse_route(body)) is not None]
+    return routes[0].interface_index if routes else None
+
+
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="recorded on a little-endian machine")
 
 
@@ -42,20 +55,20 @@ little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="recorded o
 )
 def test_recorded_replies(reply: bytes, index: int | None) -> None:
     """The outgoing interface among many other attributes; an error or an empty answer is none."""
-    assert parse_route_reply(reply) == index
+    assert index_in(reply) == index
 
 
 @little_endian
 @given(st.sampled_from([REPLY4, REPLY6, REPLY_LOOPBACK]), st.integers(0, 200))
 def test_cut_replies(reply: bytes, length: int) -> None:
     """A cut message gives the interface or none, and never half of a number."""
-    assert parse_route_reply(reply[:length]) in (None, parse_route_reply(reply))
+    assert index_in(reply[:length]) in (None, index_in(reply))
 
 
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda rest: REPLY4[:40] + rest)))
 def test_random_replies(reply: bytes) -> None:
     """Random bytes, also behind a good head, never raise and never loop."""
-    index = parse_route_reply(reply)
+    index = index_in(reply)
     assert index is None or 0 <= index < 2**32
 
 
@@ -125,33 +138,49 @@ def test_no_route_is_none() -> None:
 @pytest.mark.parametrize(("platform", "text"), [(MACOS, MACOS_GET), (FREEBSD, FREEBSD_GET)], ids=["macos", "freebsd"])
 def test_bsd_is_asked_by_command(platform: Platform, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`route -n get` with the family, and the index of the interface that it names."""
-    commands = []
+    asked = []
 
     def run(command: list[str], **_: object) -> SimpleNamespace:
-        commands.append(command)
-        return SimpleNamespace(stdout=text)
+        asked.append(command)
+        return SimpleNamespace(stdout=text, returncode=0)
 
-    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=platform))
+    monkeypatch.setattr(kernel, "SYSTEM", BsdSystem(platform))
+    monkeypatch.setattr(commands, "find_program", lambda name: f"/sbin/{name}")
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(socket, "if_nametoindex", {"en0": 4, "vtnet0.7": 5}.__getitem__)
     assert interface_index(ip_address("8.8.8.8")) == (4 if platform is MACOS else 5)
     interface_index(ip_address("2001:4860:4860::8888"))
-    assert commands == [
-        ["route", "-n", "get", "-inet", "8.8.8.8"],
-        ["route", "-n", "get", "-inet6", "2001:4860:4860::8888"],
+    assert asked == [
+        ["/sbin/route", "-n", "get", "-inet", "8.8.8.8"],
+        ["/sbin/route", "-n", "get", "-inet6", "2001:4860:4860::8888"],
     ]
 
 
-@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("route", 5)], ids=repr)
-def test_a_command_that_fails_is_no_answer(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `route`, or when it hangs, nobody knows."""
+def failing_route(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    """Run on a macOS whose `route` fails so."""
 
     def run(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=MACOS))
+    monkeypatch.setattr(kernel, "SYSTEM", BsdSystem(MACOS))
+    monkeypatch.setattr(commands, "find_program", lambda name: f"/sbin/{name}")
     monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.parametrize("failure", [FileNotFoundError(), subprocess.TimeoutExpired("route", 5)], ids=repr)
+def test_a_command_that_fails_is_no_answer(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `route`, or when it hangs, the interface is unknown."""
+    failing_route(monkeypatch, failure)
     assert interface_index(ip_address("8.8.8.8")) is None
+
+
+def test_a_command_that_cannot_be_started_for_want_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the program has too much open does not mean that there is no route."""
+    failing_route(monkeypatch, OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(MulticastOSError, match="Cannot run route -n get") as caught:
+        interface_index(ip_address("8.8.8.8"))
+    assert caught.value.errno == errno.EMFILE
+    assert "limit of open descriptors" in caught.value.reason
 
 
 def test_windows_is_asked_with_a_sockaddr(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +191,9 @@ def test_windows_is_asked_with_a_sockaddr(monkeypatch: pytest.MonkeyPatch) -> No
         asked.append(sockaddr[:8])
         return 12
 
-    monkeypatch.setattr(routes, "SYSTEM", SimpleNamespace(platform=WINDOWS, best_interface=best_interface))
+    winsock: Any = ModuleType("winsock")
+    winsock.best_interface = best_interface
+    monkeypatch.setitem(sys.modules, "multicast_expert.system.winsock", winsock)
+    monkeypatch.setattr(kernel, "SYSTEM", WindowsSystem())
     assert interface_index(ip_address("8.8.8.8")) == 12
     assert asked == [b"\x02\0\0\0\x08\x08\x08\x08"] if sys.byteorder == "little" else asked

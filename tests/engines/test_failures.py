@@ -206,7 +206,7 @@ class TestWindows:
     @pytest.mark.parametrize(
         ("call", "number", "cause"),
         [
-            ("bind", 10013, "firewall or security product"),
+            ("bind", 10013, "holds port 5000 exclusively"),
             ("bind", 10048, "holds port 5000 exclusively"),
             ("bind", 10049, "not one of this host's"),
             ("join", 10013, "firewall or security product"),

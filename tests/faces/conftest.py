@@ -9,8 +9,8 @@ import pytest
 from faces.faces import ALL_FACES, Face, wait_like_windows
 from faces.network import GROUP, PORT, Network, build, family
 from multicast_expert import McastRxSocket
-from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Lab, lab_unavailable
+from network.watching import end_watches
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,7 +40,7 @@ def network(lab: Lab) -> Iterator[Network]:
     A thread that watches interfaces outlives its last receiver for a while. So that its descriptors confuse no count,
     those of earlier tests are ended, and a receiver on the side keeps that of this host alive.
     """
-    watcher._stop_all()
+    end_watches()
     network = build(lab)
     with network.host.entered(), McastRxSocket(family(4), [GROUP[4]], PORT + 1, "eth0"):
         yield network

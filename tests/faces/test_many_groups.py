@@ -1,7 +1,6 @@
 """Ten thousand groups on one receiver, and what it says when the process may not have so many descriptors."""
 
 import errno
-import os
 import resource
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -12,7 +11,7 @@ import pytest
 
 from faces.faces import ASYNC_FACES, BLOCKING, Face, wait_until
 from faces.network import GROUP, PORT, Network, family
-from linux.plain_sockets import descriptor_limit, open_descriptors
+from linux.plain_sockets import descriptor_limit, lowest_free_descriptor, open_descriptors
 from multicast_expert import Datagram, MulticastOSError
 from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Lab
@@ -135,13 +134,6 @@ async def test_a_join_too_many(face: Face, network: Network, version: int) -> No
         await one_from_each(receiver, network, version, groups[-1:])
 
 
-def lowest_free_descriptor() -> int:
-    """The number that the next descriptor gets."""
-    number = os.dup(0)
-    os.close(number)
-    return number
-
-
 def is_explained(refused: MulticastOSError) -> bool:
     """Whether the error says that the process has too many descriptors open."""
     return refused.errno == errno.EMFILE and "limit of open descriptors" in str(refused)
@@ -176,6 +168,8 @@ async def test_no_descriptor_to_watch_interfaces_with(
 ) -> None:
     """The first receiver of a host starts to watch its interfaces; where that is a descriptor too many, it says so."""
     monkeypatch.setattr(watcher, "LINGER", 0)
+    for watching in list(watcher._watchers.values()):
+        watching.wake()
     wait_until(
         lambda: all(each.subscribers or not each.thread.is_alive() for each in watcher._watchers.values()),
         "watches that nobody needs any longer have ended",

@@ -21,6 +21,7 @@ from .rules import Control
 from .sockets import FakeSocket
 
 IP, IPV6, SOL_SOCKET = 0, 41, 0xFFFF
+IP_TTL, IP_HOPLIMIT = 4, 21
 SIO_UDP_CONNRESET = 0x9800000C
 SIO_UDP_NETRESET = 0x9800000F
 LAYOUT = Layout(group_offset=8, length_byte=False, af_inet6=23)
@@ -114,7 +115,7 @@ def _exclusive(name: str, key: str, other: str) -> Option:
 
 
 class FakeWindows(FakeKernel):
-    """Windows. ``legacy``: a stack without the MCAST_* options, as Wine is."""
+    """Windows. ``legacy``: an old stack, without the MCAST_* options, that labels the hop limit IP_HOPLIMIT."""
 
     AF_INET6 = 23
     ERRORS: ClassVar = {
@@ -188,7 +189,7 @@ class FakeWindows(FakeKernel):
         Control(
             4, "receive_packet_info", IP, 19, lambda a: pack("=4sI", a.packet.destination.packed, a.interface.index)
         ),
-        Control(4, "receive_hop_limit", IP, 21, lambda a: pack("=i", a.packet.hop_limit)),
+        Control(4, "receive_hop_limit", IP, IP_TTL, lambda a: pack("=i", a.packet.hop_limit)),
         Control(
             6, "receive_packet_info", IPV6, 19, lambda a: pack("=16sI", a.packet.destination.packed, a.interface.index)
         ),
@@ -199,6 +200,10 @@ class FakeWindows(FakeKernel):
         super().__init__(network, host)
         if legacy:
             self.options = {key: row for key, row in self.options.items() if not row.name.startswith("MCAST_")}
+            self.CONTROL = tuple(  # type: ignore[misc]  # of this kernel only
+                row._replace(type=IP_HOPLIMIT) if (row.version, row.type) == (4, IP_TTL) else row
+                for row in self.CONTROL
+            )
 
     def time_exceeded(self, sock: FakeSocket) -> None:
         """A router reported that something this socket sent ran out of hops."""

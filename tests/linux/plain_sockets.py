@@ -132,3 +132,10 @@ def two_hosts(lab: Lab) -> tuple[Interface, Interface]:
     """Two hosts and a cable between them: the interfaces of the near and the far one, both named eth0."""
     near, far = lab.host("near"), lab.host("far")
     return lab.link(near, far, ipv4=("10.1.0.1/24", "10.1.0.2/24"), ipv6=("fd01::1/64", "fd01::2/64"))
+
+
+def lowest_free_descriptor() -> int:
+    """The number that the next descriptor gets."""
+    number = os.dup(0)
+    os.close(number)
+    return number

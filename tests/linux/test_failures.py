@@ -27,8 +27,8 @@ from multicast_expert import (
     MulticastWarning,
     scan_interfaces,
 )
-from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host, Lab
+from network.watching import end_watches
 
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -43,7 +43,7 @@ def host(multicast_lab: Lab) -> Iterator[Host]:
 
     Watches for interfaces that earlier tests left behind are ended first, so that their descriptors confuse no count.
     """
-    watcher._stop_all()
+    end_watches()
     host = multicast_lab.host("host")
     for number in range(2):
         multicast_lab.link(
@@ -313,7 +313,7 @@ def test_no_interface_to_receive_on(host: Host, version: int) -> None:
     """All interfaces, where none but loopback has an address of the family: an error before anything is opened."""
     for name in ("eth0", "eth1"):
         host.remove_addresses(name, ipv4=version == 4, ipv6=version == 6)
-    with pytest.raises(MulticastExpertError, match=f"none but loopback has an IPv{version} address"):
+    with pytest.raises(MulticastExpertError, match=f"only loopback has an IPv{version} address"):
         receiver(version)
 
 
@@ -342,7 +342,7 @@ def test_ipv6_switched_off(host: Host) -> None:
     host.disable_ipv6("all")
     with pytest.raises(MulticastExpertError, match="eth0 has no IPv6 address"):
         sender(6)
-    with pytest.raises(MulticastExpertError, match="none but loopback has an IPv6 address"):
+    with pytest.raises(MulticastExpertError, match="only loopback has an IPv6 address"):
         receiver(6)
     with receiver(6, "eth0") as made:
         host.disable_ipv6("all", disabled=False)

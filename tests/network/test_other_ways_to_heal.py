@@ -13,8 +13,11 @@ import pytest
 
 from linux.plain_sockets import FAMILY, sender_on
 from multicast_expert import IfaceInfo, McastRxSocket
+from multicast_expert.system import changes as reported
+from multicast_expert.system import kernel, linux
 from multicast_expert.system import watch as watcher
-from multicast_expert.system.watch import Changes, NetlinkEvents, PolledEvents
+from multicast_expert.system.changes import Changes, NetlinkEvents, PolledEvents
+from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.testing import wait_until
 from network.traffic import GROUP, PATIENCE, PORT, TwoWires, two_wires
 
@@ -39,7 +42,7 @@ def hearing(wires: TwoWires, version: int, **options: Any) -> Iterator[McastRxSo
 @both_versions
 def test_polling_heals(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """By polling alone, an interface that came back with another index is heard again within a second."""
-    monkeypatch.setattr(watcher, "_events", PolledEvents)
+    monkeypatch.setattr(kernel.SYSTEM, "change_events", lambda: PolledEvents(scan_interfaces))
     with hearing(wires, version):
         wires.listener.remove_interface("eth0")
         wires.listener.recreate_interface("eth0")
@@ -47,7 +50,7 @@ def test_polling_heals(wires: TwoWires, version: int, monkeypatch: pytest.Monkey
 
 def test_polling_hears_new_interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """By polling alone, a receiver on all interfaces hears one that appeared, within a second."""
-    monkeypatch.setattr(watcher, "_events", PolledEvents)
+    monkeypatch.setattr(kernel.SYSTEM, "change_events", lambda: PolledEvents(scan_interfaces))
     with two_wires(("eth1",)) as wires, wires.listener.entered():
         with hearing(wires, 4, iface=None):
             wires.plug("eth0")
@@ -60,7 +63,7 @@ def test_where_netlink_is_forbidden_it_polls(wires: TwoWires, monkeypatch: pytes
         def __init__(self) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(watcher, "NetlinkEvents", Forbidden)
+    monkeypatch.setattr(linux, "NetlinkEvents", Forbidden)
     with hearing(wires, 4):
         wires.listener.remove_interface("eth0")
         wires.listener.recreate_interface("eth0")
@@ -100,7 +103,7 @@ def test_lost_messages_are_made_up_for(wires: TwoWires, version: int, monkeypatc
         made.append(events)
         return events
 
-    monkeypatch.setattr(watcher, "_events", overflowing)
+    monkeypatch.setattr(kernel.SYSTEM, "change_events", overflowing)
     with hearing(wires, version):
         wires.listener.ip("link set eth1 down")
         assert len(made) == 1
@@ -115,9 +118,9 @@ def test_a_real_overflow(wires: TwoWires, version: int, monkeypatch: pytest.Monk
         events._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         return events
 
-    monkeypatch.setattr(watcher, "_events", tight)
+    monkeypatch.setattr(kernel.SYSTEM, "change_events", tight)
     # What the messages say counts for nothing here: only the overflow can tell that something is lost.
-    monkeypatch.setattr(watcher, "parse_link_events", lambda messages: Changes())
+    monkeypatch.setattr(reported, "parse_link_events", lambda messages: Changes())
     busy, free = threading.Event(), threading.Event()
 
     class Busy:

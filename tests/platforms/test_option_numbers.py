@@ -54,7 +54,8 @@ OPTIONS = [
     (ANY_SOCKET, "SO_BINDTODEVICE", 25, None, None, None),
     (ANY_SOCKET, "SO_MEMINFO", 55, None, None, None),
     (ANY_SOCKET, "SO_NETNS_COOKIE", 71, None, None, None),
-    (ANY_SOCKET, "SO_TIMESTAMPNS", 64, None, None, None),
+    (ANY_SOCKET, "SO_TIMESTAMPNS", 35, None, None, None),
+    (ANY_SOCKET, "SO_TIMESTAMPNS_NEW", 64, None, None, None),
     (ANY_SOCKET, "SO_TIMESTAMP", None, 0x400, None, 0x400),
     (UDP, "UDP_SEGMENT", 103, None, None, None),
     (UDP, "UDP_GRO", 104, None, None, None),
@@ -85,9 +86,9 @@ def test_families(system: str) -> None:
 def test_control_messages(system: str) -> None:
     """The types that the kernels label their control messages with, which differ from the options that ask for them."""
     expected = {
-        "linux": {(0, 8), (0, 2), (41, 50), (41, 52), (1, 64), (17, 104)},
+        "linux": {(0, 8), (0, 2), (41, 50), (41, 52), (1, 35), (1, 64), (17, 104)},
         "macos": {(0, 26), (0, 24), (41, 46), (41, 47), (0xFFFF, 2)},
-        "windows": {(0, 19), (0, 21), (41, 19), (41, 21)},
+        "windows": {(0, 19), (0, 4), (0, 21), (41, 19), (41, 21)},
         "freebsd": {(0, 7), (0, 20), (0, 65), (41, 46), (41, 47), (0xFFFF, 2)},
     }
     assert set(PLATFORMS[system].ancillary.fields) == expected[system]
@@ -96,10 +97,6 @@ def test_control_messages(system: str) -> None:
 def test_this_host_agrees() -> None:
     """Where Python knows an option of the OS that runs it, the number is the same."""
     here = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform, "freebsd")
-    compared = {
-        name: number
-        for name, (_, number) in PLATFORMS[here].options.items()
-        if hasattr(socket, name) and name != "SO_TIMESTAMPNS"  # Linux has an older one with 32-bit seconds
-    }
+    compared = {name: number for name, (_, number) in PLATFORMS[here].options.items() if hasattr(socket, name)}
     assert compared
     assert compared == {name: getattr(socket, name) for name in compared}

@@ -50,7 +50,7 @@ def parse_sources(sources: Iterable[MulticastAddress], version: int) -> list[IPA
 
 
 def _listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
-    """Return the values; a lone text is refused, because its characters would be taken for addresses."""
+    """Return the values. Raises for a single text, because its characters would be taken for addresses."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise MulticastExpertError(f"{name} is a list of addresses; {values!r} alone goes into brackets.")
     return values

@@ -167,6 +167,7 @@ _PKTINFO6 = Struct("=16sI")
 _SOCKADDR_DL = Struct("=2xH")
 _INT = Struct("=i")
 _TIMESPEC = Struct("=qq")
+_TIMESPEC_OF_32_BITS = Struct("=ii")
 # tv_usec is an int on macOS and a long on FreeBSD; both have their value in the first four bytes.
 _TIMEVAL = Struct("=qi")
 
@@ -188,8 +189,8 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
             destination, interface_index = _PKTINFO6.unpack_from(data)
         elif field == "hop_limit" and size:
             hop_limit = _INT.unpack_from(data)[0] if size >= _INT.size else data[0]
-        elif field == "timespec" and size >= _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+        elif field == "timespec" and size >= _TIMESPEC_OF_32_BITS.size:
+            seconds, nanoseconds = (_TIMESPEC if size >= _TIMESPEC.size else _TIMESPEC_OF_32_BITS).unpack_from(data)
             timestamp_ns = seconds * 1_000_000_000 + nanoseconds
         elif field == "timeval" and size >= _TIMEVAL.size:
             seconds, microseconds = _TIMEVAL.unpack_from(data)

@@ -1,4 +1,4 @@
-"""What can go wrong, in words: the exceptions, and the cause and remedy of an OS error. Pure: touches no OS."""
+"""The exceptions, and the cause and remedy of an OS error in words. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ class MulticastExpertError(RuntimeError):
 
 
 class MulticastOSError(MulticastExpertError, OSError):
-    """The OS refused a step. It is an OSError too, so `errno` and `except OSError` work as usual.
+    """The OS rejected a step. It is an OSError too, so `errno` and `except OSError` work as usual.
 
-    Attributes: `errno` (as Python gives it for the OS's error), `step` (what was being done, "join" for instance),
-    `reason` (why the OS refused it), `remedy` (what to do about it). The text names the OS's own number, on
-    Windows that of Winsock (10049).
+    Attributes: `errno` (as Python gives it for the OS's error), `step` ("join" for instance), `reason` (why the OS
+    rejected it), `remedy` (what you can do about it). The text names the OS's own number, on Windows that of Winsock
+    (10049), which is also in `winerror` there.
     """
 
-    def __init__(self, number: int | None, step: str, summary: str, reason: str, remedy: str) -> None:
+    def __init__(
+        self, number: int | None, step: str, summary: str, reason: str, remedy: str, winerror: int | None = None
+    ) -> None:
         super().__init__(summary)
         self.errno: int | None = number
         self.strerror: str = summary
@@ -27,22 +29,27 @@ class MulticastOSError(MulticastExpertError, OSError):
         self.summary = summary
         self.reason = reason
         self.remedy = remedy
+        if winerror is not None:
+            setattr(self, "winerror", winerror)  # noqa: B010 - Python's own attribute, on Windows only
 
     def __str__(self) -> str:
-        parts = [part.rstrip(".") for part in (self.summary, self.reason, self.remedy) if part]
-        return ". ".join(_sentence(part) for part in parts) + "."
+        return " ".join(_sentence(part) for part in (self.summary, self.reason, self.remedy) if part)
 
-    def __reduce__(self) -> tuple[type[MulticastOSError], tuple[int | None, str, str, str, str]]:
-        return type(self), (self.errno, self.step, self.summary, self.reason, self.remedy)
+    def __reduce__(self) -> tuple[type[MulticastOSError], tuple[object, ...]]:
+        parts = (self.errno, self.step, self.summary, self.reason, self.remedy)
+        return type(self), (*parts, getattr(self, "winerror", None))
 
 
 def _sentence(text: str) -> str:
-    """Begin with a capital letter, unless the first word is a name that has to keep its spelling (eth0, ff15::1)."""
-    return text[0].upper() + text[1:] if text.partition(" ")[0].rstrip(",:;").isalpha() else text
+    """Return the text with a full stop and a capital letter; a name keeps its spelling (eth0, ff15::1)."""
+    text = text.rstrip(".")
+    if text.partition(" ")[0].rstrip(",:;?!").isalpha():
+        text = text[0].upper() + text[1:]
+    return text if text.endswith(("?", "!")) else f"{text}."
 
 
 class MulticastWarning(UserWarning):
-    """Something was skipped or is doubtful, and the work goes on."""
+    """The library skipped or doubts something, and continues."""
 
 
 def warn(message: str) -> None:
@@ -56,14 +63,14 @@ def warn(message: str) -> None:
 
 
 class Explanation(NamedTuple):
-    """Why the OS refused a step, and what to do. Both may be empty when nothing is known beyond the error itself."""
+    """Why the OS rejected a step, and what you can do. Both are empty for an error that no row explains."""
 
     reason: str
     remedy: str
 
 
 class Case(NamedTuple):
-    """One row of what is known: an error name, the steps and OSes that it speaks of (empty: all), and its words.
+    """One row: an error name, the steps and OSes that it applies to (empty: all), and its words.
 
     The words may use `{group}`, `{source}`, `{interface}`, `{port}`, `{count}` (memberships or sources already held).
     """
@@ -73,6 +80,8 @@ class Case(NamedTuple):
     platforms: tuple[str, ...]
     reason: str
     remedy: str
+    fact: str = ""
+    """The row applies only with this fact about the step: "IPv6", "low port" or "duplicate address"; empty: always."""
 
 
 JOIN = ("join", "join source")
@@ -81,6 +90,7 @@ UNIX = ("linux", "macos", "freebsd")
 BSD = ("macos", "freebsd")
 GONE = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL")
 SET_INTERFACE = ("set interface", "bind to device")
+DUPLICATE = "duplicate address"
 
 # The first row that fits wins, so the special ones stand first. Sources: ip(7), ipv6(7), the RFC 3678 sections on error
 # codes, the Winsock error reference, and measurements on Linux.
@@ -121,13 +131,18 @@ CASES = (
          "plug it in or give it an address, or choose another with iface="),
     Case("EADDRNOTAVAIL", ("leave", "leave source", "unblock source", "block source"), (), "the group {group} is not "
          "joined that way on {interface}", "join it first"),
+    Case("EADDRNOTAVAIL", ("bind",), ("linux",), "the kernel cannot use this address: it is a duplicate, another host "
+         "on the link has it", "look with: ip -6 addr show dadfailed; give this host another address", DUPLICATE),
     Case("EADDRNOTAVAIL", ("bind",), (), "the address is not one of this host's (a new IPv6 address is one after about "
          "two seconds)", "choose an interface that has an address (mcast interfaces lists them)"),
-    Case("EADDRNOTAVAIL", ("send",), ("linux",), "interface {interface} has no IPv6 address that can be used yet; a "
-         "new one is checked for duplicates for about two seconds", "wait until `ip -6 addr` shows it without "
-         "`tentative`"),
-    Case("EADDRNOTAVAIL", ("send",), (), "interface {interface} has no address that can be used (yet); a new IPv6 "
-         "address is checked for duplicates first", "look with: mcast interfaces"),
+    Case("EADDRNOTAVAIL", ("send",), ("linux",), "the kernel cannot use the IPv6 address of {interface}: it is a "
+         "duplicate, another host on the link has it", "look with: ip -6 addr show dadfailed; give this interface "
+         "another address", DUPLICATE),
+    Case("EADDRNOTAVAIL", ("send",), ("linux",), "interface {interface} has no IPv6 address that the kernel can use "
+         "yet; a new one is checked for duplicates for about two seconds", "wait until `ip -6 addr` shows it without "
+         "`tentative`", "IPv6"),
+    Case("EADDRNOTAVAIL", ("send",), (), "interface {interface} has no address that the system can use for {group}",
+         "look with: mcast interfaces"),
     Case("EINVAL", JOIN, ("windows",), "the socket is bound to another adapter than {interface}, or the adapter does "
          "not take this form of join", "choose one adapter with iface="),
     Case("EINVAL", SOURCE, (), "the group {group} is joined in another mode on {interface}: some sources only and all "
@@ -138,8 +153,10 @@ CASES = (
     Case("EINVAL", ("send",), (), "the destination does not fit the interface {interface}", "check the address; a "
          "scope in it must be that of the interface"),
     Case("ENETUNREACH", ("send",), ("linux",), "there is no route for {group} on {interface}, or the address that this "
-         "socket sends from was taken off it", "is it up (ip link), has it its address (ip addr)? For IPv6 on "
-         "loopback: ip -6 route add local ff00::/8 dev lo table local"),
+         "socket sends from was removed", "check that the interface is up (ip link) and has an address (ip addr). On "
+         "loopback, IPv6 needs: ip -6 route add local ff00::/8 dev lo table local", "IPv6"),
+    Case("ENETUNREACH", ("send",), ("linux",), "there is no route for {group} on {interface}, or the address that this "
+         "socket sends from was removed", "check that the interface is up (ip link) and has an address (ip addr)"),
     Case("ENETUNREACH", ("send",), ("windows",), "there is no route for {group}", "choose the adapter with iface=; on "
          "the loopback adapter a receiver has to be open first"),
     Case("ENETUNREACH", ("send", "join"), (), "there is no route for {group} on {interface}", "check that the "
@@ -150,37 +167,59 @@ CASES = (
     Case("EHOSTUNREACH", ("send",), ("linux",), "the route to {group} is marked unreachable", "look with: ip route get "
          "{group}"),
     Case("EHOSTUNREACH", ("send",), (), "the route to {group} is marked unreachable", "look at the routing table"),
-    Case("EACCES", (), ("windows",), "a firewall or security product forbids it, or another program holds the port "
-         "exclusively", "allow the program in Windows Defender Firewall"),
+    Case("EACCES", ("bind",), ("windows",), "another program holds port {port} exclusively, or Windows has excluded it",
+         "see which: netstat -ano -p udp | findstr :{port}; if no program holds it, look at the excluded ranges: netsh "
+         "interface ipv4 show excludedportrange udp"),
+    Case("EACCES", (), ("windows",), "a firewall or security product forbids it", "allow the program in Windows "
+         "Defender Firewall"),
     Case("EPERM", ("send",), ("linux",), "a firewall rule on this host rejects the datagram", "look with: nft list "
          "ruleset (or iptables -S OUTPUT)"),
     Case("EPERM", ("bind to device",), (), "kernels before 5.7 let only root tie a socket to an interface", "run as "
          "root or with CAP_NET_RAW"),
-    Case("EACCES", ("bind",), UNIX, "ports below 1024 need a privilege", "use a port of 1024 or above"),
+    Case("EACCES", ("bind",), UNIX, "ports below 1024 need a privilege", "use a port of 1024 or above", "low port"),
+    Case("EACCES", ("bind", "socket"), ("linux",), "a security policy (SELinux, AppArmor) or a sandbox forbids it",
+         "look for the denial: journalctl -k, or ausearch -m avc -ts recent; allow it there"),
+    Case("EACCES", ("bind", "socket"), BSD, "a sandbox or a security policy forbids it", "run the program outside of "
+         "the sandbox, or allow it there"),
+    Case("EAGAIN", ("watch",), UNIX, "the limit of threads or processes is reached", "raise it: ulimit -u N"),
+    Case("EAGAIN", ("watch",), (), "the system cannot start another thread", "close programs or threads that you do "
+         "not need"),
     Case("EMSGSIZE", ("send",), (), "the datagram is larger than UDP can carry (65,507 bytes over IPv4, 65,527 over "
          "IPv6)", "send it in pieces"),
+    Case("EMFILE", ("scan", "route", "list groups", "list sockets"), UNIX, "the limit of open descriptors of this "
+         "process is reached", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, (N, N))"),
     Case("EMFILE", (), UNIX, "the limit of open descriptors of this process is reached, and a receiver needs a socket "
-         "for every group", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, ...)"),
-    Case("EMFILE", (), (), "the limit of open descriptors of this process is reached", "close what is not needed"),
+         "for every group", "raise it: ulimit -n N, or resource.setrlimit(resource.RLIMIT_NOFILE, (N, N))"),
+    Case("EMFILE", (), (), "the limit of open descriptors of this process is reached", "close sockets and files that "
+         "you do not need"),
     Case("ENFILE", (), ("linux",), "the limit of open files of the whole system is reached", "raise it: sysctl -w "
          "fs.file-max=N"),
     Case("ENFILE", (), BSD, "the limit of open files of the whole system is reached", "raise kern.maxfiles"),
     Case("EAFNOSUPPORT", (), (), "this system has no such address family; IPv6 may be switched off", "use the other "
          "family, or enable IPv6"),
-    Case("ENOPROTOOPT", (), (), "this system does not know the option", "is it an emulation or a very old kernel?"),
+    Case("ENFILE", (), (), "the limit of open files of the whole system is reached", "close programs that you do not "
+         "need"),
+    Case("ENOMEM", (), (), "the system has no memory left for it", "close programs that you do not need"),
+    Case("ENOPROTOOPT", (), (), "this system does not know the option", "use a newer kernel; emulations of one lack "
+         "some options too"),
     Case("ENETDOWN", (), ("linux",), "interface {interface} is down", "bring it up: ip link set {interface} up"),
     Case("ENETDOWN", (), (), "interface {interface} is down", "bring it up"),
 )  # fmt: skip
 
 
-def explain(platform: str, error: str, step: str, **words: object) -> Explanation:
-    """Return the cause and the remedy of an OS error.
+def explain(platform: str, error: str, step: str, *, duplicate: bool = False, **words: object) -> Explanation:
+    """Return the cause and the remedy of an OS error; both empty for one that no row explains.
 
-    `platform` is "linux", "macos", "windows" or "freebsd"; `error` is the error's name ("ENODEV"), `step` what was
-    being done; `words` fill the placeholders of Case.
+    `platform` is "linux", "macos", "windows" or "freebsd"; `error` is the error's name ("ENODEV"), `step` the step that
+    failed; `words` fill the placeholders of Case, and the group and the port tell which facts hold. `duplicate`:
+    whether the system found an address of the interface to be a duplicate.
     """
+    facts = {"", DUPLICATE if duplicate else "", "IPv6" if ":" in str(words.get("group")) else ""}
+    port = words.get("port")
+    if isinstance(port, int) and port < 1024:
+        facts.add("low port")
     for case in CASES:
-        fits = case.error == error and (not case.steps or step in case.steps)
+        fits = case.error == error and (not case.steps or step in case.steps) and case.fact in facts
         if fits and (not case.platforms or platform in case.platforms):
             return Explanation(case.reason.format(**words), case.remedy.format(**words))
     return Explanation("", "")

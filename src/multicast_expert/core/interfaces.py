@@ -98,26 +98,35 @@ def interface_address_text(interface: IPv4Interface | IPv6Interface) -> str:
 
 
 def choose_interfaces(
-    specifiers: Iterable[IfaceSpecifier], ifaces: Sequence[IfaceInfo], allow_missing: bool = False
+    specifiers: Iterable[IfaceSpecifier],
+    ifaces: Sequence[IfaceInfo],
+    allow_missing: bool = False,
+    ignore_case: bool = False,
 ) -> list[InterfaceChoice]:
-    """Return what the specifiers mean among `ifaces`; each interface once, in the order asked for.
+    """Return the interfaces among `ifaces` that the specifiers mean; each once, in the order of the specifiers.
 
-    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, a name stands for what it will be.
+    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, an unknown name stands for the
+    interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        if allow_missing and isinstance(specifier, str) and not _could_be(specifier, ifaces):
+        if allow_missing and isinstance(specifier, str) and not _could_be(specifier, ifaces, ignore_case):
             found = [InterfaceChoice(missing_interface(specifier))]
         else:
-            found = _matches(specifier, ifaces)
+            found = _matches(specifier, ifaces, ignore_case)
         for choice in found:
             choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
 
 
-def _could_be(specifier: str, ifaces: Sequence[IfaceInfo]) -> bool:
-    """Whether the text is the name of an interface, or an address."""
-    if any(specifier in (iface.machine_name, iface.friendly_name) for iface in ifaces):
+def _has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
+    names = (iface.machine_name, iface.friendly_name)
+    return name in names or (ignore_case and name.casefold() in map(str.casefold, names))
+
+
+def _could_be(specifier: str, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> bool:
+    """Return whether the text is the name of an interface, or an address."""
+    if any(_has_name(iface, specifier, ignore_case) for iface in ifaces):
         return True
     try:
         ip_address(specifier)
@@ -126,9 +135,11 @@ def _could_be(specifier: str, ifaces: Sequence[IfaceInfo]) -> bool:
     return True
 
 
-def choose_one_interface(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo]) -> InterfaceChoice:
+def choose_one_interface(
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False
+) -> InterfaceChoice:
     """Return the only interface that the specifier fits, else raise MulticastExpertError."""
-    choices = _matches(specifier, ifaces)
+    choices = _matches(specifier, ifaces, ignore_case)
     if len(choices) > 1:
         names = ", ".join(choice.iface.display_name for choice in choices)
         raise MulticastExpertError(
@@ -138,11 +149,11 @@ def choose_one_interface(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo])
     return choices[0]
 
 
-def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo]) -> list[InterfaceChoice]:
+def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> list[InterfaceChoice]:
     if isinstance(specifier, IfaceInfo):
         return [InterfaceChoice(specifier)]
     if isinstance(specifier, str):
-        named = [iface for iface in ifaces if specifier and specifier in (iface.machine_name, iface.friendly_name)]
+        named = [iface for iface in ifaces if specifier and _has_name(iface, specifier, ignore_case)]
         if named:
             return [InterfaceChoice(iface) for iface in named]
     address = _specifier_address(specifier, ifaces)
@@ -151,7 +162,7 @@ def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo]) -> list[Int
         InterfaceChoice(iface, address)
         for iface in ifaces
         if any(own.packed == address.packed for own in iface.addresses(address.version))
-        and scope in (None, iface.machine_name, iface.friendly_name, str(iface.index))
+        and (scope in (None, str(iface.index)) or _has_name(iface, str(scope), ignore_case))
     ]
     if not choices:
         raise MulticastExpertError(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
@@ -32,8 +31,8 @@ from multicast_expert.doctor.facts import (
 from multicast_expert.doctor.host import Counters, Host, again_as_root
 from multicast_expert.doctor.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
+from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import UdpSocket, parse_loopback_route, parse_tentative
-from multicast_expert.system.routes import AF_NETLINK
 from multicast_expert.wire.capture import AF_PACKET, Capture
 
 _NET = Path("/proc/thread-self/net")
@@ -64,7 +63,7 @@ class LinuxHost(Host):
 
     def _read_links(self) -> dict[int, netlink.Link] | Unread:
         try:
-            found = (netlink.parse_link(body) for body in _ask(netlink.link_request()))
+            found = (netlink.parse_link(body) for body in ask(netlink.link_request()))
             return {link.number: link for link in found if link is not None}
         except OSError as error:
             return Unread(f"The kernel does not tell about its interfaces (rtnetlink): {error.strerror}.")
@@ -128,7 +127,7 @@ class LinuxHost(Host):
         """Return where datagrams to the address would leave, by the kernel's own decision."""
         family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
         with suppress(OSError):
-            for body in _ask(netlink.route_request(destination, family)):
+            for body in ask(netlink.route_request(destination, family)):
                 found = netlink.parse_route(body)
                 if found is not None:
                     source, gateway = (None if each is None else str(each) for each in (found.source, found.gateway))
@@ -220,28 +219,10 @@ class LinuxHost(Host):
             return Unread(f"Raw frames could not be read: {error.strerror}.")
 
 
-def _ask(request: bytes) -> Iterator[bytes]:
-    """Yield the bodies of the messages that answer. Raises OSError, also for an error that the kernel answers with."""
-    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as channel:
-        channel.settimeout(5)
-        channel.send(request)
-        dump = request[7] & 0x3
-        while True:
-            for message in netlink.messages(channel.recv(1 << 18)):
-                if message.kind == netlink.NLMSG_ERROR:
-                    number = -int.from_bytes(message.body[:4], sys.byteorder, signed=True)
-                    raise OSError(number, os.strerror(number))
-                if message.kind == netlink.NLMSG_DONE:
-                    return
-                yield message.body
-            if not dump:
-                return
-
-
 def _bridge_members() -> _Members:
     members: dict[int, list[tuple[str, int]]] = {}
     try:
-        for body in _ask(netlink.members_request()):
+        for body in ask(netlink.members_request()):
             for each in netlink.parse_members(body):
                 members.setdefault(each.bridge, []).append((str(each.group), each.port))
     except OSError as error:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from multicast_expert import extension
-from multicast_expert.core.errors import MulticastOSError, explain
+from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.plan import Change, SocketPlan
 from multicast_expert.platforms import Option
-from multicast_expert.system.kernel import Kernel, Socket
+from multicast_expert.system.kernel import Kernel, Socket, error_name, os_error
+
+__all__ = ["change_membership", "error_name", "open_socket", "os_error", "set_option", "set_options"]
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {
@@ -22,28 +24,6 @@ _OPTION_STEPS = {
     "IP_MULTICAST_IF": "set interface",
     "IPV6_MULTICAST_IF": "set interface",
 }
-
-
-def error_name(kernel: Kernel, error: OSError) -> str:
-    """Return the name of an OS error ("ENODEV"), the same on every OS; empty for one that no table knows."""
-    return kernel.platform.errors.get(_number(error), "")
-
-
-def _number(error: OSError) -> int:
-    """Return the OS's own number: on Windows, Python translates a few of Winsock's (10013 to 13) for `errno`."""
-    return getattr(error, "winerror", None) or error.errno or 0
-
-
-def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: object) -> MulticastOSError:
-    """Return the error to raise for what the OS refused; `doing` completes "Cannot ..."."""
-    name = error_name(kernel, error)
-    filled = {"group": "the group", "source": "", "interface": "the interface", "port": "", "count": "", **words}
-    reason, remedy = explain(kernel.platform.name, name, step, **filled)
-    summary = f"Cannot {doing}: {error.strerror or error} ({name or 'error'} {_number(error)})"
-    failure = MulticastOSError(error.errno, step, summary, reason, remedy)
-    if hasattr(error, "winerror"):
-        setattr(failure, "winerror", error.winerror)  # noqa: B010 - an attribute on Windows only
-    return failure
 
 
 def set_option(kernel: Kernel, sock: Any, option: Option) -> None:
@@ -57,13 +37,17 @@ def set_option(kernel: Kernel, sock: Any, option: Option) -> None:
 def set_options(kernel: Kernel, sock: Any, plan: SocketPlan) -> bool:
     """Set all options of a plan; return whether the kernel then keeps out what the plan says it does.
 
-    An option that this kernel does not have is passed over where the plan allows it.
+    An option that this kernel does not have is replaced by its fallback, or passed over where the plan allows it.
     """
     isolated = True
     for option, error in _refused_options(sock, plan.options):
-        if error_name(kernel, error) not in option.may_fail:
+        name = error_name(kernel, error)
+        if option.fallback is not None and name in ("ENOPROTOOPT", "EINVAL"):
+            set_option(kernel, sock, option.fallback)
+        elif name not in option.may_fail:
             raise _option_error(kernel, option, error, _purpose(plan)) from error
-        isolated = isolated and not option.isolates
+        else:
+            isolated = isolated and not option.isolates
     return isolated
 
 
@@ -147,7 +131,7 @@ def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
             sock.bind(plan.address)
         except OSError as error:
             doing = f"bind to {plan.address[0]} port {plan.address[1]}"
-            raise os_error(kernel, error, "bind", doing, port=plan.address[1]) from error
+            raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
     except BaseException:
         sock.close()
         raise

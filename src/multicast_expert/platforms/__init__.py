@@ -1,4 +1,4 @@
-"""How each kernel wants to be asked: one table per OS. Pure: touches no OS, and every table imports on every OS."""
+"""The facts about each kernel: one table per OS. Pure: touches no OS, and every table imports on every OS."""
 
 from collections.abc import Mapping
 

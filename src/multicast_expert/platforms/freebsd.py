@@ -64,8 +64,8 @@ FREEBSD = Platform(
     options=OPTIONS,
     errors={
         1: "EPERM", 6: "ENXIO", 12: "ENOMEM", 13: "EACCES", 19: "ENODEV", 22: "EINVAL", 23: "ENFILE", 24: "EMFILE",
-        40: "EMSGSIZE", 42: "ENOPROTOOPT", 47: "EAFNOSUPPORT", 48: "EADDRINUSE", 49: "EADDRNOTAVAIL", 50: "ENETDOWN",
-        51: "ENETUNREACH", 54: "ECONNRESET", 55: "ENOBUFS", 61: "ECONNREFUSED", 65: "EHOSTUNREACH",
+        35: "EAGAIN", 40: "EMSGSIZE", 42: "ENOPROTOOPT", 47: "EAFNOSUPPORT", 48: "EADDRINUSE", 49: "EADDRNOTAVAIL",
+        50: "ENETDOWN", 51: "ENETUNREACH", 54: "ECONNRESET", 55: "ENOBUFS", 61: "ECONNREFUSED", 65: "EHOSTUNREACH",
     },
     receive={
         4: ReceiveLayout(
@@ -110,4 +110,5 @@ FREEBSD = Platform(
     loopback_at="sender",
     buffer_limit="kern.ipc.maxsockbuf",
     msg_trunc=0x10,
+    buffer_limit="kern.ipc.maxsockbuf",
 )  # fmt: skip

@@ -26,7 +26,8 @@ OPTIONS = {
     "SO_RCVBUF": (SOL_SOCKET, 8),
     "SO_BINDTODEVICE": (SOL_SOCKET, 25),
     "SO_MEMINFO": (SOL_SOCKET, 55),
-    "SO_TIMESTAMPNS": (SOL_SOCKET, 64),
+    "SO_TIMESTAMPNS_NEW": (SOL_SOCKET, 64),
+    "SO_TIMESTAMPNS": (SOL_SOCKET, 35),
     "SO_NETNS_COOKIE": (SOL_SOCKET, 71),
     "IP_TOS": (IPPROTO_IP, 1),
     "IP_PKTINFO": (IPPROTO_IP, 8),
@@ -67,8 +68,8 @@ LINUX = Platform(
     layouts=Layouts(af_inet6=10, length_byte=False, request_padding=calcsize("P") - 4, interface_before_source=True),
     options=OPTIONS,
     errors={
-        1: "EPERM", 12: "ENOMEM", 13: "EACCES", 19: "ENODEV", 22: "EINVAL", 23: "ENFILE", 24: "EMFILE", 90: "EMSGSIZE",
-        92: "ENOPROTOOPT", 97: "EAFNOSUPPORT", 98: "EADDRINUSE", 99: "EADDRNOTAVAIL", 100: "ENETDOWN",
+        1: "EPERM", 11: "EAGAIN", 12: "ENOMEM", 13: "EACCES", 19: "ENODEV", 22: "EINVAL", 23: "ENFILE", 24: "EMFILE",
+        90: "EMSGSIZE", 92: "ENOPROTOOPT", 97: "EAFNOSUPPORT", 98: "EADDRINUSE", 99: "EADDRNOTAVAIL", 100: "ENETDOWN",
         101: "ENETUNREACH", 104: "ECONNRESET", 105: "ENOBUFS", 111: "ECONNREFUSED", 113: "EHOSTUNREACH",
     },
     receive={
@@ -104,12 +105,14 @@ LINUX = Platform(
             4: (make_option(OPTIONS, "IP_PKTINFO", 1), make_option(OPTIONS, "IP_RECVTTL", 1)),
             6: (make_option(OPTIONS, "IPV6_RECVPKTINFO", 1), make_option(OPTIONS, "IPV6_RECVHOPLIMIT", 1)),
         },
-        timestamp=make_option(OPTIONS, "SO_TIMESTAMPNS", 1),
+        # SO_TIMESTAMPNS_NEW came with Linux 5.1. The older option has 32-bit seconds on 32-bit machines.
+        timestamp=make_option(OPTIONS, "SO_TIMESTAMPNS_NEW", 1, fallback=make_option(OPTIONS, "SO_TIMESTAMPNS", 1)),
         fields={
             (IPPROTO_IP, 8): "pktinfo",
             (IPPROTO_IP, 2): "hop_limit",
             (IPPROTO_IPV6, 50): "pktinfo6",
             (IPPROTO_IPV6, 52): "hop_limit",
+            (SOL_SOCKET, 35): "timespec",
             (SOL_SOCKET, 64): "timespec",
             (SOL_UDP, 104): "segment_size",
         },

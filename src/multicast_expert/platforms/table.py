@@ -1,6 +1,6 @@
-"""The shape of a kernel's table: what one OS has to say about multicast, as data. Pure: touches no OS.
+"""The shape of a kernel's table: the facts about multicast on one OS, as data. Pure: touches no OS.
 
-Each OS is one `Platform` in a file of its own. Only what differs is in the tables; how the tables are read is here.
+Each OS is one `Platform` in its own file. The tables hold only the facts that differ; this file reads them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ class Option(NamedTuple):
     meaning: str = ""
     """The value in words."""
     may_fail: tuple[str, ...] = ()
-    """Names of errors that mean "this kernel has no such thing"; the socket goes on without it."""
+    """Names of errors that mean "this kernel has no such option"; the socket works without it."""
     isolates: bool = False
     """Whether the kernel keeps foreign datagrams out because of it; without it the engine has to filter."""
+    fallback: Option | None = None
+    """The call to try instead where the kernel does not know this one (ENOPROTOOPT or EINVAL)."""
 
 
 class ReceiveLayout(NamedTuple):
-    """How receiving sockets of one IP version are laid out, so that each gets what it asked for and nothing else."""
+    """How receiving sockets of one IP version are laid out, so that each gets only the datagrams it asked for."""
 
     per_group: bool
     """A socket for every group, bound to it; else one socket takes all groups of an interface."""
@@ -47,12 +49,12 @@ class ReceiveLayout(NamedTuple):
     binds_to_device: bool
     """Whether the socket is tied to its interface (SO_BINDTODEVICE)."""
     filtered: bool
-    """Whether the engine has to look at the destination of every datagram, because the kernel lets others in, or
-    because nobody has seen on the real system that it does not."""
+    """Whether the engine checks the destination of every datagram: the kernel delivers others too, or no test on the
+    real system has shown that it does not."""
 
 
 class Ancillary(NamedTuple):
-    """What the kernel tells along with a datagram: how to switch it on, and which field each control message fills."""
+    """The facts that the kernel reports with a datagram: how to request them, and the field of each control message."""
 
     options: Mapping[int, tuple[Option, ...]]
     """By IP version: group and interface, hop limit."""
@@ -64,7 +66,7 @@ class Ancillary(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Platform:
-    """Everything that this library knows about one OS."""
+    """All facts about one OS that the library uses."""
 
     name: str
     """"linux", "macos", "windows" or "freebsd"."""
@@ -82,16 +84,21 @@ class Platform:
     classic_join: Literal["mreqn", "index as address"]
     """How IP_ADD_MEMBERSHIP takes the interface."""
     classic_source_join: Literal["address", "index as address"]
-    """How IP_ADD_SOURCE_MEMBERSHIP takes it: FreeBSD and Linux know only its address."""
+    """How IP_ADD_SOURCE_MEMBERSHIP takes it: FreeBSD and Linux accept only its address."""
     loopback_at: Literal["sender", "receiver"]
-    """On which side IP_MULTICAST_LOOP decides whether this host hears its own datagrams."""
+    """The side on which IP_MULTICAST_LOOP controls whether this host receives its own datagrams."""
     msg_trunc: int
     """The MSG_TRUNC flag of recvmsg."""
     buffer_factor: int = 1
+    """How many bytes getsockopt(SO_RCVBUF) reports for each byte that setsockopt asked for (socket(7))."""
     buffer_limit: str | None = None
+    """The name in sysctl(8) of the largest receive buffer; None where the OS has no such setting."""
     unheard_error: str | None = None
+    """The error of a send on the loopback interface while no receiver is open there; None where it succeeds."""
     interrupts_waits: bool = True
-    """Whether a signal ends a wait; else waits have to be cut into slices."""
+    """Whether Ctrl-C interrupts a thread that waits in select or poll; if not, every wait has to be cut into slices."""
+    names_ignore_case: bool = False
+    """Whether "ethernet 2" names the interface `Ethernet 2`."""
     segments: bool = False
     """Whether UDP_SEGMENT and UDP_GRO exist."""
 
@@ -145,11 +152,11 @@ class Platform:
         return self.option("IP_MULTICAST_IF", value, meaning)
 
     def hop_limit(self, version: int, hops: int) -> Option:
-        """Return the call that sets how many hops multicast datagrams may go."""
+        """Return the call that sets how many hops multicast datagrams may travel."""
         return self.option("IP_MULTICAST_TTL" if version == 4 else "IPV6_MULTICAST_HOPS", hops)
 
     def loopback(self, version: int, enabled: bool) -> Option:
-        """Return the call that decides whether this host hears what it sends to groups."""
+        """Return the call that sets whether this host receives the datagrams that it sends to groups."""
         return self.option("IP_MULTICAST_LOOP" if version == 4 else "IPV6_MULTICAST_LOOP", int(enabled))
 
 
@@ -160,13 +167,13 @@ def make_option(
     meaning: str = "",
     may_fail: tuple[str, ...] = (),
     isolates: bool = False,
+    fallback: Option | None = None,
 ) -> Option:
     """Return the call that sets the option; an int becomes a C int and is its own meaning."""
     level, number = options[name]
     packed = layouts.integer(value) if isinstance(value, int) else value
-    return Option(
-        name, level, number, packed, meaning or (str(value) if isinstance(value, int) else ""), may_fail, isolates
-    )
+    meaning = meaning or (str(value) if isinstance(value, int) else "")
+    return Option(name, level, number, packed, meaning, may_fail, isolates, fallback)
 
 
 # Operation to the protocol-independent option and the classic ones for IPv4 and IPv6 (RFC 3678, RFC 3493).

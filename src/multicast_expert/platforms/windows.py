@@ -62,7 +62,9 @@ WINDOWS = Platform(
     # sockaddr_storage is aligned to 8 bytes in 32-bit programs too.
     layouts=Layouts(af_inet6=23, length_byte=False, request_padding=4, interface_before_source=False),
     options=OPTIONS,
+    # Those below 10000 are of the C library, which starts threads and opens files.
     errors={
+        11: "EAGAIN", 12: "ENOMEM", 23: "ENFILE", 24: "EMFILE",
         10013: "EACCES", 10022: "EINVAL", 10024: "EMFILE", 10040: "EMSGSIZE", 10042: "ENOPROTOOPT", 10045: "EOPNOTSUPP",
         10047: "EAFNOSUPPORT", 10048: "EADDRINUSE", 10049: "EADDRNOTAVAIL", 10050: "ENETDOWN", 10051: "ENETUNREACH",
         10052: "ENETRESET", 10054: "ECONNRESET", 10055: "ENOBUFS", 10065: "EHOSTUNREACH",
@@ -94,6 +96,8 @@ WINDOWS = Platform(
         timestamp=None,
         fields={
             (IPPROTO_IP, 19): "pktinfo_windows",
+            # The hop limit comes as IP_TTL on current versions of Windows, as IP_HOPLIMIT on older ones.
+            (IPPROTO_IP, 4): "hop_limit",
             (IPPROTO_IP, 21): "hop_limit",
             (IPPROTO_IPV6, 19): "pktinfo6",
             (IPPROTO_IPV6, 21): "hop_limit",
@@ -106,4 +110,7 @@ WINDOWS = Platform(
     unheard_error="ENETUNREACH",
     interrupts_waits=False,
     msg_trunc=0x100,
+    unheard_error="ENETUNREACH",
+    interrupts_waits=False,
+    names_ignore_case=True,
 )  # fmt: skip

@@ -11,8 +11,8 @@ from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.memberships import Attachment
 from multicast_expert.sockets.subscriptions import Subscriptions
+from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import interface_exists
-from multicast_expert.system.watch import Changes
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 

@@ -20,13 +20,14 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.engine import ReceiveSockets, os_error, receiving
+from multicast_expert.engine import ReceiveSockets, receiving
 from multicast_expert.sockets.healing import Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.subscriptions import Membership, Subscriptions
 from multicast_expert.system import kernel
+from multicast_expert.system.changes import Changes
 from multicast_expert.system.kernel import ip_version
-from multicast_expert.system.watch import Changes, unwatch, watch
+from multicast_expert.system.watch import unwatch, watch
 
 if TYPE_CHECKING:
     from multicast_expert.doctor.facts import ReceiverFacts
@@ -106,11 +107,8 @@ class Receiver(Openable):
 
     def _watch(self, soon: bool) -> None:
         namespace = self._sockets.network_namespace()
-        try:
-            # The watch may call before this returns.
-            watch(self, namespace, soon)
-        except OSError as error:
-            raise os_error(kernel.SYSTEM, error, "watch", "watch for interface changes") from error
+        # The watch may call before this returns.
+        watch(self, namespace, soon)
         self._namespace = namespace
 
     def _close(self) -> None:
@@ -135,10 +133,11 @@ class Receiver(Openable):
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
         """Restore memberships; called by the watch for interface changes, after `give_up`."""
         with self._sockets.lock:
-            healer = self._healing()
-            again = not self._sockets.closed and healer.restore(ifaces)
-        healer.report()
-        return again
+            return not self._sockets.closed and self._healing().restore(ifaces)
+
+    def report(self) -> None:
+        """Report what was done about memberships; called by the watch, in a thread of its own and without a lock."""
+        self._healing().report()
 
     def _healing(self) -> Healer:
         if self._healer is None:

@@ -1,87 +1,73 @@
-"""The OS that this program runs on: its table, and sockets of it. The one place that asks which OS it is."""
+"""SYSTEM, the OS that runs this program: the one place that chooses it."""
 
 from __future__ import annotations
 
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Protocol
 
 from multicast_expert.core.addresses import MulticastAddress, parse_group
-from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.platforms import PLATFORMS, Platform
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, explain
+from multicast_expert.platforms import PLATFORMS
+from multicast_expert.system.base import Kernel, Socket, System, is_scarcity
+
+__all__ = ["SYSTEM", "Kernel", "Socket", "System", "error_name", "is_scarcity", "os_error"]
 
 
-class Socket(Protocol):
-    """What the engine uses of a socket; Python's own on Unix, a subclass of it on Windows."""
+def _running(name: str) -> System:
+    """Return the system that Python calls by this name (`sys.platform`); the others are not imported."""
+    if name.startswith(("linux", "android")):
+        from multicast_expert.system.linux import LinuxSystem  # noqa: PLC0415
 
-    def fileno(self) -> int: ...
-    def setsockopt(self, level: int, number: int, value: bytes, /) -> None: ...
-    def getsockopt(self, level: int, number: int, length: int, /) -> bytes: ...
-    def bind(self, address: Any, /) -> None: ...
-    def getsockname(self) -> Any: ...
-    def sendto(self, data: bytes, address: Any, /) -> int: ...
-    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]: ...
-    def recvmsg(
-        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]: ...
-    def close(self) -> None: ...
+        return LinuxSystem()
+    if name.startswith("win"):
+        from multicast_expert.system.windows import WindowsSystem  # noqa: PLC0415
 
+        return WindowsSystem()
+    for prefix, platform in (("darwin", "macos"), ("freebsd", "freebsd")):
+        if name.startswith(prefix):
+            from multicast_expert.system.bsd import BsdSystem  # noqa: PLC0415
 
-class Kernel(Protocol):
-    """An OS to open sockets on."""
-
-    platform: Platform
-
-    def socket(self, family: int, kind: int) -> Socket:
-        """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
+            return BsdSystem(PLATFORMS[platform])
+    raise MulticastExpertError(f"{name} is not supported: only Linux, macOS, Windows and FreeBSD are.")
 
 
-class SystemKernel:
-    """The OS that runs this program."""
-
-    platform: Platform
-
-    def __init__(self) -> None:
-        for prefix, name in (("linux", "linux"), ("darwin", "macos"), ("win", "windows"), ("freebsd", "freebsd")):
-            if sys.platform.startswith(prefix):
-                self.platform = PLATFORMS[name]
-                return
-        raise MulticastExpertError(f"{sys.platform} is not supported: only Linux, macOS, Windows and FreeBSD are.")
-
-    def socket(self, family: int, kind: int) -> Socket:
-        """Return a new socket of the family and kind; it never blocks."""
-        if sys.platform == "linux":
-            return socket.socket(family, kind | socket.SOCK_NONBLOCK)
-        if sys.platform == "win32":
-            from multicast_expert.system.winsock import WinSocket  # noqa: PLC0415 - exists on Windows only
-
-            opened = WinSocket(family, kind)
-        else:
-            opened = socket.socket(family, kind)
-        opened.setblocking(False)
-        return opened
-
-    def release(self) -> str:
-        """Return the version of the kernel, as the OS writes it."""
-        import platform  # noqa: PLC0415 - only who makes a report of it needs it
-
-        return platform.release()
-
-    def best_interface(self, sockaddr: bytes) -> int:
-        """Return the index of the interface that Windows would send to the address from (GetBestInterfaceEx)."""
-        if sys.platform == "win32":
-            from multicast_expert.system.winsock import best_interface  # noqa: PLC0415 - exists on Windows only
-
-            return best_interface(sockaddr)
-        raise MulticastExpertError("Only Windows answers this.")
+SYSTEM = _running(sys.platform)
 
 
-SYSTEM = SystemKernel()
+def error_name(kernel: Kernel, error: OSError) -> str:
+    """Return the name of an OS error ("ENODEV"), the same on every OS; empty for one that no table has."""
+    return kernel.platform.errors.get(_number(error), "")
+
+
+def _number(error: OSError) -> int:
+    """Return the OS's own number: on Windows, Python translates a few of Winsock's (10013 to 13) for `errno`."""
+    return getattr(error, "winerror", None) or error.errno or 0
+
+
+def os_error(kernel: Kernel, error: OSError, step: str, doing: str, **words: object) -> MulticastOSError:
+    """Return the error to raise for a step that the OS rejected; `doing` completes "Cannot ..."."""
+    if isinstance(error, MulticastOSError):
+        return error
+    name = error_name(kernel, error)
+    filled = {"group": "the group", "source": "", "interface": "the interface", "port": "", "count": "", **words}
+    duplicate = name == "EADDRNOTAVAIL" and step in ("bind", "send") and _is_duplicate(kernel, words)
+    reason, remedy = explain(kernel.platform.name, name, step, duplicate=duplicate, **filled)
+    summary = f"Cannot {doing}: {error.strerror or error} ({name or 'error'} {_number(error)})"
+    return MulticastOSError(error.errno, step, summary, reason, remedy, getattr(error, "winerror", None))
+
+
+def _is_duplicate(kernel: Kernel, words: dict[str, object]) -> bool:
+    """Return whether the interface or the address of a failed step has a duplicate on another host."""
+    try:
+        known = kernel.duplicate_addresses() if isinstance(kernel, System) else set()
+    except OSError:
+        return False
+    return not known.isdisjoint({str(words.get("interface")), str(words.get("address"))})
 
 
 def network_namespace() -> int:
-    """Return a number for the network namespace of this thread; 0 where there is no such thing."""
+    """Return a number for the network namespace of this thread; 0 on a system without namespaces."""
     try:
         return Path("/proc/thread-self/ns/net").stat().st_ino
     except OSError:

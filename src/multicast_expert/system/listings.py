@@ -1,4 +1,4 @@
-"""What the OS writes about multicast, as text, to values. Pure: touches no OS.
+"""The files and the output of commands in which an OS describes multicast, to values. Pure: touches no OS.
 
 A line that is not of the expected form is passed over: kernels add columns and headings, and drop none.
 """
@@ -41,9 +41,9 @@ class UdpSocket(NamedTuple):
     inode: int
     """Its number in the kernel."""
     drops: int
-    """Datagrams that were thrown away because its receive buffer was full, or its filter refused them."""
+    """Datagrams that the kernel dropped because its receive buffer was full, or its filter rejected them."""
     processes: tuple[Process, ...] = ()
-    """Who holds it, as far as this user may see."""
+    """The processes that hold it, as far as this user may see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class JoinedGroup:
     users: int | None = None
     """How many sockets, or parts of the kernel, have joined it; None where the OS does not count them."""
     any_source: bool | None = True
-    """Whether somebody takes it from all sources, or all but `excluded`; None: cannot be told."""
+    """Whether a socket receives it from all sources, or all but `excluded`; None: unknown."""
     included: tuple[SourceUse, ...] = ()
-    """Sources that are asked for by name."""
+    """Sources that sockets request by name."""
     excluded: tuple[SourceUse, ...] = ()
-    """Sources that are refused by name."""
+    """Sources that sockets block by name."""
     sockets: tuple[UdpSocket, ...] | None = None
     """Those bound to the group; None where the OS was not asked. Others may have joined it, too."""
 
@@ -76,13 +76,15 @@ _SYSTEM_GROUPS = {"224.0.0.1", "ff01::1", "ff02::1", "ff01::2", "ff02::2", "ff05
 _SOLICITED_NODES = IPv6Network("ff02::1:ff00:0/104")
 
 
-# Linux: proc(5); the forms are those of igmp.c, mcast.c and udp.c in the kernel's net/ipv4 and net/ipv6.
+# Linux: proc(5); the forms are those of igmp.c, mcast.c and udp.c in the kernel's net/ipv4 and net/ipv6. The name of an
+# interface may hold any bytes but ASCII white space, so `splitlines` and other white space would cut it.
 
-_IGMP_INTERFACE = re.compile(r"(\d+)\s+(\S+)\s*:\s+\d+\s+V(\d+)\s*")
-_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d+)\s.*")
-_IGMP6_GROUP = re.compile(r"(\d+)\s+(\S+)\s+([0-9a-f]{32})\s+(\d+)\s.*")
+_IGMP_INTERFACE = re.compile(r"(\d+)\s+(\S+)\s*:\s+\d+\s+V(\d+)\s*", re.ASCII)
+_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d+)\s.*", re.ASCII)
+_IGMP6_GROUP = re.compile(r"(\d+)\s+(\S+)\s+([0-9a-f]{32})\s+(\d+)\s.*", re.ASCII)
 _FILTER = re.compile(
-    r"\s*(\d+)\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))\s+(\d+)\s+(\d+)\s*"
+    r"\s*(\d+)\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))\s+(\d+)\s+(\d+)\s*",
+    re.ASCII,
 )
 # Slot, address and port; remote address, state, queues, timer and retries; user, timeout, inode; more; drops.
 _UDP = re.compile(
@@ -91,7 +93,7 @@ _UDP = re.compile(
 
 
 class SourceFilter(NamedTuple):
-    """A line of /proc/net/mcfilter or mcfilter6: a source, and how many sockets want it and refuse it."""
+    """A line of /proc/net/mcfilter or mcfilter6: a source, and how many sockets request and block it."""
 
     interface_index: int
     group: IPAddress
@@ -103,7 +105,7 @@ class SourceFilter(NamedTuple):
 def parse_igmp(text: str, byte_order: ByteOrder) -> Iterator[JoinedGroup]:
     """Yield the memberships of /proc/net/igmp; its addresses are numbers in the byte order of the machine."""
     interface: re.Match[str] | None = None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _IGMP_INTERFACE.fullmatch(line):
             interface = found
         elif interface and (found := _IGMP_GROUP.fullmatch(line)):
@@ -113,14 +115,14 @@ def parse_igmp(text: str, byte_order: ByteOrder) -> Iterator[JoinedGroup]:
 
 def parse_igmp6(text: str) -> Iterator[JoinedGroup]:
     """Yield the memberships of /proc/net/igmp6, which does not tell the version of MLD."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _IGMP6_GROUP.fullmatch(line):
             yield JoinedGroup(IPv6Address(bytes.fromhex(found[3])), found[2], int(found[1]), users=int(found[4]))
 
 
 def parse_source_filters(text: str) -> Iterator[SourceFilter]:
     """Yield the lines of /proc/net/mcfilter or mcfilter6, whose interface names are cut to six characters."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _FILTER.fullmatch(line):
             group, source = (_address(bytes.fromhex(digits)) for digits in found.group(2, 3, 4, 5) if digits)
             yield SourceFilter(int(found[1]), group, source, int(found[6]), int(found[7]))
@@ -128,13 +130,13 @@ def parse_source_filters(text: str) -> Iterator[SourceFilter]:
 
 def parse_udp(text: str, byte_order: ByteOrder) -> Iterator[UdpSocket]:
     """Yield the sockets of /proc/net/udp or udp6; its addresses are words in the byte order of the machine."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if found := _UDP.fullmatch(line):
             address = _address_of_words(found[1], byte_order)
             yield UdpSocket(address, int(found[2], 16), int(found[3]), int(found[4]), int(found[5]))
 
 
-_IF_INET6 = re.compile(r"([0-9a-f]{32}) ([0-9a-f]+) ([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+)\s+\S+")
+_IF_INET6 = re.compile(r"([0-9a-f]{32}) ([0-9a-f]+) ([0-9a-f]+) [0-9a-f]+ ([0-9a-f]+)\s+\S+", re.ASCII)
 # IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h, without those that are used all the same (IFA_F_OPTIMISTIC).
 _TENTATIVE, _OPTIMISTIC = 0x40 | 0x08, 0x04
 
@@ -142,7 +144,7 @@ _TENTATIVE, _OPTIMISTIC = 0x40 | 0x08, 0x04
 def parse_tentative(text: str) -> dict[int, tuple[str, ...]]:
     """Return the addresses of /proc/net/if_inet6 that are not in use (yet), by the index of their interface."""
     found: dict[int, tuple[str, ...]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _IF_INET6.fullmatch(line.strip())
         flags = int(match[4], 16) if match else 0
         if match and flags & _TENTATIVE and not flags & _OPTIMISTIC:
@@ -153,7 +155,7 @@ def parse_tentative(text: str) -> dict[int, tuple[str, ...]]:
 
 
 # Destination, prefix length; source, its length, next hop, metric, counts; flags; interface.
-_IPV6_ROUTE = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{2})(?: [0-9a-f]+){6} ([0-9a-f]{8})\s+(\S+)")
+_IPV6_ROUTE = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{2})(?: [0-9a-f]+){6} ([0-9a-f]{8})\s+(\S+)", re.ASCII)
 _RTF_REJECT, _RTF_LOCAL = 0x0200, 0x80000000
 
 
@@ -164,7 +166,7 @@ def parse_loopback_route(text: str, group: IPv6Address) -> bool:
     (fib6_is_reject() in the kernel's net/ipv6/route.c). The most specific route for the group decides.
     """
     best, usable = -1, False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _IPV6_ROUTE.fullmatch(line.strip())
         if not match or match[4] != "lo" or int(match[2], 16) <= best or not int(match[2], 16):
             continue
@@ -178,8 +180,8 @@ def parse_loopback_route(text: str, group: IPv6Address) -> bool:
 def with_source_filters(groups: Iterable[JoinedGroup], filters: Iterable[SourceFilter]) -> Iterator[JoinedGroup]:
     """Yield the groups with the sources that are named in them.
 
-    The kernel counts who wants a source by name, but not who takes the group from all: that is certain where nobody
-    names one, or more sockets have joined than name any; and certainly nobody does where all of them name the same one.
+    The kernel counts the sockets that name a source, but not those that receive the group from all sources. There is
+    such a socket if none names a source, or if more have joined than name one. There is none if all name the same one.
     """
     named: dict[tuple[int | None, IPAddress], list[SourceFilter]] = {}
     for each in filters:
@@ -218,7 +220,7 @@ _IFMCSTAT_GROUP = re.compile(
 
 
 def parse_ifmcstat(text: str) -> Iterator[JoinedGroup]:
-    """Yield the memberships in the output of `ifmcstat -v`: of the interface, without a count of who joined.
+    """Yield the memberships in the output of `ifmcstat -v`: of the interface, without a count of sockets.
 
     An interface with several addresses lists the groups below each of them.
     """

@@ -1,7 +1,7 @@
-"""What Linux tells over rtnetlink(7) about links, routes and the groups of bridges: requests and replies. Pure.
+"""The messages of rtnetlink(7), to and from bytes: links, addresses, routes and the groups of bridges. Pure.
 
-Unlike /sys, its answers are always about the network namespace of whoever asks. The numbers are those of the kernel's
-linux/rtnetlink.h, if_link.h and if_bridge.h.
+Unlike /sys, netlink always answers about the network namespace of the thread that asks. The numbers are those of the
+kernel's linux/rtnetlink.h, if_link.h, if_addr.h and if_bridge.h. A cut or senseless message is passed over.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 
+AF_NETLINK = 16
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
 _RTM_GETLINK = 18
+_RTM_GETADDR = 22
 _RTM_GETROUTE = 26
 _RTM_GETMDB = 86
 _NLM_F_REQUEST = 1
+_NLM_F_DUMP_INTR = 0x10
 _NLM_F_DUMP = 0x300
 _AF_BRIDGE = 7
 # IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: counters would make up most of the reply.
@@ -27,16 +32,21 @@ _WITHOUT_STATISTICS = 29, 8
 _HEADER = Struct("=IHHII")
 _ATTRIBUTE = Struct("=HH")
 _IFINFO = Struct("=BxHiII")
+_IFADDR = Struct("=BBBBI")
 _RTMSG = Struct("=BBBBBBBBI")
 _BRIDGE_PORT = Struct("=B3xI")
 _UNSIGNED = Struct("=I")
+_SIGNED = Struct("=i")
 # struct br_mdb_entry: port, state, flags, VLAN, address, protocol.
 _MDB_ENTRY = Struct("=IBBH16s2s2x")
 _TYPE_MASK = 0x3FFF
 
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
+_IFF_RUNNING = 0x40
+_IFF_MULTICAST = 0x1000
 _IFF_LOWER_UP = 0x10000
+_IFA_F_DADFAILED = 0x08
 # Types of routes that lead nowhere: blackhole, unreachable, prohibit.
 _REJECTING = (6, 7, 8)
 
@@ -46,10 +56,28 @@ class Message(NamedTuple):
 
     kind: int
     body: bytes
+    is_interrupted: bool = False
+    """Whether it is part of a list that changed while the kernel wrote it."""
+
+    @property
+    def error(self) -> int:
+        """The error number in a message of the kind NLMSG_ERROR or NLMSG_DONE; 0 for success."""
+        return -int(_SIGNED.unpack_from(self.body)[0]) if len(self.body) >= _SIGNED.size else 0
+
+
+class Address(NamedTuple):
+    """An address of an interface."""
+
+    number: int
+    """The index of the interface."""
+    packed: bytes
+    prefix_length: int
+    is_duplicate: bool
+    """Whether the kernel found it on another host too (IFA_F_DADFAILED)."""
 
 
 class Querier(NamedTuple):
-    """What a bridge knows of who asks for memberships."""
+    """A querier that a bridge knows: the router or switch that asks for memberships."""
 
     address: IPAddress
     is_other: bool
@@ -79,7 +107,12 @@ class Link(NamedTuple):
     """The interface that it is a part of."""
     bridge: BridgeState | None = None
     floods: bool = True
-    """Whether its bridge sends it the groups that nobody is known to have joined."""
+    """Whether its bridge sends it the groups that no port is known to have joined."""
+    is_running: bool = True
+    """Whether it can carry datagrams: IFF_RUNNING."""
+    supports_multicast: bool = True
+    """Whether it has the flag for that; the loopback interface does not, and works all the same."""
+    hardware_address: bytes = b""
 
 
 class RouteAnswer(NamedTuple):
@@ -98,11 +131,23 @@ class BridgeMember(NamedTuple):
     group: IPAddress
 
 
-def link_request() -> bytes:
-    """Return the request for all links."""
-    name, mask = _WITHOUT_STATISTICS
-    body = _IFINFO.pack(0, 0, 0, 0, 0) + _attribute(name, _UNSIGNED.pack(mask))
-    return _request(_RTM_GETLINK, _NLM_F_DUMP, body)
+def link_request(index: int = 0, name: str = "") -> bytes:
+    """Return the request for the link of this index or name; without either, for all links."""
+    kind, mask = _WITHOUT_STATISTICS
+    body = _IFINFO.pack(0, 0, index, 0, 0) + _attribute(kind, _UNSIGNED.pack(mask))
+    if name:
+        body += _attribute(3, name.encode("utf-8", "surrogateescape") + b"\0")
+    return _request(_RTM_GETLINK, 0 if index or name else _NLM_F_DUMP, body)
+
+
+def address_request() -> bytes:
+    """Return the request for the addresses of all links."""
+    return _request(_RTM_GETADDR, _NLM_F_DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
+
+
+def is_dump(request: bytes) -> bool:
+    """Return whether the kernel answers the request with a list, which NLMSG_DONE ends."""
+    return bool(_HEADER.unpack_from(request)[2] & _NLM_F_DUMP)
 
 
 def route_request(destination: IPAddress, family: int) -> bytes:
@@ -122,26 +167,25 @@ def _request(kind: int, flags: int, body: bytes) -> bytes:
 
 
 def _attribute(name: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), name) + value
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), name) + value + bytes(-len(value) % 4)
 
 
 def messages(data: bytes) -> Iterator[Message]:
     """Yield the messages in what was received; a cut one ends it."""
     start = 0
     while start + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, start)
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, start)
         if length < _HEADER.size or start + length > len(data):
             return
-        yield Message(kind, data[start + _HEADER.size : start + length])
+        yield Message(kind, data[start + _HEADER.size : start + length], bool(flags & _NLM_F_DUMP_INTR))
         start += (length + 3) // 4 * 4
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    return dict(_each_attribute(data))
+def _attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
+    return dict(_each_attribute(data, start))
 
 
-def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
-    start = 0
+def _each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
     while start + _ATTRIBUTE.size <= len(data):
         size, name = _ATTRIBUTE.unpack_from(data, start)
         if size < _ATTRIBUTE.size or start + size > len(data):
@@ -155,11 +199,30 @@ def _number(data: bytes | None) -> int | None:
 
 
 def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.rstrip(b"\0").decode(errors="replace")
+    # An interface may have any bytes as its name, except for white space, slashes and colons.
+    return None if data is None else data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def _address(data: bytes | None) -> IPAddress | None:
     return ip_address(data) if data is not None and len(data) in (4, 16) else None
+
+
+def address_index(body: bytes) -> int | None:
+    """Return the index of the interface of an RTM_NEWADDR message; None for a cut one."""
+    return int(_IFADDR.unpack_from(body)[4]) if len(body) >= _IFADDR.size else None
+
+
+def parse_address(body: bytes) -> Address | None:
+    """Return the address of an RTM_NEWADDR message; None for a cut one, and for other families than IP."""
+    if len(body) < _IFADDR.size:
+        return None
+    _, prefix_length, flags, _, index = _IFADDR.unpack_from(body)
+    found = _attributes(body, _IFADDR.size)
+    # On a point-to-point link IFA_ADDRESS (1) is the address of the peer, and IFA_LOCAL (2) the own one.
+    packed = found.get(2) or found.get(1, b"")
+    if len(packed) not in (4, 16) or prefix_length > len(packed) * 8:
+        return None
+    return Address(index, packed, prefix_length, bool(flags & _IFA_F_DADFAILED))
 
 
 def parse_link(body: bytes) -> Link | None:
@@ -182,6 +245,9 @@ def parse_link(body: bytes) -> Link | None:
         _number(found.get(10)),
         _bridge_state(info.get(2, b"")) if kind == "bridge" else None,
         port.get(27, b"\1") != b"\0",
+        bool(flags & _IFF_RUNNING),
+        bool(flags & _IFF_MULTICAST),
+        found.get(1, b""),
     )
 
 

@@ -1,303 +1,322 @@
-"""Watches for interfaces that come, go and change: netlink wakes it on Linux, elsewhere it looks twice a second.
+"""Watches for interfaces that come, go and change, and calls the subscribers that restore memberships.
 
-Touches the OS. One background thread serves all sockets of a network namespace; it ends when nobody has needed it for a
-while.
+One daemon thread serves all subscribers of a network namespace. It blocks until the OS reports a change. It uses a
+timer only while a subscriber asked to be called again, on a system that has to be polled, and for a while after its
+last subscriber has gone. A second thread calls `report`, which runs the user's code. Neither delays the program's end.
+
+Contract. You may call `watch` and `unwatch` from every thread, from signal handlers and from the garbage collector;
+they never wait for a subscriber. Only the thread of a watcher closes its descriptors. After a fork the child closes its
+copies of them, which changes nothing for the parent, and starts with no watcher and a fresh lock.
 """
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
+import selectors
 import socket
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from struct import Struct
 from time import monotonic, sleep
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.system import kernel
+from multicast_expert.system.changes import Changes, Events
 from multicast_expert.system.interfaces import scan_interfaces
-from multicast_expert.system.kernel import SYSTEM
-from multicast_expert.system.routes import AF_NETLINK
+from multicast_expert.system.kernel import os_error
+
+__all__ = ["Changes", "Subscriber", "unwatch", "watch"]
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
 RETRY_INTERVAL = 0.2
 """Seconds until a subscriber that could not restore everything is called again."""
-POLL_INTERVAL = 0.5
-"""Seconds between two looks where the OS has nothing to wake us."""
 LINGER = 5.0
-"""Seconds that the thread stays after its last subscriber has gone, so that sockets in quick succession share it."""
-MIN_IPV6_MTU = 1280
-"""Below it, Linux takes IPv6 off the interface and all its memberships with it (RFC 8200, 5)."""
-
-_RTM_NEWLINK = 16
-_RTM_DELLINK = 17
-# The multicast groups of rtnetlink(7) for links, IPv4 and IPv6 addresses.
-_RTMGRP = 0x1 | 0x10 | 0x100
-_IFLA_MTU = 4
-_HEADER = Struct("=IHHII")
-_IFINFO = Struct("=BxHiII")
-_ATTRIBUTE = Struct("=HH")
-_UNSIGNED = Struct("=I")
-
-
-class Changes(NamedTuple):
-    """What happened to interfaces since the last look, by index."""
-
-    deleted: frozenset[int] = frozenset()
-    """Deleted, though one of the same index may be there again."""
-    without_ipv6: frozenset[int] = frozenset()
-    """Lost IPv6, though it may be back."""
-
-    def and_then(self, later: Changes) -> Changes:
-        """Return these changes and later ones together."""
-        return Changes(self.deleted | later.deleted, self.without_ipv6 | later.without_ipv6)
+"""Seconds that a thread stays with nothing to do, so that sockets in quick succession share it."""
+# poll(2) has no limit of descriptors and needs none of its own; Windows has select only.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Subscriber(Protocol):
-    """Who wants to know. All give up before any restores.
+    """A receiver to restore. All subscribers give up before any restores.
 
-    When a stale socket is closed, Linux takes its membership from whatever interface has the index now
-    (ip_mc_drop_socket, ipv6_sock_mc_close): it would be that which another receiver has just restored.
+    When a stale socket is closed, Linux takes its membership from the interface that has the index now
+    (ip_mc_drop_socket, ipv6_sock_mc_close): that could be one that another receiver has just restored.
+
+    A subscriber may also have a method `report()`, which takes and returns nothing. It is called after `restore`, in
+    another thread, so it may block.
     """
 
     def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
-        """Give up what the changes took away; `ifaces` are those of now."""
+        """Give up the memberships on the interfaces that changed; `ifaces` are those of now."""
 
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
-        """Restore what can be; return whether to be called again soon."""
-
-
-class Events(Protocol):
-    """Where changes come from."""
-
-    def wait(self, timeout: float) -> Changes | None:
-        """Return what changed, or None after `timeout` seconds."""
-
-    def close(self) -> None:
-        """Give back what it holds."""
-
-
-def parse_link_events(messages: bytes) -> Changes:
-    """Return what the rtnetlink messages tell about deleted interfaces and lost IPv6; a cut message ends it."""
-    deleted = set()
-    without_ipv6 = set()
-    start = 0
-    while start + _HEADER.size <= len(messages):
-        length, kind, *_ = _HEADER.unpack_from(messages, start)
-        if length < _HEADER.size or start + length > len(messages):
-            break
-        if kind in (_RTM_NEWLINK, _RTM_DELLINK) and length >= _HEADER.size + _IFINFO.size:
-            family, _, index, _, _ = _IFINFO.unpack_from(messages, start + _HEADER.size)
-            # Other families speak of a bridge port that was taken out of its bridge, not of the interface itself.
-            if family == 0 and kind == _RTM_DELLINK:
-                deleted.add(index)
-            elif family == 0 and _mtu(messages[start + _HEADER.size + _IFINFO.size : start + length]) < MIN_IPV6_MTU:
-                without_ipv6.add(index)
-        start += (length + 3) // 4 * 4
-    return Changes(frozenset(deleted), frozenset(without_ipv6))
-
-
-def _mtu(attributes: bytes) -> int:
-    start = 0
-    while start + _ATTRIBUTE.size <= len(attributes):
-        size, name = _ATTRIBUTE.unpack_from(attributes, start)
-        if size < _ATTRIBUTE.size:
-            break
-        if name == _IFLA_MTU and len(attributes) >= start + 8:
-            return int(_UNSIGNED.unpack_from(attributes, start + 4)[0])
-        start += (size + 3) // 4 * 4
-    return MIN_IPV6_MTU
-
-
-class NetlinkEvents:
-    """Changes as Linux tells them (rtnetlink(7)); needs no privilege."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(AF_NETLINK, socket.SOCK_RAW, 0)
-        try:
-            self._socket.bind((0, _RTMGRP))
-        except OSError:
-            self._socket.close()
-            raise
-
-    def wait(self, timeout: float) -> Changes | None:
-        """Return what changed, or None after `timeout` seconds."""
-        self._socket.settimeout(timeout)
-        try:
-            changes = self._read(Changes())
-        except (TimeoutError, BlockingIOError):
-            return None
-        self._socket.setblocking(False)
-        with suppress(BlockingIOError):
-            while True:
-                changes = self._read(changes)
-        return changes
-
-    def _read(self, changes: Changes) -> Changes:
-        try:
-            more = parse_link_events(self._socket.recv(262144))
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            # The queue overflowed and events are lost: every interface may have been deleted and come back.
-            every = frozenset(index for index, _ in socket.if_nameindex())
-            more = Changes(every, every)
-        return changes.and_then(more)
-
-    def close(self) -> None:
-        """Close the netlink socket."""
-        self._socket.close()
-
-
-class PolledEvents:
-    """Changes found by looking again and again: a new interface of the same index in between stays unseen."""
-
-    def __init__(self) -> None:
-        self._seen = {iface.index: iface for iface in scan_interfaces()}
-        self._looked_at = monotonic()
-
-    def wait(self, timeout: float) -> Changes | None:
-        """Return what changed, or None after `timeout` seconds."""
-        remaining = max(0.0, self._looked_at + POLL_INTERVAL - monotonic())
-        sleep(min(timeout, remaining))
-        if timeout < remaining:
-            return None
-        self._looked_at = monotonic()
-        now = {iface.index: iface for iface in scan_interfaces()}
-        before, self._seen = self._seen, now
-        if now == before:
-            return None
-        shrunk = [index for index, iface in now.items() if iface.mtu is not None and iface.mtu < MIN_IPV6_MTU]
-        return Changes(frozenset(before.keys() - now.keys()), frozenset(shrunk))
-
-    def close(self) -> None:
-        """Nothing is held."""
+        """Restore all memberships that can be; return whether to be called again soon."""
 
 
 class Watcher:
-    """The thread that watches the interfaces of one network namespace."""
+    """The watch over the interfaces of one network namespace: its thread, its descriptors and its subscribers."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._idle_since = monotonic()
+        self._wake_up, self._bell = socket.socketpair()
+        self._wake_up.setblocking(False)
+        self._bell.setblocking(False)
         self.subscribers: dict[int, weakref.ref[Subscriber]] = {}
-        self._untold = Changes()
         self.again: bool = False
-        """Whether somebody wants to be told although nothing changed."""
+        """Whether the subscribers are to be called although nothing changed."""
         self.stopped: bool = False
+        """Whether the thread ends, so that it serves no further subscriber."""
+        self._pending = Changes()
+        self._owed: dict[int, Changes] = {}
+        """The changes that a subscriber failed to give up, by its id."""
+        self._failures: set[object] = set()
+        """The kinds of failures that were logged since the last success."""
+        self._idle_since: float | None = monotonic()
+        self._is_timed = True
+        """Whether the thread will wake by itself."""
+        self._reporter = Reporter()
         self.thread: threading.Thread = threading.Thread(
             target=self._run, name="multicast_expert interfaces", daemon=True
         )
-        self.thread.start()
+
+    def add(self, subscriber: Subscriber, soon: bool) -> None:
+        """Serve a subscriber; `_lock` is held."""
+        self.subscribers[id(subscriber)] = weakref.ref(subscriber)
+        self._idle_since = None
+        if soon:
+            self.again = True
+            self.wake()
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Serve it no longer; `_lock` is held."""
+        self.subscribers.pop(id(subscriber), None)
+        self._owed.pop(id(subscriber), None)
+        if not self.subscribers and self._idle_since is None:
+            self._idle_since = monotonic()
+            if not self._is_timed:
+                self.wake()
+
+    def wake(self) -> None:
+        """End the wait of the thread; `_lock` is held."""
+        if not self.stopped:
+            # A full buffer wakes it as well; a program may have closed all descriptors that it does not know.
+            with suppress(OSError):
+                self._bell.send(b"\0")
+
+    def close(self) -> None:
+        """Close the descriptors: the thread does it at its end, the child of a fork with its copies."""
+        for each in (self._events, self._wake_up, self._bell):
+            each.close()
 
     def _run(self) -> None:
         try:
-            while not self._is_over():
-                changes = self._events.wait(RETRY_INTERVAL)
-                if changes is not None or self.again:
-                    self._untold = self._untold.and_then(changes or Changes())
-                    self._tell()
-        except Exception:
-            logger.exception("The watch for interface changes ended; memberships are no longer restored")
+            while (timeout := self._patience()) is None or timeout >= 0:
+                is_done = False
+                with self._surviving("The watch for interface changes failed"):
+                    self._turn(timeout)
+                    is_done = True
+                if not is_done:
+                    # A wait that fails again and again must not keep the processor busy.
+                    sleep(RETRY_INTERVAL)
         finally:
-            self.stopped = True
-            self._events.close()
-
-    def _is_over(self) -> bool:
-        with _lock:
-            if self.subscribers:
-                self._idle_since = monotonic()
-            elif monotonic() - self._idle_since > LINGER:
+            with _lock:
                 self.stopped = True
-            return self.stopped
+                self.close()
 
-    def _tell(self) -> None:
-        self.again = False
+    def _patience(self) -> float | None:
+        """Return how many seconds to wait, None: for a change only, negative: the thread is over."""
         with _lock:
-            subscribers = [subscriber for reference in self.subscribers.values() if (subscriber := reference())]
-        try:
-            ifaces = scan_interfaces() if subscribers else []
-        except OSError:
-            # It passes: EMFILE, when the program has too much open.
-            logger.exception("Cannot look at the interfaces; trying again")
-            self.again = True
+            if not self.subscribers and self._idle_since is None:
+                # The last one was forgotten, not closed.
+                self._idle_since = monotonic()
+            timers = [] if self._events.interval is None else [self._events.interval]
+            if self._idle_since is not None:
+                timers.append(self._idle_since + LINGER - monotonic())
+                if timers[-1] < 0:
+                    self.stopped = True
+            elif self.again:
+                timers.append(RETRY_INTERVAL)
+            self._is_timed = bool(timers)
+            return -1 if self.stopped else min(timers, default=None)
+
+    def _turn(self, timeout: float | None) -> None:
+        """Wait for a change, the bell or the time, and serve the subscribers if there is a reason."""
+        descriptor = self._events.fileno()
+        with _Selector() as selector:
+            selector.register(self._wake_up, selectors.EVENT_READ)
+            if descriptor >= 0:
+                selector.register(descriptor, selectors.EVENT_READ)
+            ready = {key.fd for key, _ in selector.select(timeout)}
+        with suppress(BlockingIOError):
+            while self._wake_up.recv(4096):
+                pass
+        with _lock:
+            again, self.again = self.again, False
+            known = [each for reference in self.subscribers.values() if (each := reference()) is not None]
+            if len(known) < len(self.subscribers):
+                self.subscribers = {id(each): weakref.ref(each) for each in known}
+        changed = self._take() if descriptor in ready or descriptor < 0 else False
+        if known and (changed or again):
+            self._serve(known)
+
+    def _take(self) -> bool:
+        """Add the reported changes to the pending ones; return whether there are any."""
+        with self._surviving("Reading interface changes failed"):
+            changes = self._events.take()
+            if changes is not None:
+                self._pending = self._pending.and_then(changes)
+            return changes is not None
+        if self._events.interval is None:
+            # The source is broken, and its reports are lost.
+            broken, self._events = self._events, kernel.SYSTEM.change_events()
+            broken.close()
+            self._pending = Changes(everything=True)
+        return True
+
+    def _serve(self, known: list[Subscriber]) -> None:
+        """Let all subscribers give up, then restore, then report."""
+        ifaces = None
+        # It may fail for a while: the program has too many descriptors open, for instance.
+        with self._surviving("Looking at the interfaces failed"):
+            ifaces = scan_interfaces()
+        if ifaces is None:
             return
-        changes, self._untold = self._untold, Changes()
-        for subscriber in subscribers:
-            with self._going_on():
-                subscriber.give_up(changes, ifaces)
-        for subscriber in subscribers:
-            with self._going_on():
+        changes, self._pending = self._pending.among(ifaces), Changes()
+        for subscriber in known:
+            owed = self._owed.setdefault(id(subscriber), Changes()).and_then(changes)
+            self._owed[id(subscriber)] = owed
+            with self._surviving("Giving up memberships failed"):
+                subscriber.give_up(owed, ifaces)
+                self._owed.pop(id(subscriber), None)
+        for subscriber in known:
+            with self._surviving("Restoring memberships failed"):
                 if subscriber.restore(ifaces):
                     self.again = True
+        with self._surviving("Reporting what happened to memberships failed"):
+            self._reporter.call(known)
+        if not self.again:
+            self._failures.clear()
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _surviving(self, words: str) -> Iterator[None]:
+        """Log an exception, once for each kind until everything works again, and have the work repeated."""
         try:
             yield
-        except Exception:
-            logger.exception("Restoring memberships failed")
+        except Exception as error:
             self.again = True
+            kind = words, type(error), getattr(error, "errno", None)
+            if kind not in self._failures:
+                self._failures.add(kind)
+                logger.exception("%s; trying again", words)
+
+
+class Reporter:
+    """Calls `report` of subscribers in a daemon thread, which starts when needed and ends when it has been idle."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[int, weakref.ref[Subscriber]] = {}
+        self._thread: threading.Thread | None = None
+
+    def call(self, subscribers: list[Subscriber]) -> None:
+        """Have them called soon. Raises RuntimeError when the system has no thread for it; then call again later."""
+        reporting = {id(each): weakref.ref(each) for each in subscribers if hasattr(each, "report")}
+        with self._changed:
+            self._waiting |= reporting
+            self._changed.notify()
+            if self._waiting and self._thread is None:
+                thread = threading.Thread(target=self._run, name="multicast_expert reports", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._changed.wait(LINGER)
+                if not self._waiting:
+                    self._thread = None
+                    return
+                subscriber = self._waiting.pop(next(iter(self._waiting)))()
+            try:
+                if subscriber is not None:
+                    getattr(subscriber, "report")()  # noqa: B009 - a subscriber need not have it
+            except Exception:
+                logger.exception("Reporting what happened to memberships failed")
+            del subscriber  # else it would not be collected while this thread waits
 
 
 _watchers: dict[int, Watcher] = {}
-# Reentrant, because a forgotten receiver may be collected, and so unwatched, while it is held.
+# Reentrant, because a signal handler or the collector may call `watch` or `unwatch` while this thread holds it.
 _lock = threading.RLock()
 
 
 def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> None:
-    """Tell the subscriber, in a background thread, whenever interfaces change. It is held weakly.
+    """Call the subscriber, in a background thread, whenever interfaces change. It is held weakly.
 
-    `namespace`: a number for the network namespace that this thread is in. `soon`: tell it once without waiting for a
-    change.
+    `namespace`: a number for the network namespace that this thread is in. `soon`: call it once without waiting for a
+    change. Raises MulticastOSError when the system has no descriptor or no thread for it.
     """
     with _lock:
         watcher = _watchers.get(namespace)
-        if watcher is None or watcher.stopped:
-            watcher = Watcher(_events())
-            _watchers[namespace] = watcher
-        watcher.subscribers[id(subscriber)] = weakref.ref(subscriber)
-        if soon:
-            watcher.again = True
+        if watcher is not None and not watcher.stopped:
+            watcher.add(subscriber, soon)
+            return
+        try:
+            events = kernel.SYSTEM.change_events()
+            try:
+                watcher = _watchers[namespace] = Watcher(events)
+            except BaseException:
+                events.close()
+                raise
+        except OSError as error:
+            raise _refusal(error) from error
+        watcher.add(subscriber, soon)
+        try:
+            watcher.thread.start()
+        except BaseException as error:
+            del _watchers[namespace]
+            watcher.stopped = True
+            watcher.close()
+            if isinstance(error, RuntimeError):
+                raise _no_thread(error) from error
+            raise
 
 
-def _events() -> Events:
-    if SYSTEM.platform.name == "linux":
-        # Some sandboxes allow no netlink sockets.
-        with suppress(OSError):
-            return NetlinkEvents()
-    return PolledEvents()
+def _refusal(error: OSError) -> MulticastOSError:
+    return os_error(kernel.SYSTEM, error, "watch", "watch for interface changes")
+
+
+def _no_thread(error: RuntimeError) -> MulticastExpertError:
+    if "shutdown" in str(error):
+        return MulticastExpertError(
+            "The program is ending, so changes of the interfaces cannot be watched any longer: pass heal=False."
+        )
+    return _refusal(OSError(errno.EAGAIN, str(error)))
 
 
 def unwatch(subscriber: Subscriber, namespace: int) -> None:
-    """End what `watch` began."""
+    """End the calls that `watch` began."""
     with _lock:
         watcher = _watchers.get(namespace)
         if watcher is not None:
-            watcher.subscribers.pop(id(subscriber), None)
+            watcher.remove(subscriber)
 
 
-def _stop_all() -> None:
-    watchers = list(_watchers.values())
-    for watcher in watchers:
-        watcher.stopped = True
-    for watcher in watchers:
-        watcher.thread.join()
+def forget_watchers() -> None:
+    """Begin anew in the child of a fork, which has no such threads: close its copies of their descriptors."""
+    global _lock, _watchers  # noqa: PLW0603 - another thread of the parent may hold the lock, for ever in the child
+    _lock = threading.RLock()
+    inherited, _watchers = _watchers, {}
+    for watcher in inherited.values():
+        watcher.close()
 
 
-def _forget_all() -> None:
-    """The child of a fork has no such threads."""
-    _watchers.clear()
-    _lock.release()
-
-
-atexit.register(_stop_all)
 if hasattr(os, "register_at_fork"):
-    # A lock that another thread holds would stay held in the child for ever.
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_forget_all)
+    os.register_at_fork(after_in_child=forget_watchers)

@@ -1,6 +1,6 @@
-"""What Python's sockets lack on Windows, by ctypes: WSARecvMsg (the destination of a datagram) and WSAIoctl.
+"""The functions of Windows that Python lacks, by ctypes: WSARecvMsg, WSAIoctl, and those that describe the adapters.
 
-Sources: mswsock.h, ws2def.h, and the reference pages of WSARecvMsg and WSAIoctl. Not yet seen on a real system.
+Sources: mswsock.h, ws2def.h, iphlpapi.h and the reference pages of the functions. Seen under Wine only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ assert sys.platform == "win32"
 _WSAEWOULDBLOCK = 10035
 _WSAEMSGSIZE = 10040
 _SIO_GET_EXTENSION_FUNCTION_POINTER = 0xC8000006
+_ERROR_BUFFER_OVERFLOW = 111
+_ERROR_NO_DATA = 232
+# Neither anycast nor multicast addresses nor name servers.
+_GAA_FLAGS = 0x2 | 0x4 | 0x8
 _WSAID_WSARECVMSG = bytes.fromhex("c8d789f61f6f6b438a53e54fe351c322")
 
 
@@ -35,6 +39,7 @@ class _Message(ctypes.Structure):
     )
 
 
+_iphlpapi = ctypes.WinDLL("iphlpapi")
 _ws2_32 = ctypes.WinDLL("ws2_32", use_last_error=True)
 _ws2_32.WSAIoctl.argtypes = (
     ctypes.c_size_t,
@@ -74,9 +79,13 @@ def _ioctl(descriptor: int, code: int, value: bytes, answer_size: int) -> bytes:
 
 
 class WinSocket(socket.socket):
-    """A socket with `recvmsg` and `ioctl_bytes`, which Python leaves out on Windows."""
+    """A socket that never blocks, with `recvmsg` and `ioctl_bytes`, which Python leaves out on Windows."""
 
     _receive_message: Any = None
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self.setblocking(False)
 
     def ioctl_bytes(self, code: int, value: bytes) -> None:
         """Call WSAIoctl with a value; `socket.ioctl` knows three codes only."""
@@ -117,7 +126,21 @@ class WinSocket(socket.socket):
 def best_interface(sockaddr: bytes) -> int:
     """Return the index of the interface that the address is routed to (GetBestInterfaceEx). Raises OSError."""
     index = ctypes.c_ulong()
-    number = ctypes.WinDLL("iphlpapi").GetBestInterfaceEx(sockaddr, ctypes.byref(index))
+    number = _iphlpapi.GetBestInterfaceEx(sockaddr, ctypes.byref(index))
     if number:
         raise OSError(None, ctypes.FormatError(number).strip(), None, number)
     return index.value
+
+
+def adapters_addresses() -> tuple[bytes, int]:
+    """Return what GetAdaptersAddresses writes, and the address that it is at. Raises OSError."""
+    size = ctypes.c_ulong(16384)
+    while True:
+        buffer = ctypes.create_string_buffer(size.value)
+        number = _iphlpapi.GetAdaptersAddresses(0, _GAA_FLAGS, None, buffer, ctypes.byref(size))
+        if number == _ERROR_NO_DATA:
+            return b"", 0
+        if not number:
+            return buffer.raw, ctypes.addressof(buffer)
+        if number != _ERROR_BUFFER_OVERFLOW:
+            raise OSError(None, ctypes.FormatError(number).strip(), None, number)

@@ -12,7 +12,7 @@ from multicast_expert import extension
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.engine.intake.recvmmsg import BatchIntake, available
 from multicast_expert.engine.intake.recvmsg import Learn, PythonIntake
-from multicast_expert.system.kernel import Kernel, SystemKernel
+from multicast_expert.system.kernel import Kernel, System
 
 
 class Intake(Protocol):
@@ -96,7 +96,7 @@ def choose(kernel: Kernel, coalesced: bool, learn: Learn) -> Intake:
     if not coalesced:
         fields = {kind: field for kind, field in fields.items() if field != "segment_size"}
     # The fast forms call the system that runs this program, by descriptors.
-    here = isinstance(kernel, SystemKernel)
+    here = isinstance(kernel, System)
     if here and extension.native is not None:
         native: Intake = extension.native.Intake(fields, platform.msg_trunc, learn)
         return native

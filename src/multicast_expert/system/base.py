@@ -1,0 +1,104 @@
+"""System: the questions that each OS answers in its own way. One file per OS extends it; `kernel` chooses one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Iterable
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import Any, Protocol
+
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.platforms import Platform
+from multicast_expert.system.changes import Events, PolledEvents
+from multicast_expert.system.listings import JoinedGroup, UdpSocket
+
+_WSAENOBUFS = 10055
+
+
+def is_scarcity(error: OSError) -> bool:
+    """Return whether descriptors or memory ran out, so that the failed step proves nothing."""
+    return error.errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM, _WSAENOBUFS)
+
+
+class Socket(Protocol):
+    """The methods of a socket that the engine uses; Python's own on Unix, a subclass of it on Windows."""
+
+    def fileno(self) -> int: ...
+    def setsockopt(self, level: int, number: int, value: bytes, /) -> None: ...
+    def getsockopt(self, level: int, number: int, length: int, /) -> bytes: ...
+    def bind(self, address: Any, /) -> None: ...
+    def getsockname(self) -> Any: ...
+    def sendto(self, data: bytes, address: Any, /) -> int: ...
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]: ...
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]: ...
+    def close(self) -> None: ...
+
+
+class Kernel(Protocol):
+    """An OS to open sockets on: the running one, or a fake."""
+
+    platform: Platform
+
+    def socket(self, family: int, kind: int) -> Socket:
+        """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
+
+
+class System:
+    """The OS that runs this program. Every method may raise OSError, and MulticastExpertError for a failed command."""
+
+    platform: Platform
+    routes_are_cheap: bool = True
+    """Whether `route_interface` asks the kernel itself; if not, it runs a command."""
+
+    @property
+    def interrupts_waits(self) -> bool:
+        """Whether Ctrl-C interrupts a thread that waits in select or poll."""
+        return self.platform.interrupts_waits
+
+    def socket(self, family: int, kind: int) -> Socket:
+        """Return a new socket of the family and kind; it never blocks."""
+        made: Any = socket.socket(family, kind)  # without recvmsg on Windows, which makes its own
+        made.setblocking(False)
+        opened: Socket = made
+        return opened
+
+    def release(self) -> str:
+        """Return the version of the kernel, as the OS writes it."""
+        import platform  # noqa: PLC0415 - only a report needs it
+
+        return platform.release()
+
+    def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
+        """Return the network interfaces, by index.
+
+        `meant`: names and addresses (without scope); interfaces that have none of them may be left out, unless no
+        interface has any.
+        """
+        raise NotImplementedError
+
+    def has_interface(self, index: int) -> bool:
+        """Return whether there is an interface of this index."""
+        return any(iface.index == index for iface in self.interfaces())
+
+    def duplicate_addresses(self) -> set[str]:
+        """Return the addresses that the OS found on another host too, and the names of their interfaces."""
+        return set()
+
+    def route_interface(self, destination: IPAddress) -> int | None:
+        """Return the index of the interface that a datagram to `destination` would leave from; None without a route."""
+        raise NotImplementedError
+
+    def joined_groups(self, sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
+        """Return the groups that this host has joined; see `groups.joined_groups`."""
+        raise NotImplementedError
+
+    def udp_sockets(self, chosen: Callable[[UdpSocket], bool] | None = None) -> list[UdpSocket]:
+        """Return the open UDP sockets, empty where the OS has no list of them; see `groups.udp_sockets`."""
+        return []
+
+    def change_events(self) -> Events:
+        """Return a source of changes of the interfaces; the caller closes it."""
+        return PolledEvents(self.interfaces)
