@@ -75,9 +75,10 @@ def _place(key: StreamKey) -> str:
 
 def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     share = f" ({100 * stream.lost / stream.expected:.3g} %)" if stream.lost else ""
+    undecided = f", {stream.undecided:,} too late to tell" if stream.undecided else ""
     yield (
         f"{stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
-        f"{stream.reordered:,} reordered"
+        f"{stream.reordered:,} reordered{undecided}"
     )
     least, mean, most = (
         milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)
