@@ -46,7 +46,8 @@ def _mcast(
     [ff15::1234]:5000%eth0.
     """
     if context.invoked_subcommand is None:
-        terminal.tell(context.get_help())
+        for line in context.get_help().splitlines():
+            terminal.tell(line)
         raise typer.Exit(2)
 
 

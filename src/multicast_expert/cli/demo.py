@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from multicast_expert.cli.render.demo import (
     conclusion,
     exit_status,
     omission_lines,
-    trial_table,
+    trial_lines,
 )
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, choose_one_interface, interface_address_text
@@ -59,7 +60,7 @@ def command(iface: InterfaceOption = None) -> None:
             result = _show_on(version, choose_one_interface(iface, ifaces).iface)
         results.append(result)
         if isinstance(result, Trial):
-            terminal.show(trial_table(result))
+            terminal.show_lines(trial_lines(result), sys.stdout)
             terminal.write()
     for result in results:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption
@@ -30,8 +30,8 @@ def command(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         objects = [group_object(joined) for joined in groups]
         document = {"groups": objects, "sockets_bound_to_no_address": [socket_object(each) for each in unbound]}
-        terminal.write(json.dumps(document, indent=2))
+        terminal.write_json(document, 2)
         return
-    terminal.show(*group_lines(groups))
+    terminal.show_lines(group_lines(groups), sys.stdout)
     for line in note_lines(groups, unbound):
         terminal.tell(line)

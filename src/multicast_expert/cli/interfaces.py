@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import socket
+import sys
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import JsonOption
@@ -23,8 +23,8 @@ def command(as_json: JsonOption = False) -> None:
     default4 = get_default_gateway_iface(socket.AF_INET, ifaces=ifaces)
     default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces)
     if not as_json:
-        terminal.show(*interface_lines(ifaces, default4, default6))
+        terminal.show_lines(interface_lines(ifaces, default4, default6), sys.stdout)
         return
     defaults = (("IPv4", default4), ("IPv6", default6))
     objects = [interface_object(iface, [name for name, default in defaults if default == iface]) for iface in ifaces]
-    terminal.write(json.dumps(objects, indent=2))
+    terminal.write_json(objects, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Annotated
@@ -106,4 +105,4 @@ def _write_json(
         "send": plan_objects(platform, [sending]) if isinstance(sending, SocketPlan) else [],
         "why_no_send": None if isinstance(sending, SocketPlan) else str(sending),
     }
-    terminal.write(json.dumps(plan, indent=2))
+    terminal.write_json(plan, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import time
@@ -199,8 +198,7 @@ def _first_of(groups: Sequence[str]) -> str:
 
 def _show_json(arrival: Arrival) -> None:
     text = _moment(arrival).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    # The one control character that JSON may hold as it is
-    terminal.write(json.dumps(datagram_object(arrival, text)).replace("\x7f", "\\u007f"))
+    terminal.write_json(datagram_object(arrival, text))
 
 
 def _show_raw(arrival: Arrival) -> None:

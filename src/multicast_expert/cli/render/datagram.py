@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, printable
+from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, payload_text
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.stamp import Stamp
 
@@ -34,7 +34,7 @@ class Arrival(NamedTuple):
 
 def datagram_line(arrival: Arrival, time: str) -> str:
     """Return one line: when, to which group and port, on which interface, from whom, and the payload."""
-    payload = printable(arrival.payload)
+    payload = payload_text(arrival.payload)
     return headline(arrival, time) + (f": {payload}" if payload else "")
 
 

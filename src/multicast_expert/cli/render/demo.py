@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.table import Table
-from rich.text import Text
+from multicast_expert.cli.render.text import Line
 
 
 class Probe(NamedTuple):
@@ -56,30 +56,20 @@ class Omission(NamedTuple):
     cure: str = ""
 
 
-def trial_table(trial: Trial) -> Table:
-    """Return a table: a row for every datagram, a column for every listener."""
+def trial_lines(trial: Trial) -> Iterator[Line]:
+    """Yield a table: a row for every datagram, a column for every listener."""
     reach = "nothing leaves this host" if trial.hop_limit == 0 else f"hop limit {trial.hop_limit}"
-    table = Table(
-        title=f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="",
-    )
-    table.add_column("sent to", overflow="fold")
-    for name, group in zip(_listener_names(len(trial.groups)), trial.groups, strict=True):
-        table.add_column(f"{name}\n{group}", overflow="fold")
-    table.add_column("")
-    for probe in trial.probes:
-        judgement = probe.judgement()
-        table.add_row(
-            "unicast to self" if probe.listener is None else probe.destination,
-            *(_copies_text(copies) for copies in probe.copies),
-            Text(judgement, style="green" if judgement == "ok" else "bold red"),
-        )
-    return table
+    yield Line(f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}", style="bold")
+    heads = [["", *_listener_names(len(trial.groups))], ["sent to", *trial.groups]]
+    rows = [
+        ["unicast to self" if probe.listener is None else probe.destination, *map(_copies_text, probe.copies)]
+        for probe in trial.probes
+    ]
+    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    judgements = [probe.judgement() for probe in trial.probes]
+    for row, judgement in zip(heads + rows, ["", "", *judgements], strict=True):
+        cells = (f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
+        yield Line("".join(cells), (judgement, "green" if judgement == "ok" else "bold red"))
 
 
 def _listener_names(number: int) -> list[str]:

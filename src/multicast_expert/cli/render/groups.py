@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.text import Text
-
-from multicast_expert.cli.render.text import printable
+from multicast_expert.cli.render.text import Line
 from multicast_expert.core.addresses import ethernet_address
-from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, SourceUse, UdpSocket
 
 
-def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:
+def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Line]:
     """Yield, for every interface and IP version, a line for every group, with its sockets below it.
 
     What the system keeps for itself shares a line.
@@ -23,13 +21,13 @@ def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:
         there = sorted(members, key=lambda joined: joined.group.packed)
         wanted = [joined for joined in there if not _is_plain(joined)]
         width = max((len(str(joined.group)) for joined in wanted), default=0)
-        yield Text.assemble((name, "bold"), f"  {_protocol(there[0])}")
+        yield Line((name, "bold"), f"  {_protocol(there[0])}")
         for joined in wanted:
-            yield Text(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
+            yield Line(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
             for each in joined.sockets or ():
-                yield Text(f"    {socket_text(each)}")
+                yield Line(f"    {socket_text(each)}")
         if kept := ", ".join(str(joined.group) for joined in there if _is_plain(joined)):
-            yield Text(f"  by the system itself: {kept}", style="dim")
+            yield Line(f"  by the system itself: {kept}", style="dim")
 
 
 def _section(joined: JoinedGroup) -> tuple[int, str, int]:
@@ -70,13 +68,8 @@ def _source_list(joined: JoinedGroup, sources: Iterable[SourceUse]) -> str:
 
 def socket_text(each: UdpSocket) -> str:
     """Return a socket's port and who holds it."""
-    holders = ", ".join(f"{_name(process)} ({process.pid})" for process in each.processes)
+    holders = ", ".join(f"{process.name} ({process.pid})" for process in each.processes)
     return f"port {each.port}: {holders or f'a process of user {each.user_id}'}"
-
-
-def _name(process: Process) -> str:
-    # A program may call itself anything.
-    return printable(process.name.encode("utf-8", "surrogateescape"))
 
 
 def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> Iterator[str]:
