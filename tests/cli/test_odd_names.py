@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from ipaddress import IPv4Interface, ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -79,7 +81,7 @@ def show_everything(name: str, screen: io.StringIO) -> None:
 
 @NAMES
 def test_no_line_steers_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever interfaces, processes, hosts and groups are called, each line is printable and shows the name escaped."""
+    """Whatever interfaces, processes, hosts and groups are called, every line is printable and shows it escaped."""
     for variable in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TERM", "dumb")
@@ -89,6 +91,20 @@ def test_no_line_steers_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch)
     lines = [line for stream in (screen, output, messages) for line in stream.getvalue().split("\n")]
     assert [line for line in lines if not line.isprintable()] == []
     assert sum(ODD[name] in line for line in lines) == 17
+
+
+WRITERS = re.compile(r"\bprint\(|\bstd(?:out|err)\.write|\becho\(|Console\(")
+
+
+def test_lines_leave_at_one_place() -> None:
+    """Only the terminal's own file writes, except for the bytes of --raw and for saved facts, which are ASCII."""
+    commands = Path(terminal.__file__).parent
+    writing = {
+        path.relative_to(commands).as_posix(): len(WRITERS.findall(path.read_text(encoding="utf-8")))
+        for path in commands.rglob("*.py")
+        if path.name != "terminal.py"
+    }
+    assert {name: count for name, count in writing.items() if count} == {"doctor.py": 1}
 
 
 @given(st.text())
