@@ -203,14 +203,14 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["recv", "239.1.2.3:5000", "--exclude", "239.1.1.1"], "source 239.1.1.1 is a multicast address;"),
         (
             ["recv", "239.1.2.3:5000", "--source", "10.0.0.7", "--exclude", "10.0.0.8"],
-            "--exclude is about groups from all",
+            "--exclude applies to groups from all",
         ),
         (
             ["recv", "10.0.0.7@232.1.2.3:5000", "--exclude", "10.0.0.8"],
-            "--exclude is about groups from all hosts, and ",
+            "--exclude applies to groups from all hosts, and ",
         ),
         (["recv", "[ff15::1]:5000", "--source", "10.0.0.7"], "[ff15::1]:5000 is IPv6, and no --source is;"),
-        (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is about IPv6, and no endpoint is."),
+        (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is IPv6, and no endpoint is."),
         (["recv", "239.1.2.3:5000", "--receive-buffer", "0"], "Invalid value for '--receive-buffer'"),
         (["send", "239.1.2.3:5000", "--dscp", "64"], "DSCP '64' is neither a number from 0 to 63 nor one of cs0, cs1,"),
         (["send", "239.1.2.3:5000", "--dscp", "gold"], "DSCP 'gold' is neither a number from 0 to 63 nor one of cs0"),

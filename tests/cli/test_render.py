@@ -317,7 +317,7 @@ def test_what_the_list_of_groups_cannot_tell() -> None:
         SOCKET._replace(address=ip_address("::"), port=port, processes=(Process(1, "avahi"),)) for port in (2, 1)
     ]
     assert list(note_lines(JOINED, unbound)) == [
-        "Sockets that are bound to no address; which of the groups they have joined, the system does not say:",
+        "Sockets that are bound to no address; the system does not report which groups they have joined:",
         "  port 1: avahi (1)",
         "  port 2: avahi (1)",
     ]

@@ -1,4 +1,4 @@
-"""`mcast groups`: what this host has joined. Asks the OS, sends nothing."""
+"""`mcast groups`: lists the groups that this host has joined. Asks the OS, sends nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from multicast_expert.system.interfaces import scan_interfaces
 def command(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:
     """List the groups that this host has joined.
 
-    For each interface: the groups, how many sockets have joined, from which sources, and the version of IGMP or MLD
-    where the OS tells it. Programs are named where a socket is bound to the group (Linux; root sees all of them); one
-    that is bound to no address may have joined any.
+    For each interface it shows the groups, how many sockets have joined each, from which sources, and the version of
+    IGMP or MLD if the OS reports it. On Linux it names the programs whose sockets are bound to a group; only root sees
+    those of other users. A socket that is bound to no address may have joined any group.
 
     Example: mcast groups -i eth0
     """

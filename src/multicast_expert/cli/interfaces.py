@@ -1,4 +1,4 @@
-"""`mcast interfaces`: what there is to choose from with -i. Asks the OS, sends nothing."""
+"""`mcast interfaces`: lists the names and addresses that -i takes. Asks the OS, sends nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from multicast_expert.system.interfaces import get_default_gateway_iface, scan_i
 def command(as_json: JsonOption = False) -> None:
     """List this host's network interfaces.
 
-    The default interface is the one that `mcast send` uses unless -i names another: the default route leads there. The
-    loopback interface does multicast within this host ("local").
+    `mcast send` uses the default interface, where the default route leads, unless -i names another. The loopback
+    interface carries multicast within this host ("local").
 
     Example: mcast interfaces --json
     """

@@ -1,4 +1,4 @@
-"""`mcast plan`: prints what would be opened and set, for any OS. Opens nothing, asks this host for its interfaces."""
+"""`mcast plan`: prints the sockets and options of an endpoint, for any OS. Asks for interfaces, opens nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from multicast_expert.system.kernel import SYSTEM
 
 
 class OperatingSystem(StrEnum):
-    """What --os takes."""
+    """The values of --os."""
 
     LINUX = "linux"
     MACOS = "macos"
@@ -43,11 +43,11 @@ def command(
     loopback: LoopbackOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what would be opened and set, for any OS.
+    """Print the sockets and options that it takes, for any OS.
 
-    That is what it takes to receive from a group and to send to it: every option with its level, number, bytes and
-    meaning, and what is bound and joined. Nothing is opened, so any OS can be asked for on any. For another one than
-    this, an interface that this host does not have is taken for an example: index 5, addresses 10.0.0.1 and fd00::1.
+    It prints how to receive from a group and how to send to it: every option with its level, number, bytes and meaning,
+    the address to bind and the groups to join. It opens nothing, so you can ask for any OS on any other. For another OS
+    it takes an interface that this host lacks for an example: index 5, addresses 10.0.0.1 and fd00::1.
 
     Example: mcast plan 239.1.2.3:5000 --os windows
     """
@@ -76,7 +76,7 @@ def command(
 
 
 def _interface(named: str | None, example: bool) -> InterfaceChoice:
-    """Return the interface of this host that is named, else the example interface with that name."""
+    """Return the interface of this host with that name, else the example interface."""
     if named is not None and not example:
         try:
             return choose_interfaces([named], scan_interfaces())[0]

@@ -14,7 +14,7 @@ from multicast_expert.system.listings import JoinedGroup, SourceUse, UdpSocket
 def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Line]:
     """Yield, for every interface and IP version, a line for every group, with its sockets below it.
 
-    What the system keeps for itself shares a line.
+    The groups that only the system uses share a line.
     """
     ordered = sorted(groups, key=_section)
     for (_, name, _), members in groupby(ordered, key=_section):
@@ -35,7 +35,7 @@ def _section(joined: JoinedGroup) -> tuple[int, str, int]:
 
 
 def _is_plain(joined: JoinedGroup) -> bool:
-    """Whether nobody but the kernel seems to be interested."""
+    """Return whether only the kernel seems to use the group."""
     return joined.kept_by_system and not joined.sockets
 
 
@@ -67,22 +67,22 @@ def _source_list(joined: JoinedGroup, sources: Iterable[SourceUse]) -> str:
 
 
 def socket_text(each: UdpSocket) -> str:
-    """Return a socket's port and who holds it."""
+    """Return the port of a socket and the processes that hold it."""
     holders = ", ".join(f"{process.name} ({process.pid})" for process in each.processes)
     return f"port {each.port}: {holders or f'a process of user {each.user_id}'}"
 
 
 def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> Iterator[str]:
-    """Yield what the list cannot tell."""
+    """Yield the limits of the list."""
     if not groups:
         yield "no group is joined"
     if unbound:
-        yield "Sockets that are bound to no address; which of the groups they have joined, the system does not say:"
+        yield "Sockets that are bound to no address; the system does not report which groups they have joined:"
         yield from (f"  {socket_text(each)}" for each in sorted(unbound, key=lambda each: each.port))
 
 
 def group_object(joined: JoinedGroup) -> dict[str, Any]:
-    """Return the JSON object of a membership; null is what the OS does not tell."""
+    """Return the JSON object of a membership; null stands for facts that the OS does not report."""
     return {
         "group": str(joined.group),
         "interface": joined.interface,

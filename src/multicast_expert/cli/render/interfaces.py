@@ -29,7 +29,7 @@ def interface_lines(
 
 
 def multicast_ability(iface: IfaceInfo) -> str:
-    """Return "yes", "no", or "local" for the loopback interface, which carries it without being marked as able to."""
+    """Return "yes", "no", or "local" for the loopback interface, which carries multicast without the flag for it."""
     if iface.is_localhost():
         return "local"
     return "yes" if iface.supports_multicast else "no"

@@ -49,7 +49,7 @@ def plan_lines(platform: Platform, plans: Iterable[SocketPlan]) -> Iterator[str]
             for row in ways:
                 yield from _lines(row, widths)
         if plan.filtered:
-            yield "  then  throw away every datagram whose destination is none of these"
+            yield "  then  drop every datagram whose destination is none of these"
         yield ""
 
 
@@ -61,7 +61,7 @@ def _row(verb: str, option: Option) -> Row:
 
 
 def _ways(platform: Platform, join: Join) -> list[Row]:
-    """Return the call that joins, and the one for kernels that do not know it."""
+    """Return the call that joins, and the call for kernels that lack it."""
     return [
         _row("  or" if turn else "  by", option)
         for turn, option in enumerate(join.change(platform, join.join_operation))
