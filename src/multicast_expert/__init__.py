@@ -1,31 +1,38 @@
-"""IP multicast made simple and right: receivers, transmitters, and the facts about interfaces that they need."""
+"""IP multicast made simple and right: receivers, transmitters, and the facts about interfaces that they need.
 
-from multicast_expert.core.addresses import (
-    LOCALHOST_IPV4,
-    LOCALHOST_IPV6,
-    Endpoint,
-    IPv4Or6Address,
-    MulticastAddress,
-    parse_endpoint,
-)
-from multicast_expert.core.datagram import Datagram, ReceiveStats
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
-from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
-from multicast_expert.sockets.healing import HealingEvent
-from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.sockets.subscriptions import Membership
-from multicast_expert.sockets.transmitter import McastTxSocket
-from multicast_expert.system.interfaces import (
-    find_interfaces,
-    get_default_gateway_iface,
-    get_default_gateway_iface_ip,
-    get_default_gateway_iface_ip_v4,
-    get_default_gateway_iface_ip_v6,
-    get_interface_ips,
-    scan_interfaces,
-)
-from multicast_expert.system.kernel import validate_mcast_ip
+Python loads each name on its first use: `import multicast_expert` alone costs less than a millisecond.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # Type checkers know the name; importing it from `typing` would take several milliseconds.
+if TYPE_CHECKING:
+    from multicast_expert.core.addresses import (
+        LOCALHOST_IPV4,
+        LOCALHOST_IPV6,
+        Endpoint,
+        IPv4Or6Address,
+        MulticastAddress,
+        parse_endpoint,
+    )
+    from multicast_expert.core.datagram import Datagram, ReceiveStats
+    from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+    from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
+    from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
+    from multicast_expert.sockets.healing import HealingEvent
+    from multicast_expert.sockets.receiver import McastRxSocket
+    from multicast_expert.sockets.subscriptions import Membership
+    from multicast_expert.sockets.transmitter import McastTxSocket
+    from multicast_expert.system.interfaces import (
+        find_interfaces,
+        get_default_gateway_iface,
+        get_default_gateway_iface_ip,
+        get_default_gateway_iface_ip_v4,
+        get_default_gateway_iface_ip_v6,
+        get_interface_ips,
+        scan_interfaces,
+    )
+    from multicast_expert.system.kernel import validate_mcast_ip
 
 __all__ = [
     "LOCALHOST_IPV4",
@@ -56,3 +63,31 @@ __all__ = [
     "scan_interfaces",
     "validate_mcast_ip",
 ]
+
+# Type checkers read the imports above instead, and so report a misspelt name.
+if not TYPE_CHECKING:
+    _HOMES = {
+        "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 Endpoint IPv4Or6Address MulticastAddress parse_endpoint",
+        "core.datagram": "Datagram ReceiveStats",
+        "core.errors": "MulticastExpertError MulticastOSError MulticastWarning",
+        "core.interfaces": "IfaceInfo IfaceSpecifier",
+        "sockets.aio": "AsyncMcastRxSocket AsyncMcastTxSocket",
+        "sockets.healing": "HealingEvent",
+        "sockets.receiver": "McastRxSocket",
+        "sockets.subscriptions": "Membership",
+        "sockets.transmitter": "McastTxSocket",
+        "system.interfaces": "find_interfaces get_default_gateway_iface get_default_gateway_iface_ip get_interface_ips "
+        "get_default_gateway_iface_ip_v4 get_default_gateway_iface_ip_v6 scan_interfaces",
+        "system.kernel": "validate_mcast_ip",
+    }
+
+    def __getattr__(name: str) -> object:
+        """Return a public name, and keep it: Python calls this only for names that the module lacks."""
+        for module, names in _HOMES.items():
+            if name in names.split():
+                globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

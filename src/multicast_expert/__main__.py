@@ -1,4 +1,4 @@
-"""The command `mcast`, also as `python -m multicast_expert`; says how to get it where its extra is missing."""
+"""The command `mcast`, also as `python -m multicast_expert`; without its extra it prints how to install that."""
 
 import sys
 
@@ -7,18 +7,22 @@ def main() -> None:
     """Run the command and end the process with its exit status."""
     try:
         from multicast_expert.cli import run  # noqa: PLC0415 - the library works without the extra
+
+        status = run()
+    except KeyboardInterrupt:
+        status = 130
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        sys.exit(_without_extra(error.name))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(run())
+        status = _fail(2, f"{error.name} is not installed. The command needs: pip install 'multicast-expert[cli]'")
+    except (ImportError, OSError) as error:  # with no descriptor left, nothing more can be loaded
+        status = _fail(1, str(error))
+    sys.exit(status)
 
 
-def _without_extra(missing: str | None) -> int:
-    print(f"mcast: {missing} is not installed. The command needs: pip install 'multicast-expert[cli]'", file=sys.stderr)
-    return 2
+def _fail(status: int, reason: str) -> int:
+    print(f"mcast: {reason}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Done, Program, Run, on_terminal
+from cli.conftest import PATIENCE, Done, Program, Run, on_terminal
 from multicast_expert.testing import Host, Lab
 
 Ended = Callable[..., Done]
@@ -138,18 +138,22 @@ def test_nothing_came(mcast: Run) -> None:
     """Exit status 1 when nothing came in time, like ping."""
     done = mcast("recv", "239.1.2.8:5000%lo", "-W", "0.1")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines() == [
-        "listening to 239.1.2.8 port 5000 on lo",
-        "0 datagrams, 0 bytes in 0.1 s",
-        "0 dropped by the kernel, 0 truncated, 0 filtered",
-    ]
+    assert re.fullmatch(
+        r"listening to 239\.1\.2\.8 port 5000 on lo\n"
+        r"0 datagrams, 0 bytes in \d+\.\d s\n"
+        r"0 dropped by the kernel, 0 truncated, 0 filtered\n",
+        done.stderr,
+    )
 
 
 def test_fewer_came_than_were_asked_for(mcast: Run, listening: Program, ended: Ended) -> None:
     """Exit status 1 when the time passes before -c datagrams came."""
-    receiver = listening("239.1.2.9:5000%lo", "-c", "2", "-W", "2")
-    mcast("send", "239.1.2.9:5000%lo")
-    status, output, _ = ended(receiver)
+    for wait in ("1", "5", "25"):  # longer where the machine is too busy to send in time
+        receiver = listening("239.1.2.9:5000%lo", "-c", "2", "-W", wait)
+        mcast("send", "239.1.2.9:5000%lo")
+        status, output, _ = ended(receiver)
+        if output:
+            break
     assert (status, len(output.splitlines())) == (1, 1)
 
 
@@ -169,7 +173,7 @@ def test_ctrl_c_while_sending(program: Program, listening: Program, ended: Ended
     assert ended(receiver).returncode == 0
     ending, output, messages = ended(sender, interrupt=True)
     assert (ending, output) == (status, "")
-    assert re.fullmatch(r"\d datagrams?, \d+ bytes to 239\.1\.3\.\d:5000 out of lo\n", messages)
+    assert re.fullmatch(r"\d+ datagrams?, \d+ bytes to 239\.1\.3\.\d:5000 out of lo\n", messages)
 
 
 def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> None:
@@ -199,14 +203,14 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["recv", "239.1.2.3:5000", "--exclude", "239.1.1.1"], "source 239.1.1.1 is a multicast address;"),
         (
             ["recv", "239.1.2.3:5000", "--source", "10.0.0.7", "--exclude", "10.0.0.8"],
-            "--exclude is about groups from all",
+            "--exclude applies to groups from all",
         ),
         (
             ["recv", "10.0.0.7@232.1.2.3:5000", "--exclude", "10.0.0.8"],
-            "--exclude is about groups from all hosts, and ",
+            "--exclude applies to groups from all hosts, and ",
         ),
         (["recv", "[ff15::1]:5000", "--source", "10.0.0.7"], "[ff15::1]:5000 is IPv6, and no --source is;"),
-        (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is about IPv6, and no endpoint is."),
+        (["recv", "239.1.2.3:5000", "--exclude", "fd00::7"], "--exclude fd00::7 is IPv6, and no endpoint is."),
         (["recv", "239.1.2.3:5000", "--receive-buffer", "0"], "Invalid value for '--receive-buffer'"),
         (["send", "239.1.2.3:5000", "--dscp", "64"], "DSCP '64' is neither a number from 0 to 63 nor one of cs0, cs1,"),
         (["send", "239.1.2.3:5000", "--dscp", "gold"], "DSCP 'gold' is neither a number from 0 to 63 nor one of cs0"),
@@ -322,6 +326,45 @@ def test_without_the_extra(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     line = rf"mcast: {missing}\S* is not installed\. The command needs: pip install 'multicast-expert\[cli\]'\n"
     assert re.fullmatch(line, done.stderr)
+
+
+SCARCE = """
+import os, resource, sys
+from multicast_expert.__main__ import main
+for spare in (0, 1, 2, 4):
+    print(spare, file=sys.stderr, flush=True)
+    if not os.fork():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3 + spare, 3 + spare))
+        main()
+    print("status", os.waitstatus_to_exitcode(os.wait()[1]), file=sys.stderr, flush=True)
+    import multicast_expert.cli  # once for all runs but the first
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["interfaces"],
+        ["groups"],
+        ["recv", "239.1.2.3:5000%lo", "-W", "0"],
+        ["send", "239.1.2.3:5000%lo"],
+        ["demo"],
+        ["plan", "239.1.2.3:5000%lo"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_without_descriptors(host: Host, arguments: list[str]) -> None:
+    """With few descriptors to open, or none at all, a command does its work or says in a line why it cannot."""
+    program = [sys.executable, "-c", SCARCE, *arguments]
+    done = host.run(subprocess.run, program, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0
+    runs = re.findall(r"^\d\n(.*?)^status (\d+)\n", done.stderr, re.MULTILINE | re.DOTALL)
+    assert len(runs) == 4
+    first, status = runs[0]
+    assert (first.count("\n"), status) == (1, "1")
+    assert re.fullmatch(r"mcast: .*Too many open files.*\n", first)
+    assert {status for _, status in runs} <= {"0", "1"}
+    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_while_it_is_loaded(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from rich.text import Text
 
 from cli.conftest import Done, Program, Run, on_terminal
 from multicast_expert import McastTxSocket
 from multicast_expert.cli import run, terminal
 from multicast_expert.cli.render.doctor import page_lines, report_lines
+from multicast_expert.cli.render.text import Line
 from multicast_expert.doctor.checks import CHECKS, check_name, judge
 from multicast_expert.doctor.facts import Arrivals, Facts, InterfaceFacts, Machine, Target, Trial
 from multicast_expert.doctor.report import Finding, Report, make_report
@@ -225,7 +225,7 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], c
     for name, value in ({"TERM": "xterm-256color", "COLUMNS": "40"} | environment).items():
         monkeypatch.setenv(name, value)
     screen = Screen()
-    terminal.show_lines([Text("x" * 100, style="red")], screen)
+    terminal.show_lines([Line("x" * 100, style="red")], screen)
     assert ("\x1b[31m" in screen.getvalue()) == coloured
     assert "x" * 100 in screen.getvalue()
 

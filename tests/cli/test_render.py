@@ -1,12 +1,11 @@
 """What the command shows, as text at a fixed width: the same result always gives the same lines."""
 
-import io
+from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console, RenderableType
 
 from multicast_expert import Datagram, IfaceInfo, MulticastExpertError, MulticastOSError
 from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, hex_dump
@@ -17,13 +16,13 @@ from multicast_expert.cli.render.demo import (
     conclusion,
     exit_status,
     omission_lines,
-    trial_table,
+    trial_lines,
 )
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
 from multicast_expert.cli.render.plan import hexadecimal
 from multicast_expert.cli.render.summary import STREAMS_SHOWN, Count, stream_lines, summary_lines
-from multicast_expert.cli.render.text import counted, error_lines, host_and_port, printable, scaled
+from multicast_expert.cli.render.text import Line, counted, error_lines, host_and_port, payload_text, scaled
 from multicast_expert.core.datagram import ReceiveStats
 from multicast_expert.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
@@ -45,12 +44,11 @@ TUNNEL = IfaceInfo("tun0", 3, None, [], [], "tun0", is_up=False, supports_multic
 GROUPS = ("239.255.7.1", "239.255.7.2", "239.255.7.3")
 
 
-def shown(*renderables: RenderableType) -> list[str]:
-    """Lines as an uncoloured terminal of 80 columns shows them, without blanks at their ends."""
-    console = Console(file=io.StringIO(), width=80, color_system=None, highlight=False)
-    with console.capture() as capture:
-        console.print(*renderables, sep="\n")
-    return [line.rstrip() for line in capture.get().splitlines()]
+def shown(lines: Iterable[Line]) -> list[str]:
+    """The lines without styles; each fits 80 columns."""
+    plain = [line.plain for line in lines]
+    assert max(map(len, plain)) <= 80
+    return plain
 
 
 def trial(*rows: tuple[int, int, int], unicast: tuple[int, int, int] = (0, 0, 0)) -> Trial:
@@ -64,7 +62,7 @@ GOOD = trial((1, 0, 0), (0, 1, 0), (0, 0, 1))
 
 def test_interfaces_fit_80_columns() -> None:
     """Every interface has a line, and every address, however long, one of its own below it."""
-    assert shown(*interface_lines([LO, TUNNEL, ETHERNET], ETHERNET, ETHERNET)) == [
+    assert shown(interface_lines([LO, TUNNEL, ETHERNET], ETHERNET, ETHERNET)) == [
         " #  interface   state    mtu  multicast  default",
         " 1  lo          up     65536  local",
         "    127.0.0.1/8",
@@ -95,7 +93,7 @@ def test_an_interface_as_json() -> None:
 
 def test_a_demonstration_that_went_well() -> None:
     """The table has a row for every datagram and a column for every listener."""
-    assert shown(trial_table(GOOD)) == [
+    assert shown(trial_lines(GOOD)) == [
         "IPv4 on lo, port 41234: nothing leaves this host",
         "                 receiver A   receiver B   neighbour",
         "sent to          239.255.7.1  239.255.7.2  239.255.7.3",
@@ -111,7 +109,7 @@ def test_the_widest_table_fits_80_columns() -> None:
     """Long IPv6 groups do not break the table."""
     groups = ("ff15::ffff:1", "ff15::ffff:2", "ff15::ffff:3")
     probes = tuple(Probe(group, (10, 10, 10), place) for place, group in enumerate(groups))
-    lines = shown(trial_table(Trial(6, "enp0s31f6", 65535, 1, groups, probes)))
+    lines = shown(trial_lines(Trial(6, "enp0s31f6", 65535, 1, groups, probes)))
     assert lines[0] == "IPv6 on enp0s31f6, port 65535: hop limit 1"
     assert lines[3] == "ff15::ffff:1  10 times      10 times      10 times      LEAKED"
     assert len(lines) == 6
@@ -296,7 +294,7 @@ JOINED = [
 
 def test_joined_groups_fit_80_columns() -> None:
     """For every interface and IP version its groups, who wants them from whom, and what the system joins for itself."""
-    assert shown(*group_lines(JOINED)) == [
+    assert shown(group_lines(JOINED)) == [
         "en0  MLDv2",
         "  ff15:0:1111:2222:3333:4444:5555:6666  from fd00::7, and from all but fd00::9",
         "lo  IGMPv2",
@@ -319,7 +317,7 @@ def test_what_the_list_of_groups_cannot_tell() -> None:
         SOCKET._replace(address=ip_address("::"), port=port, processes=(Process(1, "avahi"),)) for port in (2, 1)
     ]
     assert list(note_lines(JOINED, unbound)) == [
-        "Sockets that are bound to no address; which of the groups they have joined, the system does not say:",
+        "Sockets that are bound to no address; the system does not report which groups they have joined:",
         "  port 1: avahi (1)",
         "  port 2: avahi (1)",
     ]
@@ -368,13 +366,13 @@ def test_a_joined_group_as_json() -> None:
 )
 def test_hostile_payloads(payload: bytes, text: str) -> None:
     """Readable text is shown as it is; what a terminal might obey is escaped."""
-    assert printable(payload) == text
+    assert payload_text(payload) == text
 
 
 @given(st.binary())
 def test_no_payload_reaches_the_terminal_raw(payload: bytes) -> None:
     """Whatever arrives, only printable characters are shown, and they can be encoded."""
-    text = printable(payload)
+    text = payload_text(payload)
     assert text.isprintable()
     assert bool(text.encode()) == bool(payload)
 

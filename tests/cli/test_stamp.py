@@ -1,13 +1,18 @@
 """The stamp of `mcast send --stamp`, and the accounts of what came of a stream."""
 
-from collections import Counter
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from random import Random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert import stamp as stamps
-from multicast_expert.stamp import SIZE, Stamp, Stream, read_stamp, stamped
+from multicast_expert.stamp import MAX_STREAMS, SIZE, Stamp, Stream, StreamKey, Streams, read_stamp, stamped
 
 NUMBER = st.integers(0, 2**64 - 1)
 STAMP = st.builds(Stamp, NUMBER, NUMBER, NUMBER)
@@ -68,23 +73,6 @@ def account(numbers: list[int]) -> Stream:
     return stream
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=80))
-def test_loss_duplicates_and_order(numbers: list[int]) -> None:
-    """Whatever comes in whatever order, the accounts are those of a list of all that came."""
-    stream = account(numbers)
-    times = Counter(numbers)
-    late = [
-        number
-        for place, number in enumerate(numbers)
-        if number < max(numbers[:place], default=0) and number not in numbers[:place]
-    ]
-    assert stream.received == len(numbers)
-    assert stream.expected == max(numbers) - min(numbers) + 1
-    assert stream.lost == stream.expected - len(times)
-    assert stream.duplicates == sum(times.values()) - len(times)
-    assert stream.reordered == len(late)
-
-
 @pytest.mark.parametrize(
     ("numbers", "lost", "duplicates", "reordered"),
     [
@@ -102,17 +90,85 @@ def test_accounts(numbers: list[int], lost: int, duplicates: int, reordered: int
     assert (stream.lost, stream.duplicates, stream.reordered) == (lost, duplicates, reordered)
 
 
-def test_a_flood_of_gaps_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the newest gaps are remembered: what fills a forgotten one is late, and what was lost there stays lost."""
-    monkeypatch.setattr(stamps, "MAX_GAPS", 3)
-    stream = account([1, 3, 5, 7, 9, 11])
-    assert stream.lost == 5
-    stream.see(10, 0)
-    assert (stream.lost, stream.reordered, stream.duplicates) == (4, 1, 0)
-    stream.see(2, 0)
-    assert (stream.lost, stream.reordered, stream.duplicates) == (4, 2, 0)
-    stream.see(9, 0)
-    assert (stream.lost, stream.reordered, stream.duplicates) == (4, 2, 1)
+def naive(numbers: list[int]) -> tuple[int, int, int]:
+    """Lost, duplicates and reordered, by a list of all that came."""
+    late = [
+        number
+        for place, number in enumerate(numbers)
+        if number < max(numbers[:place], default=0) and number not in numbers[:place]
+    ]
+    distinct = len(set(numbers))
+    return max(numbers) - min(numbers) + 1 - distinct, len(numbers) - distinct, len(late)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=80))
+def test_loss_duplicates_and_order(numbers: list[int]) -> None:
+    """Whatever comes in whatever order, the counters are those of a list of all that came."""
+    stream = account(numbers)
+    assert (stream.received, stream.expected) == (len(numbers), max(numbers) - min(numbers) + 1)
+    assert (stream.lost, stream.duplicates, stream.reordered, stream.undecided) == (*naive(numbers), 0)
+
+
+@contextmanager
+def small_window() -> Iterator[int]:
+    """A window of 8 numbers, in blocks of 4, so that short lists overflow it."""
+    with patch.multiple(stamps, BLOCK=4, BLOCKS=3, WINDOW=8):
+        yield stamps.WINDOW
+
+
+@given(st.integers(1, 100), st.lists(st.integers(-8, 20), min_size=1, max_size=60))
+def test_exact_within_the_window(first: int, steps: list[int]) -> None:
+    """However a stream jumps ahead, what comes at most WINDOW numbers late is counted exactly."""
+    numbers = [first]
+    for step in steps:
+        numbers.append(max(numbers) + step)
+    with small_window():
+        stream = account(numbers)
+    assert (stream.lost, stream.duplicates, stream.reordered, stream.undecided) == (*naive(numbers), 0)
+
+
+@given(st.lists(st.integers(0, 80), min_size=1, max_size=80))
+def test_bounds_beyond_the_window(numbers: list[int]) -> None:
+    """What comes later than that may stay undecided; the other counters are then off by at most that many."""
+    with small_window():
+        stream = account(numbers)
+    lost, duplicates, reordered = naive(numbers)
+    assert lost <= stream.lost <= lost + stream.undecided
+    assert duplicates - stream.undecided <= stream.duplicates <= duplicates
+    assert reordered - stream.undecided <= stream.reordered <= reordered
+    assert stream.received == len(numbers)
+
+
+def test_later_than_the_window() -> None:
+    """What comes too late is undecided, except the lowest number, which surely came before."""
+    with small_window():
+        stream = account([1, 2, 13, 2, 3, 1])
+    assert (stream.lost, stream.duplicates, stream.reordered, stream.undecided) == (10, 1, 0, 2)
+
+
+def size_of(value: object) -> int:
+    """The bytes that an object takes, with everything that it alone holds."""
+    inside: Iterable[object] = ()
+    if isinstance(value, dict):
+        inside = chain(value, value.values())
+    elif isinstance(value, list | tuple):
+        inside = value
+    elif hasattr(value, "__dict__"):
+        inside = [vars(value)]
+    return sys.getsizeof(value) + sum(map(size_of, inside))
+
+
+@pytest.mark.slow
+def test_a_million_hostile_stamps_take_little_memory() -> None:
+    """Random streams and numbers far apart cost at most 32 MiB, and what is not followed is counted."""
+    random = Random(1)
+    streams = Streams()
+    keys = [StreamKey(number, "239.1.2.3", 5000, "eth0") for number in range(MAX_STREAMS + 100)]
+    for _ in range(1_000_000):
+        streams.see(random.choice(keys), "10.9.0.1", random.getrandbits(64), random.getrandbits(64))
+    assert size_of(streams) < 32 << 20
+    assert streams.unfollowed + sum(stream.received for stream in streams.streams.values()) == 1_000_000
+    assert 0 < streams.unfollowed < 200_000
 
 
 def test_latency() -> None:

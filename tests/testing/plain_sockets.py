@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from multicast_expert.testing import Interface
 
 PORT = 5000
-PATIENCE = 5.0  # seconds to wait for what must come
-QUIET = 0.15  # seconds to wait for what must not: it would be there after microseconds
+PATIENCE = 30.0  # seconds to wait for what must come; it takes microseconds on any idle machine
+QUIET = 0.15  # seconds to wait for what must not come: a cable of the lab delivers before sendto() returns
 
 _serials = itertools.count(1)
 

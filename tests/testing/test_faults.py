@@ -7,7 +7,7 @@ import pytest
 
 from multicast_expert.testing import Host, Interface, Lab, LabError, wait_until
 from testing.networks import Pair, Star
-from testing.plain_sockets import PORT, arrives, join, member_of, received, send, surely_arrives
+from testing.plain_sockets import PATIENCE, PORT, arrives, join, member_of, received, send, surely_arrives
 
 GROUPS = ["239.1.2.3", "ff15::1:2:3"]
 V4, V6 = GROUPS
@@ -80,7 +80,7 @@ def test_every_third_datagram_is_lost(pair: Pair) -> None:
     with member_of(V4, pair.far) as member, pair.second.lose_datagrams(every=3) as rule:
         for number in range(9):
             send(bytes([number]), V4, pair.near)
-        got = [delivery[0][0] for _ in range(6) if (delivery := received(member, 5))]
+        got = [delivery[0][0] for _ in range(6) if (delivery := received(member, PATIENCE))]
         assert got == [0, 1, 3, 4, 6, 7]
         assert rule.dropped() == 3
 
@@ -154,7 +154,7 @@ def test_a_link_goes_down_and_up(pair: Pair, group: str) -> None:
         assert surely_arrives(group, pair.near, member)
     with member_of(group, pair.near) as other:
         send(b"back", group, pair.far)
-        assert received(other, 5) == (b"back", pair.far.ipv6 if ":" in group else pair.far.ipv4)
+        assert received(other, PATIENCE) == (b"back", pair.far.ipv6 if ":" in group else pair.far.ipv4)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -190,7 +190,7 @@ def test_an_address_is_replaced(pair: Pair, group: str, address: str) -> None:
     with member_of(group, pair.far) as member:
         pair.first.replace_address(pair.near, address)
         send(b"moved", group, pair.near)
-        assert received(member, 5) == (b"moved", address.partition("/")[0])
+        assert received(member, PATIENCE) == (b"moved", address.partition("/")[0])
     listed = pair.first.command("ip", "-o", "addr", "show", "dev", "eth0")
     assert ("10.9.0.1/24" in listed, "fd09::1/64" in listed) == (":" in group, ":" not in group)
     assert kept in (pair.near.ipv4, pair.near.ipv6)
@@ -220,7 +220,7 @@ def first_report(interface: Interface, other: Interface, group: str) -> int:
     with other.node.entered():
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
         wire.bind((other.name, protocol))
-        wire.settimeout(5)
+        wire.settimeout(PATIENCE)
     with wire, member_of(group, interface):
         while True:
             packet = wire.recv(65535)
@@ -280,7 +280,7 @@ def test_ipv6_is_switched_off_and_on(pair: Pair, scope: str) -> None:
         assert surely_arrives(V4, pair.near, member4)
         pair.first.disable_ipv6(scope, False)
         send(b"again", V6, pair.near)
-        assert received(member6, 5) == (b"again", "fd09::1")
+        assert received(member6, PATIENCE) == (b"again", "fd09::1")
 
 
 def test_an_interface_is_added_at_run_time(pair: Pair) -> None:

@@ -50,6 +50,18 @@ def test_by_itself_it_moves_nothing(tmp_path: Path) -> None:
     assert "1 passed" in finished.stdout, finished.stdout
 
 
+def test_by_itself_it_loads_nothing(tmp_path: Path) -> None:
+    """A project that does not use the plugin pays for its own file and the two packages around it, and no more."""
+    tests = """
+import sys
+def test():
+    ours = {name for name in sys.modules if name.startswith("multicast_expert")}
+    assert ours == {"multicast_expert", "multicast_expert.testing", "multicast_expert.testing.pytest_plugin"}
+"""
+    finished = run_pytest(tmp_path, tests)
+    assert "1 passed" in finished.stdout, finished.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [(["--multicast-private-network"], ""), ([], "multicast_private_network = true")],

@@ -4,7 +4,7 @@ import pytest
 
 from multicast_expert.testing import Interface, Lab, LabError, Router, Switch
 from multicast_expert.testing.private_network import find_tool
-from testing.plain_sockets import arrives, member_of, surely_arrives
+from testing.plain_sockets import PATIENCE, arrives, member_of, surely_arrives
 
 GROUPS = ["239.9.9.9", "ff15::9:9"]
 
@@ -75,7 +75,7 @@ def test_a_router_forwards_unicast(campus: tuple[Router, Interface, Interface]) 
             import socket
 
             with socket.socket(family, socket.SOCK_STREAM) as client:
-                client.settimeout(5)
+                client.settimeout(PATIENCE)
                 # Nobody listens there: the refusal itself has made the way there and back
                 with pytest.raises(ConnectionRefusedError):
                     client.connect((address, 9))

@@ -1,7 +1,7 @@
-"""The command `mcast`: its subcommands, and how each of them ends. A file per subcommand, thin over the library.
+"""The command `mcast`: its subcommands and their exit status. A file per subcommand, thin over the library.
 
-Exit status: 0 done; 1 could not be done, or nothing came; 2 the command line makes no sense; 130 broken off by Ctrl-C
-or SIGTERM. To `mcast doctor`, 1 is that a problem was found, and 3 that it could not tell.
+Exit status: 0 done; 1 failed, or nothing came; 2 wrong command line; 130 ended by Ctrl-C or SIGTERM. `mcast doctor`
+returns 1 when it found a problem, and 3 when it could not tell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import UsageError
 from multicast_expert.core.errors import MulticastExpertError
 
-# In the order of the help. Each is the function `command` of the file of its name, which gives signature and docstring.
+# In the order of the help. Each is the function `command` of its file, whose signature and docstring make the help.
 COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "plan")
 
 Parameters = ParamSpec("Parameters")
@@ -46,12 +46,13 @@ def _mcast(
     [ff15::1234]:5000%eth0.
     """
     if context.invoked_subcommand is None:
-        terminal.tell(context.get_help())
+        for line in context.get_help().splitlines():
+            terminal.tell(line)
         raise typer.Exit(2)
 
 
 def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Let what goes wrong in a command end it with one clear line and the right exit status."""
+    """Let the command end quietly when its reader has gone or Ctrl-C is pressed; Typer would write a line."""
 
     @wraps(command)
     def ending_well(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
@@ -60,9 +61,6 @@ def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, No
             sys.stdout.flush()
         except BrokenPipeError:
             terminal.abandon_output()
-        except (MulticastExpertError, OSError) as error:
-            terminal.complain(error)
-            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -70,9 +68,9 @@ def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, No
 
 
 def _app() -> typer.Typer:
-    """Return the command with the subcommand that this process is about; with all of them where that is not clear.
+    """Return the command with the subcommand that the first argument names, else with all of them.
 
-    What the others need is not loaded: it would take longer than most of them.
+    Loading what the other subcommands need would take longer than most of them run.
     """
     app = typer.Typer(
         name="mcast",
@@ -90,7 +88,7 @@ def _app() -> typer.Typer:
 def run() -> int:
     """Run `mcast` with the arguments of this process and return its exit status."""
     terminal.prepare()
-    # So that what `timeout` or a script ends tells its summary, too. Only the main thread may ask for that.
+    # So that a command that `timeout` or a script ends writes its summary, too. Only the main thread may set this.
     with suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -98,6 +96,9 @@ def run() -> int:
     except UsageError as error:
         terminal.refuse(error)
         return 2
+    except (MulticastExpertError, OSError) as error:
+        terminal.complain(error)
+        return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return status or 0

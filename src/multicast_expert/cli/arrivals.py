@@ -1,4 +1,4 @@
-"""What arrives at several receivers, in the order of its arrival: waits and takes."""
+"""Takes datagrams from several receivers in the order of their arrival, and waits for them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.stamp import read_stamp
 
-# How many datagrams one receiver may hand out before the others are asked.
+# Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
-# Seconds after which the descriptors are asked for again: a receiver may replace its sockets while it is waited for.
+# Seconds after which the descriptors are looked up again: a receiver may replace its sockets during the wait.
 PATIENCE = 1.0
 
 
 def arrivals(
     receivers: Sequence[McastRxSocket], deadline: float | None, excluded: Collection[str] = ()
 ) -> Iterator[Arrival]:
-    """Yield what arrives until the deadline (monotonic seconds), and flush the output before each wait.
+    """Yield datagrams until the deadline (monotonic seconds), and flush the output before each wait.
 
-    What comes from `excluded` hosts is passed over: it may have come in before the kernel was told to refuse it.
+    Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which to reject.
     """
     busy: list[McastRxSocket] = []
     while True:
@@ -37,7 +37,7 @@ def arrivals(
             busy = list(dict.fromkeys((*busy, *_readable(receivers, patience))))
             patience = 0
         else:
-            # It knows how to wait for its sockets, of which it may have thousands.
+            # A receiver waits for its own sockets, of which it may have thousands.
             busy = list(receivers)
         taken: list[Arrival] = []
         for receiver in tuple(busy):
@@ -50,9 +50,9 @@ def arrivals(
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
-    """Return the receivers for which something may have arrived, after `timeout` seconds at the latest."""
-    # Made anew each time, and not of the kind that keeps descriptors in the kernel: a receiver may have replaced a
-    # socket by another one with the same descriptor.
+    """Return the receivers that may have a datagram, after `timeout` seconds at the latest."""
+    # A new one each time, and not one that keeps descriptors in the kernel: a receiver may have replaced a socket by
+    # another one with the same descriptor.
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         for receiver in receivers:
             for descriptor in receiver.filenos():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -24,29 +25,29 @@ from multicast_expert.cli.render.demo import (
     conclusion,
     exit_status,
     omission_lines,
-    trial_table,
+    trial_lines,
 )
 from multicast_expert.core.errors import MulticastOSError
-from multicast_expert.core.interfaces import IfaceInfo, choose_one_interface, interface_address_text
+from multicast_expert.core.interfaces import IfaceInfo, interface_address_text
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.sockets.transmitter import McastTxSocket
-from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
 
-# Seconds that a datagram may take, which needs none; only one that is lost makes the demonstration wait for so long.
+# Seconds after which a datagram counts as lost. One that arrives takes microseconds.
 PATIENCE = 1.0
 # How many interfaces other than loopback are tried for IPv6.
 CANDIDATES = 3
-# Comes after all others, so that who has received it has received everything.
+# The last datagram to each listener: after it, everything has arrived.
 LAST = b"last"
 
 
 def command(iface: InterfaceOption = None) -> None:
-    """Show receivers at work, and that each gets its own.
+    """Show that each receiver gets its own group only.
 
-    Two receivers and a neighbour, who has joined a third group on the same port, listen; a datagram goes to each group
-    and one, by unicast, to the port. Nothing leaves this host unless -i names an interface. Exit status 0: at least one
-    IP version was shown, and all that was shown is right.
+    Two receivers and a neighbour, which has joined a third group on the same port, listen. A datagram goes to each
+    group, and one goes to the port by unicast. Nothing leaves this host unless -i names an interface. The exit status
+    is 0 if at least one IP version was shown and every datagram arrived where it should.
 
     Example: mcast demo -i eth0
     """
@@ -56,10 +57,10 @@ def command(iface: InterfaceOption = None) -> None:
         if iface is None:
             result = _show_inside(version, ifaces)
         else:
-            result = _show_on(version, choose_one_interface(iface, ifaces).iface)
+            result = _show_on(version, choose_for_sending([iface], version)[0].iface)
         results.append(result)
         if isinstance(result, Trial):
-            terminal.show(trial_table(result))
+            terminal.show_lines(trial_lines(result), sys.stdout)
             terminal.write()
     for result in results:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
@@ -68,7 +69,7 @@ def command(iface: InterfaceOption = None) -> None:
 
 
 def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:
-    """Show one IP version on the interface that the user has named."""
+    """Show one IP version on the interface that the user named."""
     if not iface.addresses(version):
         return Omission(version, f"{iface.display_name} has no IPv{version} address")
     groups = _groups(f"239.255.{_number(250)}." if version == 4 else f"ff15::{_number(0x10000):x}:")
@@ -116,7 +117,7 @@ def _no_address(version: int, elsewhere: bool) -> Omission:
 
 
 def _number(limit: int) -> int:
-    """Return a number that another demonstration at the same time hardly has too."""
+    """Return a random number, so that two demonstrations at once hardly meet."""
     return 1 + secrets.randbelow(limit - 1)
 
 
@@ -127,7 +128,7 @@ def _groups(prefix: str) -> tuple[str, str, str]:
 def _try(
     version: int, iface: IfaceInfo, groups: tuple[str, ...], hop_limit: int, unicast: str | None
 ) -> Trial | Omission:
-    """Open, send and collect; an error of the OS becomes an Omission."""
+    """Return the result of sending to all groups; an error of the OS becomes an Omission."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     port = _free_port(family)
     try:
@@ -141,7 +142,7 @@ def _try(
             transmitter = opened.enter_context(
                 McastTxSocket(family, groups, iface, hop_limit, enable_external_loopback=True)
             )
-            # What nobody but the neighbour may receive goes first, so that it is there before the rest.
+            # Datagrams that only the neighbour may receive go first, so that a leak arrives before the rest.
             destinations = [*([unicast] if unicast else []), *reversed(groups)]
             if unicast:
                 _send_unicast(family, unicast, port)
@@ -182,7 +183,7 @@ def _collect(listeners: Sequence[McastRxSocket]) -> list[Counter[bytes]]:
 
 
 def _until_last(listener: McastRxSocket, deadline: float) -> Iterator[bytes]:
-    """Yield payloads until the last one has come, or the deadline has."""
+    """Yield payloads until the last one or the deadline comes."""
     while (remaining := deadline - monotonic()) > 0:
         listener.settimeout(remaining)
         payload = listener.recv()

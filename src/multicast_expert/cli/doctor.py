@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.text import Text
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption, UsageError, one_interface
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
-from multicast_expert.cli.render.text import counted
+from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.core.addresses import Endpoint, parse_endpoint, parse_source
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor import collect
@@ -216,13 +214,13 @@ def _save(facts: Facts, file: Path) -> None:
 
 def _show(report: Report, facts: Facts, as_json: bool, stream: TextIO) -> None:
     if as_json:
-        terminal.write(json.dumps(report.as_dict(), indent=2).replace("\x7f", "\\u007f"))
+        terminal.write_json(report.as_dict(), 2)
         return
     width, height = terminal.size(stream)
     lines = list(report_lines(report, facts, _time_text(facts.time), width))
     if len(lines) >= height:
         # Its first line is gone from the screen, and that is what was asked for.
-        lines += [Text(), *headline(report, facts, width)]
+        lines += [Line(), *headline(report, facts, width)]
     terminal.show_lines(lines, stream)
 
 

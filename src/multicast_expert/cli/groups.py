@@ -1,37 +1,36 @@
-"""`mcast groups`: what this host has joined. Asks the OS, sends nothing."""
+"""`mcast groups`: lists the groups that this host has joined. Asks the OS, sends nothing."""
 
 from __future__ import annotations
 
-import json
+import sys
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines, socket_object
-from multicast_expert.core.interfaces import choose_interfaces
 from multicast_expert.system.groups import joined_groups, udp_sockets
-from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.interfaces import find_interfaces
 
 
 def command(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:
     """List the groups that this host has joined.
 
-    For each interface: the groups, how many sockets have joined, from which sources, and the version of IGMP or MLD
-    where the OS tells it. Programs are named where a socket is bound to the group (Linux; root sees all of them); one
-    that is bound to no address may have joined any.
+    For each interface it shows the groups, how many sockets have joined each, from which sources, and the version of
+    IGMP or MLD if the OS reports it. On Linux it names the programs whose sockets are bound to a group; only root sees
+    those of other users. A socket that is bound to no address may have joined any group.
 
     Example: mcast groups -i eth0
     """
     sockets = udp_sockets()
     groups = joined_groups(sockets)
     if iface is not None:
-        indexes = {choice.iface.index for choice in choose_interfaces([iface], scan_interfaces())}
+        indexes = {found.index for found in find_interfaces([iface])}
         groups = [joined for joined in groups if joined.interface_index in indexes]
     unbound = [each for each in sockets if each.address.is_unspecified]
     if as_json:
         objects = [group_object(joined) for joined in groups]
         document = {"groups": objects, "sockets_bound_to_no_address": [socket_object(each) for each in unbound]}
-        terminal.write(json.dumps(document, indent=2))
+        terminal.write_json(document, 2)
         return
-    terminal.show(*group_lines(groups))
+    terminal.show_lines(group_lines(groups), sys.stdout)
     for line in note_lines(groups, unbound):
         terminal.tell(line)

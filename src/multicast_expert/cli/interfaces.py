@@ -1,9 +1,9 @@
-"""`mcast interfaces`: what there is to choose from with -i. Asks the OS, sends nothing."""
+"""`mcast interfaces`: lists the names and addresses that -i takes. Asks the OS, sends nothing."""
 
 from __future__ import annotations
 
-import json
 import socket
+import sys
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import JsonOption
@@ -14,8 +14,8 @@ from multicast_expert.system.interfaces import get_default_gateway_iface, scan_i
 def command(as_json: JsonOption = False) -> None:
     """List this host's network interfaces.
 
-    The default interface is the one that `mcast send` uses unless -i names another: the default route leads there. The
-    loopback interface does multicast within this host ("local").
+    `mcast send` uses the default interface, where the default route leads, unless -i names another. The loopback
+    interface carries multicast within this host ("local").
 
     Example: mcast interfaces --json
     """
@@ -23,8 +23,8 @@ def command(as_json: JsonOption = False) -> None:
     default4 = get_default_gateway_iface(socket.AF_INET, ifaces=ifaces)
     default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces)
     if not as_json:
-        terminal.show(*interface_lines(ifaces, default4, default6))
+        terminal.show_lines(interface_lines(ifaces, default4, default6), sys.stdout)
         return
     defaults = (("IPv4", default4), ("IPv6", default6))
     objects = [interface_object(iface, [name for name, default in defaults if default == iface]) for iface in ifaces]
-    terminal.write(json.dumps(objects, indent=2))
+    terminal.write_json(objects, 2)

@@ -1,4 +1,4 @@
-"""What several subcommands take: an endpoint and an interface. Touches no OS."""
+"""The parameters that several subcommands share: endpoint, interface, output. Touches no OS."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 from multicast_expert.core.addresses import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
 
-# A wrong command line. Typer has this class from click or, since it brings its own copy of that, from there.
+# The error for a wrong command line. Typer takes this class from click or, in newer versions, from its own copy.
 UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 
 def read_endpoint(text: str) -> Endpoint:
-    """Return the endpoint, which has to name a port; else the command line is refused."""
+    """Return the endpoint; UsageError if it makes no sense or names no port."""
     try:
         endpoint = parse_endpoint(text)
     except MulticastExpertError as error:
@@ -27,13 +27,13 @@ def read_endpoint(text: str) -> Endpoint:
 
 
 def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:
-    """Return the interface that the endpoint or -i names; two different ones are refused."""
+    """Return the interface that the endpoint or -i names; UsageError if they name two."""
     named = named_interfaces(endpoint, [] if iface is None else [iface])
     return named[0] if named else None
 
 
 def named_interfaces(endpoint: Endpoint, ifaces: Sequence[str]) -> list[str]:
-    """Return the interfaces that the endpoint or -i names, empty for none; it is refused that they contradict."""
+    """Return the interfaces that the endpoint or -i names, empty for none; UsageError if they contradict."""
     if endpoint.iface is None:
         return list(ifaces)
     if ifaces and endpoint.iface not in ifaces:

@@ -1,8 +1,7 @@
-"""`mcast plan`: prints what would be opened and set, for any OS. Opens nothing, asks this host for its interfaces."""
+"""`mcast plan`: prints the sockets and options of an endpoint, for any OS. Asks for interfaces, opens nothing."""
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Annotated
@@ -15,15 +14,15 @@ from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
 from multicast_expert.core.addresses import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, choose_interfaces
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.platforms import PLATFORMS, Platform
-from multicast_expert.system.interfaces import choose_for_receiving, choose_for_sending, scan_interfaces
+from multicast_expert.system.interfaces import choose_for_receiving, choose_for_sending
 from multicast_expert.system.kernel import SYSTEM
 
 
 class OperatingSystem(StrEnum):
-    """What --os takes."""
+    """The values of --os."""
 
     LINUX = "linux"
     MACOS = "macos"
@@ -44,11 +43,11 @@ def command(
     loopback: LoopbackOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what would be opened and set, for any OS.
+    """Print the sockets and options that it takes, for any OS.
 
-    That is what it takes to receive from a group and to send to it: every option with its level, number, bytes and
-    meaning, and what is bound and joined. Nothing is opened, so any OS can be asked for on any. For another one than
-    this, an interface that this host does not have is taken for an example: index 5, addresses 10.0.0.1 and fd00::1.
+    It prints how to receive from a group and how to send to it: every option with its level, number, bytes and meaning,
+    the address to bind and the groups to join. It opens nothing, so you can ask for any OS on any other. For another OS
+    it takes an interface that this host lacks for an example: index 5, addresses 10.0.0.1 and fd00::1.
 
     Example: mcast plan 239.1.2.3:5000 --os windows
     """
@@ -77,10 +76,10 @@ def command(
 
 
 def _interface(named: str | None, example: bool) -> InterfaceChoice:
-    """Return the interface of this host that is named, else the example interface with that name."""
+    """Return the interface of this host with that name, else the example interface."""
     if named is not None and not example:
         try:
-            return choose_interfaces([named], scan_interfaces())[0]
+            return choose_for_receiving([named], 4)[0]
         except MulticastExpertError:
             if _is_address(named):
                 raise
@@ -106,4 +105,4 @@ def _write_json(
         "send": plan_objects([sending]) if isinstance(sending, SocketPlan) else [],
         "why_no_send": None if isinstance(sending, SocketPlan) else str(sending),
     }
-    terminal.write(json.dumps(plan, indent=2))
+    terminal.write_json(plan, 2)

@@ -1,8 +1,7 @@
-"""`mcast recv`: shows what arrives for one or more groups, of both IP versions, on any ports."""
+"""`mcast recv`: shows the datagrams of one or more groups, of both IP versions, on any ports."""
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import time
@@ -29,9 +28,9 @@ from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.stamp import StreamKey, Streams
 from multicast_expert.system.interfaces import scan_interfaces
 
-# Descriptors that the command needs beside those of its groups.
+# Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
-# How many groups of a receiver are named when it begins to listen.
+# Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 
 
@@ -61,9 +60,9 @@ def command(
 ) -> None:
     """Receive from groups and show every datagram.
 
-    It goes on until Ctrl-C, -c or -W, and listens on all interfaces but loopback unless -i or the endpoint names one.
-    --source and --exclude are about all endpoints of their IP version. At the end it says what was lost, and of what
-    `mcast send --stamp` sent, also what came twice or late. Exit status 1: nothing came, or fewer than -c within -W.
+    It receives until Ctrl-C, -c or -W ends it, on all interfaces but loopback unless -i or the endpoint names one.
+    --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
+    `mcast send --stamp` also duplicates, order and latency. The exit status is 1 if nothing came, or fewer than -c.
 
     Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
     """
@@ -97,7 +96,7 @@ def command(
 
 
 def _hosts(texts: Iterable[str]) -> list[IPAddress]:
-    """Return the addresses of hosts, each once; what is none is refused."""
+    """Return the addresses of hosts, each once; UsageError for any other text."""
     try:
         return list(dict.fromkeys(parse_source(text) for text in texts))
     except MulticastExpertError as error:
@@ -119,7 +118,7 @@ def _receivers(
         groups[version, endpoint.port or 0, wanted, tuple(named_interfaces(endpoint, ifaces))].append(endpoint.group)
     for source in excluded:
         if all(version != source.version for version, *_ in groups):
-            raise UsageError(f"--exclude {source} is about IPv{source.version}, and no endpoint is.")
+            raise UsageError(f"--exclude {source} is IPv{source.version}, and no endpoint is.")
     return [
         McastRxSocket(
             socket.AF_INET if version == 4 else socket.AF_INET6,
@@ -139,7 +138,7 @@ def _receivers(
 def _sources(
     endpoint: Endpoint, sources: Collection[IPAddress], excluded: Collection[IPAddress]
 ) -> tuple[IPAddress, ...]:
-    """Return the only hosts that the endpoint is wanted from, empty for all; what makes no sense is refused."""
+    """Return the only hosts to receive the endpoint from, empty for all; UsageError if the options contradict it."""
     version = endpoint.group.version
     wanted = [source for source in sources if source.version == version]
     unwanted = [source for source in excluded if source.version == version]
@@ -150,7 +149,7 @@ def _sources(
             f"{endpoint} is IPv{version}, and no --source is; name one, or receive it with another command."
         )
     if wanted and unwanted:
-        raise UsageError(f"--exclude is about groups from all hosts, and {endpoint} is wanted from some only.")
+        raise UsageError(f"--exclude applies to groups from all hosts, and {endpoint} names its sources.")
     return tuple(dict.fromkeys(wanted))
 
 
@@ -163,7 +162,7 @@ def _exclude(receiver: McastRxSocket, excluded: Iterable[IPAddress]) -> None:
 
 
 def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
-    """Let this process open as many descriptors as its administrator allows, if it may need more than it is used to."""
+    """Raise the limit of open descriptors if the receivers may need more, as far as the administrator allows."""
     try:
         resource = import_module("resource")
     except ModuleNotFoundError:  # Windows, which has no such limit
@@ -199,8 +198,7 @@ def _first_of(groups: Sequence[str]) -> str:
 
 def _show_json(arrival: Arrival) -> None:
     text = _moment(arrival).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    # The one control character that JSON may hold as it is
-    terminal.write(json.dumps(datagram_object(arrival, text)).replace("\x7f", "\\u007f"))
+    terminal.write_json(datagram_object(arrival, text))
 
 
 def _show_raw(arrival: Arrival) -> None:

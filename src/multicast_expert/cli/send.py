@@ -29,7 +29,7 @@ from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.sockets.transmitter import McastTxSocket
 
 DEFAULT_TEXT = "hello from mcast"
-# RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 tells what they are for.
+# RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 explains their use.
 DSCP = {
     **{f"cs{priority}": priority << 3 for priority in range(8)},
     **{f"af{priority}{drop}": priority << 3 | drop << 1 for priority in range(1, 5) for drop in range(1, 4)},
@@ -41,7 +41,7 @@ DSCP = {
 
 
 def read_dscp(text: str) -> int:
-    """Return the number of a DSCP; else the command line is refused."""
+    """Return the number of a DSCP; UsageError for any other text."""
     number = int(text) if text.isascii() and text.isdecimal() else DSCP.get(text.lower(), -1)
     if not 0 <= number <= 63:
         raise UsageError(f"DSCP {text!r} is neither a number from 0 to 63 nor one of {', '.join(DSCP)}.")
@@ -52,14 +52,14 @@ def command(
     endpoint: EndpointArgument,
     text: Annotated[str | None, typer.Argument(show_default=False, help=f"Payload (default: {DEFAULT_TEXT})")] = None,
     file: Annotated[
-        str | None, typer.Option("--file", metavar="FILE", help="Send what is in FILE; - is standard input.")
+        str | None, typer.Option("--file", metavar="FILE", help="Send the content of FILE; - is standard input.")
     ] = None,
     size: Annotated[
         int,
-        typer.Option("-s", "--size", metavar="BYTES", min=0, max=MAX_DATAGRAM, help="Pad with zeros up to so many."),
+        typer.Option("-s", "--size", metavar="BYTES", min=0, max=MAX_DATAGRAM, help="Pad with zeros to this size."),
     ] = 0,
     ifaces: InterfacesOption = None,
-    ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops it may go.")] = 1,
+    ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops datagrams may go.")] = 1,
     dscp: Annotated[
         int | None,
         typer.Option(
@@ -72,14 +72,14 @@ def command(
     number: Annotated[int, typer.Option("-c", "--count", min=0, help="How many datagrams; 0: until Ctrl-C.")] = 1,
     interval: Annotated[float, typer.Option(min=0, help="Seconds from one to the next.")] = 1.0,
     stamping: Annotated[
-        bool, typer.Option("--stamp", help="Number them, so that `mcast recv` can tell loss, order and latency.")
+        bool, typer.Option("--stamp", help="Number datagrams: `mcast recv` then reports loss, order and latency.")
     ] = False,
     loopback: LoopbackOption = True,
 ) -> None:
     """Send datagrams to a group.
 
-    They leave from one interface, that of the default route, unless -i or the endpoint names another; -i may be
-    repeated. A stamp takes the first 40 bytes of each datagram.
+    They leave from the interface of the default route unless -i or the endpoint names another; you may repeat -i.
+    A stamp takes the first 40 bytes of each datagram.
 
     Example: mcast send 239.1.2.3:5000%eth0 'hello' -c 3
     """
@@ -119,7 +119,7 @@ def _repeater(payload: bytes) -> Callable[[int], bytes]:
 
 
 def _stamper(payload: bytes, length: int) -> Callable[[int], bytes]:
-    """Return what stamps the datagram of each turn, as late as possible, with a stream of its own."""
+    """Return a function that stamps the datagram of each turn, so that the stamp has the time of sending."""
     stream = secrets.randbits(64)
     return lambda turn: stamp.stamped(stamp.Stamp(stream, turn + 1, time_ns()), payload, length)
 
@@ -127,7 +127,7 @@ def _stamper(payload: bytes, length: int) -> Callable[[int], bytes]:
 def _send_all(
     transmitter: McastTxSocket, endpoint: Endpoint, compose: Callable[[int], bytes], number: int, interval: float
 ) -> int:
-    """Send until all are sent or Ctrl-C; say how many went, and return that."""
+    """Send until all are sent or Ctrl-C ends it; write and return how many went."""
     address = (str(endpoint.group), endpoint.port or 0)
     start = monotonic()
     sent = size = 0

@@ -1,25 +1,30 @@
-"""Writes to the terminal: data to standard output, messages to standard error. Touches the OS's streams only."""
+"""Writes to the terminal: data to standard output, messages to standard error. Touches the OS's streams only.
+
+All lines leave the program here, and here their text is escaped, whatever names and errors it quotes: only the styles
+of a Line steer a terminal. JSON is ASCII without control characters; `mcast recv --raw` alone writes bytes as they are.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich  # noqa: F401 - that it is missing must show at once, whichever command is given
 
-from multicast_expert.cli.render.text import error_lines
+from multicast_expert.cli.render.text import Line, error_lines, printable
 from multicast_expert.core.errors import MulticastWarning
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console
     from rich.text import Text
 
-# What is read by a program is neither wrapped nor cut.
+# Columns and lines of a stream that is no terminal: nothing written to it is wrapped or cut.
 UNBOUNDED = 10_000
 
 
@@ -46,52 +51,56 @@ def prepare() -> None:
 
 def write(line: str = "") -> None:
     """Write a line of data."""
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
 
 
-def show(*renderables: RenderableType) -> None:
-    """Write tables and styled text: fitted to a terminal, plain and unwrapped to anything else (NO_COLOR works)."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import, and needed by what lists things only
+def write_json(value: Any, indent: int | None = None) -> None:
+    """Write a value as JSON in ASCII."""
+    # DEL is the one control character that JSON in ASCII holds as it is.
+    sys.stdout.write(json.dumps(value, indent=indent).replace("\x7f", "\\u007f") + "\n")
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if console.is_terminal:
-        console.print(*renderables, sep="\n")
-        return
-    console.width = UNBOUNDED
-    with console.capture() as capture:
-        console.print(*renderables, sep="\n")
-    for line in capture.get().splitlines():
-        write(line.rstrip())
+
+def tell(message: str) -> None:
+    """Write a message."""
+    sys.stderr.write(printable(message) + "\n")
+
+
+def show_lines(lines: Iterable[Line], stream: Any) -> None:
+    """Write lines unwrapped and uncut, so that a copy of them is whole: styled to a terminal, plain to all else."""
+    console = _console(stream) if stream.isatty() or os.environ.get("FORCE_COLOR") else None
+    for line in lines:
+        if console is not None and console.is_terminal:
+            console.print(*_styled(line), sep="", soft_wrap=True)
+        else:
+            stream.write(line.plain + "\n")
 
 
 def size(stream: Any) -> tuple[int, int]:
-    """Return how many characters fit on a line of the stream, and how many lines; no terminal takes any number."""
-    from rich.console import Console  # noqa: PLC0415 - as below
-
-    return Console(file=stream).size if stream.isatty() else (UNBOUNDED, UNBOUNDED)
+    """Return the columns and the lines of a terminal; any other stream takes any number."""
+    return _console(stream).size if stream.isatty() else (UNBOUNDED, UNBOUNDED)
 
 
-def show_lines(lines: Iterable[Text], stream: Any) -> None:
-    """Write styled lines as they are, neither wrapped nor cut, so that what is copied from them is whole."""
-    from rich.console import Console  # noqa: PLC0415 - slow to import, and needed by what lists things only
+def _console(stream: Any) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
 
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        for line in lines:
-            stream.write(line.plain.rstrip() + "\n")
-        return
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+def _styled(line: Line) -> Iterator[Text]:
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    return (Text(text, style) for text, style in line.pieces)
 
 
 class Progress:
-    """A line about what goes on, which the next one overwrites; nothing where nobody watches."""
+    """A line about the work in progress, which the next one overwrites; nothing where no terminal shows it."""
 
     def __init__(self) -> None:
         self._shown = ""
 
     def show(self, line: str) -> None:
         """Show the line instead of the last one; an empty one clears it."""
+        line = printable(line)
         if not sys.stderr.isatty() or line == self._shown:
             return
         room = size(sys.stderr)[0] - 1
@@ -102,24 +111,19 @@ class Progress:
         sys.stderr.flush()
 
 
-def tell(message: str) -> None:
-    """Write a message."""
-    print(message, file=sys.stderr)
-
-
 def complain(error: Exception) -> None:
-    """Write what went wrong, and what to do about it."""
+    """Write the failure and its remedy."""
     for line in error_lines(error):
         tell(line)
 
 
 def refuse(error: Any) -> None:
-    """Write what is wrong with the command line, and which help to read (a UsageError)."""
+    """Write the mistake in the command line (a UsageError) and the command that prints its help."""
     tell(f"mcast: {error.format_message()}")
     if error.ctx is not None:
         tell(f"hint: {error.ctx.command_path} --help")
 
 
 def abandon_output() -> None:
-    """Go on without standard output, whose reader has gone: what is still buffered for it must not fail at the exit."""
+    """Go on without standard output, whose reader has gone: at its exit the interpreter still flushes the buffer."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

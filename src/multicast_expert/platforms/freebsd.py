@@ -110,5 +110,4 @@ FREEBSD = Platform(
     loopback_at="sender",
     buffer_limit="kern.ipc.maxsockbuf",
     msg_trunc=0x10,
-    buffer_limit="kern.ipc.maxsockbuf",
 )  # fmt: skip

@@ -105,5 +105,4 @@ MACOS = Platform(
     loopback_at="sender",
     buffer_limit="kern.ipc.maxsockbuf",
     msg_trunc=0x10,
-    buffer_limit="kern.ipc.maxsockbuf",
 )  # fmt: skip

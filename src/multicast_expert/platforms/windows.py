@@ -110,7 +110,5 @@ WINDOWS = Platform(
     unheard_error="ENETUNREACH",
     interrupts_waits=False,
     msg_trunc=0x100,
-    unheard_error="ENETUNREACH",
-    interrupts_waits=False,
     names_ignore_case=True,
 )  # fmt: skip

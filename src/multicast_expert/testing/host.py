@@ -6,7 +6,6 @@ A fault stays until it is undone, by the method's own opposite or by what it ret
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import Literal
 
 from multicast_expert.testing import firewall, traffic
@@ -15,7 +14,6 @@ from multicast_expert.testing.interface import Cables, Interface, address_lines
 from multicast_expert.testing.namespaces import LabError
 from multicast_expert.testing.node import Node, wait_until
 from multicast_expert.testing.private_network import route_ipv6_multicast_to_loopback
-from multicast_expert.testing.traffic import Traffic
 
 
 class Host(Node):
@@ -25,7 +23,7 @@ class Host(Node):
         super().__init__(name, dad=dad)
         self.interfaces: dict[str, Interface] = {}
         self._cables = cables
-        self._programs = contextlib.ExitStack()
+        self.programs = contextlib.ExitStack()  # ends what runs on this host
 
     def interface(self, interface: Interface | str) -> Interface:
         """The interface of this name; LabError if this host was never given it."""
@@ -200,97 +198,25 @@ class Host(Node):
 
     # Programs
 
-    def send_datagrams(
-        self,
-        group: str,
-        port: int,
-        *,
-        interface: Interface | str | None,
-        source: str | None = None,
-        size: int = 100,
-        hop_limit: int = 1,
-        loop: bool = False,
-        interval: float = 0.02,
-        pauses: tuple[float, float] | None = None,
-    ) -> Traffic:
-        """A program sends a datagram of `size` bytes every `interval` seconds; `source` is an address of the host.
-
-        `pauses`: for how many seconds it sends, and is silent then, again and again.
-        With `interface=None` the program names none, so that the routing table chooses, or refuses.
-        """
-        return self._programs.enter_context(
-            traffic.send_datagrams(
-                self,
-                group,
-                port,
-                None if interface is None else self._name(interface),
-                source=source,
-                size=size,
-                hop_limit=hop_limit,
-                loop=loop,
-                interval=interval,
-                pauses=pauses,
-            )
-        )
-
-    def forge_datagrams(
-        self,
-        group: str,
-        port: int,
-        *,
-        interface: Interface | str,
-        source: str,
-        size: int = 100,
-        hop_limit: int = 1,
-        wrong_checksum: bool = False,
-        only_first_fragment: bool = False,
-        station: str | None = None,
-        interval: float = 0.02,
-    ) -> Traffic:
-        """Datagrams that no program can send: from anybody's address, with a wrong checksum, or never complete.
-
-        `station`: the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
-        """
-        return self._programs.enter_context(
-            traffic.forge_datagrams(
-                self,
-                group,
-                port,
-                self._name(interface),
-                source=source,
-                size=size,
-                hop_limit=hop_limit,
-                wrong_checksum=wrong_checksum,
-                only_first_fragment=only_first_fragment,
-                station=station,
-                interval=interval,
-            )
-        )
+    send_datagrams = traffic.send_datagrams
+    forge_datagrams = traffic.forge_datagrams
+    hold_port = traffic.hold_port
+    join_and_never_read = traffic.join_and_never_read
 
     def send_queries(
         self, interface: Interface | str, *, source: str = "0.0.0.0", source6: str = "fe80::1", response: float = 0.1
     ) -> None:
         """One IGMPv3 and one MLDv2 general query, as a querier sends that dies then. See Switch.one_query."""
-        traffic.send_queries(self, self._name(interface), source, source6, response)
+        traffic.send_queries(self, self.name_of(interface), source, source6, response)
 
-    def hold_port(self, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
-        """A program that does not share its port; close the socket to end it."""
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        return self._programs.enter_context(traffic.hold_port(self, family, port))
-
-    def join_and_never_read(
-        self, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
-    ) -> socket.socket:
-        """A program that joins and is too busy to read; `buffer` is its receive buffer in bytes. Close it to end it."""
-        return self._programs.enter_context(traffic.join(self, group, port, self._name(interface), buffer))
-
-    def _name(self, interface: Interface | str) -> str:
+    def name_of(self, interface: Interface | str) -> str:
+        """Return the name of an interface of this host, `lo` included; LabError if this host was never given it."""
         return "lo" if interface == "lo" else self.interface(interface).name
 
     def close(self) -> None:
         """End what runs on this host and give its network up."""
         try:
-            self._programs.close()
+            self.programs.close()
         finally:
             super().close()
 

@@ -1,4 +1,7 @@
-"""The pytest plugin: a lab and a private loopback as fixtures. Moves the process only when one or an option asks."""
+"""The pytest plugin: a lab and a private loopback as fixtures.
+
+Every run of pytest imports this file, so it loads the laboratory only when a fixture or the option asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from multicast_expert.testing import Lab, LabError, enter_private_network, lab_unavailable
-from multicast_expert.testing.private_network import may_make_namespaces
+from multicast_expert import testing
 
 OPTION = "multicast_private_network"
 
@@ -29,7 +31,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """The same where this plugin itself was loaded by a conftest.py."""
+    """Move the process also where a conftest.py has loaded this plugin."""
     _enter_if_asked(config, bool(config.getoption(OPTION)))
 
 
@@ -37,40 +39,42 @@ def _enter_if_asked(config: pytest.Config, asked: bool) -> None:
     if not (asked or config.getini(OPTION)):
         return
     try:
-        enter_private_network()
-    except LabError as error:
-        # Going on would let tests into the very network that they were to be kept from.
+        testing.enter_private_network()
+    except testing.LabError as error:
+        # Without it the tests would reach the very network that the option keeps them from.
         raise pytest.UsageError(f"{OPTION} is asked for, but: {error}") from error
 
 
 def _enter_or_skip() -> None:
     try:
-        enter_private_network()
-    except LabError as error:
+        testing.enter_private_network()
+    except testing.LabError as error:
         pytest.skip(f"no private network: {error}")
 
 
 @pytest.fixture
-def multicast_lab() -> Iterator[Lab]:
-    """An empty network laboratory; skips where the machine allows none.
+def multicast_lab() -> Iterator[testing.Lab]:
+    """Return an empty network laboratory; skip where the machine allows none.
 
     An ordinary user's process moves into a private network for it, and stays there for the tests that follow.
     """
-    reason = lab_unavailable()
+    from multicast_expert.testing.private_network import may_make_namespaces  # noqa: PLC0415 - as the module says
+
+    reason = testing.lab_unavailable()
     if reason is not None:
         pytest.skip(f"no multicast lab: {reason}")
     if not may_make_namespaces():
         _enter_or_skip()
-    with Lab() as lab:
+    with testing.Lab() as lab:
         yield lab
 
 
 @pytest.fixture
 def multicast_loopback() -> str:
-    """The name of a loopback interface that carries IPv4 and IPv6 multicast, in a private network.
+    """Return the name of a loopback interface that carries IPv4 and IPv6 multicast, in a private network.
 
-    The process moves into that network for it, and stays there for the tests that follow; skips where that is
-    impossible.
+    The process moves into that network for it, and stays there for the tests that follow; the fixture skips where that
+    is impossible.
     """
     _enter_or_skip()
     return "lo"

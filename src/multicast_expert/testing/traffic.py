@@ -1,4 +1,7 @@
-"""What programs on a host do all the time: send datagrams, hold ports, join and never read. Opens sockets, a thread."""
+"""Programs on a host of the lab: they send datagrams, hold ports, join and never read. Opens sockets and threads.
+
+Their functions are methods of Host. A program runs until it is ended, or until the lab's exit.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from multicast_expert.testing.node import Node
 from multicast_expert.testing.packets import (
@@ -22,13 +25,17 @@ from multicast_expert.testing.packets import (
     udp_packet,
 )
 
+if TYPE_CHECKING:
+    from multicast_expert.testing.host import Host
+    from multicast_expert.testing.interface import Interface
+
 AF_PACKET = 17  # linux/socket.h
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class Traffic:
-    """Datagrams that are sent again and again until `stop()`, or the end of its `with` block, or that of the lab."""
+    """Datagrams that a thread sends until `stop()`, or the end of its `with` block, or that of the lab."""
 
     def __init__(
         self,
@@ -40,7 +47,7 @@ class Traffic:
         self.sent: int = 0
         """How many went out."""
         self.failed: int = 0
-        """How many the kernel refused to send, as from an interface that is down."""
+        """How many the kernel rejected, as from an interface that is down."""
         self._sender = sender
         self._send = send
         self._interval = interval
@@ -62,7 +69,7 @@ class Traffic:
                 return
 
     def _until_next(self, elapsed: float) -> float:
-        """Seconds to wait, so many seconds after the beginning."""
+        """Return the seconds to the next datagram, `elapsed` seconds after the first."""
         if self._pauses is None:
             return self._interval
         sending, silent = self._pauses
@@ -85,27 +92,31 @@ class Traffic:
 
 
 def family_of(group: str) -> socket.AddressFamily:
-    """Whether the group is one of IPv4 or of IPv6."""
+    """Return the address family of the group."""
     return socket.AF_INET6 if ipaddress.ip_address(group).version == 6 else socket.AF_INET
 
 
 def send_datagrams(
-    node: Node,
+    host: Host,
     group: str,
     port: int,
-    interface: str | None,
     *,
-    source: str | None,
-    size: int,
-    hop_limit: int,
-    loop: bool,
-    interval: float,
-    pauses: tuple[float, float] | None,
+    interface: Interface | str | None,
+    source: str | None = None,
+    size: int = 100,
+    hop_limit: int = 1,
+    loop: bool = False,
+    interval: float = 0.02,
+    pauses: tuple[float, float] | None = None,
 ) -> Traffic:
-    """Send by a socket, as any program does."""
+    """Let a program send a datagram of `size` bytes every `interval` seconds; `source` is an address of the host.
+
+    With `interface=None` the program names none, so that the routing table chooses, or refuses. `pauses` are the
+    seconds for which it sends and those for which it is then silent, again and again.
+    """
     family = family_of(group)
-    with node.entered():
-        index = 0 if interface is None else socket.if_nametoindex(interface)  # 0: the routing table is to choose
+    with host.entered():
+        index = 0 if interface is None else socket.if_nametoindex(host.name_of(interface))
         sender = socket.socket(family, socket.SOCK_DGRAM)
     if family == socket.AF_INET6:
         sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
@@ -122,26 +133,30 @@ def send_datagrams(
     def send(number: int) -> None:
         sender.sendto(_payload(number, size), (group, port, *scope))
 
-    return Traffic(sender, send, interval, pauses)
+    return host.programs.enter_context(Traffic(sender, send, interval, pauses))
 
 
 def forge_datagrams(
-    node: Node,
+    host: Host,
     group: str,
     port: int,
-    interface: str,
     *,
+    interface: Interface | str,
     source: str,
-    size: int,
-    hop_limit: int,
-    wrong_checksum: bool,
-    only_first_fragment: bool,
-    station: str | None,
-    interval: float,
+    size: int = 100,
+    hop_limit: int = 1,
+    wrong_checksum: bool = False,
+    only_first_fragment: bool = False,
+    station: str | None = None,
+    interval: float = 0.02,
 ) -> Traffic:
-    """Put packets on the wire as they are, past everything that the kernel would put right."""
+    """Put packets on the wire that no program can send: from any address, with a wrong checksum, or never complete.
+
+    `station` is the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
+    """
+    name = host.name_of(interface)
     protocol = ETH_P_IPV6 if ":" in group else ETH_P_IP
-    with node.entered():
+    with host.entered():
         sender = socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0)
     only_first = size // 2 // 8 * 8 if only_first_fragment else None
     destination = ethernet_group(group) if station is None else bytes.fromhex(station.replace(":", ""))
@@ -156,9 +171,9 @@ def forge_datagrams(
             only_first=only_first,
             identity=number % 0x10000,
         )
-        sender.sendto(packet, (interface, protocol, 0, 0, destination))
+        sender.sendto(packet, (name, protocol, 0, 0, destination))
 
-    return Traffic(sender, send, interval)
+    return host.programs.enter_context(Traffic(sender, send, interval))
 
 
 def _payload(number: int, size: int) -> bytes:
@@ -166,7 +181,7 @@ def _payload(number: int, size: int) -> bytes:
 
 
 def send_queries(node: Node, interface: str, source: str, source6: str, response: float) -> None:
-    """Ask once, by IGMPv3 and MLDv2, who has joined what; hosts have `response` seconds to answer."""
+    """Send one IGMPv3 and one MLDv2 general query; hosts have `response` seconds to answer."""
     igmp = igmp_query(source, max(1, round(response * 10)))
     mld = mld_query(source6, round(response * 1000))
     with node.entered(), socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
@@ -174,20 +189,26 @@ def send_queries(node: Node, interface: str, source: str, source6: str, response
         sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, ethernet_group(ALL_NODES)))
 
 
-def hold_port(node: Node, family: socket.AddressFamily, port: int) -> socket.socket:
-    """Bind without sharing, as a program that was not written for multicast."""
-    with node.entered():
-        holder = socket.socket(family, socket.SOCK_DGRAM)
+def hold_port(host: Host, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
+    """Let a program hold a port without sharing it; close the returned socket to end it."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with host.entered():
+        holder = host.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
     holder.bind((ANY[family], port))
     return holder
 
 
-def join(node: Node, group: str, port: int, interface: str, buffer: int | None) -> socket.socket:
-    """Join as a program does that lets others share its port; `buffer` is the size of its receive buffer in bytes."""
+def join_and_never_read(
+    host: Host, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
+) -> socket.socket:
+    """Let a program join, share its port and never read; `buffer` is its receive buffer in bytes.
+
+    Close the returned socket to end it.
+    """
     family = family_of(group)
-    with node.entered():
-        index = socket.if_nametoindex(interface)
-        member = socket.socket(family, socket.SOCK_DGRAM)
+    with host.entered():
+        index = socket.if_nametoindex(host.name_of(interface))
+        member = host.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
     member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if buffer is not None:
         member.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)

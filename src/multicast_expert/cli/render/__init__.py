@@ -1,1 +1,1 @@
-"""Results to what a person or a program reads: lines, tables, JSON values. Pure: touches no OS and prints nothing."""
+"""Turns results into lines, tables and JSON values. Pure: touches no OS and prints nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, printable
+from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, payload_text
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.stamp import Stamp
 
@@ -14,27 +14,27 @@ ROW = 16
 
 
 class Arrival(NamedTuple):
-    """A datagram, and what is known beyond it."""
+    """A datagram with its port, time and stamp."""
 
     datagram: Datagram
     port: int
-    """Where it was sent to."""
+    """The port that it was sent to."""
     time_ns: int
-    """When it came, in nanoseconds since 1970: by the kernel, if that tells."""
+    """Time of arrival in nanoseconds since 1970, by the kernel where it reports one."""
     stamp: Stamp | None
-    """What `mcast send --stamp` wrote at its head."""
+    """The stamp that `mcast send --stamp` wrote at its head."""
     payload: bytes
-    """What follows the stamp; without one, all of it."""
+    """The bytes behind the stamp; without a stamp, all of them."""
 
     @property
     def latency_ns(self) -> int | None:
-        """How long it took, by two clocks if it came from another host; None without a stamp."""
+        """Time under way in nanoseconds, by two clocks if it came from another host; None without a stamp."""
         return None if self.stamp is None else self.time_ns - self.stamp.sent_ns
 
 
 def datagram_line(arrival: Arrival, time: str) -> str:
-    """Return one line: when, to which group and port, on which interface, from whom, and the payload."""
-    payload = printable(arrival.payload)
+    """Return one line: time, group, port, interface, sender and payload."""
+    payload = payload_text(arrival.payload)
     return headline(arrival, time) + (f": {payload}" if payload else "")
 
 
@@ -62,7 +62,7 @@ def hex_dump(payload: bytes) -> Iterator[str]:
 def datagram_object(arrival: Arrival, time: str) -> dict[str, Any]:
     """Return the JSON object of a datagram: `data` is all of it in hexadecimal, `text` the payload where it is UTF-8.
 
-    `text` leaves the stamp out, if there is one, and is null for what is no UTF-8.
+    `text` leaves the stamp out, if there is one, and is null if the payload is not UTF-8.
     """
     datagram = arrival.datagram
     try:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.table import Table
-from rich.text import Text
+from multicast_expert.cli.render.text import Line
 
 
 class Probe(NamedTuple):
-    """One datagram: where it was sent, and how many copies of it each listener got."""
+    """One datagram: its destination, and how many copies of it each listener got."""
 
     destination: str
     copies: tuple[int, ...]
     listener: int | None = None
-    """Whose group the destination is, by position; None for the unicast probe."""
+    """Position of the listener that joined the destination; None for the unicast probe."""
 
     def judgement(self) -> str:
-        """Return "ok", or what went wrong in capitals."""
+        """Return "ok", or the failure in capitals."""
         for position, copies in enumerate(self.copies):
             if position != self.listener and copies:
                 return "LEAKED"
@@ -27,14 +27,14 @@ class Probe(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What one IP version did on one interface."""
+    """The result of one IP version on one interface."""
 
     version: int
     interface: str
     port: int
     hop_limit: int
     groups: tuple[str, ...]
-    """The group of each listener; the last one is another program's, so to speak."""
+    """The group of each listener; the last one stands for another program."""
     probes: tuple[Probe, ...]
 
     @property
@@ -49,37 +49,27 @@ class Trial(NamedTuple):
 
 
 class Omission(NamedTuple):
-    """Why an IP version could not be shown, and what to do about it."""
+    """The reason why an IP version could not be shown, and its remedy."""
 
     version: int
     reason: str
     cure: str = ""
 
 
-def trial_table(trial: Trial) -> Table:
-    """Return a table: a row for every datagram, a column for every listener."""
+def trial_lines(trial: Trial) -> Iterator[Line]:
+    """Yield a table: a row for every datagram, a column for every listener."""
     reach = "nothing leaves this host" if trial.hop_limit == 0 else f"hop limit {trial.hop_limit}"
-    table = Table(
-        title=f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="",
-    )
-    table.add_column("sent to", overflow="fold")
-    for name, group in zip(_listener_names(len(trial.groups)), trial.groups, strict=True):
-        table.add_column(f"{name}\n{group}", overflow="fold")
-    table.add_column("")
-    for probe in trial.probes:
-        judgement = probe.judgement()
-        table.add_row(
-            "unicast to self" if probe.listener is None else probe.destination,
-            *(_copies_text(copies) for copies in probe.copies),
-            Text(judgement, style="green" if judgement == "ok" else "bold red"),
-        )
-    return table
+    yield Line(f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}", style="bold")
+    heads = [["", *_listener_names(len(trial.groups))], ["sent to", *trial.groups]]
+    rows = [
+        ["unicast to self" if probe.listener is None else probe.destination, *map(_copies_text, probe.copies)]
+        for probe in trial.probes
+    ]
+    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    judgements = [probe.judgement() for probe in trial.probes]
+    for row, judgement in zip(heads + rows, ["", "", *judgements], strict=True):
+        cells = (f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
+        yield Line("".join(cells), (judgement, "green" if judgement == "ok" else "bold red"))
 
 
 def _listener_names(number: int) -> list[str]:
@@ -91,7 +81,7 @@ def _copies_text(copies: int) -> str:
 
 
 def conclusion(trial: Trial) -> str:
-    """Return what the trial has shown, in one sentence."""
+    """Return the result of the trial in one sentence."""
     if trial.held:
         return f"IPv{trial.version}: every receiver got its own group once, and nothing else."
     failures = [f"{probe.destination} {probe.judgement()}" for probe in trial.probes if probe.judgement() != "ok"]
@@ -99,12 +89,12 @@ def conclusion(trial: Trial) -> str:
 
 
 def omission_lines(omission: Omission) -> list[str]:
-    """Return why an IP version was not shown, and the cure where there is one."""
+    """Return the reason why an IP version was not shown, and the cure where one is known."""
     lines = [f"IPv{omission.version}: not shown, because {omission.reason}."]
     return [*lines, f"hint: {omission.cure}"] if omission.cure else lines
 
 
 def exit_status(results: list[Trial | Omission]) -> int:
-    """Return 0 if something was shown and all of it held, else 1."""
+    """Return 0 if at least one trial ran and all trials held, else 1."""
     trials = [result for result in results if isinstance(result, Trial)]
     return 0 if trials and all(trial.held for trial in trials) else 1

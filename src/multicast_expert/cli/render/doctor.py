@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
-from rich.text import Text
-
-from multicast_expert.cli.render.text import counted, harmless
+from multicast_expert.cli.render.text import Line as Text
+from multicast_expert.cli.render.text import counted
+from multicast_expert.cli.render.text import printable as harmless
 from multicast_expert.doctor.facts import Arrivals, Facts, Target, Trial
 from multicast_expert.doctor.report import Finding, Report
 

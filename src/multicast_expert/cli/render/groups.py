@@ -6,30 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.text import Text
-
-from multicast_expert.cli.render.text import printable
+from multicast_expert.cli.render.text import Line
 from multicast_expert.core.addresses import ethernet_address
-from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, SourceUse, UdpSocket
 
 
-def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Text]:
+def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Line]:
     """Yield, for every interface and IP version, a line for every group, with its sockets below it.
 
-    What the system keeps for itself shares a line.
+    The groups that only the system uses share a line.
     """
     ordered = sorted(groups, key=_section)
     for (_, name, _), members in groupby(ordered, key=_section):
         there = sorted(members, key=lambda joined: joined.group.packed)
         wanted = [joined for joined in there if not _is_plain(joined)]
         width = max((len(str(joined.group)) for joined in wanted), default=0)
-        yield Text.assemble((name, "bold"), f"  {_protocol(there[0])}")
+        yield Line((name, "bold"), f"  {_protocol(there[0])}")
         for joined in wanted:
-            yield Text(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
+            yield Line(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
             for each in joined.sockets or ():
-                yield Text(f"    {socket_text(each)}")
+                yield Line(f"    {socket_text(each)}")
         if kept := ", ".join(str(joined.group) for joined in there if _is_plain(joined)):
-            yield Text(f"  by the system itself: {kept}", style="dim")
+            yield Line(f"  by the system itself: {kept}", style="dim")
 
 
 def _section(joined: JoinedGroup) -> tuple[int, str, int]:
@@ -37,7 +35,7 @@ def _section(joined: JoinedGroup) -> tuple[int, str, int]:
 
 
 def _is_plain(joined: JoinedGroup) -> bool:
-    """Whether nobody but the kernel seems to be interested."""
+    """Return whether only the kernel seems to use the group."""
     return joined.kept_by_system and not joined.sockets
 
 
@@ -69,27 +67,22 @@ def _source_list(joined: JoinedGroup, sources: Iterable[SourceUse]) -> str:
 
 
 def socket_text(each: UdpSocket) -> str:
-    """Return a socket's port and who holds it."""
-    holders = ", ".join(f"{_name(process)} ({process.pid})" for process in each.processes)
+    """Return the port of a socket and the processes that hold it."""
+    holders = ", ".join(f"{process.name} ({process.pid})" for process in each.processes)
     return f"port {each.port}: {holders or f'a process of user {each.user_id}'}"
 
 
-def _name(process: Process) -> str:
-    # A program may call itself anything.
-    return printable(process.name.encode("utf-8", "surrogateescape"))
-
-
 def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> Iterator[str]:
-    """Yield what the list cannot tell."""
+    """Yield the limits of the list."""
     if not groups:
         yield "no group is joined"
     if unbound:
-        yield "Sockets that are bound to no address; which of the groups they have joined, the system does not say:"
+        yield "Sockets that are bound to no address; the system does not report which groups they have joined:"
         yield from (f"  {socket_text(each)}" for each in sorted(unbound, key=lambda each: each.port))
 
 
 def group_object(joined: JoinedGroup) -> dict[str, Any]:
-    """Return the JSON object of a membership; null is what the OS does not tell."""
+    """Return the JSON object of a membership; null stands for facts that the OS does not report."""
     return {
         "group": str(joined.group),
         "interface": joined.interface,

@@ -5,32 +5,31 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from rich.text import Text
-
+from multicast_expert.cli.render.text import Line, printable
 from multicast_expert.core.interfaces import IfaceInfo
 
 
 def interface_lines(
     ifaces: Sequence[IfaceInfo], default4: IfaceInfo | None, default6: IfaceInfo | None
-) -> Iterator[Text]:
+) -> Iterator[Line]:
     """Yield a line for every interface and, below it, one for each of its addresses, which may be long."""
-    names = max((len(iface.display_name) for iface in ifaces), default=0)
-    width = max(names, len("interface"))
-    yield Text(f" #  {'interface':<{width}}  state    mtu  multicast  default", style="bold")
-    for iface in ifaces:
-        versions = ", ".join(name for name, default in (("IPv4", default4), ("IPv6", default6)) if iface == default)
-        yield Text.assemble(
+    names = [printable(iface.display_name) for iface in ifaces]
+    width = max(map(len, ["interface", *names]))
+    yield Line(f" #  {'interface':<{width}}  state    mtu  multicast  default", style="bold")
+    for iface, name in zip(ifaces, names, strict=True):
+        versions = ", ".join(each for each, default in (("IPv4", default4), ("IPv6", default6)) if iface == default)
+        yield Line(
             f"{iface.index:>2}  ",
-            (f"{iface.display_name:<{width}}", "bold"),
+            (f"{name:<{width}}", "bold"),
             ("  up   ", "green") if iface.is_up else ("  down ", "red"),
             f"  {'' if iface.mtu is None else iface.mtu:>5}  {multicast_ability(iface):<9}  {versions}",
         )
         for interface in (*iface.ip4_addrs, *iface.ip6_addrs):
-            yield Text(f"    {interface}")
+            yield Line(f"    {interface}")
 
 
 def multicast_ability(iface: IfaceInfo) -> str:
-    """Return "yes", "no", or "local" for the loopback interface, which carries it without being marked as able to."""
+    """Return "yes", "no", or "local" for the loopback interface, which carries multicast without the flag for it."""
     if iface.is_localhost():
         return "local"
     return "yes" if iface.supports_multicast else "no"

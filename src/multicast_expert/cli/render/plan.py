@@ -49,7 +49,7 @@ def plan_lines(plans: Iterable[SocketPlan]) -> Iterator[str]:
             for row in ways:
                 yield from _lines(row, widths)
         if plan.filtered:
-            yield "  then  throw away every datagram whose destination is none of these"
+            yield "  then  drop every datagram whose destination is none of these"
         yield ""
 
 

@@ -1,4 +1,4 @@
-"""What was received and lost in all, as lines. Pure: touches no OS."""
+"""Totals of received and lost datagrams as lines. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from multicast_expert.core.datagram import ReceiveStats
 from multicast_expert.stamp import Stream, StreamKey, Streams
 
 STREAMS_SHOWN = 20
-"""How many streams have lines of their own."""
+"""Streams that have lines of their own."""
 
 
 @dataclass(slots=True)
 class Count:
-    """How much was shown, and when the first and the last of it came, in nanoseconds since 1970."""
+    """Datagrams shown, and the arrival of the first and the last one in nanoseconds since 1970."""
 
     datagrams: int = 0
     bytes: int = 0
@@ -36,12 +36,12 @@ class Count:
 
 
 def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -> Iterator[str]:
-    """Yield how much was shown in how many seconds, how fast it came, and what was lost: loss is never silent."""
+    """Yield totals, rates and losses of the datagrams that came in `seconds`."""
     counts = list(stats)
     yield f"{counted(count.datagrams, 'datagram')}, {counted(count.bytes, 'byte')} in {seconds:.1f} s"
     span = (count.last_ns - count.first_ns) / 1e9
     if count.datagrams > 1 and span > 0:
-        # The first one begins the time, and so belongs to what came before it.
+        # The time begins with the arrival of the first datagram, which therefore does not count.
         rate = (count.datagrams - 1) / span
         often = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
         fast = scaled((count.bytes - count.first_bytes) * 8 / span)
@@ -57,7 +57,7 @@ def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -
 
 
 def stream_lines(streams: Streams, own_addresses: Collection[str]) -> Iterator[str]:
-    """Yield what is known of each stamped stream; `own_addresses` are those of this host, whose clock it shares."""
+    """Yield the counters of each stamped stream; streams from `own_addresses` share the clock of this host."""
     shown = list(streams.streams.items())[:STREAMS_SHOWN]
     for key, stream in shown:
         sender = streams.senders[key]
@@ -75,9 +75,10 @@ def _place(key: StreamKey) -> str:
 
 def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     share = f" ({100 * stream.lost / stream.expected:.3g} %)" if stream.lost else ""
+    undecided = f", {stream.undecided:,} too late to tell" if stream.undecided else ""
     yield (
         f"{stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
-        f"{stream.reordered:,} reordered"
+        f"{stream.reordered:,} reordered{undecided}"
     )
     least, mean, most = (
         milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)

@@ -1,4 +1,4 @@
-"""Words that several commands write: counts, addresses, payloads, errors. Pure: touches no OS."""
+"""Text that several commands write: counts, addresses, payloads, errors, lines. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def milliseconds(nanoseconds: int) -> str:
 def scaled(number: float) -> str:
     """Return a quantity in three digits with the prefix of its unit: `1.23 `, `45.6 k`, `789 M`."""
     for prefix in ("", "k", "M", "G"):
-        # What rounds to 1000 belongs to the next prefix.
+        # A number that rounds to 1000 takes the next prefix.
         if number < 999.5:
             break
         if prefix != "G":
@@ -31,26 +31,17 @@ def host_and_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def printable(payload: bytes) -> str:
-    """Return the payload as one line of text that no terminal takes for a command.
+def printable(text: str) -> str:
+    """Return the text as one line that no terminal takes for a command.
 
-    UTF-8 is shown as it is. Control characters, those that change the direction of text, and bytes that are no UTF-8
-    are escaped as in Python.
+    Control characters, characters that change the direction of text and all others that cannot be printed are escaped
+    as in Python; so are bytes that are not UTF-8, which Python carries as surrogates. Backslashes stay as they are, so
+    that commands can be copied.
     """
-    text = payload.decode("utf-8", "surrogateescape")
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def harmless(text: str) -> str:
-    """Return the text as one line that no terminal takes for a command; backslashes stay as they are, to be copied."""
-    return text if text.isprintable() else "".join(_escaped(each) if each != "\\" else each for each in text)
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def _escaped(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
     if character.isprintable():
         return character
     if "\udc80" <= character <= "\udcff":  # how "surrogateescape" carries the bytes 80 to ff
@@ -58,8 +49,26 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def payload_text(payload: bytes) -> str:
+    """Return the payload as printable text; its backslashes are doubled, so that no payload looks like an escape."""
+    return printable(payload.decode("utf-8", "surrogateescape").replace("\\", "\\\\"))
+
+
+class Line:
+    """A line for a terminal, in pieces with styles of Rich; their text is escaped, so that only styles steer it."""
+
+    def __init__(self, *pieces: str | tuple[str, str], style: str = "") -> None:
+        marked = ((piece, style) if isinstance(piece, str) else piece for piece in pieces)
+        self.pieces: list[tuple[str, str]] = [(printable(text), each) for text, each in marked]
+
+    @property
+    def plain(self) -> str:
+        """The text without styles and without blanks at its end."""
+        return "".join(text for text, _ in self.pieces).rstrip()
+
+
 def error_lines(error: Exception) -> list[str]:
-    """Return one line that says what went wrong, and a hint where a remedy is known."""
+    """Return one line about the failure, and a hint where a remedy is known."""
     if isinstance(error, MulticastOSError):
         cause = f": {error.reason}" if error.reason else ""
         lines = [f"{error.summary}{cause}.", *([f"hint: {error.remedy}"] if error.remedy else [])]
@@ -67,5 +76,5 @@ def error_lines(error: Exception) -> list[str]:
         lines = [f"{error.filename}: {error.strerror}"]
     else:
         lines = [str(error)]
-    # The library speaks to programs, which name an interface with a parameter.
+    # The library names its parameter, the command its option.
     return [line.replace("iface=", "-i") for line in (f"mcast: {lines[0]}", *lines[1:])]
