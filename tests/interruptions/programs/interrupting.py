@@ -18,6 +18,7 @@ from interruptions.programs.parts import (
     Numbering,
     Thread,
     async_receiver,
+    check_all_were_told,
     check_ledger,
     descriptors,
     groups_of,
@@ -32,6 +33,10 @@ from multicast_expert import MulticastExpertError
 
 QUIET = 0.3
 """Seconds without a datagram, after which none is on its way: loopback delivers before `sendto` returns."""
+
+
+IP_RECVTTL = 12
+"""linux/in.h; Python 3.11 has no name for it."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,11 +99,20 @@ def payload(received: Any) -> bytes:
     return data
 
 
+def wait_once(rx: Any) -> None:
+    """Let the receiver open what it waits with: an interrupt meanwhile is a test of its own."""
+    try:
+        rx.receive(timeout=0.001)
+    except TimeoutError:
+        pass
+
+
 def receive_under_interrupts(count: int, loops: list[str], interrupts: int) -> None:
     """Interrupt loops that receive, at random moments. No datagram is lost or doubled, and the block ends."""
     before, threads = descriptors(), threading.active_count()
     got: list[Any] = []
     with receiver(groups_of(count), heal=False) as rx:
+        wait_once(rx)
         numbering = Numbering(groups_of(count))
         for _ in range(interrupts):
             try:
@@ -125,7 +139,7 @@ def receive_under_interrupts(count: int, loops: list[str], interrupts: int) -> N
 
 
 def interrupt_the_opening(count: int, interrupts: int) -> None:
-    """Interrupt opening and closing at random moments: nothing stays open, and the next receiver works."""
+    """Interrupt opening, waiting and closing at random moments: nothing stays open, and the next receiver works."""
     with receiver(groups_of(count), heal=False):
         pass
     before = descriptors()
@@ -135,6 +149,7 @@ def interrupt_the_opening(count: int, interrupts: int) -> None:
             call_after(moment(0.001), raise_interrupted)
             while True:
                 rx.open()
+                wait_once(rx)
                 rx.close()
         except Interrupted:
             pass
@@ -232,8 +247,7 @@ def close_in_a_handler_of_a_loop(face: str, count: int, rounds: int) -> None:
             await one_round(number)
 
     run_on(face, body)
-    assert len(outcomes) == 3 * rounds
-    assert all(isinstance(failure, MulticastExpertError) for failure in outcomes), outcomes
+    check_all_were_told(outcomes, 3 * rounds)
 
 
 class Listener:
@@ -245,7 +259,7 @@ class Listener:
         self._socket.bind((NEW_GROUP, PORT))
         join = socket.inet_aton(NEW_GROUP) + socket.inet_aton("127.0.0.1")
         self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, join)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTTL, 1)
+        self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
         Thread(self._listen)
 
     def _listen(self) -> None:
@@ -350,8 +364,15 @@ async def take_for_ever(rx: Any, got: list[Any]) -> None:
         await take_one(rx, got, random.choice([*LOOPS]))
 
 
+async def warm_up() -> None:
+    """Let the event loop open what it keeps open for the next loop."""
+    async with async_receiver(GROUPS[:1], heal=False):
+        pass
+
+
 def cancel_at_random(face: str, count: int, how: str, cancels: int) -> None:
     """Cancel receives at random moments, in the way `how`: no datagram is lost or doubled, and nothing is logged."""
+    run_on(face, warm_up)
     before = descriptors()
     records = note_what_is_logged()
     got: list[Any] = []
@@ -372,7 +393,7 @@ def cancel_at_random(face: str, count: int, how: str, cancels: int) -> None:
 
     run_on(face, body)
     assert not records, records
-    assert descriptors() <= before + 1, f"{descriptors() - before} descriptors leaked"
+    assert descriptors() == before, f"{descriptors() - before} descriptors leaked"
 
 
 async def cancel_task(rx: Any, got: list[Any]) -> None:

@@ -1,22 +1,23 @@
 """What the programs share: receivers and senders on the loopback interface, a ledger of datagrams, and children."""
 
 import contextlib
-import faulthandler
 import gc
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from multicast_expert import AsyncMcastRxSocket, McastRxSocket, McastTxSocket
+from multicast_expert import AsyncMcastRxSocket, McastRxSocket, McastTxSocket, MulticastExpertError
 
 PORT = 5000
 GROUPS = [f"239.1.2.{number}" for number in range(1, 6)]
@@ -105,6 +106,13 @@ def check_ledger(got: Iterable[bytes], sent: set[bytes], drops: int | None) -> N
     assert len(missing) == drops, f"{len(missing)} of {len(sent)} lost, {drops} counted as dropped: {missing[:5]}"
 
 
+def check_all_were_told(outcomes: Sequence[object], count: int) -> None:
+    """Raise AssertionError unless so many receives ended, each with a MulticastExpertError."""
+    assert len(outcomes) == count, f"{len(outcomes)} of {count} ended"
+    others = {repr(each) for each in outcomes if not isinstance(each, MulticastExpertError)}
+    assert not others, f"instead of a MulticastExpertError: {others}"
+
+
 def descriptors() -> int:
     """Return how many descriptors this process has open."""
     gc.collect()
@@ -155,17 +163,17 @@ class Thread(threading.Thread):
             raise self.failure
 
 
-def fork(act: Callable[[], object]) -> int:
-    """Run the function in a child and return its process id; the child ends without unwinding this program.
+def fork(act: Callable[[], object]) -> "Child":
+    """Run the function in a child and return that; the child ends without unwinding this program.
 
-    Its exit status is 0 if the function returned, else 1, as when it did not return in time.
+    Its exit status is 0 if the function returned, else 1.
     """
     sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return child
-    # The thread that watches over the deadline was not copied.
-    faulthandler.dump_traceback_later(CHILD_PATIENCE, exit=True)
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    # What this process holds open besides is not for the child to close.
+    warnings.simplefilter("ignore", ResourceWarning)
     try:
         act()
     except SystemExit:
@@ -179,16 +187,28 @@ def fork(act: Callable[[], object]) -> int:
     os._exit(status)
 
 
-def child_ended(child: int) -> bool:
-    """Return whether the child has ended; AssertionError when it ended with an error."""
-    pid, status = os.waitpid(child, os.WNOHANG)
-    assert not (pid and status), f"the child ended with status {os.waitstatus_to_exitcode(status)}"
-    return bool(pid)
+class Child:
+    """A child process whose end is awaited: one that hangs prints its stacks and is killed."""
 
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._deadline = time.monotonic() + CHILD_PATIENCE
 
-def join_child(child: int) -> None:
-    """Wait until the child has ended well."""
-    wait_until(lambda: child_ended(child), "the child ends")
+    def ended(self) -> bool:
+        """Return whether it has ended; AssertionError when it hung or ended with an error."""
+        hangs = time.monotonic() > self._deadline
+        if hangs:
+            # What faulthandler prints the stacks for. Its timer cannot run in a child: it waits for a thread there.
+            os.kill(self._pid, signal.SIGABRT)
+        pid, status = os.waitpid(self._pid, 0 if hangs else os.WNOHANG)
+        assert not hangs, "the child hangs"
+        assert not (pid and status), f"the child ended with status {os.waitstatus_to_exitcode(status)}"
+        return bool(pid)
+
+    def join(self) -> None:
+        """Wait until it has ended well."""
+        while not self.ended():
+            time.sleep(0.001)
 
 
 @contextlib.contextmanager
