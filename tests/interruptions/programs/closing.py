@@ -262,7 +262,10 @@ def close_under_tasks(face: str, count: int, closer: str, debug: bool, seconds: 
 
     async def body() -> None:
         if face != "trio":
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: complaints.append(context))
+            # In debug mode it complains of a busy machine, too.
+            loop.slow_callback_duration = PATIENCE
         await one_round()
         before = descriptors()
         for _ in rounds_within(seconds, rounds):
