@@ -1,22 +1,11 @@
 """Programs end at once whatever goes on in the background, wake for nothing, and print nothing when interrupted."""
 
 import time
-from collections.abc import Iterator
 from statistics import median
 
 import pytest
 
 from interruptions.running import EXTENSION, run
-from multicast_expert.testing import Lab, lab_unavailable
-
-
-@pytest.fixture
-def own_network() -> Iterator[None]:
-    """Run the programs of a test in a network in which interfaces may come and go."""
-    if reason := lab_unavailable():
-        pytest.skip(f"no multicast lab: {reason}")
-    with Lab() as lab, lab.host("flapping").entered():
-        yield
 
 
 def time_of_ending(function: str, **arguments: object) -> float:

@@ -15,6 +15,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("name", REFUSALS)
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("pure", EXTENSION)
-def test_what_an_older_kernel_refuses(pure: bool, version: int, name: str) -> None:
+def test_what_an_older_kernel_refuses(own_network: None, pure: bool, version: int, name: str) -> None:
     """Everything works without it, times of arrival included; the count of drops is None where nothing tells it."""
     run("refusing", "use_everything", pure=pure, name=name, version=version)

@@ -220,6 +220,7 @@ def close_in_another_loop(rx: Any, outcomes: list[object]) -> None:
     """Close it in an event loop of this thread, where a task of its own has received from it."""
 
     async def body() -> None:
+        asyncio.get_running_loop().slow_callback_duration = PATIENCE
         with contextlib.suppress(TimeoutError, MulticastExpertError):
             await rx.receive(timeout=0.0005)
         try_to_close(rx, outcomes)
@@ -239,23 +240,30 @@ def close_under_tasks(face: str, count: int, closer: str, debug: bool, seconds: 
         async def take() -> None:
             try:
                 while True:
-                    await rx.receive(timeout=random.choice([None, 5]))
+                    # Short ones, too: so that it is closed just when one begins.
+                    with contextlib.suppress(TimeoutError):
+                        await rx.receive(timeout=random.choice([None, 5, *[moment(0.0005)] * 20]))
             except Exception as failure:  # noqa: BLE001 - looked at below
                 ended.append(failure)
 
         async def close() -> None:
-            await pause(face, random.choice([0, moment(0.002)]))
             if closer == "task":
+                await pause(face, random.choice([0, moment(0.002)]))
                 try_to_close(rx, outcomes)
             else:
                 act = close_in_another_loop if closer == "loop" else try_to_close
-                threads = [Thread(act, rx, outcomes) for _ in range(2 if closer == "threads" else 1)]
+                delay = random.choice([0, moment(0.0005), moment(0.002)])
+                later = lambda: (time.sleep(delay), act(rx, outcomes))  # noqa: E731 - said once, done by each thread
+                threads = [Thread(later) for _ in range(2 if closer == "threads" else 1)]
                 while any(thread.is_alive() for thread in threads):
                     await pause(face, 0.0002)
                 for thread in threads:
                     thread.finish()
 
-        await within(face, PATIENCE / 2, lambda: gather(face, take, take, take, close))
+        tasks = [take, take, take]
+        # In front, so that it is closed while the first wait begins.
+        tasks.insert(random.choice([0, 3]), close)
+        await within(face, PATIENCE / 2, lambda: gather(face, *tasks))
         assert outcomes.count("closed") == 1, outcomes
         check_all_were_told(ended, 3)
         check_all_were_told([each for each in outcomes if each != "closed"], len(outcomes) - 1)
@@ -273,7 +281,8 @@ def close_under_tasks(face: str, count: int, closer: str, debug: bool, seconds: 
             assert descriptors() <= before, f"{descriptors() - before} descriptors leaked"
         await check_that_the_loop_works(face)
 
-    run_on(face, body, debug=debug)
+    with busy_threads():
+        run_on(face, body, debug=debug)
     assert not complaints, complaints
 
 

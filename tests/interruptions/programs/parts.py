@@ -75,6 +75,22 @@ def send(payload: bytes, group: str, port: int = PORT) -> None:
         sender.sendto(payload, (group, port))
 
 
+# An interface of the program's own, where its network is its own.
+ADD = (
+    "link add flap0 type veth peer name flap1",
+    "addr add 10.77.0.1/24 dev flap0",
+    "addr add fd77::1/64 dev flap0 nodad",
+    "link set flap1 up",
+    "link set flap0 up",
+)
+REMOVE = ("link del flap0",)
+
+
+def ip(*lines: str) -> None:
+    """Run commands of ip(8)."""
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True, capture_output=True)
+
+
 class Numbering:
     """A process that numbers its datagrams; `sent` has what it sent, once it has ended."""
 
