@@ -14,9 +14,7 @@ LONG = pytest.mark.parametrize(
 @pytest.mark.parametrize("closers", [1, 2])
 @blocking_setups
 @LONG
-def test_closing_while_four_threads_receive(
-    pure: bool, count: int, closers: int, seconds: float, rounds: int
-) -> None:
+def test_closing_while_four_threads_receive(pure: bool, count: int, closers: int, seconds: float, rounds: int) -> None:
     """One close succeeds; other closes and all receives raise MulticastExpertError; the descriptors are gone."""
     arguments = {"count": count, "seconds": seconds, "rounds": rounds, "closers": closers}
     run("closing", "close_under_threads", pure=pure, deadline=seconds + 15, **arguments)
@@ -26,17 +24,13 @@ def test_closing_while_four_threads_receive(
 @LONG
 def test_closing_while_threads_send(pure: bool, seconds: float, rounds: int) -> None:
     """The same for a transmitter."""
-    run(
-        "closing", "close_a_sender_under_threads", pure=pure, deadline=seconds + 15, seconds=seconds, rounds=rounds
-    )
+    run("closing", "close_a_sender_under_threads", pure=pure, deadline=seconds + 15, seconds=seconds, rounds=rounds)
 
 
 @pytest.mark.parametrize("waiters", [3])
 @blocking_setups
 @LONG
-def test_joining_while_three_threads_wait(
-    pure: bool, count: int, waiters: int, seconds: float, rounds: int
-) -> None:
+def test_joining_while_three_threads_wait(pure: bool, count: int, waiters: int, seconds: float, rounds: int) -> None:
     """Every waiting thread hears a group that another thread joined, and the old one after that left again."""
     arguments = {"count": count, "seconds": seconds, "rounds": rounds, "waiters": waiters}
     run("closing", "join_under_threads", pure=pure, deadline=seconds + 15, **arguments)
@@ -67,9 +61,7 @@ def test_closing_while_tasks_wait(
 
 @async_setups
 @LONG
-def test_joining_in_a_thread_while_a_task_waits(
-    face: str, pure: bool, count: int, seconds: float, rounds: int
-) -> None:
+def test_joining_in_a_thread_while_a_task_waits(face: str, pure: bool, count: int, seconds: float, rounds: int) -> None:
     """A waiting task hears a group that a thread joined meanwhile, and the old one after that left again."""
     arguments = {"face": face, "count": count, "seconds": seconds, "rounds": rounds}
     run("closing", "join_under_tasks", pure=pure, deadline=seconds + 15, **arguments)

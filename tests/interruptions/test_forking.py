@@ -69,5 +69,5 @@ def test_a_child_changes_no_hop_limit_of_its_parent(pure: bool) -> None:
     ],
 )
 def test_forking_beside_a_task(face: str, pure: bool, count: int, act: str) -> None:
-    """A child of a process whose event loop runs takes nothing away from the loop, which both know by one descriptor."""
+    """A child takes nothing away from the event loop of its parent, which both know by one descriptor."""
     run("forking", "fork_beside_a_task", pure=pure, face=face, count=count, act=act)

@@ -331,9 +331,7 @@ def join_under_tasks(face: str, count: int, seconds: float, rounds: int) -> None
 
                 async def change(number: int = number) -> None:
                     await pause(face, random.choice([0, moment(0.002)]))
-                    act, group = (
-                        (rx.join_group, NEW_GROUP) if number % 2 == 0 else (rx.leave_group, GROUPS[0])
-                    )
+                    act, group = (rx.join_group, NEW_GROUP) if number % 2 == 0 else (rx.leave_group, GROUPS[0])
                     thread = Thread(lambda: (act(NEW_GROUP), send(group.encode(), group)))
                     while thread.is_alive():
                         await pause(face, 0.0002)

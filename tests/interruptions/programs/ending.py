@@ -1,6 +1,7 @@
 """Programs that end: with a callback that blocks, after healing, idle, and interrupted while they end."""
 
 import atexit
+import contextlib
 import itertools
 import os
 import signal
@@ -78,10 +79,8 @@ def idle(count: int, seconds: float) -> None:
     """Wait for nothing, as a receiver of a quiet group does: no thread of the process wakes."""
 
     def wait() -> None:
-        try:
+        with contextlib.suppress(MulticastExpertError):
             rx.receive()
-        except MulticastExpertError:
-            pass
 
     with receiver(groups_of(count)) as rx:
         waiting = Thread(wait)
@@ -146,7 +145,7 @@ def send_while_the_interface_flaps(how: str, flaps: int) -> None:
         stop.append(True)
         for thread in threads:
             thread.finish()
-        assert not failures, f"{len(failures)} failures, {({repr(failure) for failure in failures})}"
+        assert not failures, f"{len(failures)} failures, { ({repr(failure) for failure in failures}) }"
         assert sockets() == before, f"{sockets() - before} sockets leaked"
         check_that_it_sends(tx)
 

@@ -139,7 +139,9 @@ def check_that_all_arrives(groups: list[str], got: list[bytes]) -> None:
     got.clear()
     for group in groups:
         send(group.encode(), group)
-    wait_until(lambda: {*got} >= {group.encode() for group in groups}, lambda: f"the parent hears its groups, not {got}")
+    wait_until(
+        lambda: {*got} >= {group.encode() for group in groups}, lambda: f"the parent hears its groups, not {got}"
+    )
     assert len(got) == len(groups), got
 
 
@@ -225,7 +227,7 @@ def fork_with_a_backlog(count: int) -> None:
 
         child = fork(take)
         os.close(write)
-        with open(read, "rb") as pipe:
+        with os.fdopen(read, "rb") as pipe:
             twice = pipe.read().split()
         child.join()
         got += [datagram.data for datagram in iteration]

@@ -1,6 +1,7 @@
 """Programs that a signal interrupts: handlers that raise, that close, and that send."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
@@ -101,10 +102,8 @@ def payload(received: Any) -> bytes:
 
 def wait_once(rx: Any) -> None:
     """Let the receiver open what it waits with: an interrupt meanwhile is a test of its own."""
-    try:
+    with contextlib.suppress(TimeoutError):
         rx.receive(timeout=0.001)
-    except TimeoutError:
-        pass
 
 
 def receive_under_interrupts(count: int, loops: list[str], interrupts: int) -> None:
@@ -195,9 +194,7 @@ def close_in_a_handler(count: int, rounds: int, nested: bool) -> None:
         rx = receiver(groups_of(count), heal=False).open()
         pending = [moment(0.0002)] if nested else []
 
-        def close(
-            *_: object, rx: Any = rx, outcomes: list[str] = outcomes, pending: list[float] = pending
-        ) -> None:
+        def close(*_: object, rx: Any = rx, outcomes: list[str] = outcomes, pending: list[float] = pending) -> None:
             if pending:
                 call_after(pending.pop(), close)
             try:
@@ -208,10 +205,8 @@ def close_in_a_handler(count: int, rounds: int, nested: bool) -> None:
 
         # Early ones meet the receiver before it waits, late ones when it does.
         call_after(moment(0.002) if number % 4 else 0.02, close)
-        try:
+        with contextlib.suppress(MulticastExpertError):
             LOOPS[random.choice([*LOOPS])](rx, [])
-        except MulticastExpertError:
-            pass
         if nested:
             wait_until(lambda outcomes=outcomes: len(outcomes) == 2, "both handlers returned")
         assert sorted(outcomes) == (["closed", "refused"] if nested else ["closed"]), outcomes
@@ -315,8 +310,7 @@ def press_ctrl_c(face: str, count: int, presses: int) -> None:
 
     async def drain() -> None:
         rx.settimeout(QUIET)
-        async for datagram in rx:
-            got.append(datagram)
+        got.extend([datagram async for datagram in rx])
 
     numbering = Numbering(groups_of(count))
     for _ in range(presses):
@@ -333,10 +327,10 @@ def press_ctrl_c(face: str, count: int, presses: int) -> None:
     assert not records, records
 
 
-def note_what_is_logged() -> list[str]:
-    """Return a list of all that is logged from now on."""
+def note_what_is_logged(level: int = 0) -> list[str]:
+    """Return a list of all that is logged from now on, from this level up."""
     records: list[str] = []
-    handler = logging.Handler()
+    handler = logging.Handler(level)
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
     return records
@@ -386,8 +380,7 @@ def cancel_at_random(face: str, count: int, how: str, cancels: int) -> None:
                 await CANCELS[how](rx, got)
             numbering.end()
             rx.settimeout(QUIET)
-            async for datagram in rx:
-                got.append(datagram)
+            got.extend([datagram async for datagram in rx])
             drops = rx.stats().kernel_drops
         check_ledger(map(payload, got), numbering.sent, drops)
 

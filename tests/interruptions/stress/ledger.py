@@ -109,7 +109,8 @@ class Ledger:
             if missing + others <= (drops() or 0):
                 return
             assert time.monotonic() < deadline, (
-                f"{group}: {missing} lost, {drops()} counted as dropped; received {self.received}, {self._intervals[group]}"
+                f"{group}: {missing} lost, {drops()} counted as dropped; {self.received} received, "
+                f"{self._intervals[group]}"
             )
             time.sleep(0.001)
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import faulthandler
 import functools
+import logging
 import random
 import signal
 import sys
@@ -20,7 +21,13 @@ from statistics import median
 from typing import Any
 
 from interruptions.programs import forking
-from interruptions.programs.interrupting import LOOPS, Interrupted, call_after, take_for_ever
+from interruptions.programs.interrupting import (
+    LOOPS,
+    Interrupted,
+    call_after,
+    note_what_is_logged,
+    take_for_ever,
+)
 from interruptions.programs.parts import (
     CHILD_PATIENCE,
     NEW_GROUP,
@@ -160,9 +167,8 @@ class Generation:
         assert len(self.rx.filenos()) >= 1
         assert {*self.groups} <= {*self.rx.mcast_ips}
 
-    def finish(self, acting: Thread) -> None:
+    def check(self) -> None:
         """Check the ledger when all have ended."""
-        acting.finish()
         self.ledger.close(self.drops)
         self.counts["received"] += self.ledger.received
         self.counts["dropped"] += self.ledger.missing
@@ -216,9 +222,9 @@ def play_blocking(generation: Generation) -> None:
         except MulticastExpertError:
             break
     signal.setitimer(signal.ITIMER_REAL, 0)
-    for thread in others:
+    for thread in (acting, *others):
         thread.finish()
-    generation.finish(acting)
+    generation.check()
 
 
 def play_on_a_loop(face: str, generation: Generation) -> None:
@@ -263,7 +269,8 @@ def play_on_a_loop(face: str, generation: Generation) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         while acting.is_alive():
             await forking.pause(face, 0.001)
-        generation.finish(acting)
+        acting.finish()
+        generation.check()
 
     run_on(face, body)
 
@@ -292,6 +299,7 @@ async def cancel_on_trio(rx: Any, got: list[Any], tasks: list[Any]) -> None:
 def main(face: str, path: str, seed: str, seconds: float, first: int, name: str) -> None:
     """Play generations until the time is over; report, and check that nothing accumulates."""
     faulthandler.enable()
+    errors = note_what_is_logged(logging.ERROR)
     board = Board(path, [*STEADY, *FLAPPING])
     counts = dict.fromkeys(("generations", "received", "dropped", "signals", "forks", "joins", "leaves"), 0)
     memory: list[int] = []
@@ -305,7 +313,8 @@ def main(face: str, path: str, seed: str, seconds: float, first: int, name: str)
             try:
                 play(face, Generation(face, board, random.Random(f"{seed}/{face}/{number}"), counts))
                 baseline = baseline or descriptors()
-                wait_until(lambda: descriptors() <= baseline, lambda: f"{descriptors() - baseline} descriptors leaked")
+                assert not errors, errors
+                check_descriptors(baseline)
             except BaseException:
                 print(f"{name}: generation {number} failed", file=sys.stderr, flush=True)
                 raise
@@ -317,6 +326,7 @@ def main(face: str, path: str, seed: str, seconds: float, first: int, name: str)
                 print(f"{name}: {told(counts)}, {memory[-1] // 1024} MiB", flush=True)
     faulthandler.cancel_dump_traceback_later()
     print(f"{name} ended: {told(counts)}", flush=True)
+    assert counts["received"] > seconds, "hardly anything was received"
     quarter = len(memory) // 4
     if quarter >= 10:
         grown = median(memory[-quarter:]) - median(memory[quarter : 2 * quarter])
@@ -329,6 +339,11 @@ def play(face: str, generation: Generation) -> None:
         play_blocking(generation)
     else:
         play_on_a_loop(face, generation)
+
+
+def check_descriptors(baseline: int) -> None:
+    """Wait until no more descriptors are open than at the beginning; AssertionError when that does not happen."""
+    wait_until(lambda: descriptors() <= baseline, lambda: f"{descriptors() - baseline} descriptors leaked")
 
 
 def told(counts: dict[str, int]) -> str:

@@ -10,8 +10,10 @@ import select
 import socket
 import sys
 import time
+from pathlib import Path
 
-board = memoryview(mmap.mmap(open(sys.argv[1], "r+b").fileno(), 0)).cast("Q")
+with Path(sys.argv[1]).open("r+b") as file:
+    board = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
 rate, groups = int(sys.argv[2]), [argument.split("=") for argument in sys.argv[3:]]
 sockets: dict[str, socket.socket | None] = dict.fromkeys(interface for _, interface in groups)
 
