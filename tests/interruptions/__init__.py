@@ -1,0 +1,1 @@
+"""Interruption as a kind of test: signals, forks, closes from elsewhere, and resources that run out, on every face."""

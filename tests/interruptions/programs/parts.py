@@ -1,0 +1,241 @@
+"""What the programs share: receivers and senders on the loopback interface, a ledger of datagrams, and children."""
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from multicast_expert import AsyncMcastRxSocket, McastRxSocket, McastTxSocket, MulticastExpertError
+
+PORT = 5000
+GROUPS = [f"239.1.2.{number}" for number in range(1, 6)]
+NEW_GROUP = "239.1.3.1"
+PATIENCE = 8.0
+"""Seconds after which something counts as hung; on a sound machine nothing takes that long."""
+CHILD_PATIENCE = 4.0
+RATE = 2000
+"""Datagrams a second that a numbering process sends."""
+
+
+def groups_of(count: int) -> list[str]:
+    """Return so many groups: one is received by the fast path for a single socket, several by a sweep of them."""
+    return GROUPS[:count]
+
+
+def receiver(groups: Sequence[str], **keywords: Any) -> McastRxSocket:
+    """Return a blocking receiver on the loopback interface that waits for ever."""
+    return McastRxSocket(socket.AF_INET, groups, PORT, "lo", **keywords)
+
+
+def async_receiver(groups: Sequence[str], **keywords: Any) -> AsyncMcastRxSocket:
+    """Return an async receiver on the loopback interface that waits for ever."""
+    return AsyncMcastRxSocket(socket.AF_INET, groups, PORT, "lo", **keywords)
+
+
+def transmitter(**keywords: Any) -> McastTxSocket:
+    """Return a transmitter on the loopback interface that may send to any group."""
+    return McastTxSocket(socket.AF_INET, None, "lo", **keywords)
+
+
+def run_on(face: str, body: Callable[[], Coroutine[Any, Any, None]], *, debug: bool = False) -> None:
+    """Run the coroutine on asyncio, uvloop or trio, with the means of that loop only."""
+    if face == "trio":
+        import trio
+
+        trio.run(body)
+    elif face == "uvloop":
+        import asyncio
+
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop, debug=debug) as runner:
+            runner.run(body())
+    else:
+        import asyncio
+
+        asyncio.run(body(), debug=debug)
+
+
+def send(payload: bytes, group: str, port: int = PORT) -> None:
+    """Send one datagram out of the loopback interface with a plain socket."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        sender.sendto(payload, (group, port))
+
+
+# An interface of the program's own, where its network is its own.
+ADD = (
+    "link add flap0 type veth peer name flap1",
+    "addr add 10.77.0.1/24 dev flap0",
+    "addr add fd77::1/64 dev flap0 nodad",
+    "link set flap1 up",
+    "link set flap0 up",
+)
+REMOVE = ("link del flap0",)
+
+
+def ip(*lines: str) -> None:
+    """Run commands of ip(8)."""
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True, capture_output=True)
+
+
+class Numbering:
+    """A process that numbers its datagrams; `sent` has what it sent, once it has ended."""
+
+    def __init__(self, groups: Sequence[str], rate: int = RATE) -> None:
+        self._groups = groups
+        self.sent: set[bytes] = set()
+        script = str(Path(__file__).with_name("numbering.py"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-E", script, str(PORT), str(rate), *groups],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def end(self) -> None:
+        """Let it end, and learn what it sent."""
+        rounds = int(self._process.communicate(timeout=PATIENCE)[0])
+        self.sent = {b"%s %d" % (group.encode(), number) for group in self._groups for number in range(rounds)}
+        assert rounds > 10, f"only {rounds} datagrams were sent to each group"
+
+
+def check_ledger(got: Iterable[bytes], sent: set[bytes], drops: int | None) -> None:
+    """Raise AssertionError unless each datagram that was sent was received once, or counted as dropped."""
+    counts = Counter(got)
+    twice = [payload for payload, count in counts.items() if count > 1]
+    foreign = counts.keys() - sent
+    missing = sorted(sent - counts.keys())
+    assert not twice, f"received more than once: {twice[:5]} and more, {len(twice)} in all"
+    assert not foreign, f"never sent to this receiver: {sorted(foreign)[:5]}"
+    assert len(missing) == drops, f"{len(missing)} of {len(sent)} lost, {drops} counted as dropped: {missing[:5]}"
+
+
+def check_all_were_told(outcomes: Sequence[object], count: int) -> None:
+    """Raise AssertionError unless so many receives ended, each with a MulticastExpertError."""
+    assert len(outcomes) == count, f"{len(outcomes)} of {count} ended"
+    others = {repr(each) for each in outcomes if not isinstance(each, MulticastExpertError)}
+    assert not others, f"instead of a MulticastExpertError: {others}"
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - without a Path's own objects
+
+
+def sockets() -> int:
+    """Return how many sockets this process has open, those of the watch for interface changes aside."""
+    count = 0
+    netlink = {line.split()[-1] for line in Path("/proc/self/net/netlink").read_text().splitlines()}
+    for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208 - as above
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - as above
+            count += target.startswith("socket:") and target[8:-1] not in netlink
+    return count
+
+
+def wait_until(condition: Callable[[], object], claim: Callable[[], str] | str) -> None:
+    """Return as soon as the condition holds; AssertionError with the claim when it does not in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {claim if isinstance(claim, str) else claim()}"
+        time.sleep(0.001)
+
+
+class Thread(threading.Thread):
+    """A daemon thread that hands what its function raised to the thread that calls `finish`."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        super().__init__(daemon=True)
+        self._function = function
+        self._arguments = arguments
+        self.failure: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Call the function."""
+        try:
+            self._function(*self._arguments)
+        except BaseException as failure:  # noqa: BLE001 - raised again in finish
+            self.failure = failure
+
+    def finish(self) -> None:
+        """Wait for its end and raise what it raised."""
+        self.join(PATIENCE)
+        assert not self.is_alive(), "a thread never ended"
+        if self.failure is not None:
+            raise self.failure
+
+
+def fork(act: Callable[[], object]) -> "Child":
+    """Run the function in a child and return that; the child ends without unwinding this program.
+
+    Its exit status is 0 if the function returned, else 1.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    # What this process holds open besides is not for the child to close.
+    warnings.simplefilter("ignore", ResourceWarning)
+    try:
+        act()
+    except SystemExit:
+        raise
+    except BaseException:  # noqa: BLE001 - it has to reach the test, not the code that called
+        traceback.print_exc()
+        status = 1
+    else:
+        status = 0
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class Child:
+    """A child process whose end is awaited: one that hangs prints its stacks and is killed."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._deadline = time.monotonic() + CHILD_PATIENCE
+
+    def ended(self) -> bool:
+        """Return whether it has ended; AssertionError when it hung or ended with an error."""
+        hangs = time.monotonic() > self._deadline
+        if hangs:
+            # What faulthandler prints the stacks for. Its timer cannot run in a child: it waits for a thread there.
+            os.kill(self._pid, signal.SIGABRT)
+        pid, status = os.waitpid(self._pid, 0 if hangs else os.WNOHANG)
+        assert not hangs, "the child hangs"
+        assert not (pid and status), f"the child ended with status {os.waitstatus_to_exitcode(status)}"
+        return bool(pid)
+
+    def join(self) -> None:
+        """Wait until it has ended well."""
+        while not self.ended():
+            time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def busy_threads() -> Iterator[None]:
+    """Let threads take turns as often as they can, so that they meet where they should not."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def moment(most: float = 0.002) -> float:
+    """Return a random delay in seconds, short ones more often than long ones."""
+    return most * random.random() ** 2
