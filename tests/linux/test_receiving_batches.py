@@ -332,6 +332,8 @@ class TestBatches:
             calls = []
 
             class Failing:
+                unread = False
+
                 def batch(self, *arguments: Any) -> bool:
                     calls.append(arguments)
                     if len(calls) == 2:

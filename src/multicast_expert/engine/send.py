@@ -54,7 +54,8 @@ class SendSocket:
         self._waitset: WaitSet[bool] | None = None
         self._limits: Limits | None = None
         self.hop_limit: int = hop_limit
-        """How many hops its datagrams may go."""
+        """How many hops its datagrams may go; -1 while that changes."""
+        self._changes = 0
         self.closed: bool = False
         self.socket: Socket = open_socket(system, plan)[0]
         self.shortcut: Shortcut | None = None
@@ -64,13 +65,15 @@ class SendSocket:
 
     def set_hop_limit(self, hop_limit: int) -> None:
         """Let its datagrams go so many hops from now on. Raises MulticastOSError."""
-        if hop_limit != self.hop_limit:
+        while hop_limit != self.hop_limit:
             self._open_shortcut(-1)
-            try:
-                set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
+            self.hop_limit = -1
+            self._changes = change = self._changes + 1
+            set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
+            # Otherwise a signal handler has sent meanwhile, with another hop limit.
+            if self._changes == change:
                 self.hop_limit = hop_limit
-            finally:
-                self._open_shortcut(self.hop_limit)
+            self._open_shortcut(self.hop_limit)
 
     def _open_shortcut(self, hop_limit: int) -> None:
         """Let datagrams of this hop limit go the short way; -1: none."""

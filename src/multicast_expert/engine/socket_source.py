@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
+from time import monotonic
 from typing import Any, cast
 
 from multicast_expert.core.addresses import address_text
@@ -110,7 +111,17 @@ class SocketSource:
     def _settle(self) -> bool:
         """Return whether no other thread uses a descriptor that it took before."""
         waitset = self._waitset
-        return (waitset is None or waitset.settle()) and self._intake.settle(PATIENCE)
+        if waitset is None:
+            return self._intake.settle(PATIENCE)
+        if not waitset.settle():
+            return False
+        deadline = monotonic() + PATIENCE
+        while not self._intake.settle(0.002):
+            # A thread that has come back since, to wait for the other sockets, looks like one that did not leave.
+            waitset.ring_threads()
+            if monotonic() > deadline:
+                return False
+        return True
 
     def close(self) -> None:
         """Close everything and wake every waiting thread; may be called again, after an interrupt for instance."""
@@ -331,7 +342,7 @@ class SocketSource:
                 except OSError as error:
                     raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
                 self._waitset = waitset
-                for sock in self._sockets:
+                for sock in list(self._sockets):
                     waitset.add(sock.socket.fileno(), sock)
             if self.closed or self._waitset is None:
                 # By a signal handler, perhaps, since this began.
@@ -382,7 +393,7 @@ class SocketSource:
         except OSError as error:
             self._check(error, sole)
         finally:
-            del inside[token]
+            inside.pop(token, None)
             if waitset.rung or waitset.closed or not found:
                 waitset.left()
         if len(backlog) > 1:

@@ -2,8 +2,8 @@
 
 The contract
 - Any thread may wait, and any number at once. A thread registers a token of its own inside the `try` whose `finally`
-  removes it. Both are single bytecodes, and CPython runs signal handlers and switches threads between calls only, so
-  no interrupt leaves a token behind.
+  removes it. CPython runs signal handlers and switches threads after calls only, so no interrupt comes between the
+  end of the wait and the removal, and none leaves a token behind.
 - `ring` ends the waits that have begun; a later one is not disturbed. What rings is drained until it is empty, by
   whichever thread finds that every rung wait has ended. No lock is involved: a drain that swallowed a newer ring rings
   again. Event loops are told by their watchers.
@@ -134,7 +134,12 @@ class WaitSet(Generic[Data]):
 
         `events`: EVENT_WRITE of `selectors`, to wait until it is writable instead.
         """
-        self._selector.register(descriptor, events, data)
+        try:
+            self._selector.register(descriptor, events, data)
+        except (OSError, ValueError):
+            # A signal handler may have closed it just now.
+            if not self.closed:
+                raise
         self.ring()
 
     def remove(self, descriptor: int) -> None:
@@ -169,7 +174,7 @@ class WaitSet(Generic[Data]):
             if not self.closed and self.descriptor >= 0:
                 raise
         finally:
-            del inside[token]
+            inside.pop(token, None)
             if self.rung or self.closed or not found:
                 self.left()
         return found
@@ -181,7 +186,8 @@ class WaitSet(Generic[Data]):
             return
         ended = [token for token in list(self.rung) if token not in self.inside]
         if len(ended) == len(self.rung):
-            with suppress(BlockingIOError):
+            # It is empty, or closed meanwhile.
+            with suppress(OSError):
                 while self._alarm.recv(64):
                     pass
             if any(token in self.inside for token in list(self.rung)):
@@ -209,7 +215,7 @@ class WaitSet(Generic[Data]):
             self.inside[token] = thread
             return -1 if self.closed or self.descriptor < 0 else os.dup(self.descriptor)
         finally:
-            del self.inside[token]
+            self.inside.pop(token, None)
             if self.closed or self.rung:
                 self.left()
 

@@ -72,6 +72,8 @@ class AsyncioWatch:
         """What the tasks await, longest first, and until when."""
         self._descriptor = descriptor
         self._watching = False
+        self._changing = False
+        """Whether the loop is just being told something: a signal handler must not tell it more."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = inf
         try:
@@ -82,8 +84,12 @@ class AsyncioWatch:
 
     def _start(self) -> None:
         if not self._watching and self._descriptor >= 0:
-            self._loop.add_reader(self._descriptor, self._readable)
-            self._watching = True
+            self._changing = True
+            try:
+                self._loop.add_reader(self._descriptor, self._readable)
+                self._watching = True
+            finally:
+                self._changing = False
 
     async def wait(self, timeout: float | None) -> None:
         """See `Watch.wait`."""
@@ -142,11 +148,16 @@ class AsyncioWatch:
     def wake(self) -> None:
         """See `Watch.wake`."""
         if self._turns:
-            self._in_loop(self._wake_next)
+            self._in_loop(self._readable if self._store.waitset.closed else self._wake_next)
 
     def _in_loop(self, function: Callable[[], object]) -> bool:
         """Call the function in the thread of the loop; return whether the loop is there to do so."""
-        if running_loop() is self._loop or not (self._loop.is_running() or self._loop.is_closed()):
+        if running_loop() is self._loop:
+            # A signal handler may interrupt the loop itself; a task is only interrupted between two steps of the loop.
+            at_once = asyncio.current_task(self._loop) is not None and not self._changing
+        else:
+            at_once = not (self._loop.is_running() or self._loop.is_closed())
+        if at_once:
             function()
             return True
         try:
@@ -201,6 +212,8 @@ class TrioWatch:
         self._trio: Any = trio
         self._token = trio.lowlevel.current_trio_token()
         self._gate = trio.Lock()
+        self._waiter: object = None
+        """The task that waits for the descriptor."""
         self._store = store
         self._descriptor = descriptor
 
@@ -209,8 +222,13 @@ class TrioWatch:
         with self._trio.move_on_after(inf if timeout is None else timeout):
             async with self._gate:
                 if not (self._store.kept() or self._store.waitset.closed):
-                    with suppress(self._trio.ClosedResourceError):
+                    self._waiter = self._trio.lowlevel.current_task()
+                    try:
                         await self._trio.lowlevel.wait_readable(self._descriptor)
+                    except self._trio.ClosedResourceError:
+                        pass
+                    finally:
+                        self._waiter = None
 
     def wake(self) -> None:
         """See `Watch.wake`."""
@@ -220,13 +238,17 @@ class TrioWatch:
     def _notify(self) -> None:
         if self._descriptor >= 0:
             self._trio.lowlevel.notify_closing(self._descriptor)
+        if self._store.waitset.closed:
+            self.abandon()
 
     def _in_run(self, function: Callable[[], object]) -> None:
+        lowlevel = self._trio.lowlevel
         try:
-            inside = self._trio.lowlevel.current_trio_token() is self._token
+            # A signal handler may interrupt trio itself, or the task that is about to wait.
+            at_once = lowlevel.current_trio_token() is self._token and lowlevel.current_task() is not self._waiter
         except RuntimeError:
-            inside = False
-        if inside:
+            at_once = False
+        if at_once:
             function()
             return
         try:
@@ -236,11 +258,7 @@ class TrioWatch:
 
     def close(self) -> None:
         """See `Watch.close`."""
-        self._in_run(self._end)
-
-    def _end(self) -> None:
-        self._notify()
-        self.abandon()
+        self._in_run(self._notify)
 
     def abandon(self) -> None:
         """See `Watch.abandon`."""

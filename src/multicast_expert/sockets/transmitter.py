@@ -94,7 +94,7 @@ class Outlet:
                             raise
             finally:
                 self._busy = interrupting
-                if interrupting and self.socket.hop_limit != before:
+                if interrupting and before >= 0 and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
 
     def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
