@@ -6,7 +6,7 @@ from interruptions.running import EXTENSION, SLOW, async_setups, blocking_setups
 
 LONG = pytest.mark.parametrize(
     ("seconds", "rounds"),
-    [pytest.param(1.5, 150, id="short"), pytest.param(30, 5000, id="long", marks=[SLOW, pytest.mark.timeout(100)])],
+    [pytest.param(1.0, 100, id="short"), pytest.param(30, 5000, id="long", marks=[SLOW, pytest.mark.timeout(100)])],
 )
 """For how long, and how often at most."""
 
@@ -38,17 +38,31 @@ def test_joining_while_three_threads_wait(pure: bool, count: int, waiters: int, 
 
 @blocking_setups
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(1.5, id="short"), pytest.param(30, id="long", marks=[SLOW, pytest.mark.timeout(100)])]
+    "seconds", [pytest.param(1.0, id="short"), pytest.param(30, id="long", marks=[SLOW, pytest.mark.timeout(100)])]
 )
 def test_a_descriptor_number_is_used_by_its_owner_only(pure: bool, count: int, seconds: float) -> None:
     """While numbers are freed and taken anew all the time, no receive takes what another socket holds."""
     run("closing", "reuse_numbers", pure=pure, deadline=seconds + 15, count=count, seconds=seconds)
 
 
-@pytest.mark.parametrize("debug", [False, pytest.param(True, id="dev")])
-@pytest.mark.parametrize("closer", ["task", "thread", "threads", "loop"])
+@pytest.mark.parametrize(
+    ("pure", "count", "closer", "debug"),
+    [
+        pytest.param(
+            pure,
+            count,
+            closer,
+            debug,
+            id=f"{'pure-several' if pure else 'native-one'}-{closer}{'-dev' if debug else ''}",
+            # In the quick suite each closer once, and the one that finds most in each other way.
+            marks=() if closer == "thread" or not (pure or debug) else SLOW,
+        )
+        for pure, count in ((False, 1), (True, 5))
+        for closer in ("task", "thread", "threads", "loop")
+        for debug in (False, True)
+    ],
+)
 @pytest.mark.parametrize("face", ["asyncio", "uvloop", "trio"])
-@pytest.mark.parametrize(("pure", "count"), [(False, 1), (True, 5)], ids=["native-one", "pure-several"])
 @LONG
 def test_closing_while_tasks_wait(
     face: str, pure: bool, count: int, closer: str, debug: bool, seconds: float, rounds: int

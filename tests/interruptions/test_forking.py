@@ -2,7 +2,7 @@
 
 import pytest
 
-from interruptions.programs.forking import ACTS
+from interruptions.programs.forking import ACTS, ACTS_BESIDE_TASKS
 from interruptions.running import EXTENSION, SLOW, blocking_setups, run
 
 
@@ -51,21 +51,21 @@ def test_a_child_changes_no_hop_limit_of_its_parent(pure: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("face", "act"),
+    ("face", "pure", "count", "act"),
     [
-        (face, act)
+        pytest.param(
+            face,
+            pure,
+            count,
+            act,
+            id=f"{face}-{'pure' if pure else 'native'}-{count}-{act}",
+            marks=() if (pure, count) == (False, 1) or (pure and count > 1 and act == "close") else SLOW,
+        )
         for face in ("asyncio", "uvloop", "trio")
-        for act in ("close", "leave the block", "leave", "block", "join", "join in a loop")
+        for pure in (False, True)
+        for count in (1, 5)
+        for act in ACTS_BESIDE_TASKS
         if (face, act) != ("trio", "join in a loop")  # asyncio, in a child of trio
-    ],
-)
-@pytest.mark.parametrize(
-    ("pure", "count"),
-    [
-        pytest.param(False, 1, id="native-one"),
-        pytest.param(False, 5, id="native-several", marks=SLOW),
-        pytest.param(True, 1, id="pure-one", marks=SLOW),
-        pytest.param(True, 5, id="pure-several"),
     ],
 )
 def test_forking_beside_a_task(face: str, pure: bool, count: int, act: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from interruptions.programs.forking import pause
+from interruptions.programs.interrupting import Listener
 from interruptions.programs.parts import (
     GROUPS,
     NEW_GROUP,
@@ -28,7 +29,7 @@ from interruptions.programs.parts import (
     transmitter,
     wait_until,
 )
-from multicast_expert import McastRxSocket, MulticastExpertError
+from multicast_expert import McastRxSocket, MulticastExpertError, find_interfaces
 
 
 def rounds_within(seconds: float, rounds: int) -> Iterator[int]:
@@ -89,7 +90,11 @@ def close_under_threads(count: int, seconds: float, rounds: int, closers: int) -
 
 
 def close_a_sender_under_threads(seconds: float, rounds: int) -> None:
-    """Close a transmitter from two threads while others send: one closes, all others get a MulticastExpertError."""
+    """Close a transmitter from two threads while others send: one closes, all others get a MulticastExpertError.
+
+    Sockets with another hop limit get the freed numbers: nothing is sent through them.
+    """
+    listener = Listener()
     with transmitter(heal=False):
         pass
     before = descriptors()
@@ -104,9 +109,18 @@ def close_a_sender_under_threads(seconds: float, rounds: int) -> None:
         except Exception as failure:  # noqa: BLE001 - looked at below
             ended.append(failure)
 
+    def keep_opening(stop: list[bool]) -> None:
+        while not stop:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 77)
+                other.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+                time.sleep(moment(0.0003))
+
     with busy_threads():
         for _ in rounds_within(seconds, rounds):
             tx = transmitter(heal=False).open()
+            stop: list[bool] = []
+            opening = Thread(keep_opening, stop)
             ended: list[object] = []
             outcomes: list[object] = []
             sending = [Thread(keep_sending, tx, ended, many) for many in (True, False)]
@@ -114,10 +128,13 @@ def close_a_sender_under_threads(seconds: float, rounds: int) -> None:
             closing = [Thread(try_to_close, tx, outcomes) for _ in range(2)]
             for thread in (*closing, *sending):
                 thread.finish()
+            stop.append(True)
+            opening.finish()
             assert outcomes.count("closed") == 1, f"two closed at once: {outcomes}"
             check_all_were_told([each for each in outcomes if each != "closed"], 1)
             check_all_were_told(ended, 2)
             assert descriptors() == before, f"{descriptors() - before} descriptors leaked"
+    assert {hops for _, hops in listener.heard} <= {1, 3}, f"sent through another socket: {listener.heard}"
 
 
 def join_under_threads(count: int, seconds: float, rounds: int, waiters: int) -> None:
@@ -163,7 +180,8 @@ def reuse_numbers(count: int, seconds: float) -> None:
     """Close, leave and join while others receive and open sockets that get the freed numbers: each keeps its own."""
     groups = groups_of(count)
     stop: list[bool] = []
-    current: list[McastRxSocket] = [receiver(groups, heal=False).open()]
+    (loopback,) = find_interfaces(["lo"])
+    current: list[McastRxSocket] = [receiver(groups, loopback, heal=False).open()]
 
     def keep_receiving(timeout: float) -> None:
         while not stop:
@@ -171,6 +189,8 @@ def reuse_numbers(count: int, seconds: float) -> None:
             with contextlib.suppress(TimeoutError, MulticastExpertError):
                 for datagram in rx.receive_many(timeout=timeout):
                     assert datagram.data == b"own", f"taken from another socket: {datagram.data!r}"
+            # Threads that never rest would keep the others from freeing any number.
+            time.sleep(moment(0.0002))
 
     def keep_opening() -> None:
         while not stop:
@@ -192,7 +212,7 @@ def reuse_numbers(count: int, seconds: float) -> None:
                 membership.leave()
             if random.random() < 0.5:
                 rx.close()
-                current[0] = receiver(groups, heal=False).open()
+                current[0] = receiver(groups, loopback, heal=False).open()
             elif rx.mcast_ips[-1] == NEW_GROUP:
                 rx.leave_group(NEW_GROUP)
         stop.append(True)
