@@ -39,7 +39,7 @@ def run(
     """
     command = [sys.executable, "-W", "default", "-W", FORKING, *options, "-m", "interruptions.programs", file, function]
     process = subprocess.Popen(
-        [*command, str(deadline), json.dumps(arguments)],
+        [*command, json.dumps(arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(PATHS), "MULTICAST_EXPERT_PURE": "1" if pure else ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -49,7 +49,10 @@ def run(
     try:
         # Popen.wait would look every 50 ms, and some tests take the time.
         pidfd = os.pidfd_open(process.pid)
-        select.select([pidfd], [], [], deadline + 5)
+        if not select.select([pidfd], [], [], deadline)[0]:
+            # It prints the stacks of its threads.
+            process.send_signal(signal.SIGABRT)
+            select.select([pidfd], [], [], 5)
         os.close(pidfd)
     finally:
         # The group: a child that hangs would hold the pipes open.

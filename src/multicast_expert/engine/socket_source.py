@@ -20,7 +20,7 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
 from multicast_expert.engine.opening import error_name, os_error
 from multicast_expert.engine.receive_socket import ReceiveSocket
-from multicast_expert.engine.waitset import LONGEST, PATIENCE, WaitSet
+from multicast_expert.engine.waitset import PATIENCE, WaitSet
 from multicast_expert.system.kernel import Kernel
 
 # How many datagrams are taken from the sockets known to be readable before the others are looked at again.
@@ -381,7 +381,7 @@ class SocketSource:
         """Wait and receive in one step of the extension, which needs no selector for a single socket."""
         intake: Any = self._intake
         waitset = self._waitset or self.waitset()
-        seconds = -1.0 if timeout is None else min(timeout, LONGEST)
+        seconds = waitset.slice(timeout)
         inside, token, thread = waitset.inside, object(), get_ident()
         self.idle = self.idle - 1 if self.idle else IDLE
         found = False

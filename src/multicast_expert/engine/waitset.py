@@ -21,7 +21,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from threading import get_ident
+from threading import get_ident, main_thread
 from time import monotonic, sleep
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -33,6 +33,9 @@ LONGEST = 86400.0
 """Seconds: no `wait` is longer, because selectors refuse to wait for months."""
 SLICE = 0.2
 """Seconds that one wait lasts where the OS does not end it for a signal: Ctrl-C is noticed after that time."""
+GLANCE = 1.0
+"""Seconds that one wait of the main thread lasts: a signal that comes just before the OS waits does not end the wait,
+and only the main thread runs signal handlers."""
 PATIENCE = 5.0
 """Seconds that `close` waits for other threads; a thread that the ring reaches leaves within a millisecond."""
 # How many ready descriptors one look of epoll reports at most; the next look reports the others, in turn.
@@ -126,7 +129,7 @@ class WaitSet(Generic[Data]):
         """A descriptor that is readable while any of the set is ready, for event loops; -1 where there is none."""
         self.epoll: int = self.descriptor if by_epoll else -1
         """The same where it is an epoll instance (Linux), else -1."""
-        self._slice = LONGEST if kernel.SYSTEM.platform.interrupts_waits else SLICE
+        self._longest = LONGEST if kernel.SYSTEM.platform.interrupts_waits else SLICE
         self._selector.register(self.alarm, selectors.EVENT_READ, None)
 
     def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
@@ -150,18 +153,9 @@ class WaitSet(Generic[Data]):
     def wait(self, timeout: float | None) -> list[Data]:
         """Return the data of the descriptors that are ready, after `timeout` seconds at the latest (None: never).
 
-        May return early and empty, after a `ring`.
+        May return early and empty: after a `ring`, or to let signal handlers run.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            remaining = self._slice if deadline is None else min(max(deadline - monotonic(), 0), self._slice)
-            found = self._wait(remaining)
-            if found or self.closed or self._kept() or self._slice == LONGEST:
-                return found
-            if deadline is not None and monotonic() >= deadline:
-                return found
-
-    def _wait(self, timeout: float) -> list[Data]:
+        timeout = self.slice(timeout)
         inside, token, thread = self.inside, object(), get_ident()
         found: list[Data] = []
         try:
@@ -194,6 +188,13 @@ class WaitSet(Generic[Data]):
                 # A newer ring was among what was drained.
                 self._send()
         self.rung.difference_update(ended)
+
+    def slice(self, timeout: float | None) -> float:
+        """Return for how many seconds a thread may wait at once: `timeout`, or less, so that signals are handled."""
+        if timeout is not None and timeout <= SLICE:
+            return timeout
+        longest = min(self._longest, GLANCE) if get_ident() == main_thread().ident else self._longest
+        return longest if timeout is None else min(timeout, longest)
 
     def ring(self) -> None:
         """End the waits that are under way, and let the event loops look."""

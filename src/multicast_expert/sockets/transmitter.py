@@ -94,7 +94,10 @@ class Outlet:
                             raise
             finally:
                 self._busy = interrupting
-                if interrupting and before >= 0 and self.socket.hop_limit != before:
+                if interrupting and before < 0:
+                    # The interrupted send was about to set its own.
+                    self.socket.hop_limit = -1
+                elif interrupting and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
 
     def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
