@@ -201,9 +201,10 @@ class SocketSource:
             found = self._one(sock, bufsize, flags, backlog) if sock.accepts is None else self._one_own(sock, backlog)
             if ready and ready[0] is sock:
                 del ready[0]
-                sock.queued = found
+                sock.queued = False
                 if found:
                     ready += (sock,)
+                    sock.queued = True
             if found:
                 self._turns -= 1
                 return True
@@ -257,9 +258,10 @@ class SocketSource:
             more = self._take(sock, min(TURNS, limit - before), datagrams)
             if ready and ready[0] is sock:
                 del ready[0]
-                sock.queued = more
+                sock.queued = False
                 if more:
                     ready += (sock,)
+                    sock.queued = True
             after = len(datagrams)
             self._turns -= after - before or 1
             before = after
@@ -414,8 +416,8 @@ class SocketSource:
             found += [*self._sockets][:1]
         for sock in found:
             if not sock.queued:
-                sock.queued = True
                 ready += (sock,)
+                sock.queued = True
         # Those that are known have their turn before there is another look, which costs as much as they are many.
         self._turns = max(TURNS, 2 * len(ready))
         return bool(found or ready or self._backlog)

@@ -15,6 +15,7 @@ The contract
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import selectors
@@ -40,6 +41,8 @@ PATIENCE = 5.0
 """Seconds that `close` waits for other threads; a thread that the ring reaches leaves within a millisecond."""
 # How many ready descriptors one look of epoll reports at most; the next look reports the others, in turn.
 MOST_EVENTS = 256
+# Between two steps of Python's own `socketpair` a signal handler that raises would leave a descriptor without an owner.
+_SOCKETPAIR: Any = getattr(_socket, "socketpair", socket.socketpair)
 # linux/eventpoll.h
 _EPOLLIN, _EPOLLOUT = 1, 4
 
@@ -117,7 +120,7 @@ class WaitSet(Generic[Data]):
         by_epoll = selectors.DefaultSelector is getattr(selectors, "EpollSelector", None)
         self._selector = _Epoll() if by_epoll else _Selector()
         try:
-            self._waker, self._alarm = socket.socketpair()
+            self._waker, self._alarm = _SOCKETPAIR()
         except OSError:
             self._selector.close()
             raise

@@ -225,8 +225,10 @@ class TrioWatch:
                     self._waiter = self._trio.lowlevel.current_task()
                     try:
                         await self._trio.lowlevel.wait_readable(self._descriptor)
-                    except self._trio.ClosedResourceError:
-                        pass
+                    except (self._trio.ClosedResourceError, ValueError):
+                        if self._descriptor >= 0 and not self._store.waitset.closed:
+                            # It was woken by `wake`, or something else is wrong.
+                            await self._trio.lowlevel.checkpoint()
                     finally:
                         self._waiter = None
 
