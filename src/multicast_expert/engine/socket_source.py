@@ -111,17 +111,18 @@ class SocketSource:
     def _settle(self) -> bool:
         """Return whether no other thread uses a descriptor that it took before."""
         waitset = self._waitset
-        if waitset is None:
-            return self._intake.settle(PATIENCE)
-        if not waitset.settle():
+        # A wait in epoll or kqueue does not hold the descriptors of the sockets; a wait in select does.
+        if waitset is not None and waitset.descriptor < 0 and not waitset.settle():
             return False
         deadline = monotonic() + PATIENCE
-        while not self._intake.settle(0.002):
-            # A thread that has come back since, to wait for the other sockets, looks like one that did not leave.
-            waitset.ring_threads()
+        while True:
+            if waitset is not None:
+                # Again, because a thread that has come back to wait for the other sockets looks like one that stayed.
+                waitset.ring_threads()
+            if self._intake.settle(0.002):
+                return True
             if monotonic() > deadline:
                 return False
-        return True
 
     def close(self) -> None:
         """Close everything and wake every waiting thread; may be called again, after an interrupt for instance."""
