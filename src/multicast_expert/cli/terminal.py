@@ -1,7 +1,7 @@
 """Writes to the terminal: data to standard output, messages to standard error. Touches the OS's streams only.
 
-All lines leave the program here, and here their text is escaped, whatever names and errors it quotes: only the styles
-of a Line steer a terminal. JSON is printable ASCII; `mcast recv --raw` alone writes bytes as they are.
+All lines leave the program here, and here the names and errors that they quote are escaped: only the styles of a
+Line steer a terminal. JSON is printable ASCII; `mcast recv --raw` alone writes bytes as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNBOUNDED = 10_000
 
 
 def prepare() -> None:
-    """Let any text be written whatever the streams are, and show the library's warnings as messages."""
+    """Prepare the streams for any text, and show the library's warnings as messages."""
     for name in ("stdout", "stderr"):
         # Python has none for a descriptor that was closed, as by `>&-`.
         if getattr(sys, name) is None:
