@@ -157,6 +157,16 @@ def test_fewer_came_than_were_asked_for(mcast: Run, listening: Program, ended: E
     assert (status, len(output.splitlines())) == (1, 1)
 
 
+def test_ctrl_c_before_all_came(mcast: Run, listening: Program, ended: Ended) -> None:
+    """Ctrl-C before -c datagrams came is no failure where some did."""
+    receiver = listening("239.1.2.12:5000%lo", "-c", "2")
+    mcast("send", "239.1.2.12:5000%lo")
+    assert receiver.stdout is not None
+    assert receiver.stdout.readline()
+    status, _, messages = ended(receiver, interrupt=True)
+    assert (status, messages.partition(",")[0]) == (0, "1 datagram")
+
+
 def test_ctrl_c_before_anything_came(listening: Program, ended: Ended) -> None:
     """Ctrl-C ends with a summary and without a traceback."""
     status, output, messages = ended(listening("239.1.2.10:5000%lo"), interrupt=True)

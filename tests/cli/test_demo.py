@@ -93,7 +93,7 @@ def test_with_an_interface_its_wire_carries_the_groups(quiet: Host, mcast: Run) 
     assert done.returncode == 0, done.stderr
     assert [good(4), good(6)] == done.stdout.splitlines()[-2:]
     groups = re.findall(r"^(239\.255\S+|ff15::\S+)", done.stdout, re.MULTILINE)
-    assert len(groups) == 6
+    assert [group[-1] for group in groups] == ["1", "2", "3"] * 2
     for group in groups:
         packed = socket.inet_pton(socket.AF_INET6 if ":" in group else socket.AF_INET, group)
         assert any(packed in frame and group.encode() in frame for frame in frames), group

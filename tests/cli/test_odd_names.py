@@ -144,7 +144,7 @@ def odd(lab: Lab) -> Host:
     return made
 
 
-NAMED = ["e\x1b[31m", "\u202eabc", "[red]x"]
+NAMED = ["e\x1b[31m", "\u202eabc", "[red]x", "\udcff\udcfe"]
 
 
 @pytest.mark.parametrize("name", NAMED, ids=ascii)

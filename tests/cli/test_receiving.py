@@ -37,7 +37,7 @@ def pair(lab: Lab) -> Pair:
 
 def payloads(output: str) -> list[str]:
     """The payloads in the lines of `mcast recv`."""
-    return [line.partition("bytes: ")[2] for line in output.splitlines()]
+    return [re.split(r"\d bytes?: ", line, maxsplit=1)[1] for line in output.splitlines()]
 
 
 def send_all(host: Host, address: tuple[str, int], datagrams: Sequence[bytes]) -> None:
@@ -264,6 +264,19 @@ def test_kernel_drops_are_sent_minus_received(pair: Pair, listening: Program, en
     assert total.startswith(f"{shown} datagrams, {(shown - 1) * 140 + 43:,} bytes in ")
     assert lost == f"{sent - shown} dropped by the kernel, 0 truncated, 0 filtered"
     assert accounts.startswith(f"  {shown} received, {sent - shown} lost (")
+
+
+def test_the_order_of_arrival(pair: Pair, listening: Program, ended: Ended) -> None:
+    """What waits at several receivers is shown in the order in which the kernel got it."""
+    desk, far = pair
+    receiver = listening("239.1.2.3:5021%eth0", "239.1.2.3:5022%eth0", "-c", "4", "-W", "60", on=desk)
+    receiver.send_signal(signal.SIGSTOP)
+    wait_until(lambda: state(receiver) == "T", "the receiver has stopped")
+    for port, payload in (5021, b"1"), (5022, b"2"), (5021, b"3"), (5022, b"4"):
+        send_all(far, ("239.1.2.3", port), [payload])
+    wait_until(lambda: min(desk.run(waiting_bytes, port) for port in (5021, 5022)) > 0, "all have arrived")
+    receiver.send_signal(signal.SIGCONT)
+    assert payloads(ended(receiver).stdout) == ["1", "2", "3", "4"]
 
 
 def test_a_buffer_that_is_not_granted(pair: Pair, mcast: Run) -> None:

@@ -1,7 +1,7 @@
 """Writes to the terminal: data to standard output, messages to standard error. Touches the OS's streams only.
 
-All lines leave the program here, and here their text is escaped, whatever names and errors it quotes: only the styles
-of a Line steer a terminal. JSON is ASCII without control characters; `mcast recv --raw` alone writes bytes as they are.
+All lines leave the program here, and here the names and errors that they quote are escaped: only the styles of a
+Line steer a terminal. JSON is printable ASCII; `mcast recv --raw` alone writes bytes as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNBOUNDED = 10_000
 
 
 def prepare() -> None:
-    """Let any text be written whatever the streams are, and show the library's warnings as messages."""
+    """Prepare the streams for any text, and show the library's warnings as messages."""
     for name in ("stdout", "stderr"):
         # Python has none for a descriptor that was closed, as by `>&-`.
         if getattr(sys, name) is None:
@@ -55,9 +55,8 @@ def write(line: str = "") -> None:
 
 
 def write_json(value: Any, indent: int | None = None) -> None:
-    """Write a value as JSON in ASCII."""
-    # DEL is the one control character that JSON in ASCII holds as it is.
-    sys.stdout.write(json.dumps(value, indent=indent).replace("\x7f", "\\u007f") + "\n")
+    """Write a value as JSON, which escapes all but printable ASCII."""
+    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
 
 
 def tell(message: str) -> None:

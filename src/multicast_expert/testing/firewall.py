@@ -1,4 +1,4 @@
-"""A host's firewall rules, for datagrams that are to get lost. Runs `nft`."""
+"""Firewall rules that drop datagrams on a host of the lab. Runs `nft`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multicast_expert.testing.node import Node
 
 Direction = Literal["prerouting", "input", "forward", "output"]
 
-# What a rule can drop by name, as nft matches; a rule is made for each of them.
+# Traffic that a rule can drop by name, as nft matches. Each match becomes a rule.
 TRAFFIC = {
     # IPv6 cannot live without its ICMP, so a firewall that blocks multicast lets that through
     "multicast": ["ip daddr 224.0.0.0/4", "ip6 daddr ff00::/8 meta l4proto != ipv6-icmp"],
@@ -35,7 +35,7 @@ class DropRule:
         node.command("nft", "-f", "-", stdin=f"table {self._table} {{ chain drops {{ {lines}\n}}\n}}\n")
 
     def dropped(self) -> int:
-        """How many packets the rule has dropped so far."""
+        """Return how many packets the rule has dropped so far."""
         listing = json.loads(self._node.command("nft", "-j", "list", "table", *self._table.split()))
         expressions = [part for item in listing["nftables"] if "rule" in item for part in item["rule"]["expr"]]
         return sum(part["counter"]["packets"] for part in expressions if "counter" in part)
@@ -60,13 +60,13 @@ def drop(node: Node, traffic: str, direction: Direction) -> DropRule:
 
 
 def refuse(node: Node, accepted: list[str]) -> DropRule:
-    """Drop all that comes in and is not accepted, as firewalls are set up that list what they let through."""
+    """Drop all incoming traffic but the accepted one, as a firewall with a list of permitted traffic does."""
     rules = ["iif lo accept", "ct state established,related accept", *(f"{match} accept" for match in accepted)]
     return DropRule(node, rules, "input priority 0; policy drop")
 
 
 def ignore_old_reports(node: Node) -> DropRule:
-    """Have a bridge not see what hosts report by IGMPv1, IGMPv2 and MLDv1 (its snooping comes after prerouting)."""
+    """Hide reports of IGMPv1, IGMPv2 and MLDv1 from a bridge, whose snooping comes after prerouting."""
     rules = [
         "igmp type { membership-report-v1, membership-report-v2 } counter drop",
         "icmpv6 type 131 counter drop",  # RFC 2710

@@ -1,6 +1,6 @@
-"""A host of the lab and what can go wrong on it, one method a fault. Runs `ip` and `nft`, writes sysctls.
+"""A host of the lab and its faults, a method for each. Runs `ip` and `nft`, writes sysctls.
 
-A fault stays until it is undone, by the method's own opposite or by what it returns; the lab's exit undoes everything.
+A fault stays until you undo it, by the method's own opposite or by the object that it returns, or until the lab's exit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Host(Node):
         self.programs = contextlib.ExitStack()  # ends what runs on this host
 
     def interface(self, interface: Interface | str) -> Interface:
-        """The interface of this name; LabError if this host was never given it."""
+        """Return the interface of this name; LabError if this host was never given it."""
         name = interface.name if isinstance(interface, Interface) else interface
         try:
             return self.interfaces[name]
@@ -36,7 +36,7 @@ class Host(Node):
     # Interfaces that come, go and change
 
     def add_interface(self, name: str, *, ipv4: str | None = None, ipv6: str | None = None) -> Interface:
-        """A new interface appears, as when a USB adapter or a VPN comes: up, with a cable that leads to nobody."""
+        """Add an interface that is up, with a cable to nowhere, as when a USB adapter or a VPN appears."""
         if name in self.interfaces:
             raise LabError(f"{self.name} has an interface {name} already")
         added = Interface(self, name, [address for address in (ipv4, ipv6) if address])
@@ -45,20 +45,20 @@ class Host(Node):
         return added
 
     def remove_interface(self, interface: Interface | str) -> None:
-        """The interface vanishes like a pulled-out adapter; its memberships and the far end of its cable go too."""
+        """Remove the interface, its memberships and the far end of its cable, like an adapter that is pulled out."""
         removed = self.interface(interface)
         self.ip(f"link del {removed.name}")
-        # The kernel tells the network of the other end a moment later
+        # The kernel removes the other end a moment later
         wait_until(lambda: not removed.peer.exists(), f"{removed.peer.node.name} has lost {removed.peer.name}")
 
     def recreate_interface(self, interface: Interface | str, *, same_index: bool = False) -> Interface:
-        """A removed interface comes back with its name, addresses and cable, and a new index unless `same_index`."""
+        """Restore a removed interface with its name, addresses and cable, and a new index unless `same_index`."""
         again = self.interface(interface)
         self._cables.connect(again, again.peer, same_indexes=same_index)
         return again
 
     def rename_interface(self, interface: Interface | str, new_name: str) -> None:
-        """The interface gets another name, as from udev. Kernels before 6.2 take it down for a moment for that."""
+        """Rename the interface, as udev does. Kernels before 6.2 need it down for a moment."""
         renamed = self.interface(interface)
         try:
             self.ip(f"link set {renamed.name} name {new_name}")
@@ -70,7 +70,7 @@ class Host(Node):
         self.interfaces[new_name] = renamed
 
     def set_link(self, interface: Interface | str, up: bool) -> None:
-        """An administrator takes the interface down or up.
+        """Take the interface down or up, as an administrator does.
 
         Down, it loses its IPv6 addresses, as on any Linux; up again, it has those that the lab gave it.
         """
@@ -83,7 +83,7 @@ class Host(Node):
         changed.wait_until_ready()
 
     def set_cable(self, interface: Interface | str, plugged: bool) -> None:
-        """The cable is pulled out at the far end, or put back: the interface stays up and keeps its addresses."""
+        """Pull the cable out at the far end, or put it back: the interface stays up and keeps its addresses."""
         changed = self.interface(interface)
         changed.peer.node.ip(f"link set {changed.peer.name} {'up' if plugged else 'down'}")
         if plugged:
@@ -91,7 +91,7 @@ class Host(Node):
             changed.peer.wait_until_ready()
 
     def set_mtu(self, interface: Interface | str, mtu: int) -> None:
-        """The largest packet changes, on this side of the cable only.
+        """Set the largest packet, on this side of the cable only.
 
         Below 1280 Linux drops IPv6 from the interface, memberships included. The addresses that went that way come back
         only with `replace_address`, as on a real machine.
@@ -99,7 +99,7 @@ class Host(Node):
         self.ip(f"link set {self.interface(interface).name} mtu {mtu}")
 
     def replace_address(self, interface: Interface | str, address: str) -> None:
-        """The interface gets another address of this family (with prefix length), as from DHCP or a new router."""
+        """Replace the addresses of this family by another one (with prefix length), as DHCP or a new router does."""
         changed = self.interface(interface)
         same_family = [old for old in changed.addresses if (":" in old) == (":" in address)]
         changed.addresses = [old for old in changed.addresses if old not in same_family] + [address]
@@ -113,7 +113,7 @@ class Host(Node):
         changed.wait_until_addresses_are_usable()
 
     def remove_addresses(self, interface: Interface | str, *, ipv4: bool = True, ipv6: bool = True) -> None:
-        """The interface loses its addresses, as when a DHCP lease ends; of IPv6 the link-local one too."""
+        """Remove the addresses, as when a DHCP lease ends; of IPv6 the link-local one too."""
         changed = self.interface(interface)
         families = [family for family, wanted in (("-4", ipv4), ("-6", ipv6)) if wanted]
         for family in families:
@@ -122,29 +122,29 @@ class Host(Node):
         changed.addresses = [kept for kept in changed.addresses if not gone[":" if ":" in kept else "."]]
 
     def add_unroutable_address(self, interface: Interface | str, address: str = "172.16.9.9/32") -> str:
-        """A sender whose source address the receivers have no route to: bind to what this returns, the bare address."""
+        """Add an address that receivers have no route to, and return it without its prefix length, to bind to."""
         self.ip(*address_lines("add", self.interface(interface).name, [address], dad=self.dad))
         return address.partition("/")[0]
 
     # Settings of the kernel: each returns nothing and is undone by calling it again
 
     def set_reverse_path_filter(self, interface: Interface | str, mode: Literal[0, 1, 2]) -> None:
-        """rp_filter: 0 off; 1 strict and 2 loose silently drop IPv4 from sources without a (matching) route back.
+        """Set rp_filter: 0 off; 1 strict and 2 loose silently drop IPv4 from sources without a (matching) route back.
 
         The larger of the interface's mode and that of `"all"` counts. IPv6 has no such filter.
         """
         self.set_sysctl(f"net/ipv4/conf/{self._scope(interface)}/rp_filter", mode)
 
     def force_igmp_version(self, interface: Interface | str, version: Literal[0, 1, 2, 3]) -> None:
-        """The host speaks this IGMP version whatever the querier speaks; below 3 without sources. 0 is automatic."""
+        """Make the host speak this IGMP version with any querier; below 3 it cannot name sources. 0 is automatic."""
         self.set_sysctl(f"net/ipv4/conf/{self._scope(interface)}/force_igmp_version", version)
 
     def force_mld_version(self, interface: Interface | str, version: Literal[0, 1, 2]) -> None:
-        """The same for IPv6: version 1 cannot tell sources. 0 is automatic."""
+        """Make the host speak this MLD version with any querier; version 1 cannot name sources. 0 is automatic."""
         self.set_sysctl(f"net/ipv6/conf/{self._scope(interface)}/force_mld_version", version)
 
     def disable_ipv6(self, interface: Interface | str, disabled: bool = True) -> None:
-        """IPv6 is switched off on the interface, or on again; the lab then restores the addresses that it gave."""
+        """Switch IPv6 off on the interface, or on again; the lab then restores the addresses that it gave."""
         scope = self._scope(interface)
         self.set_sysctl(f"net/ipv6/conf/{scope}/disable_ipv6", int(disabled))
         if not disabled:
@@ -154,15 +154,15 @@ class Host(Node):
                 changed.wait_until_ready()
 
     def limit_memberships(self, maximum: int) -> None:
-        """How many IPv4 groups one socket may join before ENOBUFS (igmp_max_memberships; Linux starts with 20)."""
+        """Limit the IPv4 groups that a socket may join before ENOBUFS (igmp_max_memberships; Linux starts with 20)."""
         self.set_sysctl("net/ipv4/igmp_max_memberships", maximum)
 
     def limit_sources(self, maximum: int) -> None:
-        """How many sources one IPv4 membership may name before ENOBUFS (igmp_max_msf; Linux starts with 10)."""
+        """Limit the sources that an IPv4 membership may name before ENOBUFS (igmp_max_msf; Linux starts with 10)."""
         self.set_sysctl("net/ipv4/igmp_max_msf", maximum)
 
     def limit_option_memory(self, maximum: int) -> None:
-        """How many bytes of options, memberships among them, one socket may have (net.core.optmem_max).
+        """Limit the bytes of options, memberships among them, that a socket may have (net.core.optmem_max).
 
         IPv6 knows no other limit: beyond it a join fails with ENOMEM.
         """
@@ -174,7 +174,7 @@ class Host(Node):
     # Lost datagrams
 
     def firewall_drop(self, traffic: str = "multicast", *, direction: Direction = "input") -> DropRule:
-        """A firewall swallows traffic without a word (a sender gets EPERM): `with`, or `remove()`; `dropped()` counts.
+        """Drop traffic (a sender gets EPERM) until the end of a `with` block or `remove()`; `dropped()` counts.
 
         `traffic`: "multicast" (all but ICMPv6), "multicast-udp", "udp", "igmp", "mld", or any nft match such as
         "ip daddr 239.1.2.3 udp dport 5000".
@@ -182,7 +182,7 @@ class Host(Node):
         return firewall.drop(self, traffic, direction)
 
     def firewall_refuse(self, *accepted: str) -> DropRule:
-        """A firewall that drops whatever comes in, except what these nft matches name, such as "icmpv6 type 130"."""
+        """Drop all incoming traffic except for these nft matches, such as "icmpv6 type 130"."""
         return firewall.refuse(self, list(accepted))
 
     def lose_datagrams(
@@ -193,7 +193,7 @@ class Host(Node):
         traffic: str = "udp",
         direction: Direction = "input",
     ) -> DropRule:
-        """A bad line: every n-th datagram is lost, or each with a probability. Otherwise as `firewall_drop`."""
+        """Drop every n-th datagram, or each with a probability, as a bad line does. Otherwise as `firewall_drop`."""
         return firewall.lose(self, traffic, direction, every=every, probability=probability)
 
     # Programs
@@ -206,7 +206,7 @@ class Host(Node):
     def send_queries(
         self, interface: Interface | str, *, source: str = "0.0.0.0", source6: str = "fe80::1", response: float = 0.1
     ) -> None:
-        """One IGMPv3 and one MLDv2 general query, as a querier sends that dies then. See Switch.one_query."""
+        """Send one IGMPv3 and one MLDv2 general query, like a querier that dies afterwards. See Switch.one_query."""
         traffic.send_queries(self, self.name_of(interface), source, source6, response)
 
     def name_of(self, interface: Interface | str) -> str:
@@ -214,7 +214,7 @@ class Host(Node):
         return "lo" if interface == "lo" else self.interface(interface).name
 
     def close(self) -> None:
-        """End what runs on this host and give its network up."""
+        """End the programs and processes of this host and give its network up."""
         try:
             self.programs.close()
         finally:
@@ -225,9 +225,9 @@ class Host(Node):
     def put_into_bridge(
         self, interface: Interface | str, bridge: str = "br0", *, snooping: bool = True, membership: float = 260.0
     ) -> None:
-        """The interface becomes a port of a bridge of this host, which takes its addresses, as for virtual machines.
+        """Make the interface a port of a new bridge, which takes its addresses, as for virtual machines.
 
-        With `snooping`, and once it has heard a query, it forgets a group `membership` seconds after the last report.
+        With `snooping`, the bridge forgets a group `membership` seconds after its last report once it has seen a query.
         """
         port = self.interface(interface)
         interval = round(membership * 100)

@@ -35,7 +35,7 @@ class Interface:
 
     @property
     def peer(self) -> Interface:
-        """The interface at the other end of the cable."""
+        """The interface at the other end of the cable; LabError without a cable."""
         if self._peer is None:
             raise LabError(f"{self.node.name} {self.name} is not connected")
         return self._peer
@@ -58,12 +58,12 @@ class Interface:
         raise LabError(f"{self.node.name} {self.name} was given no IPv{version} address")
 
     def index(self) -> int:
-        """The index that the kernel knows it by; OSError while it does not exist."""
+        """Return its index in the kernel; OSError while it does not exist."""
         with self.node.entered():
             return socket.if_nametoindex(self.name)
 
     def exists(self) -> bool:
-        """Whether its node has an interface of this name now."""
+        """Return whether its node has an interface of this name now."""
         with self.node.entered():
             return any(name == self.name for _, name in socket.if_nameindex())
 
@@ -76,9 +76,12 @@ class Interface:
         raise LabError(f"{self.node.name} {self.name} has no IPv6 link-local address")
 
     def _ipv6_addresses(self) -> list[tuple[str, int, int]]:
-        """Address, scope and flags of each, from lines that read `address index prefix scope flags name`, in hex."""
+        """Return address, scope and flags of each, from lines of `address index prefix scope flags name`, in hex."""
         with self.node.entered():
-            rows = [line.split() for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines()]
+            rows = [
+                line.split()
+                for line in Path("/proc/thread-self/net/if_inet6").read_text(errors="surrogateescape").splitlines()
+            ]
         return [
             (str(ipaddress.IPv6Address(int(row[0], 16))), int(row[3], 16), int(row[4], 16))
             for row in rows
@@ -92,7 +95,7 @@ class Interface:
         return any(scope == LINK_LOCAL for _, scope, _ in self._ipv6_addresses()) and self._addresses_are_usable()
 
     def bring_up(self) -> None:
-        """Give it the addresses that it is to have, once it exists, and bring it up."""
+        """Add its addresses, once it exists, and bring it up."""
         self.node.ip(*address_lines("add", self.name, self.addresses, dad=self.node.dad), f"link set {self.name} up")
 
     def wait_until_addresses_are_usable(self) -> None:
@@ -109,7 +112,7 @@ class Interface:
 
 
 class Cables:
-    """Everything that is wired in one lab; it gives out kernel indexes that differ throughout the lab.
+    """The cables of one lab. No two interfaces of the lab have the same kernel index.
 
     That shows mix-ups. And the kernel delays the first link event of a pair of interfaces by up to a second if both
     have the same index (linkwatch_urgent_event in net/core/link_watch.c).
@@ -121,7 +124,7 @@ class Cables:
         self._sockets_in_the_wall = itertools.count(1)
 
     def next_index(self) -> int:
-        """An index that no interface of this lab has yet."""
+        """Return an index that no interface of this lab has yet."""
         return next(self._indexes)
 
     def connect(self, near: Interface, far: Interface, *, same_indexes: bool = False) -> None:
@@ -142,12 +145,12 @@ class Cables:
         far.wait_until_ready()
 
     def connect_to_the_wall(self, near: Interface) -> None:
-        """Lay a cable that is alive and leads to nobody."""
+        """Lay a cable that is alive and leads to no host."""
         if self._wall is None:
             self._wall = Node("wall")
         self.connect(near, Interface(self._wall, f"socket{next(self._sockets_in_the_wall)}"))
 
     def close(self) -> None:
-        """Give up what was made for unconnected cables."""
+        """Give up the far ends of unconnected cables."""
         if self._wall is not None:
             self._wall.close()

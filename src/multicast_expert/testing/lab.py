@@ -43,17 +43,17 @@ class Lab:
         self._opened.close()
 
     def host(self, name: str, *, dad: bool = False) -> Host:
-        """A host without interfaces but `lo`; `dad=True` keeps IPv6 duplicate address detection."""
+        """Return a new host with no interface but `lo`; `dad=True` keeps IPv6 duplicate address detection."""
         self._check_name(name)
         return self._add(Host(name, self._cables, dad=dad))
 
     def router(self, name: str, *, dad: bool = False) -> Router:
-        """A host that forwards IPv4 and IPv6."""
+        """Return a new host that forwards IPv4 and IPv6."""
         self._check_name(name)
         return self._add(Router(name, self._cables, dad=dad))
 
     def switch(self, name: str, *, snooping: bool = True, querier: bool = False, flood_unknown: bool = True) -> Switch:
-        """A switch without anything plugged in. See Switch for what the settings do together."""
+        """Return a new switch with no host plugged in. Switch explains the settings."""
         self._check_name(name)
         return self._add(Switch(name, snooping=snooping, querier=querier, flood_unknown=flood_unknown))
 

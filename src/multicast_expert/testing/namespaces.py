@@ -31,17 +31,17 @@ Result = TypeVar("Result")
 
 
 class LabError(MulticastExpertError):
-    """The network laboratory could not do what it was asked."""
+    """The network laboratory could not do what you asked for."""
 
 
 def namespaces_exist() -> bool:
-    """Whether this system has network namespaces at all: Linux with a mounted /proc."""
+    """Return whether this system has network namespaces at all: Linux with a mounted /proc."""
     return Path(THREAD_NAMESPACE).exists()
 
 
 @functools.cache
 def _libc() -> Any:
-    import ctypes  # noqa: PLC0415 - costs milliseconds, and only who builds a lab needs it
+    import ctypes  # noqa: PLC0415 - costs milliseconds, and only a lab needs it
 
     if not namespaces_exist():
         raise LabError("Network namespaces exist on Linux only")
@@ -73,12 +73,12 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0) -> None:
 
 
 def make_mounts_private() -> None:
-    """Keep what is mounted from now on from spreading into the mount namespace that this one was copied from."""
+    """Keep later mounts from spreading into the mount namespace that this one was copied from."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
 def mount_fresh_sysfs() -> None:
-    """Show this thread's network in /sys/class/net: a sysfs shows the network namespace of whoever mounted it.
+    """Show this thread's network in /sys/class/net: a sysfs shows the network namespace of the process that mounted it.
 
     A container that masks parts of /sys may not mount a fresh one; its old view is then all there is.
     """

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from multicast_expert.testing.namespaces import LabError, NetworkNamespace
 from multicast_expert.testing.private_network import SYSTEM_DIRECTORIES, allow_ipv6, bring_loopback_up
 
-PATIENCE = 10.0  # seconds within which the kernel must have done what it was told; it takes milliseconds
+PATIENCE = 10.0  # seconds for a change in the kernel to take effect; it takes milliseconds
 GRACE = 2.0  # seconds that a process has to end after SIGTERM
 
 Parameters = ParamSpec("Parameters")
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIEN
 
 
 def command_environment() -> dict[str, str]:
-    """This process's environment with the sbin directories on the PATH, where `ip`, `nft` and the daemons live."""
+    """Return this process's environment with the sbin directories, which hold `ip`, `nft` and daemons, on its PATH."""
     return {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRECTORIES}"}
 
 
@@ -56,7 +56,7 @@ class Node:
         self.dad = dad
         self.namespace: NetworkNamespace = NetworkNamespace()
         self._processes: list[subprocess.Popen[Any]] = []
-        # A new namespace inherits some settings from the machine: whatever that is set to, a lab's machines are alike.
+        # A new namespace inherits some settings from the machine; these make all nodes alike.
         with self.entered():
             bring_loopback_up()
             allow_ipv6()
@@ -105,7 +105,8 @@ class Node:
                 list(arguments),
                 input=stdin,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="surrogateescape",
                 timeout=timeout,
                 env=command_environment(),
                 pass_fds=pass_fds,
@@ -115,7 +116,7 @@ class Node:
             FileNotFoundError,
             PermissionError,
         ) as error:
-            # "Permission denied" is also what a PATH gives that has a directory closed to this user
+            # A PATH with a directory that is closed to this user also gives "Permission denied"
             raise LabError(f"The program `{arguments[0]}` is not installed or may not be run ({error})") from error
         except subprocess.TimeoutExpired as error:
             raise LabError(f"{self.name}: `{' '.join(arguments)}` took longer than {timeout:g} s") from error
@@ -132,7 +133,7 @@ class Node:
             raise LabError(f"{self.name}: ip {'; '.join(lines)}: {error.stderr.strip()}") from error
 
     def sysctl(self, setting: str) -> str:
-        """The value of a setting, named by its path below /proc/sys, such as net/ipv4/conf/eth0/rp_filter."""
+        """Return the value of a setting, named by its path below /proc/sys, such as net/ipv4/conf/eth0/rp_filter."""
         with self.entered():
             return (Path("/proc/sys") / setting).read_text().strip()
 
@@ -159,7 +160,7 @@ class Node:
                 process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not yet written to it has no reader any more
+                with contextlib.suppress(OSError):  # its buffered bytes have no reader any more
                     pipe.close()
 
     def close(self) -> None:

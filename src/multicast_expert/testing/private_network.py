@@ -1,4 +1,4 @@
-"""Moves the running process into a network of its own, and tells whether the machine allows that. Calls the kernel."""
+"""Moves the running process into a network of its own if the machine allows it. Calls the kernel."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ RTA_DST, RTA_OIF = 1, 4
 
 
 def find_tool(name: str) -> str | None:
-    """The path of a system program, looked for in the sbin directories too: they are not on every user's PATH."""
+    """Return the path of a system program; also searches the sbin directories, which not every PATH has."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRECTORIES}")
 
 
@@ -62,7 +62,7 @@ def enter_private_network() -> None:
     _enter_once()
 
 
-@functools.cache  # what it remembers is the state of the process itself
+@functools.cache  # a process enters once
 def _enter_once() -> None:
     if not namespaces_exist():
         raise LabError("A private network can be entered on Linux only")
@@ -80,7 +80,7 @@ def _enter_once() -> None:
 
 
 def lab_unavailable() -> str | None:
-    """Why no network laboratory can be made on this machine, or None where one can be made."""
+    """Return the reason why this machine allows no network laboratory, or None if it does."""
     if not namespaces_exist():
         return "network namespaces exist on Linux only"
     if find_tool("ip") is None:
@@ -91,7 +91,7 @@ def lab_unavailable() -> str | None:
 
 
 def may_make_namespaces() -> bool:
-    """Whether this process may make network namespaces right now. It is tried: only the kernel knows what it allows."""
+    """Return whether this process may make network namespaces now, by making one: only the kernel knows."""
     return in_new_thread(_try_namespace)
 
 
@@ -109,7 +109,7 @@ def _try_namespace() -> bool:
 
 
 def _user_namespaces_forbidden() -> str | None:
-    """Why a fresh process of this user may enter no private network, or None. This process itself stays where it is."""
+    """Return why a fresh process of this user may enter no private network, or None. This process does not move."""
     attempt = "from multicast_expert.testing import enter_private_network; enter_private_network()"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     finished = subprocess.run(
@@ -131,8 +131,8 @@ def _unshare_process() -> None:
         unshare(CLONE_NEWNET | CLONE_NEWNS)
         return
     except OSError:
-        pass  # whoever may not do that may perhaps do it in a user namespace
-    system: Any = os  # these do not exist on Windows, where nobody gets here
+        pass  # an ordinary user may still do it in a user namespace
+    system: Any = os  # these do not exist on Windows, which has no namespaces
     user, group = system.geteuid(), system.getegid()
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
@@ -179,7 +179,7 @@ def bring_loopback_up() -> None:
 
 
 def route_ipv6_multicast_to_loopback() -> None:
-    """Do what `ip -6 route add local ff00::/8 dev lo table local` does, in the network namespace of the calling thread.
+    """Run `ip -6 route add local ff00::/8 dev lo table local`, by netlink, in the network namespace of the caller.
 
     Linux gives every interface a route for IPv6 multicast except the loopback one, where only a route of type `local`
     works: any other is turned into a rejecting one for all scopes but interface-local (fib6_is_reject in

@@ -40,7 +40,7 @@ class Router(Host):
             self._restart()
 
     def _restart(self) -> None:
-        """The daemon asks once which interfaces there are, so after a new one it starts anew."""
+        """Start the daemon anew: it looks up the interfaces only at its start."""
         if self._daemon:
             self.end_process(self._daemon)
         if find_tool(DAEMON) is None:

@@ -19,7 +19,7 @@ BRIDGE = "br0"
 
 @dataclass(eq=False)
 class Port(Interface):
-    """A port of a switch. `flood_unknown` is whether groups that nobody is known to want leave through it."""
+    """A port of a switch. `flood_unknown`: whether groups without a known member leave through it."""
 
     flood_unknown: bool = True
 
@@ -32,7 +32,7 @@ class Port(Interface):
         )
 
     def flood_setting(self) -> str:
-        """What `ip link set` is to be told about groups that nobody is known to want."""
+        """Return the words for `ip link set` about groups without a known member."""
         return f"type bridge_slave mcast_flood {'on' if self.flood_unknown else 'off'}"
 
     def wait_until_ready(self) -> None:
@@ -48,8 +48,8 @@ class Switch(Node):
     """A switch that hosts are plugged into.
 
     With `snooping` and a querier it forwards a group only to the ports that asked for it. Without a querier a Linux
-    bridge floods everything, like a switch without snooping; `flood_unknown=False` imitates one that drops what
-    nobody asked for.
+    bridge floods everything, like a switch without snooping; `flood_unknown=False` imitates one that drops
+    groups without a known member.
     """
 
     def __init__(self, name: str, *, snooping: bool = True, querier: bool = False, flood_unknown: bool = True) -> None:
@@ -66,7 +66,7 @@ class Switch(Node):
             self.start_querier()
 
     def new_port(self) -> Port:
-        """A port with nothing plugged in."""
+        """Return a new port with no host plugged in."""
         port = Port(self, f"p{len(self.ports) + 1}", flood_unknown=self.flood_unknown)
         self.ports.append(port)
         return port
@@ -81,7 +81,7 @@ class Switch(Node):
         mld_version: int = 2,
         source: str | None = None,
     ) -> None:
-        """The switch asks every `interval` seconds who wants what, and filters by the answers once this returns.
+        """Send general queries every `interval` seconds, and filter by the reports once this returns.
 
         Hosts have `response` seconds to answer; `membership` seconds after its last report a host is forgotten. Linux
         bridges ask at most once a second: a shorter `interval` is refused. IGMP queries come from 0.0.0.0, or from
@@ -100,11 +100,11 @@ class Switch(Node):
             Interface(self, BRIDGE).wait_until_ready()
         # Last, by itself: the time until it filters is taken from the response interval at this moment
         self._set_bridge("mcast_querier 1")
-        # The bridge floods until then, tells nobody when it stops, and counts in timer ticks (br_multicast_set_querier)
+        # The bridge floods until then, does not signal its end, and counts in timer ticks (br_multicast_set_querier)
         time.sleep(response + 0.02)
 
     def stop_querier(self) -> None:
-        """The switch asks no more. What it knows runs out; then, as no querier is known any more, it floods."""
+        """Send no more queries. The known members expire; then the switch, which knows no querier, floods."""
         self._set_bridge("mcast_querier 0")
 
     def one_query(
@@ -116,9 +116,9 @@ class Switch(Node):
         membership: float = 1.0,
         silence: float = 60.0,
     ) -> None:
-        """A dead querier: one IGMPv3 and one MLDv2 general query on all ports, and then silence.
+        """Imitate a dying querier: one IGMPv3 and one MLDv2 general query on all ports, and then silence.
 
-        Hosts answer within `response` seconds. Nobody asks again, so the switch forgets them `membership` seconds
+        Hosts answer within `response` seconds. No query follows, so the switch forgets them `membership` seconds
         later, and their groups go dead without a sign; only after `silence` seconds does it give the querier up and
         flood again. Call it while no querier is on. A `source` that a host has no route to makes its rp_filter drop
         the query. A host that has just joined says so twice within a second, and counts from the second time.
@@ -127,14 +127,14 @@ class Switch(Node):
         send_queries(self, BRIDGE, source, source6, response)
 
     def ignore_old_reports(self) -> DropRule:
-        """The switch hears only what hosts say by IGMPv3 and MLDv2.
+        """Ignore reports of IGMPv1, IGMPv2 and MLDv1.
 
         So must a network treat source-specific groups (RFC 4604, 2.2.1 and 2.2.2).
         """
         return firewall.ignore_old_reports(self)
 
     def set_flood_unknown(self, port: Interface, flood: bool) -> None:
-        """Whether groups that nobody asked for leave through this port; a host's interface stands for its port."""
+        """Set whether groups without a known member leave through this port; a host's interface stands for its port."""
         end = port if port.node is self else port.peer
         if not isinstance(end, Port) or end.node is not self:
             raise LabError(f"{port.node.name} {port.name} is not plugged into {self.name}")
@@ -142,14 +142,14 @@ class Switch(Node):
         self.ip(f"link set {end.name} {end.flood_setting()}")
 
     def members(self, group: str) -> list[Interface]:
-        """The host interfaces that the switch knows to want this group, as its snooping has learnt."""
+        """Return the host interfaces that the snooping of the switch knows as members of this group."""
         wanted = ipaddress.ip_address(group)
         (listing,) = json.loads(self.command("bridge", "-j", "mdb", "show", "dev", BRIDGE)) or [{"mdb": []}]
         names = {row["port"] for row in listing["mdb"] if ipaddress.ip_address(row["grp"]) == wanted}
         return [port.peer for port in self.ports if port.name in names]
 
     def wait_for_member(self, group: str, interface: Interface, timeout: float = PATIENCE) -> None:
-        """Return as soon as the switch knows that this host interface wants the group."""
+        """Return as soon as the switch knows this host interface as a member of the group."""
         wait_until(
             lambda: interface in self.members(group),
             f"{self.name} knows {interface.node.name} as a member of {group}",
