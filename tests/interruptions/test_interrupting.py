@@ -25,7 +25,7 @@ def test_thousands_of_interrupts_of_one_kind_of_loop(pure: bool, count: int, loo
 
 @blocking_setups
 def test_interrupts_of_opening_and_closing(pure: bool, count: int) -> None:
-    """An interrupt while a receiver is opened or closed leaves no descriptor behind.
+    """An interrupt while a receiver is opened or closed leaves no group joined.
 
     Python itself warns of a socket that an interrupt took away before its constructor returned.
     """

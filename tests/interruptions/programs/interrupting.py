@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 import signal
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from interruptions.programs.parts import (
@@ -138,9 +140,13 @@ def receive_under_interrupts(count: int, loops: list[str], interrupts: int) -> N
 
 
 def interrupt_the_opening(count: int, interrupts: int) -> None:
-    """Interrupt opening, waiting and closing at random moments: nothing stays open, and the next receiver works."""
+    """Interrupt opening, waiting and closing at random moments: no group stays joined, and the next receiver works.
+
+    Descriptors are not counted: Python's own socketpair() loses one when it is interrupted after it took it from an
+    object.
+    """
     bystander = receiver(groups_of(1)).open()  # it keeps the watch for interface changes
-    before = descriptors()
+    before = udp_sockets()
     for _ in range(interrupts):
         rx = receiver(groups_of(count))
         try:
@@ -154,11 +160,17 @@ def interrupt_the_opening(count: int, interrupts: int) -> None:
         if rx.is_opened:
             rx.close()
         del rx
-        assert descriptors() == before, f"{descriptors() - before} descriptors leaked"
+        assert udp_sockets() == before, f"{udp_sockets() - before} sockets of groups stay open"
     with receiver(groups_of(count)) as rx:
         send(b"at last", GROUPS[0])
         assert rx.receive(timeout=PATIENCE).data == b"at last"
     bystander.close()
+
+
+def udp_sockets() -> int:
+    """Return how many UDP sockets over IPv4 there are in this network."""
+    gc.collect()
+    return len(Path("/proc/self/net/udp").read_text().splitlines())
 
 
 def keep_time_under_signals(count: int) -> None:

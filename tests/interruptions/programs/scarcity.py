@@ -1,6 +1,5 @@
 """Programs that run out of threads, descriptors or memory."""
 
-import _testcapi
 import _thread
 import contextlib
 import ctypes
@@ -182,6 +181,8 @@ def receive_without_memory(count: int, how: str) -> None:
 
 def attempt_without_memory(rx: Any, how: str, allocation: int, kept: list[Any]) -> bool:
     """Receive while one allocation fails; return whether it did."""
+    import _testcapi
+
     received: Any = None
     take = rx.receive_many if how == "receive_many" else rx.receive
     try:
