@@ -21,8 +21,9 @@ from cli.conftest import Done, Program, Run, on_terminal
 from multicast_expert import McastTxSocket
 from multicast_expert.cli import run, terminal
 from multicast_expert.cli.render.doctor import page_lines, report_lines
-from multicast_expert.doctor.checks import CHECKS, check_name, judge
+from multicast_expert.doctor.checks import CHECKS, check_name
 from multicast_expert.doctor.facts import Arrivals, Facts, InterfaceFacts, Machine, Target, Trial
+from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.report import Finding, Report, make_report
 from multicast_expert.doctor.saved import facts_from_text, facts_to_text
 from multicast_expert.testing import Host
@@ -118,7 +119,7 @@ def test_a_report_with_a_cause() -> None:
         "",
         "Fine: port, ttl",
         "",
-        "Could not be told:",
+        "Not known:",
         "  firewall: The rules are shown to root only.",
         "  query-blocked, checksum: Raw frames are shown to root only.",
         "    sudo mcast doctor 239.1.2.3:5000%eth0",
@@ -167,9 +168,9 @@ def test_a_host_that_tells_too_little() -> None:
     assert lines(without_port, facts)[0].startswith("Without a port nothing can be received")
     report = make_report(Target("ff15::1", 5000, None, None, 6), FINDINGS[5:6], 0)
     assert lines(report, facts)[:4] == [
-        "Nothing arrived for [ff15::1]:5000 in 5.0 s, and why could not be told.",
+        "Nothing arrived for [ff15::1]:5000 in 5.0 s, and the cause is not known.",
         "",
-        "Could not be told:",
+        "Not known:",
         "  firewall: The rules are shown to root only.",
     ]
 
@@ -497,7 +498,7 @@ def test_progress_on_a_terminal(host: Host) -> None:
     with talking(host, "239.1.2.8", "eth0"):
         written = on_terminal(host, "doctor", "239.1.2.8:5000%eth0", "--listen", "0.7", NO_COLOR="1", LINES="60")
     progress, report = written.split("239.1.2.8:5000", 1)
-    assert re.search(r"\rlistening: 0 of 0\.7 s, \d+ datagrams \(Ctrl-C: judge what is known\)", progress)
+    assert re.search(r"\rlistening: 0 of 0\.7 s, \d+ datagrams \(Ctrl-C: report now\)", progress)
     assert re.search(r"\r +\r(\x1b\[1m)?$", progress)
     assert report.startswith("%eth0 arrives: ")
 

@@ -16,7 +16,7 @@ from multicast_expert.doctor import judge
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Machine, Target, Trial, Unread
 from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
-from multicast_expert.wire.frames import Queries
+from multicast_expert.wire.tallies import Queries
 
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),

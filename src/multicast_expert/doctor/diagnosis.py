@@ -8,11 +8,11 @@ from multicast_expert.core.addresses import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.checks import judge
 from multicast_expert.doctor.collector import LISTEN, collect, collect_facts
-from multicast_expert.doctor.ear import Progress
 from multicast_expert.doctor.facts import ReceiverFacts, Target
+from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.report import Report
+from multicast_expert.doctor.trial.receiver import Progress
 
 
 def diagnose(

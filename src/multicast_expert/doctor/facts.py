@@ -6,9 +6,14 @@ Whatever may be impossible to read has a type with `Unread`, which says why; it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TypeVar
 
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
-from multicast_expert.wire.frames import Frames, Queries
+from multicast_expert.wire.tallies import Frames, Queries
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,34 @@ class Unread:
     """Why, as a sentence: "The firewall's rules are shown to root only."."""
     remedy: str = ""
     """What to run instead; empty where nothing helps."""
+
+
+class NotRead(Exception):  # noqa: N818 - it carries an answer and ends only one check
+    """Ends a check that needs a fact that is Unread."""
+
+    def __init__(self, fact: Unread) -> None:
+        super().__init__(fact.reason)
+        self.fact = fact
+
+
+def known(fact: Known | Unread) -> Known:
+    """Return the fact. Raises NotRead if it could not be read."""
+    if isinstance(fact, Unread):
+        raise NotRead(fact)
+    return fact
+
+
+def address_of(text: str | None) -> IPAddress | None:
+    """Return the address in a text, without its scope; None if the text is not an address."""
+    try:
+        return ip_address((text or "").partition("%")[0])
+    except ValueError:
+        return None
+
+
+def same(first: str, second: str) -> bool:
+    """Return whether two texts stand for the same address."""
+    return first == second or (address_of(first) is not None and address_of(first) == address_of(second))
 
 
 def interface_setting(version: int, interface: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from multicast_expert.doctor.facts import Target
@@ -30,6 +31,19 @@ class Finding:
     def commands(self) -> tuple[str, ...]:
         """The commands among the remedy, in order."""
         return tuple(line for line in self.remedy if not line.endswith("."))
+
+
+def finding(
+    verdict: Verdict, summary: str, evidence: Mapping[str, Any] | None = None, remedy: tuple[str, ...] = ()
+) -> Finding:
+    """Return the result of a check; `judge` adds the check's name."""
+    return Finding("", verdict, summary, evidence or {}, remedy)
+
+
+ok = partial(finding, "ok")
+problem = partial(finding, "problem")
+suspect = partial(finding, "suspect")
+unknown = partial(finding, "unknown")
 
 
 @dataclass(frozen=True, slots=True)
