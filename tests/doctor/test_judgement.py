@@ -26,7 +26,7 @@ from doctor.hand_made import (
     unprivileged,
 )
 from multicast_expert.doctor import judgement
-from multicast_expert.doctor.checks import CHECKS, check_name, judge
+from multicast_expert.doctor.checks import CHECKS, check_name
 from multicast_expert.doctor.facts import Facts, JoinTrial, Route, Unread
 from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.pages import PAGES

@@ -15,7 +15,6 @@ from multicast_expert.wire.frames import (
     UDP,
     Query,
     UdpPacket,
-    frame_filter,
     igmp_query,
     ipv4_packet,
     ipv6_packet,
@@ -25,6 +24,7 @@ from multicast_expert.wire.frames import (
     parse_packet,
     upper_layer_checksum,
 )
+from multicast_expert.wire.packet_filter import frame_filter
 
 SENDERS = {4: "10.0.0.7", 6: "fd00::7"}
 GROUPS = {4: "239.1.2.3", 6: "ff15::1234"}

@@ -116,7 +116,7 @@ def test_other_versions_of_the_program() -> None:
     assert facts_from_text(json.dumps(saved)) == FACTS
     del saved["facts"]["trial"], saved["facts"]["machine"]["container"]
     older = facts_from_text(json.dumps(saved))
-    assert older == replace(FACTS, trial=Unread("Nothing was tried."), machine=Machine("linux", "6.18", 1000, False))
+    assert older == replace(FACTS, trial=Unread("There was no trial."), machine=Machine("linux", "6.18", 1000, False))
 
 
 @pytest.mark.parametrize(

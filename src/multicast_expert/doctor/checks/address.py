@@ -12,7 +12,7 @@ from multicast_expert.doctor.facts import Facts, Unread, address_of
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem
 
 _NEVER_LEAVING = (0, 1)
-"""Scopes of IPv6 groups that stay on their host, or that nobody is given (RFC 4291, 2.7)."""
+"""Scopes of IPv6 groups that stay on their host, or that are reserved (RFC 4291, 2.7)."""
 
 
 def group_address(facts: Facts) -> Finding:
@@ -41,7 +41,7 @@ def group_address(facts: Facts) -> Finding:
     try:
         group = parse_group(facts.target.group)
     except MulticastExpertError:
-        summary = f"{facts.target.group} is not a multicast address, so nobody can join it."
+        summary = f"{facts.target.group} is not a multicast address, so no program can join it."
         step = "Take a group: 239.255.0.0 to 239.255.255.255 within a site, or ff15:: with IPv6."
         return problem(summary, {"group": facts.target.group}, (step,))
     evidence = {"group": str(group), "scope": scope(group), "Ethernet address": addresses.ethernet_address(group)}
@@ -52,7 +52,7 @@ def group_address(facts: Facts) -> Finding:
 
 
 def _judge_group(facts: Facts, group: IPAddress) -> tuple[Verdict, str, str]:
-    """Return the verdict, the sentence and the remedy on a multicast address."""
+    """Return verdict, summary and remedy for a multicast address."""
     source, arrived = facts.target.source, received(facts)
     outside = [each for each in this_host.chosen(facts) if not each.is_loopback]
     if group.version == 6 and group.packed[1] & 0x0F in _NEVER_LEAVING and outside and not arrived:
@@ -65,10 +65,10 @@ def _judge_group(facts: Facts, group: IPAddress) -> tuple[Verdict, str, str]:
     if is_source_specific(group) and source is None:
         verdict: Verdict = "problem" if counters.nothing_came(facts) else "suspect"
         step = f"Name the source, as in `mcast recv SOURCE@{phrases.endpoint(facts)}`."
-        return verdict, f"{group} is for memberships that name a source (SSM), and none was named.", step
+        return verdict, f"{group} needs a membership that names a source (SSM), and none was named.", step
     if group.version == 4 and scope(group) == "link":
         return "ok", f"{group} works on this link, where switches send it to every port; no router forwards it.", ""
-    return "ok", f"{group} is a group that can be used.", ""
+    return "ok", f"{group} is a usable group.", ""
 
 
 def _sharing(facts: Facts, group: IPAddress) -> list[str]:
@@ -111,7 +111,7 @@ def ethernet_address(facts: Facts) -> Finding:
         "address of the group": right,
         "sent by": phrases.named(each.ethernet_source for each in wrong or wanted),
     }
-    # What is turned into unicast for this very station is taken in by the kernel, and counted.
+    # Frames that a device turned into unicast for this station reach the kernel, which counts them.
     taken_in = counters.moved(facts, "Ip.InReceives") or 0
     if len(wrong) == len(wanted) and not received(facts) and taken_in < sum(each.count for each in wrong):
         summary = f"The frames go to {evidence['destination of the frames']}, but the group's address is {right}."

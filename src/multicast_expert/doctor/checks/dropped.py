@@ -1,4 +1,4 @@
-"""Checks of what the kernel drops for its source address, and of senders on this host. Pure: touches no OS."""
+"""Checks of source addresses that the kernel drops, and of senders on this host. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def reverse_path_filter(facts: Facts) -> Finding:
     lost = _lost_sources(facts)
     if lost is None:
         if background.beyond_usual(facts, counters.filtered) == 0:
-            text = f"It dropped {phrases.counted(dropped, 'packet')}, no more than before we joined."
+            text = f"It dropped {phrases.counted(dropped, 'packet')}, no more than before the join."
             return ok(text, evidence)
         return _filter_by_counters(facts, dropped, modes, evidence)
     for frame in lost:
@@ -68,14 +68,14 @@ def reverse_path_filter(facts: Facts) -> Finding:
 
 
 def _mode(facts: Facts, interface: str) -> int | None:
-    """Return the mode that is in effect on an interface."""
+    """Return the effective mode of the filter on an interface."""
     values = [this_host.setting(facts, each, "rp_filter") for each in ("all", interface)]
     known = [value for value in values if value is not None]
     return max(known) if known else None
 
 
 def _lost_sources(facts: Facts) -> list[Frames] | None:
-    """Return frames of the target whose sender none of our sockets heard."""
+    """Return frames of the target from senders that none of our sockets received."""
     wanted = sightings.wanted(facts)
     if wanted is None:
         return None
@@ -84,7 +84,7 @@ def _lost_sources(facts: Facts) -> list[Frames] | None:
 
 
 def _is_refused(facts: Facts, sender: str, mode: int | None, interface: str) -> bool | None:
-    """Whether the filter in this mode refuses a source on this interface; None: the way back is not known."""
+    """Return whether the filter drops a source on an interface; None: the way back is not known."""
     route = this_host.route_to(facts, sender)
     if mode in (None, _OFF) or route is None:
         return False if mode == _OFF else None
@@ -94,13 +94,13 @@ def _is_refused(facts: Facts, sender: str, mode: int | None, interface: str) -> 
 def _filter_by_counters(
     facts: Facts, dropped: int, modes: dict[str, int | None], evidence: dict[str, object]
 ) -> Finding:
-    """Judge without frames: the counter tells that something was dropped, not what."""
+    """Judge without frames: the counter tells how many packets were dropped, not which."""
     if received(facts):
         text = f"It dropped {phrases.counted(dropped, 'packet')}, but datagrams of the target arrive."
         return ok(text, evidence)
     why = phrases.reason(trial_of(facts).frames)
     if counters.only_queries(facts):
-        text = f"It dropped {phrases.counted(dropped, 'packet')}, too short to be datagrams: rather queries of IGMP."
+        text = f"It dropped {phrases.counted(dropped, 'packet')}, too short to be datagrams: most likely IGMP queries."
         return unknown(text, evidence, why[1])
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, evidence, why[1])
@@ -112,16 +112,18 @@ def _filter_by_counters(
         verdicts = {name: _is_refused(facts, source, modes[name], name) for name in filtering}
         guilty = [name for name, verdict in verdicts.items() if verdict is not False]
         if not guilty:
-            text = f"It dropped {phrases.counted(dropped, 'packet')}, but the way back to {source} is as it should be."
+            text = (
+                f"It dropped {phrases.counted(dropped, 'packet')}, not those of {source}: the way back to it is right."
+            )
             return ok(text, evidence)
         certain = any(verdicts.values())
         return _filtered(facts, source, next((name for name in guilty if verdicts[name]), guilty[0]), evidence, certain)
     if not filtering:
-        return ok("It is off where datagrams are expected.", evidence)
+        return ok("It is off on the interfaces of the target.", evidence)
     found = _filtered(facts, None, filtering[0], evidence, certain=False)
     if len(filtering) == 1:
         return found
-    summary = f"The reverse path filter drops datagrams on one of {phrases.named(filtering)}: the way back is another."
+    summary = f"The reverse path filter drops datagrams on one of {phrases.named(filtering)}: the way back differs."
     remedy = dict.fromkeys(line for name in filtering for line in _let_through(facts, None, name))
     return replace(found, summary=summary, evidence=evidence, remedy=tuple(remedy))
 
@@ -136,7 +138,7 @@ def _filtered(facts: Facts, sender: str | None, interface: str, evidence: dict[s
         back = "no route" if route is None or route.interface is None else route.interface
         evidence |= {"sender": sender, "came in on": interface, "way back to it": back}
     text = f"The reverse path filter ({_MODES.get(mode or _OFF)}) of {interface} drops datagrams"
-    summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender is not the way they came."
+    summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender leads elsewhere."
     remedy = _let_through(facts, sender, interface)
     return finding("problem" if certain else "suspect", summary, evidence, remedy)
 
@@ -149,7 +151,7 @@ def _let_through(facts: Facts, sender: str | None, interface: str) -> tuple[str,
     loose = interface_setting(4, interface, "rp_filter")
     if sender is not None and route is not None:
         return (phrases.set_command(loose, _LOOSE),)
-    # The sender is not known, so there may be no route to it, and only switching the filter off is sure to help.
+    # Without a known sender there may be no route to it, so only switching the filter off is sure to help.
     both = (interface_setting(4, "all", "rp_filter"), loose)
     active = [name for name in both if this_host.number(facts, name) not in (None, _OFF)]
     return tuple(phrases.set_command(name, _OFF) for name in active or [loose])
@@ -196,11 +198,11 @@ def local_source(facts: Facts) -> Finding:
         if spoofed and not _accepts_local(facts, frame.interface):
             summary = f"Datagrams come in on {frame.interface} from {frame.sender}, which is this host's own address."
             command = phrases.set_command(interface_setting(4, frame.interface, "accept_local"), 1)
-            step = "Give the sender an address of its own; where the source is meant to be this host, accept it."
+            step = "Give the sender an address of its own; if the source is meant to be this host, accept it."
             return problem(summary, evidence, (step, command))
         impossible = any(address in IPv4Network(each) for each in _NEVER_A_SOURCE if isinstance(address, IPv4Address))
         if impossible or (address.version == 6 and (address.is_loopback or address.is_multicast)):
-            summary = f"Datagrams come in from {frame.sender}, which no datagram on a wire may come from."
+            summary = f"Datagrams come in from {frame.sender}, an address that no datagram on a wire may come from."
             step = "Have the sender use the address of its interface: it is bound to the wrong one."
             return problem(summary, evidence, (step,))
     return ok("No datagram of the target comes from an impossible source.")
@@ -234,11 +236,11 @@ def local_sender(facts: Facts) -> Finding:
         count = counters.sent_to_groups(facts)
         if received(facts) or not (count or isinstance(facts.trial, Unread) or not facts.trial.counters):
             return ok("No sender on this host keeps its datagrams from it.")
-        text = f"This host sent {phrases.counted(count, 'packet')} to groups; which ones, only root can see."
+        text = f"This host sent {phrases.counted(count, 'packet')} to groups; only root can see which."
         return unknown(text if count else why[0], {}, why[1])
     evidence = {"frames sent": sum(each.count for each in sent), "interfaces": phrases.named(x.interface for x in sent)}
     if not sent or sightings.wanted(facts) or trial_of(facts).arrivals or isinstance(facts.trial, Unread):
         return ok("No sender on this host keeps its datagrams from it.", evidence)
-    summary = "A program on this host sends the datagrams, with loopback switched off: nobody here can receive them."
+    summary = "A program on this host sends the datagrams, with loopback off: no program here can receive them."
     step = "Switch loopback on in that program: IP_MULTICAST_LOOP, or `enable_external_loopback=True` in this library."
     return problem(summary, evidence, (step,))

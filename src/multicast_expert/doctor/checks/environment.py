@@ -1,4 +1,4 @@
-"""Checks of what the host runs in: containers, wireless networks, the privacy of macOS. Pure: touches no OS."""
+"""Checks of the environment: containers, wireless networks, the privacy of macOS. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, known
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, unknown
 
-# The networks that container engines and WSL hand out unless told otherwise.
+# The default networks of container engines and WSL.
 _POOLS = {
     "docker": tuple(f"172.{second}.0.0/16" for second in range(17, 32)),
     "podman": ("10.88.0.0/16", "10.89.0.0/16"),
@@ -47,7 +47,7 @@ def container(facts: Facts) -> Finding:
         verdict: Verdict = "ok" if received(facts) else "unknown"
         return finding(verdict, kind.reason, {}, phrases.remedy(kind))
     if kind is None:
-        return ok("This is no container that is known.")
+        return ok("This is not a known kind of container.")
     evidence = {"container": kind} | {each.name: ", ".join(each.addresses) for each in this_host.chosen(facts)}
     if trial_of(facts).arrivals or sightings.frames(facts):
         return ok(f"This is a container ({kind}), and datagrams get in.", evidence)
@@ -56,10 +56,10 @@ def container(facts: Facts) -> Finding:
     translated = any(each.ip in pool for each in mine if each.version == 4 for pool in pools)
     source = facts.target.source
     if not translated or (source is not None and this_host.is_near(facts, source)):
-        summary = f"This is a container ({kind}); whether its network passes groups on cannot be seen from inside."
+        summary = f"This is a container ({kind}); from inside one cannot see whether its network forwards groups."
         step = "Run `mcast doctor` outside of the container; if datagrams arrive there, use the host's network."
         return unknown(summary, evidence, (step,))
-    summary = f"This container ({kind}) is behind a bridge with address translation, which passes no groups on."
+    summary = f"This container ({kind}) is behind a bridge with address translation, which forwards no groups."
     step = "Run it in the host's network: `--network host`, `hostNetwork: true`, or `networkingMode=mirrored` of WSL."
     verdict = "problem" if counters.nothing_came(facts) else "suspect"
     return finding(verdict, summary, evidence, (step,))
@@ -90,7 +90,7 @@ def wireless(facts: Facts) -> Finding:
     if received(facts) or len(names) < len(this_host.chosen(facts)):
         return ok(f"{phrases.named(names)}: groups may get lost on wireless networks.", evidence)
     step = "Try the same host with a cable: if datagrams arrive then, it is the access point."
-    summary = f"{phrases.named(names)}: wireless networks often hold groups back, which cannot be seen from here."
+    summary = f"{phrases.named(names)}: wireless networks often hold groups back, and this host cannot see it."
     return finding("suspect" if counters.nothing_came(facts) else "unknown", summary, evidence, (step,))
 
 
@@ -118,12 +118,12 @@ def macos_privacy(facts: Facts) -> Finding:
         "Allow it: System Settings, Privacy & Security, Local Network; or start it from Terminal, over ssh or as root."
     )
     if errors and machine.user_id != 0:
-        summary = "macOS refused the network with EHOSTUNREACH: the user has not allowed this program to use it."
+        summary = "macOS answered EHOSTUNREACH: the user has not allowed this program to use the local network."
         return problem(summary, {"refusals": errors}, (step,))
     release = re.match(r"\d+", machine.release)
     if machine.user_id == 0 or received(facts) or (release and int(release[0]) < _FIRST_WITH_PRIVACY):
-        return ok("The privacy settings do not stand in the way.")
+        return ok("The privacy settings do not prevent it.")
     if isinstance(facts.trial, Unread) or not any(probe.came_back for probe in trial.probes):
-        summary = "Whether the user has allowed this program to use the local network cannot be told."
+        summary = "It is not known whether the user has allowed this program to use the local network."
         return unknown(summary, {"release": machine.release}, (step,))
     return ok("This program may use the local network: its own datagram came back.")

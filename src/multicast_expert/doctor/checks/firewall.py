@@ -1,4 +1,4 @@
-"""Checks of firewalls: what they refuse of datagrams, and of queries. Pure: touches no OS."""
+"""Checks of firewalls: whether they drop datagrams or queries. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from multicast_expert.doctor.report import Finding, finding, ok, problem, suspec
 from multicast_expert.wire.tallies import Queries
 
 _OUTWARD = ("output", "postrouting", "egress")
-_BEFORE_JOINING = ("ingress", "prerouting")
+_BEFORE_REASSEMBLY = ("ingress", "prerouting")
+_LOOK = "Look for the rule, or for an eBPF or tc program: `nft list ruleset`, `tc filter show dev INTERFACE`."
 
 
 def firewall(facts: Facts) -> Finding:
@@ -59,12 +60,11 @@ def firewall(facts: Facts) -> Finding:
     arrivals = trial_of(facts).arrivals
     if counted and not arrivals and not counters.only_igmp(facts) and (sightings.wanted(facts) or not seen):
         summary = f"A firewall rule on this host drops {phrases.counted(counted, 'packet')} of joined groups."
-        steps = why[1] or ("Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show`.",)
-        return problem(summary, evidence | {"rule": why[0] or "none is known that does it"}, steps)
+        steps = why[1] or (_LOOK,)
+        return problem(summary, evidence | {"rule": why[0] or "not known"}, steps)
     if _unexplained(facts):
         summary = "Frames come in, and something on this host drops them before they reach a socket."
-        step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
-        return suspect(summary, evidence, why[1] or (step,))
+        return suspect(summary, evidence, why[1] or (_LOOK,))
     if isinstance(facts.firewall, Unread):
         return unknown(why[0], evidence, why[1])
     doubtful = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False]
@@ -74,14 +74,14 @@ def firewall(facts: Facts) -> Finding:
 
 
 def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rules that certainly drop datagrams of the target, the ones that counted first."""
+    """Return the rules that certainly drop datagrams of the target, those with the highest count first."""
     here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False and rule.packets != 0]
     if received(facts):
         return _guilty_of_some(facts, here)
     if not here:
         return []
     certain = [rule for rule in here if rule.matches and rule.packets]
-    # What a rule does not count, the frames prove: they come in, and nothing else has dropped them.
+    # For a rule without a counter the frames are the proof: they come in, and nothing else has dropped them.
     proved = _unexplained(facts) or bool(counters.refused_after_routing(facts) and sightings.wanted(facts) != ())
     if not certain and proved and not counters.nothing_came(facts):
         certain = [rule for rule in here if rule.matches] or [rule for rule in here if rule.packets] or here
@@ -91,7 +91,7 @@ def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rule that dropped as many as are missing, where only a part of the datagrams arrived."""
+    """Return the rules that dropped as many datagrams as are missing; some others arrived."""
     seen = sum(each.count for each in sightings.wanted(facts) or () if not each.fragments)
     missing = seen - received(facts)
     return [
@@ -100,9 +100,9 @@ def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
-    """Judge what keeps the host's own reports from leaving, where nothing comes in."""
+    """Judge rules that keep the host's own reports from leaving, if nothing comes in."""
     here = [rule for rule in rules if rule.matches_reports and rule.packets != 0]
-    summary = "A firewall drops what this host says by IGMP or MLD, so the network does not know that it has joined"
+    summary = "A firewall drops the IGMP or MLD reports of this host, so the network does not know that it has joined"
     if here and counters.nothing_came(facts):
         evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in here[:8]}
         remedy = tuple(dict.fromkeys(remedies.let_reports_out(facts, here)))
@@ -115,14 +115,14 @@ def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
 
 
 def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> Finding:
-    """Judge rules of which nobody counts what they drop."""
+    """Judge rules that may drop the datagrams, without a count of what they dropped."""
     evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules[:8]}
     certain = [rule for rule in rules if rule.matches]
     if certain and sightings.frames(facts) is None:
         first = certain[0]
         summary = f"The firewall is set to drop such datagrams: {first.text} ({first.tool})."
         return suspect(summary, evidence, remedies.accept(facts, certain))
-    summary = "There are rules of which it cannot be told whether they drop the datagrams."
+    summary = "Some rules may or may not drop the datagrams: they test what is not known here."
     steps = ["Read the rules: `nft list ruleset`, `iptables -nvL`."]
     if facts.machine.system != "linux":
         steps = list(remedies.accept(facts, rules))
@@ -130,7 +130,7 @@ def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> F
 
 
 def _unexplained(facts: Facts) -> bool:
-    """Whether good frames of the target come in, and no counter of anything but a firewall tells where they went."""
+    """Return whether good frames of the target come in, and only a firewall explains where they went."""
     wanted = sightings.wanted(facts)
     if not wanted or received(facts) or trial_of(facts).arrivals:
         return False
@@ -153,19 +153,20 @@ def _unexplained(facts: Facts) -> bool:
 
 
 def _fragments_dropped(facts: Facts, rules: Iterable[Rule], pieces: int) -> Finding:
-    """Judge what lets a part of the fragments through; that can only stand before the kernel joins them."""
-    early = [rule for rule in rules if rule.hook in _BEFORE_JOINING and rule.matches is not False and rule.packets != 0]
+    """Judge what lets only a part of the fragments through; it must come before the kernel reassembles them."""
+    early = [
+        rule for rule in rules if rule.hook in _BEFORE_REASSEMBLY and rule.matches is not False and rule.packets != 0
+    ]
     evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in early[:8]}
     evidence["fragments that it dropped"] = pieces
-    # A later fragment has no header of UDP, so it cannot be let in by its port.
+    # Later fragments have no UDP header, so a rule for the port would not let them in.
     portless = replace(facts, target=replace(facts.target, port=None))
     if early:
         summary = f"The firewall drops fragments: `{early[0].text}` in {early[0].chain} ({early[0].tool})."
         return problem(summary, evidence, remedies.accept(portless, early))
     why = phrases.reason(facts.firewall)
-    step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
-    summary = "Fragments come in, and something on this host drops some of them before they are joined."
-    return suspect(summary, evidence, why[1] or (step,))
+    summary = "Fragments come in, and something on this host drops some of them before it reassembles them."
+    return suspect(summary, evidence, why[1] or (_LOOK,))
 
 
 def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, object]) -> Finding:
@@ -205,14 +206,14 @@ def query_blocked(facts: Facts) -> Finding:
     names = set(this_host.chosen_names(facts))
     mine = [each for each in queries if each.interface in names and _version(each) == facts.target.group_version]
     lost = [each for each in mine if each.delivered is not None and each.delivered < each.seen]
-    # One may still have been on its way to us when we stopped to look.
+    # One query may still have been on its way when the trial ended.
     lost = [each for each in lost if each.delivered == 0 or each.seen - (each.delivered or 0) > 1]
     if lost:
         return _blocked(facts, lost[0])
     if not mine:
         return ok("No query came while we listened, so none was dropped.")
     evidence = {each.querier: f"{each.seen} seen, {each.delivered} delivered" for each in mine}
-    return ok("The queries get through.", evidence)
+    return ok("The queries are delivered.", evidence)
 
 
 def _version(query: Queries) -> int | None:
@@ -225,9 +226,11 @@ def _blocked(facts: Facts, query: Queries) -> Finding:
     evidence: dict[str, object] = {
         "querier": query.querier,
         "queries seen": query.seen,
-        "let through by the kernel": query.delivered,
+        "delivered by the kernel": query.delivered,
     }
-    summary = f"Queries of {query.querier} reach {query.interface}, and this host drops them: it will be forgotten."
+    summary = (
+        f"Queries of {query.querier} reach {query.interface}, and this host drops them: the network will forget it."
+    )
     route = this_host.route_to(facts, query.querier)
     filtered = trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
     if _version(query) == 4 and filtered and query.querier != "0.0.0.0":
@@ -243,18 +246,18 @@ def _blocked(facts: Facts, query: Queries) -> Finding:
 
 
 def _blocked_by_counters(facts: Facts) -> Finding:
-    """Judge without having seen the queries: packets that are dropped and as short as queries are most likely some."""
+    """Judge without captured queries: dropped packets that are as short as queries are most likely queries."""
     why = phrases.reason(facts.trial, trial_of(facts).queries)
     filtered = trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
     dropped = filtered or counters.refused_after_routing(facts) or 0
     by = "the reverse path filter" if filtered else "a firewall"
     evidence = {"dropped": dropped} if dropped else {}
     if dropped and not received(facts) and (counters.only_queries(facts) if filtered else counters.only_igmp(facts)):
-        summary = f"{phrases.counted(dropped, 'packet')} as short as queries of IGMP came in and {by} dropped them."
+        summary = f"{phrases.counted(dropped, 'packet')} as short as IGMP queries came in, and {by} dropped them."
         return suspect(summary, evidence, why[1])
     if trial_of(facts).revived and counters.queries_were_dropped(facts) is not False:
         certain = bool(dropped)
-        summary = "The datagrams stopped, and came again after a new join: queries do not get through to this host"
-        text = f"{summary}; {by} drops them." if certain else f"{summary}, or nobody asks."
+        summary = "The datagrams stopped, and came again after a new join: queries do not reach this host"
+        text = f"{summary}; {by} drops them." if certain else f"{summary}, or there is no querier."
         return finding("problem" if certain else "suspect", text, evidence, why[1])
     return unknown(why[0], {}, why[1])

@@ -1,4 +1,4 @@
-"""Checks of the interfaces: up, addressed, and large enough. Pure: touches no OS."""
+"""Checks of the interfaces: state, addresses, MTU. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def interface_down(facts: Facts) -> Finding:
     known(facts.interfaces)
     target, names = facts.target.interface, [each.name for each in this_host.interfaces(facts)]
     if target is not None and target not in names:
-        step = "Look which interfaces there are with `mcast interfaces`."
+        step = "List the interfaces with `mcast interfaces`."
         summary = f"There is no interface {target or repr(target)} on this host."
         evidence = {"interfaces": ", ".join(names)}
         if address_of(target) is not None:
@@ -71,7 +71,8 @@ def _raise_interface(facts: Facts, interface: InterfaceFacts) -> tuple[str, ...]
     if interface.is_up:
         return (f"Connect {interface.name}: its cable, its far end, or its wireless network.",)
     if facts.machine.system == "windows":
-        return (f"Enable the adapter: `Enable-NetAdapter -Name '{interface.name}'` as administrator.",)
+        quoted = interface.name.replace("'", "''")
+        return (f"Enable the adapter: `Enable-NetAdapter -Name '{quoted}'` as administrator.",)
     name = shlex.quote(interface.name)
     return (f"ip link set {name} up",) if facts.machine.system == "linux" else (f"ifconfig {name} up",)
 
@@ -108,28 +109,30 @@ def interface_address(facts: Facts) -> Finding:
         summary = "The sender has no address on its interface: its datagrams come from 0.0.0.0 and are dropped here."
         step = "Give the sender's interface an address, as with `ip addr add 10.0.0.7/24 dev eth0` there."
         return problem(summary, evidence, (step,))
-    # A port of a bridge needs no address: it receives nothing for the host itself.
+    # A port of a bridge receives nothing for the host itself, so it needs no address.
     bare = [each for each in this_host.chosen(facts) if not _usable(each, version) and each.bridge is None]
     if arrived or version is None or (this_host.chosen(facts) and len(bare) < len(this_host.chosen(facts))):
         return ok("The interfaces have addresses.", evidence)
     if sightings.wanted(facts) and version == 4:
-        return ok("Frames come in; Linux needs no address to receive them.", evidence)
+        return ok("Frames come in, and Linux needs no address to receive them.", evidence)
     which = phrases.named(each.name for each in bare) if bare else "No interface but loopback"
     verb = "has no" if bare else "has an"
     tentative = [each for each in bare if each.tentative]
     if tentative:
         evidence |= {f"tentative on {each.name}": ", ".join(each.tentative) for each in tentative}
-        summary = f"The IPv6 addresses of {which} are tentative: they are still checked for duplicates, or are one."
+        summary = (
+            f"The IPv6 addresses of {which} are tentative: the check for duplicates is not over, or has found one."
+        )
         step = "Wait two seconds; if `ip -6 addr` still shows `tentative` or `dadfailed`, another host has the address."
         return problem(summary, evidence, (step,))
-    summary = f"{which} {verb} IPv{version} address that can be used."
+    summary = f"{which} {verb} usable IPv{version} address."
     # Linux joins and receives over IPv4 without an address, but some switches ignore reports from 0.0.0.0.
     verdict: Verdict = "suspect" if bare and version == 4 else "problem"
     return finding(verdict, summary, evidence, _give_address(facts, bare))
 
 
 def _usable(interface: InterfaceFacts, version: int | None) -> bool:
-    """Whether it has an address of the IP version; of IPv6 one that is not tentative."""
+    """Return whether it has an address of the IP version that is not tentative."""
     return any(
         ip_interface(address).version == version and address not in interface.tentative
         for address in interface.addresses
@@ -140,11 +143,11 @@ def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:
     version = facts.target.group_version
     if facts.machine.system != "linux":
         return (f"Give the interface an IPv{version} address in the system's network settings.",)
-    # Where no interface was named, none was chosen, since none has an address.
+    # Without a named interface none was chosen, because none has an address.
     deprived = bare or [each for each in this_host.interfaces(facts) if not each.is_loopback and each.is_up]
     off = [each.name for each in deprived if version == 6 and this_host.setting(facts, each.name, "disable_ipv6") == 1]
     if off:
-        # Setting `all` sets every interface (ip-sysctl.rst), and new ones take after `default`.
+        # `all` sets every interface (ip-sysctl.rst).
         everywhere = this_host.setting(facts, "all", "disable_ipv6") == 1
         names = ("all", *off) if everywhere else off
         return tuple(phrases.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in names)
@@ -188,7 +191,7 @@ def mtu(facts: Facts) -> Finding:
             f"The MTU of {phrases.named(each.name for each in small)} is below 1280, which switches IPv6 off there."
         )
         remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
-        return problem(summary, evidence, (*remedy, "Start the receivers again: they have to join."))
+        return problem(summary, evidence, (*remedy, "Start the receivers again, so that they join."))
     seen = sightings.frames(facts) is not None
     pieces = counters.held_fragments(facts) if seen else background.beyond_usual(facts, counters.held_fragments) or 0
     if pieces > 0 and not counters.moved(facts, "Ip.ReasmOKs") and not received(facts):
@@ -209,22 +212,22 @@ def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> F
     fragments = sum(each.fragments for each in wanted or ())
     evidence |= {"fragments that came": pieces, "datagrams made of them": 0}
     if wanted is not None and not fragments:
-        return ok("Fragments came that make no datagram, but none of the target.", evidence)
+        return ok("Fragments came that make no datagram, but they are not the target's.", evidence)
     if counters.pieces_dropped(facts):
-        text = f"Of {phrases.counted(fragments, 'fragment')} on the wire, this host dropped some before it joined them."
+        text = f"This host dropped some of {phrases.counted(fragments, 'fragment')} before it reassembled them."
         return ok(text, evidence)
     if wanted is None and (unclear := whose_losses.unclear(facts) or _others_missing(facts)):
         return unknown(unclear, evidence, phrases.remedy(trial_of(facts).frames))
-    summary = f"{phrases.counted(pieces, 'fragment')} came, but never all of a datagram."
+    summary = f"{phrases.counted(pieces, 'fragment')} came, but never all fragments of a datagram."
     steps = (
         "Send datagrams that need no fragments: up to 1472 bytes over IPv4 and 1452 over IPv6.",
-        "Or find who drops the other fragments on the way: a firewall, a router, or an MTU that is too small.",
+        "Or find what drops the other fragments on the way: a firewall, a router, or a small MTU.",
     )
     return finding("problem" if wanted else "suspect", summary, evidence, steps)
 
 
 def _others_missing(facts: Facts) -> str | None:
-    """Return why counters do not tell where the other fragments went: something dropped packets on this host, too."""
+    """Return why the fate of the other fragments is not known: this host dropped packets, too."""
     dropped = counters.refused(facts) or 0
     if dropped <= counters.own_reports(facts) + background.STRAY:
         return None

@@ -1,4 +1,4 @@
-"""Checks of memberships: where they are, their limits, and the sources they name. Pure: touches no OS."""
+"""Checks of memberships: their interfaces, limits, sources and protocol versions. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from multicast_expert.doctor.report import Finding, finding, ok, problem, suspec
 from multicast_expert.wire.tallies import Frames
 
 _LIMITED = ("ENOBUFS", "ENOMEM", "EMFILE")
-# These have checks of their own.
+# Other checks explain these.
 _EXPLAINED_ELSEWHERE = (*_LIMITED, "EADDRINUSE", "EHOSTUNREACH")
 _LITTLE_MEMORY = 1024
-"""Bytes of option memory that hold no more than a few memberships."""
+"""Bytes of option memory that hold only a few memberships."""
 _MEMBERSHIPS, _MEMORY = "net.ipv4.igmp_max_memberships", "net.core.optmem_max"
 
 
@@ -45,7 +45,7 @@ def membership(facts: Facts) -> Finding:
     failed = [each for each in asked if each.error and each.error not in _EXPLAINED_ELSEWHERE]
     if failed and len(failed) == len(asked):
         evidence = {each.interface: each.error for each in failed}
-        step = "Look at the interface with `mcast interfaces`; the error says what the kernel objects to."
+        step = "Look at the interface with `mcast interfaces`; the error names the reason."
         return problem(f"The group cannot be joined. {failed[0].text}", evidence, (step,))
     came_on = [each.interface for each in trial.arrivals if same(each.group, facts.target.group)]
     came_on += [each.interface for each in sightings.wanted(facts) or ()]
@@ -59,22 +59,22 @@ def membership(facts: Facts) -> Finding:
         step = f'Have the program join on {came_on[0]}: `iface="{came_on[0]}"`, or `%{came_on[0]}` with `mcast recv`.'
         return problem(summary, evidence, (step,))
     if came_on and not joined and _somebody_listens(facts):
-        summary = "A program listens on the port, but nobody on this host has joined the group."
+        summary = "A program listens on the port, but no program on this host has joined the group."
         step = "Have the program join the group; being bound to the port is not enough."
         return suspect(summary, evidence, (step,))
     if joined:
         return ok(f"The group was joined already on {phrases.named(joined)}.", evidence)
-    return ok("The group can be joined; nobody else on this host has.", evidence)
+    return ok("The group can be joined; no other program on this host has joined it.", evidence)
 
 
 def _asked_joins(facts: Facts) -> list[JoinTrial]:
-    """Return the joins that a receiver as it was asked for makes."""
+    """Return the joins of a receiver with the requested memberships."""
     names, source = this_host.chosen_names(facts), facts.target.source
     return [each for each in trial_of(facts).joins if each.interface in names and each.source == source]
 
 
 def _joined_on(facts: Facts) -> list[str] | None:
-    """Return where the receiver that is to be explained, or else anybody on this host, has joined the group."""
+    """Return the interfaces on which the explained receiver, or any program on this host, has joined the group."""
     group = facts.target.group
     if facts.receiver is not None:
         return [interface for joined, _, interface in facts.receiver.memberships if same(joined, group)]
@@ -118,28 +118,28 @@ def membership_limit(facts: Facts) -> Finding:
     join = limited[0]
     evidence: dict[str, object] = {"error": join.error, "interface": join.interface}
     if facts.machine.system == "macos":
-        step = "Try again after a pause: macOS refuses joins for a moment when there are many."
-        return problem(f"The join was refused. {join.text}", evidence, (step,))
+        step = "Try again after a pause: macOS rejects joins for a moment when there are many."
+        return problem(f"The kernel rejected the join. {join.text}", evidence, (step,))
     if join.error == "EMFILE" or facts.machine.system != "linux":
-        step = "Close what is not needed, or raise the limit of open files with `ulimit -n 65536`."
-        return problem(f"The join was refused. {join.text}", evidence, (step,))
+        step = "Close unneeded files, or raise the limit of open files with `ulimit -n 65536`."
+        return problem(f"The kernel rejected the join. {join.text}", evidence, (step,))
     name, usual = _limit(facts, join)
     value = this_host.number(facts, name)
     evidence |= {"limit": name, "value": value}
-    summary = f"The kernel refuses to join ({join.error}): {name} is {'reached' if value is None else value}."
+    summary = f"The kernel rejects the join ({join.error}): {name} is {'reached' if value is None else value}."
     command = phrases.set_command(name, max(usual, 2 * (value or 0)))
     return problem(summary, evidence, (command,))
 
 
 def _limit(facts: Facts, join: JoinTrial) -> tuple[str, int]:
-    """Return the setting that a refused join met, and its usual value."""
+    """Return the setting that a rejected join met, and its usual value."""
     memberships, memory = this_host.number(facts, _MEMBERSHIPS), this_host.number(facts, _MEMORY)
-    # A socket that may have no memory at all for options says ENOBUFS to an IPv4 join, too.
+    # Without any memory for options, an IPv4 join fails with ENOBUFS, too.
     if join.error == "ENOMEM" or (memory is not None and memory < _LITTLE_MEMORY and memberships != 0):
         return _MEMORY, 131072
     if facts.target.group_version == 6:
         return "net.ipv6.mld_max_msf", 64
-    # A join with a source is refused by either; the first source of a socket only by that of memberships.
+    # Both limits concern a join with a source; only that of memberships concerns the first one of a socket.
     if join.source is None or memberships == 0:
         return _MEMBERSHIPS, 20
     return "net.ipv4.igmp_max_msf", 10
@@ -176,18 +176,18 @@ def source_filter(facts: Facts) -> Finding:
     unwanted = [each for each in found if _is_filtered(facts, each)]
     if unwanted and len(unwanted) == len(found):
         evidence |= {"come from": phrases.named(sightings.senders(unwanted)), "interface": unwanted[0].interface}
-        summary = f"Datagrams come from {evidence['come from']}, not from {source or 'a source that is let through'}."
+        summary = f"Datagrams come from {evidence['come from']}, not from {source or 'an accepted source'}."
         example = phrases.endpoint(facts, source=unwanted[0].sender)
         steps = (
             f"Name the source that sends, as in `mcast recv {example}`.",
-            f"Or have {source or 'the sender'} send, and see that it does so with this address.",
+            f"Or have {source or 'the sender'} send, and check that it sends from this address.",
         )
         return problem(summary, evidence, steps)
     if found:
-        return ok("Datagrams come from a source that is let through.", evidence)
+        return ok("Datagrams come from an accepted source.", evidence)
     trial = trial_of(facts)
     if isinstance(facts.trial, Unread) or not (trial.widened or sightings.frames(facts) is not None):
-        return unknown("Other sources were not listened to.", evidence)
+        return unknown("The trial did not listen to other sources.", evidence)
     return ok("Nothing came from other sources either.", evidence)
 
 
@@ -240,18 +240,18 @@ def igmp_version(facts: Facts) -> Finding:
         return ok(f"Nothing makes this host speak an old version of {protocol}.", evidence)
     what = f"an old version of {protocol} on {phrases.named(old or this_host.chosen_names(facts))}"
     if facts.target.source is None and not forced:
-        return ok(f"This host speaks {what}; no source is asked for.", evidence)
+        return ok(f"This host speaks {what}; no source is requested.", evidence)
     remedy = tuple(phrases.set_command(name, 0) for name in forced) or (
-        f"Set the querier of this network to {protocol}v{newest}: it asked in an old version.",
+        f"Set the querier of this network to {protocol}v{newest}: it asks in an old version.",
     )
     group = address_of(facts.target.group)
     served = group is None or not is_source_specific(group)
     if served or received(facts) or sightings.frames(facts) or sightings.others_received(facts):
-        # Datagrams reach the host, or would: outside of the SSM range the network then sends those of all sources.
-        text = f"This host speaks {what}; the network is not told which source is wanted."
+        # Outside the SSM range the network then delivers the datagrams of all sources.
+        text = f"This host speaks {what}; its reports name no source."
         doubtful = bool(facts.target.source) and bool(received(facts))
         return finding("suspect" if doubtful else "ok", text, evidence, remedy)
-    text = f"This host speaks {what}, so the network is told of no source, and may ignore it altogether."
+    text = f"This host speaks {what}, so its reports name no source, and the network may ignore them."
     return finding("problem" if counters.nothing_came(facts) else "suspect", text, evidence, remedy)
 
 
@@ -267,7 +267,7 @@ def _forced(facts: Facts) -> dict[str, object]:
 
 
 def _spoken(facts: Facts) -> dict[str, int]:
-    """Return the version that is spoken on each interface, as the kernel or the queriers tell."""
+    """Return the protocol version on each interface, as the kernel or the queriers show."""
     version, names = facts.target.group_version, this_host.chosen_names(facts)
     queries, memberships = trial_of(facts).queries, facts.memberships
     found: dict[str, int] = {}

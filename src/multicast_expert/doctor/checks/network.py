@@ -1,4 +1,4 @@
-"""Checks of what the network does with memberships: queriers, and bridges that snoop. Pure: touches no OS."""
+"""Checks of queriers, and of bridges that snoop. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from multicast_expert.doctor.report import Finding, finding, ok, problem, suspec
 from multicast_expert.wire.tallies import Queries
 
 _USUAL_INTERVAL = 125
-"""Seconds between two general queries, unless the querier is told otherwise (RFC 3376, 8.2 and RFC 3810, 9.2)."""
+"""Seconds between two general queries by default (RFC 3376, 8.2 and RFC 3810, 9.2)."""
 _LONG_ENOUGH = 130.0
 _FORGOTTEN_AFTER = 260
-"""Seconds after which a membership that nobody confirmed ends: two intervals and a response time."""
+"""Seconds after which a switch forgets an unconfirmed membership: two intervals and a response time."""
 _MISSING = 5
-"""Datagrams that have to be missing before a bridge is said to keep them."""
+"""So many datagrams must be missing before a bridge is blamed."""
 
 
 def querier(facts: Facts) -> Finding:
@@ -47,7 +47,7 @@ def querier(facts: Facts) -> Finding:
     trial, evidence = known(facts.trial), _queries_heard(facts)
     links = [each for each in this_host.chosen(facts) if not each.is_loopback]
     if not links:
-        return ok("On loopback nobody has to ask for memberships.")
+        return ok("Loopback needs no querier.")
     steps = (
         "Switch on the querier of a switch or router in this network, with IGMPv3 and MLDv2.",
         "Until then, leave and join again every minute or two.",
@@ -56,34 +56,36 @@ def querier(facts: Facts) -> Finding:
     if trial.revived:
         return _forgotten(facts, evidence, steps)
     if evidence:
-        text = f"Queries were heard on {phrases.named(evidence)}: memberships are asked for."
+        text = f"There is a querier on {phrases.named(evidence)}."
         return ok(text, evidence)
     listen = f"mcast doctor {phrases.endpoint(facts)} --listen {_LONG_ENOUGH:.0f}"
     if silence is not None:
-        evidence = {"queries heard": 0, "silent since": f"{silence:.1f} s"}
-        summary = "The datagrams came and stopped, and no query was heard: a switch may have forgotten this host."
+        evidence = {"queries": 0, "silent since": f"{silence:.1f} s"}
+        summary = "The datagrams came and stopped, and no query came: a switch may have forgotten this host."
         return suspect(summary, evidence, steps)
-    evidence = {"queries heard": 0, "seconds listened": round(trial.seconds, 1)}
+    evidence = {"queries": 0, "seconds listened": round(trial.seconds, 1)}
     if isinstance(trial.queries, Unread):
-        evidence["queries heard"] = None
+        evidence["queries"] = None
         text = "Linux does not count IGMP queries, and only root can capture them." if _four(facts) else ""
         return unknown(text or trial.queries.reason, evidence, phrases.remedy(trial.queries))
     if trial.seconds >= _LONG_ENOUGH:
-        summary = f"No query in {trial.seconds:.0f} s: a snooping switch forgets us {_FORGOTTEN_AFTER} s after a join."
+        summary = (
+            f"No query in {trial.seconds:.0f} s: a snooping switch forgets this host {_FORGOTTEN_AFTER} s after a join."
+        )
         return suspect(summary, evidence, steps)
     summary = f"No query in {trial.seconds:.0f} s; queriers ask every {_USUAL_INTERVAL} s, so listen longer to be sure."
     return unknown(summary, evidence, (f"sudo {listen}",))
 
 
 def _forgotten(facts: Facts, heard: dict[str, object], steps: tuple[str, ...]) -> Finding:
-    """Judge a stream that stopped and that a new join revived: somebody on the way had forgotten this host."""
+    """Judge a stream that stopped and that a new join revived: a device on the way had forgotten this host."""
     silence = sightings.silence(facts)
-    evidence: dict[str, object] = {"queries heard": phrases.named(heard.values())}
+    evidence: dict[str, object] = {"queries": phrases.named(heard.values())}
     evidence |= {"silent for": None if silence is None else f"{silence:.1f} s", "after joining anew": "they came again"}
     summary = "The datagrams stopped, and came again after a new join: a switch or router had forgotten this host"
     if heard or counters.queries_were_dropped(facts) is not False:
-        return suspect(f"{summary}, although it may be asked.", evidence, steps)
-    return problem(f"{summary}, and nobody asks for memberships.", evidence, steps)
+        return suspect(f"{summary}, although there may be a querier.", evidence, steps)
+    return problem(f"{summary}, and there is no querier.", evidence, steps)
 
 
 def _four(facts: Facts) -> bool:
@@ -91,7 +93,7 @@ def _four(facts: Facts) -> bool:
 
 
 def _queries_heard(facts: Facts) -> dict[str, object]:
-    """Return on which interfaces somebody asks for memberships, and who."""
+    """Return the queriers by interface."""
     trial, names = trial_of(facts), this_host.chosen_names(facts)
     heard: dict[str, object] = {}
     for query in () if isinstance(trial.queries, Unread) else trial.queries:
@@ -143,7 +145,7 @@ def snooping(facts: Facts) -> Finding:
             evidence["datagrams it kept"] = kept
             name = shlex.quote(bridge.name)
             summary = (
-                f"The bridge {bridge.name} forgot that this host has joined: datagrams come in, and it keeps them."
+                f"The bridge {bridge.name} forgot that this host has joined, and keeps the datagrams that come in."
             )
             remedy = (
                 f"ip link set {name} type bridge mcast_snooping 0",
@@ -152,13 +154,13 @@ def snooping(facts: Facts) -> Finding:
             return problem(summary, evidence, remedy)
     starved = [(each, ports) for each in bridges if (ports := _starved(facts, each))]
     if not starved:
-        return ok("The bridges of this host hold the group back from nobody.", evidence)
+        return ok("The bridges of this host do not hold the group back.", evidence)
     bridge, ports = starved[0]
     evidence[f"ports of {bridge.name} without flooding"] = ", ".join(ports)
     name = shlex.quote(bridge.name)
     remedy = (
         f"ip link set {name} type bridge mcast_igmp_version 3 mcast_mld_version 2 mcast_querier 1",
-        "Or let the ports have what nobody asked for: `bridge link set dev PORT mcast_flood on`.",
+        "Or flood unknown groups to the ports: `bridge link set dev PORT mcast_flood on`.",
     )
     passes = {bridge.name, *bridge.ports}
     seen = [each for each in sightings.frames(facts) or () if each.interface in passes]
@@ -169,7 +171,7 @@ def snooping(facts: Facts) -> Finding:
 
 
 def _kept(facts: Facts, bridge: Bridge) -> int:
-    """Return how many datagrams of a stream that stopped came in on the bridge's ports and not on the bridge itself."""
+    """Return how many datagrams of a stopped stream came in on the bridge's ports and not on the bridge itself."""
     trial, silence = trial_of(facts), sightings.silence(facts)
     asked = [each for each in trial.arrivals if each.asked and each.interface == bridge.name]
     came = sum(each.count for each in asked)
@@ -179,10 +181,10 @@ def _kept(facts: Facts, bridge: Bridge) -> int:
     if frames is not None:
         missing = sum(each.count for each in frames if each.interface in bridge.ports) - came
         return missing if missing > _MISSING else 0
-    counters = trial.interface_counters
-    on_ports = sum(counters.get(port, {}).get("rx_packets", 0) for port in bridge.ports)
-    missing = on_ports - counters.get(bridge.name, {}).get("rx_packets", 0)
-    # Other traffic passes the bridge, too, so the stream as a whole must fit into what is missing.
+    passed = trial.interface_counters
+    on_ports = sum(passed.get(port, {}).get("rx_packets", 0) for port in bridge.ports)
+    missing = on_ports - passed.get(bridge.name, {}).get("rx_packets", 0)
+    # Other traffic passes the bridge, too, so most of the stream must fit into what is missing.
     expected = round(sum(each.count * silence / max(each.last - each.first, 0.1) for each in asked))
     return expected if trial.revived and missing > 0.8 * expected > _MISSING else 0
 
@@ -194,7 +196,7 @@ def _state(bridge: Bridge) -> str:
 
 
 def _starved(facts: Facts, bridge: Bridge) -> list[str]:
-    """Return the ports that the group is not sent to, whoever joins it behind them."""
+    """Return the ports that never get the group, even after a join behind them."""
     if not bridge.snooping or bridge.querier or bridge.other_querier:
         return []
     return [each for each in bridge.ports_without_flooding if each in bridge.ports]

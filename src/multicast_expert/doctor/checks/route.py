@@ -1,4 +1,4 @@
-"""Checks of where datagrams enter and leave: routes, and interfaces that are not expected. Pure: touches no OS."""
+"""Checks of routes, and of datagrams on unexpected interfaces. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multicast_expert.doctor.report import Finding, finding, ok, problem, suspec
 from multicast_expert.wire.tallies import Frames
 
 _STREAM = 5
-"""Datagrams a second that are more than programs send that look for a name server or the time."""
+"""Datagrams a second of a stream; programs that look for a name server or the time send fewer."""
 
 
 def send_route(facts: Facts) -> Finding:
@@ -37,22 +37,22 @@ def send_route(facts: Facts) -> Finding:
     known(facts.routes)
     route, lost = this_host.route_to(facts, facts.target.group), counters.moved(facts, "Ip.OutNoRoutes") or 0
     if route is None:
-        return unknown("Where datagrams to the group would go is not known.")
+        return unknown("The route to the group is not known.")
     if route.interface is not None:
         summary = f"Programs that name no interface send to the group, and join it, on {route.interface}."
         return ok(summary, {"interface": route.interface, "gateway": route.gateway})
     evidence = {"interface": None, "datagrams without a route": lost}
     if not lost or received(facts):
-        summary = "There is no route to the group: programs have to name the interface to send, or to join over IPv4."
+        summary = "There is no route to the group: programs must name the interface to send, or to join over IPv4."
         return ok(summary, evidence)
     names = [each.name for each in this_host.chosen(facts) if not each.is_loopback]
     name = shlex.quote(names[0]) if names else "eth0"
-    summary = f"A program on this host tried to send {phrases.counted(lost, 'datagram')}, and there is no route to go."
+    summary = f"A program on this host tried to send {phrases.counted(lost, 'datagram')}, and there is no route."
     command = f"ip route add 224.0.0.0/4 dev {name}"
     if facts.target.group_version == 6:
         command = f"ip -6 route add multicast ff00::/8 dev {name} table local"
     step = "Name the interface in the sending program, or add a route."
-    # The counter is about all destinations. Only a stream that has none counts that fast, and nothing may come in.
+    # The counter is about all destinations, so only a fast count while nothing comes in is proof.
     steady = lost >= _STREAM * trial_of(facts).seconds
     certain = steady and (counters.nothing_came(facts) or not counters.refused(facts))
     return finding("problem" if certain else "suspect", summary, evidence, (step, command))
@@ -124,7 +124,7 @@ def wrong_interface(facts: Facts) -> Finding:
     known(facts.interfaces)
     names = this_host.chosen_names(facts)
     if received(facts):
-        return ok("Datagrams come in where they are expected.")
+        return ok("Datagrams come in on the expected interface.")
     if not names:
         return unknown("There is no interface to listen on.")
     port_of = {each.name: each.bridge for each in this_host.chosen(facts) if each.bridge}
@@ -148,12 +148,12 @@ def wrong_interface(facts: Facts) -> Finding:
         step = f"Listen there, as in `mcast recv {phrases.endpoint(facts, interface=places[0])}`."
         return problem(summary, evidence, (step,))
     if not known(facts.trial).widened and sightings.frames(facts) is None:
-        return unknown("The other interfaces were not listened on.")
+        return unknown("The trial did not listen on other interfaces.")
     return ok("Nothing of the target came in on another interface.")
 
 
 def _elsewhere(facts: Facts) -> list[Arrivals | Frames]:
-    """Return what came of the target on interfaces that it was not expected on."""
+    """Return the datagrams of the target that came in on unexpected interfaces."""
     target, names = facts.target, set(this_host.chosen_names(facts))
     ports_of_chosen = {each.name for each in this_host.interfaces(facts) if each.bridge in names}
     arrived: list[Arrivals | Frames] = [*sightings.others_received(facts)]
@@ -171,7 +171,9 @@ def _elsewhere(facts: Facts) -> list[Arrivals | Frames]:
 def _tagged(facts: Facts, frame: Frames) -> Finding:
     name = f"{frame.interface}.{frame.vlan}"
     evidence = {"interface": frame.interface, "VLAN": frame.vlan, "from": frame.sender}
-    summary = f"The frames come in on {frame.interface} with the tag of VLAN {frame.vlan}, which {name} would receive."
+    summary = (
+        f"The frames come in on {frame.interface} with the tag of VLAN {frame.vlan}; only {name} would receive them."
+    )
     device, link = shlex.quote(name), shlex.quote(frame.interface)
     remedy = (
         f"ip link add link {link} name {device} type vlan id {frame.vlan}",

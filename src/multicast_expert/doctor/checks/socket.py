@@ -55,7 +55,7 @@ def port(facts: Facts) -> Finding:
 
 
 def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
-    """Say which port to ask for: a socket receives on one."""
+    """Name a port: a socket receives on one."""
     ports = sorted({each.port for each in seen if each.port is not None and each.group == facts.target.group})
     came = f" Datagrams come in for {phrases.named(ports)}." if ports else ""
     example = phrases.endpoint(facts, port=ports[0] if ports else 5000)
@@ -64,21 +64,23 @@ def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
 
 
 def _port_by_counters(facts: Facts) -> Finding:
-    """Judge without frames, by what found no socket."""
+    """Judge without frames, by the datagrams that found no socket."""
     lost = background.beyond_usual(facts, counters.without_a_socket)
     why = phrases.reason(facts.trial, trial_of(facts).frames)
     if lost is None:
         return unknown(why[0], {}, why[1])
-    # A single one may be a stray datagram of another group that somebody on this host has joined.
+    # A single one may belong to another group that a program on this host has joined.
     if lost < 2 or trial_of(facts).arrivals:
         text = "Every datagram of a joined group found a socket."
         if counters.without_a_socket(facts):
-            text = "No more datagrams were without a socket than while we had not joined."
+            text = "No more datagrams were without a socket than before the join."
         return ok(text, {"without a socket": lost})
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, {"without a socket": lost}, why[1])
-    summary = f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely the port is another."
-    step = "Ask the sender for its port, or see it as root."
+    summary = (
+        f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
+    )
+    step = "Ask the sender for its port, or run this as root."
     return suspect(summary, {"without a socket": lost}, (step, *why[1]))
 
 
@@ -115,7 +117,7 @@ def port_conflict(facts: Facts) -> Finding:
         return unknown(why[0], evidence, why[1])
     greedy = [each for each in sockets or () if each.address.is_unspecified]
     if len(greedy) > 1 and received(facts):
-        summary = f"{len(greedy)} sockets share the port for any address: only the last of them gets unicast datagrams."
+        summary = f"{len(greedy)} sockets share the port for any address: only the last one gets unicast datagrams."
         step = "Bind receivers of groups to the group, so that they leave unicast datagrams to others."
         return suspect(summary, evidence, (step,))
     return ok("The port can be used.", evidence)
@@ -173,7 +175,7 @@ def receive_buffer(facts: Facts) -> Finding:
         step = "Have that program read faster, or ask for a larger receive buffer (SO_RCVBUF)."
         return problem(summary, evidence, (step, *_enlarge(facts, buffer)[:-1]))
     if errors is None and trial.socket_drops is None:
-        return unknown("This system does not tell what full buffers lost.", evidence)
+        return unknown("This OS does not count what full buffers lost.", evidence)
     return ok("No receive buffer of the target overflowed.", evidence)
 
 
@@ -186,7 +188,7 @@ def _losers(facts: Facts) -> dict[UdpSocket, int]:
 
 
 def _enlarge(facts: Facts, buffer: Buffer | None) -> tuple[str, ...]:
-    """Return how receivers get a larger buffer; the last line is for the receiver itself."""
+    """Return how to enlarge the buffer; the last line is about the receiver itself."""
     ask = f"Ask for a larger buffer, as in `mcast recv --receive-buffer {_ENOUGH_BUFFER} {phrases.endpoint(facts)}`."
     limit = None if buffer is None else buffer.maximum
     if facts.machine.system == "linux" and not (isinstance(limit, int) and limit >= _ENOUGH_BUFFER):
@@ -220,11 +222,11 @@ def checksum(facts: Facts) -> Finding:
     evidence: dict[str, object] = {"packets with a wrong checksum": counted}
     if wanted is not None:
         evidence["frames of the target with a wrong one"] = bad
-    step = "Correct the sender; where checksum offload is to blame: `ethtool -K INTERFACE tx off` on the sender."
+    step = "Correct the sender; if checksum offload is the reason, run `ethtool -K INTERFACE tx off` there."
     why = phrases.reason(trial_of(facts).frames)
     if counted and wanted is None and (unclear := whose_losses.unclear(facts)):
         return unknown(unclear, evidence, why[1])
-    # Unicast may have wrong checksums, too; frames decide, where they were seen. Those of IP headers are in no frame.
+    # Unicast may have wrong checksums, too, so frames decide. A wrong header checksum is not counted in frames.
     header = wanted and not bad and counters.moved(facts, "Ip.InHdrErrors")
     if (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
         summary = f"{phrases.counted(counted or bad, 'packet')} with a wrong checksum came in and were dropped."
