@@ -142,8 +142,8 @@ def test_three_values(first: Truth, second: Truth) -> None:
 
 
 OPTIONS = st.sampled_from(
-    ["-p", "udp", "!", "-m", "multiport", "--dports", "--dport", "5000:", "\u00b2", "9" * 5000, "-d", "239.1.2.3/99", "-j",
-     "DROP", "mine", "-g", "TARPIT", "LOG", "-s", "", "\x00", "\udcff", "'", "--pkt-type", "--ctstate", "-i", "+"]
+    ["-p", "udp", "!", "-m", "multiport", "--dports", "--dport", "5000:", "\u00b2", "9" * 5000, "-d", "239.1.2.3/99",
+     "-j", "DROP", "mine", "-g", "TARPIT", "LOG", "-s", "", "\x00", "\udcff", "'", "--pkt-type", "--ctstate", "-i", "+"]
 )  # fmt: skip
 
 
@@ -173,10 +173,10 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=20,
 )
+MATCH = st.fixed_dictionaries({"op": WORDS, "left": JSON, "right": JSON})
+STATEMENT = st.sampled_from(["vmap", "jump", "counter", "match"])
 # Expressions that are nearly right get further than random ones.
-NEARLY = st.fixed_dictionaries(
-    {"match": st.fixed_dictionaries({"op": WORDS, "left": JSON, "right": JSON})}
-) | st.sampled_from(["vmap", "jump", "counter", "match"]).flatmap(lambda name: st.fixed_dictionaries({name: JSON}))
+NEARLY = st.fixed_dictionaries({"match": MATCH}) | STATEMENT.flatmap(lambda name: st.fixed_dictionaries({name: JSON}))
 HOOKED = {"family": "ip", "table": "t", "name": "c", "type": "filter", "hook": "input", "policy": "accept"}
 
 

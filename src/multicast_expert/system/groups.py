@@ -188,7 +188,8 @@ def _holders(inodes: set[int]) -> dict[int, list[Process]]:
         with suppress(OSError):
             held = {wanted[link] for link in _links(directory / "fd") if link in wanted}
             if held:
-                process = Process(int(directory.name), (directory / "comm").read_text().rstrip("\n"))
+                name = (directory / "comm").read_text(errors="surrogateescape").rstrip("\n")
+                process = Process(int(directory.name), name)
                 for inode in held:
                     holders.setdefault(inode, []).append(process)
     return holders

@@ -6,7 +6,7 @@ It runs in the thread that calls it and leaves nothing open, however it ends.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from time import monotonic, sleep
@@ -112,11 +112,13 @@ class Attempt:
         receivers = [asked]
         listening.run(listen / 2, lambda: asked.received)
         if not asked.received and not listening.stopped:
-            wider = CountingReceiver(self._settings, False, listening.clock, asked)
-            opened.enter_context(wider.receiver)
-            wider.join(self._wider({join.interface.iface.index for join in blocked}))
-            listening.add(wider.receiver.filenos(), wider.receiver.drain)
-            receivers.append(wider)
+            # Without a descriptor for it the trial is not widened, as it then says.
+            with suppress(OSError):
+                wider = CountingReceiver(self._settings, False, listening.clock, asked)
+                opened.enter_context(wider.receiver)
+                wider.join(self._wider({join.interface.iface.index for join in blocked}))
+                listening.add(wider.receiver.filenos(), wider.receiver.drain)
+                receivers.append(wider)
         listening.run(listen, lambda: asked.received)
         return receivers
 
@@ -201,7 +203,10 @@ class Attempt:
 
     def _probe(self, facts: Facts) -> tuple[Probe, ...]:
         taken = [] if isinstance(facts.sockets, Unread) else [each.port for each in facts.sockets]
-        return probe(self._settings, self._host.scanned, self._group, self._joins, taken)
+        try:
+            return probe(self._settings, self._host.scanned, self._group, self._joins, taken)
+        except OSError:  # no descriptor or no port is left
+            return ()
 
 
 def _is_member(facts: Facts) -> bool:
