@@ -25,16 +25,27 @@ FLOORS = [
 ]
 
 # Files and folders that speak for no machine, and what they may use of the standard library.
-PURE = {"core", "platforms", "stamp", "wire.frames", "system.listings", "system.netlink"} | {
+PURE = {
+    "core",
+    "platforms",
+    "stamp",
+    "wire.frames",
+    "wire.packet_filter",
+    "wire.tallies",
+    "system.listings",
+    "system.netlink",
+} | {
     "doctor.facts",
-    "doctor.parse_systems",
-    "doctor.counters",
+    "doctor.host.command_outputs",
+    "doctor.host.linux_counters",
     "doctor.firewall",
     "doctor.checks",
+    "doctor.evidence",
+    "doctor.judgement",
+    "doctor.phrases",
     "doctor.report",
     "doctor.saved",
     "cli.render",
-    "testing.packets",
 }
 # What they may import too: it only says in which form things run.
 CHOICE = {"extension"}
@@ -194,3 +205,57 @@ def test_a_breach_is_noticed(module: str, code: str, breach: str) -> None:
 def test_good_files_pass(module: str, code: str) -> None:
     """The rules above let through what they are to let through."""
     assert list(breaches(module, ast.parse(code))) == []
+
+
+def edges() -> dict[str, set[str]]:
+    """The modules that each module imports, wherever in the file, also lazily and for type checkers only."""
+    names = {name for name, _ in MODULES}
+    found: dict[str, set[str]] = {}
+    for module, tree in MODULES:
+        inside = [name.partition(".")[2] for name in imports(tree) if name.startswith("multicast_expert.")]
+        inside = [name for name in inside if name.partition(".")[0] != "_fast"]  # it is not Python
+        # `from package import name` means the module of that name, or a name in the package.
+        targets = {name if name in names else name.rpartition(".")[0] or "__init__" for name in inside}
+        found[module] = targets & names - {module}
+    return found
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        pending = [start]
+        while pending:
+            new = graph[pending.pop()] - seen
+            seen |= new
+            pending += new
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    groups = {frozenset(other for other in reach[node] if node in reach[other]) for node in graph}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def room_of(module: str) -> str:
+    """The innermost folder that a module lies in; a file beside folders stands for itself."""
+    names = {name for name, _ in MODULES}
+    folder = module if any(name.startswith(f"{module}.") for name in names) else module.rpartition(".")[0]
+    has_folders = any(name.startswith(f"{folder}.") and "." in name.removeprefix(f"{folder}.") for name in names)
+    return module if has_folders or not folder or folder == module else folder
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """No module needs itself, however many others are in between; and so it is with rooms."""
+    graph = edges()
+    assert cycles(graph) == []
+    rooms: dict[str, set[str]] = {}
+    for module, targets in graph.items():
+        rooms.setdefault(room_of(module), set()).update(room_of(each) for each in targets)
+    assert cycles({room: targets - {room} for room, targets in rooms.items()}) == []
+
+
+def test_a_circle_is_noticed() -> None:
+    """The search finds a circle of any length, and only what is in it."""
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

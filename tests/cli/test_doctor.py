@@ -21,8 +21,9 @@ from multicast_expert import McastTxSocket
 from multicast_expert.cli import run, terminal
 from multicast_expert.cli.render.doctor import page_lines, report_lines
 from multicast_expert.cli.render.text import Line
-from multicast_expert.doctor.checks import CHECKS, check_name, judge
+from multicast_expert.doctor.checks import CHECKS, check_name
 from multicast_expert.doctor.facts import Arrivals, Facts, InterfaceFacts, Machine, Target, Trial
+from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.report import Finding, Report, make_report
 from multicast_expert.doctor.saved import facts_from_text, facts_to_text
 from multicast_expert.testing import Host
@@ -118,7 +119,7 @@ def test_a_report_with_a_cause() -> None:
         "",
         "Fine: port, ttl",
         "",
-        "Could not be told:",
+        "Not known:",
         "  firewall: The rules are shown to root only.",
         "  query-blocked, checksum: Raw frames are shown to root only.",
         "    sudo mcast doctor 239.1.2.3:5000%eth0",
@@ -164,12 +165,12 @@ def test_a_host_that_tells_too_little() -> None:
     """Nothing came and nothing is known to be wrong: that is said, and what to run instead."""
     facts = replace(FACTS, machine=Machine("windows", "11", None, False))
     without_port = make_report(Target("ff15::1", None, None, None, 6), FINDINGS[5:6], 0)
-    assert lines(without_port, facts)[0].startswith("Without a port nothing can be received")
+    assert lines(without_port, facts)[0].endswith("is not known: without a port nothing can be received.")
     report = make_report(Target("ff15::1", 5000, None, None, 6), FINDINGS[5:6], 0)
     assert lines(report, facts)[:4] == [
-        "Nothing arrived for [ff15::1]:5000 in 5.0 s, and why could not be told.",
+        "Nothing arrived for [ff15::1]:5000 in 5.0 s, and the cause is not known.",
         "",
-        "Could not be told:",
+        "Not known:",
         "  firewall: The rules are shown to root only.",
     ]
 
@@ -356,7 +357,7 @@ def test_facts_to_standard_output(mcast: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK go without.)"),
+        ([], "Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK need none.)"),
         (["camera"], "group 'camera' is not an IP address."),
         (["239.1.2.3:camera"], "endpoint '239.1.2.3:camera': port 'camera' is not a number"),
         (["239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
@@ -367,9 +368,9 @@ def test_facts_to_standard_output(mcast: Run) -> None:
         (["239.1.2.3", "--listen", "inf"], "--listen inf: name a number of seconds."),
         (["239.1.2.3", "--listen", "nan"], ""),
         (["239.1.2.3", "--json", "--save", "-"], "--json and --save - both write to standard output;"),
-        (["239.1.2.3", "--from", "x"], "--from FILE says it all:"),
-        (["--listen", "5", "--from", "x"], "--from FILE says it all:"),
-        (["--explain", "weather"], "there is no check 'weather'; there are "),
+        (["239.1.2.3", "--from", "x"], "--from FILE takes no other target:"),
+        (["--listen", "5", "--from", "x"], "--from FILE takes no other target:"),
+        (["--explain", "weather"], "there is no check 'weather'; the checks are "),
     ],
 )
 def test_a_wrong_command_line(mcast: Run, arguments: list[str], message: str) -> None:
@@ -400,7 +401,7 @@ def test_every_cause_is_explained(mcast: Run, check: str) -> None:
         (["--from", "/"], "mcast: /: Is a directory"),
         (
             ["--from", "/dev/zero"],
-            "mcast: /dev/zero: These are no facts of mcast doctor: longer than 33,554,432 bytes.",
+            "mcast: /dev/zero: These are not facts of mcast doctor: longer than 33,554,432 bytes.",
         ),
         (["239.1.2.3:5000", "--listen", "60", "--save", "no/x.json"], "mcast: no/x.json: No such file or directory"),
         (["10.0.0.1", "--listen", "60", "--save", "/"], "mcast: /: Is a directory"),
@@ -446,7 +447,7 @@ def test_a_damaged_file(mcast: Run, saved: Path) -> None:
     assert done == Done(3, "", f"mcast: {saved}: trial.arrivals[0].count: expected a whole number.\n")
     saved.write_bytes(saved.read_bytes()[:-20])
     assert (
-        f"mcast: {saved}: These are no facts of mcast doctor, or they are damaged:"
+        f"mcast: {saved}: These are not facts of mcast doctor, or they are damaged:"
         in mcast("doctor", "--from", str(saved)).stderr
     )
 
@@ -497,7 +498,7 @@ def test_progress_on_a_terminal(host: Host) -> None:
     with talking(host, "239.1.2.8", "eth0"):
         written = on_terminal(host, "doctor", "239.1.2.8:5000%eth0", "--listen", "0.7", NO_COLOR="1", LINES="60")
     progress, report = written.split("239.1.2.8:5000", 1)
-    assert re.search(r"\rlistening: 0 of 0\.7 s, \d+ datagrams \(Ctrl-C: judge what is known\)", progress)
+    assert re.search(r"\rlistening: 0 of 0\.7 s, \d+ datagrams \(Ctrl-C: report now\)", progress)
     assert re.search(r"\r +\r(\x1b\[1m)?$", progress)
     assert report.startswith("%eth0 arrives: ")
 

@@ -19,7 +19,7 @@ from multicast_expert.doctor.facts import (
     Unread,
 )
 from multicast_expert.system.listings import JoinedGroup, Process, UdpSocket
-from multicast_expert.wire.frames import Frames, Queries
+from multicast_expert.wire.tallies import Frames, Queries
 
 GROUP, GROUP6, PORT = "239.1.2.3", "ff15::1:2:3", 5000
 OWN, TALKER, OWN6, TALKER6 = "10.1.0.1", "10.1.0.2", "fd01::1", "fd01::2"

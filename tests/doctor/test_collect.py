@@ -18,13 +18,13 @@ from linux.plain_sockets import PATIENCE, any_address, join, udp_socket
 from multicast_expert import MulticastExpertError
 from multicast_expert.doctor import Facts, Unread, collect, facts_from_text, facts_to_text, judge
 from multicast_expert.doctor.facts import Arrivals, InterfaceFacts, JoinTrial, Route, Target, Trial, interface_setting
-from multicast_expert.doctor.host import Host as PlainHost
-from multicast_expert.doctor.host import again_as_root
-from multicast_expert.doctor.linux import LinuxHost
+from multicast_expert.doctor.host.any_os import Host as PlainHost
+from multicast_expert.doctor.host.any_os import again_as_root
+from multicast_expert.doctor.host.linux import LinuxHost
 from multicast_expert.system import kernel
 from multicast_expert.system.listings import UdpSocket
 from multicast_expert.testing import Host, lab_unavailable, wait_until
-from multicast_expert.wire.frames import Frames, Queries
+from multicast_expert.wire.tallies import Frames, Queries
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
 
@@ -352,11 +352,11 @@ def test_an_interruption_leaves_nothing(cabled: Stage) -> None:
 
 def test_many_kinds_are_bounded(cabled: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there are too many kinds of datagrams, all are counted still."""
-    from multicast_expert.doctor import ear
-    from multicast_expert.wire import capture
+    from multicast_expert.doctor.trial import arrivals
+    from multicast_expert.wire import tallies
 
-    monkeypatch.setattr(ear, "KINDS", 3)
-    monkeypatch.setattr(capture, "KINDS", 3)
+    monkeypatch.setattr(arrivals, "KINDS", 3)
+    monkeypatch.setattr(tallies, "KINDS", 3)
     with ExitStack() as opened:
         for hops in range(1, 9):
             opened.enter_context(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0", hop_limit=hops))
@@ -583,7 +583,7 @@ def test_names_in_a_command_are_quoted() -> None:
 
 def test_missing_programs_are_said(cabled: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody can show the rules, it is said which program is missing."""
-    from multicast_expert.doctor import linux_firewall
+    from multicast_expert.doctor.host import linux_firewall
 
     monkeypatch.setattr(linux_firewall, "_find", lambda program: None)
     firewall = facts_of(cabled.listener, GROUP, PORT, listen=0).firewall
@@ -593,7 +593,7 @@ def test_missing_programs_are_said(cabled: Stage, monkeypatch: pytest.MonkeyPatc
 
 def test_a_program_that_hangs(cabled: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where nft does not answer, the rules are unread, whatever iptables says of its own; and it takes no long time."""
-    from multicast_expert.doctor import linux_firewall
+    from multicast_expert.doctor.host import linux_firewall
 
     hanging = tmp_path / "nft"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -1,6 +1,6 @@
 """The kernel's counters, from recorded text, and what they grew by."""
 
-from multicast_expert.doctor.counters import (
+from multicast_expert.doctor.host.linux_counters import (
     growth,
     parse_devices,
     parse_interface_snmp6,

@@ -3,9 +3,9 @@
 import pytest
 
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.doctor import bsd, windows
 from multicast_expert.doctor.facts import Rule, Target, Unread
-from multicast_expert.doctor.parse_systems import (
+from multicast_expert.doctor.host import bsd, windows
+from multicast_expert.doctor.host.command_outputs import (
     parse_application_firewall,
     parse_gateway,
     parse_hardware_ports,

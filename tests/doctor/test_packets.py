@@ -8,25 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.testing.packets import (
+from multicast_expert.wire.frames import (
     ICMPV6,
     IGMP,
     ROUTER_ALERT_V4,
     UDP,
+    Query,
+    UdpPacket,
     igmp_query,
     ipv4_packet,
     ipv6_packet,
     mld_query,
-    upper_layer_checksum,
-)
-from multicast_expert.wire.frames import (
-    Query,
-    UdpPacket,
-    frame_filter,
     parse_igmp_query,
     parse_mld_query,
     parse_packet,
+    upper_layer_checksum,
 )
+from multicast_expert.wire.packet_filter import frame_filter
 
 SENDERS = {4: "10.0.0.7", 6: "fd00::7"}
 GROUPS = {4: "239.1.2.3", 6: "ff15::1234"}

@@ -16,7 +16,7 @@ from multicast_expert.doctor import judge
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Machine, Target, Trial, Unread
 from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
-from multicast_expert.wire.frames import Queries
+from multicast_expert.wire.tallies import Queries
 
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),
@@ -116,7 +116,7 @@ def test_other_versions_of_the_program() -> None:
     assert facts_from_text(json.dumps(saved)) == FACTS
     del saved["facts"]["trial"], saved["facts"]["machine"]["container"]
     older = facts_from_text(json.dumps(saved))
-    assert older == replace(FACTS, trial=Unread("Nothing was tried."), machine=Machine("linux", "6.18", 1000, False))
+    assert older == replace(FACTS, trial=Unread("There was no trial."), machine=Machine("linux", "6.18", 1000, False))
 
 
 @pytest.mark.parametrize(

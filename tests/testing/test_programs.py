@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 
 from multicast_expert.testing import Host, LabError, wait_until
-from multicast_expert.testing.packets import (
+from multicast_expert.wire.frames import (
     UDP,
     internet_checksum,
     ipv4_packet,

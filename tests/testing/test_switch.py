@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from multicast_expert.testing import Host, Interface, Lab, LabError, wait_until
-from multicast_expert.testing.packets import igmp_query, internet_checksum, mld_query
+from multicast_expert.wire.frames import igmp_query, internet_checksum, mld_query
 from testing.networks import Star
 from testing.plain_sockets import arrives, member_of, surely_arrives
 

@@ -1,4 +1,4 @@
-"""`mcast doctor`: why the datagrams of a group do not arrive. Joins and listens, and changes nothing."""
+"""`mcast doctor`: find out why the datagrams of a group do not arrive. Joins and listens, and changes nothing."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from multicast_expert.cli.render.doctor import headline, page_lines, report_line
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.core.addresses import Endpoint, parse_endpoint, parse_source
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.doctor import collect
-from multicast_expert.doctor.checks import CHECKS, check_name, explain, judge
+from multicast_expert.doctor.collector import LISTEN, collect
 from multicast_expert.doctor.facts import Facts
+from multicast_expert.doctor.judgement import judge
+from multicast_expert.doctor.pages import PAGES
 from multicast_expert.doctor.report import Report
 from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
 
 EXIT_STATUS = {"ok": 0, "problem": 1, "unknown": 3}
 COULD_NOT_TELL = EXIT_STATUS["unknown"]
-# Seconds: long enough for a stream that says something now and then, and for one second thought.
-LISTEN = 5.0
-# Characters in a line of prose, which is for people, also from a pipe.
+# Characters in a line of a page, also if the output goes to a pipe.
 PAGE_WIDTH = 80
-# Stands for standard input or output, as a file.
+# As a file name: standard input or output.
 STREAM = "-"
 
 
 def _read_target(text: str) -> Endpoint:
-    """Return the endpoint; that its group is none is for the doctor to say."""
+    """Return the endpoint; if its address is not a group, the doctor reports that."""
     try:
         return parse_endpoint(text, any_address=True)
     except MulticastExpertError as error:
@@ -56,16 +55,16 @@ def command(
     ] = None,
     listen: Annotated[
         float | None,
-        typer.Option("--listen", metavar="SECONDS", min=0, show_default=False, help=f"How long, else {LISTEN:g} s."),
+        typer.Option("--listen", metavar="SECONDS", min=0, show_default=False, help=f"How long; default {LISTEN:g} s."),
     ] = None,
     as_json: JsonOption = False,
     save: Annotated[
         str | None,
-        typer.Option("--save", metavar="FILE", show_default=False, help="Save what was found; - is standard output."),
+        typer.Option("--save", metavar="FILE", show_default=False, help="Save the facts; - is standard output."),
     ] = None,
     saved: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", show_default=False, help="Judge what was saved, perhaps elsewhere."),
+        typer.Option("--from", metavar="FILE", show_default=False, help="Judge saved facts, from any host."),
     ] = None,
     explained: Annotated[
         str | None, typer.Option("--explain", metavar="CHECK", show_default=False, help="Explain a cause.")
@@ -73,11 +72,11 @@ def command(
 ) -> None:
     """Find out why the datagrams of a group do not arrive.
 
-    It joins, listens, and looks at interfaces, routes, filters and counters of this host. The report names the most
-    likely cause, its evidence, and the command that cures it. It changes nothing. As root it sees more. Ctrl-C ends the
-    listening, and what is known by then is judged.
+    It joins, listens, and reads interfaces, routes, filters and counters of this host. The report names the most likely
+    cause, its evidence, and the command that cures it. It changes nothing. As root it sees more. Ctrl-C ends the
+    listening, and the report is about what was seen by then.
 
-    Exit status 0: datagrams arrive; 1: a problem was found; 2: the command line makes no sense; 3: it could not tell.
+    Exit status 0: datagrams arrive; 1: a problem was found; 2: invalid command line; 3: the cause is not known.
 
     Example: mcast doctor 239.1.2.3:5000%eth0
     """
@@ -90,10 +89,10 @@ def command(
         raise UsageError(f"--listen {listen}: name a number of seconds.")
     if saved is not None:
         if (endpoint, iface, source, listen) != (None, None, None, None):
-            raise UsageError("--from FILE says it all: what was looked for stands in the file.")
+            raise UsageError("--from FILE takes no other target: the file holds it.")
         find = partial(_read, saved)
     elif endpoint is None:
-        raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK go without.)")
+        raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK need none.)")
     else:
         seconds = LISTEN if listen is None else listen
         find = partial(_collect, endpoint, one_interface(endpoint, iface), _one_source(endpoint, source), seconds)
@@ -106,10 +105,10 @@ def command(
 
 
 def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
-    """Find the facts, show the report on them, save them, and return the exit status."""
+    """Find the facts, show the report, save the facts, and return the exit status."""
     file = None if save in (None, STREAM) else Path(str(save))
     if file is not None:
-        # What cannot be written is refused now rather than after the listening.
+        # A file that cannot be written fails now, not after the listening.
         file.open("ab").close()
     facts = find()
     report = judge(facts)
@@ -129,7 +128,7 @@ def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
 
 
 def _one_source(endpoint: Endpoint, source: str | None) -> str | None:
-    """Return the source that the endpoint or --source names; two different ones are refused."""
+    """Return the source that the endpoint or --source names. Raises UsageError for two different ones."""
     named = None if endpoint.source is None else str(endpoint.source)
     if source is None:
         return named
@@ -146,14 +145,13 @@ def _one_source(endpoint: Endpoint, source: str | None) -> str | None:
 
 
 def _collect(endpoint: Endpoint, iface: str | None, source: str | None, seconds: float) -> Facts:
-    """Collect facts; on a terminal a line tells how far it is, and Ctrl-C ends the listening."""
+    """Collect facts; a line on the terminal shows the progress, and Ctrl-C ends the listening."""
     progress = terminal.Progress()
     with _stopped_by_ctrl_c() as stopped:
 
         def go_on(listened: float, datagrams: int) -> bool:
             progress.show(
-                f"listening: {int(listened)} of {seconds:g} s, {counted(datagrams, 'datagram')}"
-                " (Ctrl-C: judge what is known)"
+                f"listening: {int(listened)} of {seconds:g} s, {counted(datagrams, 'datagram')} (Ctrl-C: report now)"
             )
             return not stopped()
 
@@ -165,7 +163,7 @@ def _collect(endpoint: Endpoint, iface: str | None, source: str | None, seconds:
 
 @contextmanager
 def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Inside the block, the first Ctrl-C or SIGTERM is only noted, for who asks; the next one breaks off."""
+    """Record the first Ctrl-C or SIGTERM inside the block, for the yielded function; the next one interrupts."""
     noted = False
 
     def note(*_: Any) -> None:
@@ -174,7 +172,7 @@ def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         noted = True
 
-    # Not where the shell has switched Ctrl-C off, as for what runs in the background; and only the main thread may.
+    # A shell ignores Ctrl-C for programs in the background; and only the main thread may set handlers.
     watched = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
     handlers: dict[signal.Signals, Any] = {}
     with suppress(ValueError):
@@ -187,7 +185,7 @@ def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 def _read(name: str) -> Facts:
-    """Return the facts in a file, no more of which is read than facts can be long."""
+    """Return the facts in a file; of a longer file only the allowed length is read."""
     if name == STREAM:
         if sys.stdin is None:
             raise MulticastExpertError("Standard input is closed.")
@@ -204,7 +202,7 @@ def _read(name: str) -> Facts:
 def _save(facts: Facts, file: Path) -> None:
     try:
         file.write_text(facts_to_text(facts), encoding="ascii")
-    except OSError as error:  # which names no file where it comes from writing
+    except OSError as error:  # a failed write names no file
         raise OSError(error.errno, error.strerror, str(file)) from None
     terminal.tell(f"saved to {file}; to judge it anywhere: mcast doctor --from {shlex.quote(str(file))}")
 
@@ -219,22 +217,21 @@ def _show(report: Report, facts: Facts, as_json: bool, stream: TextIO) -> None:
     width, height = terminal.size(stream)
     lines = list(report_lines(report, facts, _time_text(facts.time), width))
     if len(lines) >= height:
-        # Its first line is gone from the screen, and that is what was asked for.
+        # The headline has scrolled off the screen.
         lines += [Line(), *headline(report, facts, width)]
     terminal.show_lines(lines, stream)
 
 
 def _time_text(seconds: float) -> str:
-    """Return a time in words that are the same on every machine."""
+    """Return a time in UTC, which reads the same on every machine."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, ValueError, OSError):  # no time of this world, as only a file can hold
+    except (OverflowError, ValueError, OSError):  # saved facts may hold any number
         return "at an unknown time"
 
 
 def _explain(name: str) -> None:
-    names = [check_name(check) for check in CHECKS]
-    if name not in names:
-        raise UsageError(f"there is no check {name!r}; there are {', '.join(names)}.")
-    for line in page_lines(explain(name), min(terminal.size(sys.stdout)[0], PAGE_WIDTH)):
+    if name not in PAGES:
+        raise UsageError(f"there is no check {name!r}; the checks are {', '.join(PAGES)}.")
+    for line in page_lines(PAGES[name], min(terminal.size(sys.stdout)[0], PAGE_WIDTH)):
         terminal.write(line)

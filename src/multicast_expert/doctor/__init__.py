@@ -1,6 +1,6 @@
-"""Why does my multicast not arrive: `diagnose`, and its two halves, `collect` (the facts) and `judge` (the report).
+"""Find out why multicast does not arrive: `diagnose` does all of it, `collect` its first half, `judge` its second.
 
-What is named here is loaded when it is used: reading saved facts needs no sockets.
+Each name loads its module on first use, so that judging saved facts needs no sockets.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multicast_expert.doctor.checks import judge
     from multicast_expert.doctor.collector import collect
     from multicast_expert.doctor.diagnosis import diagnose
     from multicast_expert.doctor.facts import Facts, Unread
+    from multicast_expert.doctor.judgement import judge
     from multicast_expert.doctor.report import Finding, Report
     from multicast_expert.doctor.saved import facts_from_text, facts_to_text
 
@@ -37,7 +37,7 @@ _HOMES = {
     "diagnose": "diagnosis",
     "facts_from_text": "saved",
     "facts_to_text": "saved",
-    "judge": "checks",
+    "judge": "judgement",
 }
 
 

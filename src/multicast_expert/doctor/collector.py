@@ -1,32 +1,32 @@
-"""Collects the facts about a target on this host, and tries to receive it. Touches the OS; judges nothing.
-
-Each OS has a class of its own that tells what only it knows; see `doctor.host`. The trial is the same everywhere.
-"""
+"""Collects the facts about a target on this host, and tries to receive it. Touches the OS; judges nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module, metadata
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress, parse_address, parse_port, parse_source
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier, InterfaceChoice, missing_interface
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.ear import Progress
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
-from multicast_expert.doctor.host import Host
-from multicast_expert.doctor.trial import Attempt, maximum_buffer
+from multicast_expert.doctor.host.any_os import Host
+from multicast_expert.doctor.trial.attempt import Attempt, maximum_buffer
+from multicast_expert.doctor.trial.receiver import Progress
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import choose_for_receiving
 
+Fact = TypeVar("Fact")
+
 LISTEN = 5.0
-"""Seconds that are listened, unless asked otherwise."""
+"""Seconds to listen by default."""
 SENDERS = 32
 """How many senders' routes are looked up."""
-# Loaded by name, because each works on its own system only.
+# Loaded by name, because each works only on its own OS.
 _HOSTS = {
     "linux": ("linux", "LinuxHost"),
     "macos": ("bsd", "BsdHost"),
@@ -44,31 +44,28 @@ def collect(
     *,
     progress: Progress | None = None,
 ) -> Facts:
-    """Return what there is to know about the reception of a group on this host; takes about `listen` seconds.
+    """Return the facts about the reception of a group on this host; takes about `listen` seconds.
 
-    group: as text; where it is not a multicast address, nothing is tried.
-    port: the UDP port; None: any, and then the trial cannot receive but only watch.
-    source: the only source that is wanted; None: all.
-    iface: the interface, else all that a receiver would listen on.
+    group: as text; if it is not a multicast address, nothing is tried.
+    port: the UDP port; with None the trial receives nothing and only captures frames.
+    source: the only requested source; None: all.
+    iface: the interface; None: all that a receiver would listen on.
     listen: seconds.
-    progress: called about ten times a second with the seconds listened and the datagrams received so far; returns
-        whether to go on listening.
+    progress: gets the seconds listened and the datagrams received so far, about ten times a second; returns whether to
+        go on listening.
 
     It joins, listens, and sends one datagram on each interface that never leaves the host; it changes nothing. It works
-    in the thread that calls it, in the network namespace of that thread. A name or an address that no interface has is
-    a finding; a source or a port that cannot be raises MulticastExpertError.
+    in the thread that calls it, in that thread's network namespace. A name or an address that no interface has becomes
+    a finding. Raises MulticastExpertError for an impossible source or port, and if the interfaces cannot be listed.
     """
     address = _group(group)
     version = None if address is None else address.version
     if port is not None:
         parse_port(port)
     wanted = None if source is None else str(parse_source(source, version))
-    choices: Sequence[InterfaceChoice] = ()
-    if version is not None:
-        choices = _choose(iface, version)
+    choices = [] if version is None else _choose(iface, version)
     name = choices[0].iface.display_name if iface is not None and choices else None
-    text = group if address is None else str(address)
-    target = Target(text, port, wanted, name, version)
+    target = Target(group if address is None else str(address), port, wanted, name, version)
     joins: list[Join] = []
     if address is not None and address.is_multicast:
         there = [choice for choice in choices if choice.iface.index]
@@ -77,13 +74,19 @@ def collect(
 
 
 def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]:
-    """Return the interfaces to listen on; a name or address that none has stands for a missing one."""
+    """Return the interfaces to listen on; a missing one stands for a name or address that no interface has."""
     try:
         return choose_for_receiving(None if iface is None else [iface], version, allow_missing=True)
     except MulticastExpertError:
         if not isinstance(iface, str | IPv4Address | IPv6Address):
             raise
         return [InterfaceChoice(missing_interface(str(iface)))]
+    except OSError as error:
+        raise _cannot_list(error) from error
+
+
+def _cannot_list(error: OSError) -> MulticastExpertError:
+    return MulticastExpertError(f"The interfaces of this host cannot be listed: {error.strerror or error}.")
 
 
 def _group(text: str) -> IPAddress | None:
@@ -102,46 +105,69 @@ def collect_facts(
     receiver: ReceiverFacts | None = None,
     progress: Progress | None = None,
 ) -> Facts:
-    """Return the facts about a target that is received by these memberships. `receive_buffer`: bytes to ask for."""
-    host = _this_host(target, {join.interface.iface.index for join in joins})
+    """Return the facts about a target and these memberships. `receive_buffer`: bytes to request."""
+    try:
+        host = _this_host(target, {join.interface.iface.index for join in joins})
+        machine = host.machine()
+    except OSError as error:
+        raise _cannot_list(error) from error
     address = _group(target.group)
-    attempt = None
+    attempt: Attempt | Unread
     if address is not None and address.is_multicast:
         settings = ReceiveSettings(address.version, target.port or 0, receive_buffer=receive_buffer)
-        attempt = Attempt(host, settings, address, joins)
+        attempt = _asked("The kernel's counters could not be read", Attempt, host, settings, address, joins)
+    else:
+        attempt = Unread(f"{target.group} is not a multicast address, so it cannot be joined.")
     facts = Facts(
         metadata.version("multicast_expert"),
         time.time(),
         target,
-        host.machine(),
-        host.interfaces(),
+        machine,
+        _asked("The interfaces could not be read", host.interfaces),
         loopback_route=_loopback_route(host, address, joins),
-        memberships=host.memberships(),
+        memberships=_asked("The memberships could not be read", host.memberships),
         settings=host.settings(host.names.values()),
-        sockets=host.sockets(),
-        bridges=host.bridges(),
+        sockets=_asked("The open sockets could not be read", host.sockets),
+        bridges=_asked("The bridges could not be read", host.bridges),
         receiver=receiver,
     )
     if receiver is not None and receiver.buffer is not None:
         buffer = replace(receiver.buffer, maximum=maximum_buffer(facts))
         facts = replace(facts, receiver=replace(receiver, buffer=buffer))
-    if attempt is not None:
-        attempt.watch_beforehand()
-    rules = host.firewall()
-    trial: Trial | Unread
-    if attempt is None:
-        trial = Unread(f"{target.group} is not a multicast address, so it cannot be joined.")
-    else:
-        trial = attempt.run(listen, facts, progress)
-        if not isinstance(rules, Unread) and rules:
-            rules = _counted(rules, host.firewall(_senders(trial)))
-    routes = _routes(host, address, trial)
+    rules, trial = _try(host, attempt, listen, facts, progress)
+    routes = _asked("The routes could not be read", _routes, host, address, trial)
     return replace(facts, routes=routes, firewall=rules, trial=trial)
+
+
+def _try(
+    host: Host, attempt: Attempt | Unread, listen: float, facts: Facts, progress: Progress | None
+) -> tuple[tuple[Rule, ...] | Unread, Trial | Unread]:
+    """Return the firewall rules, with the packets that they dropped during the trial, and the trial."""
+    if isinstance(attempt, Attempt):
+        failed = _asked("The kernel's counters could not be read", attempt.watch_beforehand)
+        attempt = failed if isinstance(failed, Unread) else attempt
+    rules = _asked("The firewall's rules could not be read", host.firewall)
+    if isinstance(attempt, Unread):
+        return rules, attempt
+    trial = _asked("The trial could not run", attempt.run, listen, facts, progress)
+    if isinstance(trial, Trial) and not isinstance(rules, Unread) and rules:
+        rules = _counted(rules, _asked("The firewall's rules could not be read", host.firewall, _senders(trial)))
+    return rules, trial
+
+
+def _asked(failure: str, question: Callable[..., Fact | Unread], *arguments: object) -> Fact | Unread:
+    """Return the answer of this host, or why it could not be had."""
+    try:
+        return question(*arguments)
+    except OSError as error:
+        step = "Close other programs, or raise the limit of open files with `ulimit -n 65536`."
+        shortage = kernel.SYSTEM.platform.errors.get(error.errno or 0) in ("EMFILE", "ENFILE")
+        return Unread(f"{failure}: {error.strerror or error}.", step if shortage else "")
 
 
 def _this_host(target: Target, chosen: Collection[int]) -> Host:
     home, name = _HOSTS[kernel.SYSTEM.platform.name]
-    host: Host = getattr(import_module(f"multicast_expert.doctor.{home}"), name)(target, chosen)
+    host: Host = getattr(import_module(f"multicast_expert.doctor.host.{home}"), name)(target, chosen)
     return host
 
 
@@ -151,8 +177,8 @@ def _loopback_route(host: Host, group: IPAddress | None, joins: Iterable[Join]) 
     return host.loopback_route(group)
 
 
-def _counted(before: Sequence[Rule], after: tuple[Rule, ...] | Unread) -> tuple[Rule, ...] | Unread:
-    """Return the rules of afterwards, with the packets that they refused in between."""
+def _counted(before: Sequence[Rule], after: tuple[Rule, ...] | Unread) -> tuple[Rule, ...]:
+    """Return the rules after the trial, with the packets that they dropped in between."""
     if isinstance(after, Unread):
         return tuple(replace(rule, packets=None) for rule in before)
     earlier = {_identity(rule): rule.packets for rule in before}
@@ -167,7 +193,7 @@ def _identity(rule: Rule) -> tuple[str, str, int | None, str]:
 
 
 def _senders(trial: Trial) -> set[tuple[str, str]]:
-    """Return the interfaces and addresses that datagrams of the target were seen to come from."""
+    """Return the interfaces and addresses that datagrams of the target came from; nothing if there are too many."""
     seen = {(arrived.interface, arrived.sender) for arrived in trial.arrivals}
     if not isinstance(trial.frames, Unread):
         seen |= {(frame.interface, frame.sender) for frame in trial.frames if not frame.outgoing}

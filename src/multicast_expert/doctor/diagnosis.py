@@ -1,4 +1,4 @@
-"""The doctor's two questions: why does a group not arrive here, and why does a receiver get nothing. Touches the OS."""
+"""Diagnoses why a group does not arrive on this host, or why an open receiver gets nothing. Touches the OS."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from multicast_expert.core.addresses import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.checks import judge
 from multicast_expert.doctor.collector import LISTEN, collect, collect_facts
-from multicast_expert.doctor.ear import Progress
 from multicast_expert.doctor.facts import ReceiverFacts, Target
+from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.report import Report
+from multicast_expert.doctor.trial.receiver import Progress
 
 
 def diagnose(
@@ -22,18 +22,18 @@ def diagnose(
     source: str | None = None,
     listen: float = LISTEN,
 ) -> Report:
-    """Return why the datagrams of an endpoint do not arrive on this host, or that they do.
+    """Return the report on the datagrams of an endpoint on this host: whether they arrive, and if not, why.
 
-    endpoint: `[source@]group[:port][%iface]` as for `parse_endpoint`, or what that returns. As text, the group may also
-        be an address that is no group: the report says so.
-    iface, source: the same as in the endpoint, where it does not name them.
+    endpoint: `[source@]group[:port][%iface]` as for `parse_endpoint`, or its result. As text, its address may also be
+        another one than a group: the report says so.
+    iface, source: if the endpoint does not name them.
     listen: seconds to listen; the call takes up to two seconds more.
 
-    It joins and listens, sends datagrams that never leave the host, and changes nothing. Much of what can be wrong is
-    shown to root only; the findings say where. It works in the thread that calls it and in the network namespace of
-    that thread. In async programs call it in a thread: `await asyncio.to_thread(diagnose, "239.1.2.3:5000")`.
+    It joins and listens, sends datagrams that never leave the host, and changes nothing. Only root can see many causes;
+    the findings say where. It works in the thread that calls it, in that thread's network namespace. In async programs
+    call it in a thread: `await asyncio.to_thread(diagnose, "239.1.2.3:5000")`.
 
-    Raises MulticastExpertError for what is no endpoint; an interface that does not exist is a finding.
+    Raises MulticastExpertError for an invalid endpoint; an interface that does not exist becomes a finding.
     """
     named = parse_endpoint(endpoint, any_address=True) if isinstance(endpoint, str) else endpoint
     endpoint_source = None if named.source is None else str(named.source)
@@ -51,9 +51,9 @@ def explain_receiver(
     listen: float,
     progress: Progress | None = None,
 ) -> Report:
-    """Return why an open receiver gets nothing of a group.
+    """Return the report on an open receiver and a group.
 
-    joins: its memberships of that group; on an interface that is gone, with the index 0.
+    joins: its memberships of that group; an interface that is gone has the index 0.
     """
     group = joins[0].group
     sources = {join.source for join in joins}

@@ -1,34 +1,38 @@
-"""The pages of all checks as one Markdown document: `python -m multicast_expert.doctor.pages`. Touches no OS."""
+"""The page of each check, and all of them as one document: `python -m multicast_expert.doctor.pages`. Touches no OS."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 
-from multicast_expert.doctor.checks import CHECKS, check_name, explain
+from multicast_expert.doctor.checks import CHECKS, check_name
 
 _BEGINNING = """\
 # Why nothing arrives
 
-Every cause that [`mcast doctor`](doctor.md) knows, in the order in which it asks for them: what happens, why, how to
-see it by hand, and the cure. The name of a cause is that of the check which looks for it; `mcast doctor --explain NAME`
-prints its page. Commands that change something need root. Put your own interfaces and groups into them.
+Every cause that [`mcast doctor`](doctor.md) knows, in the order of its checks: what happens, why, how to see it by
+hand, and the cure. Each cause has the name of its check; `mcast doctor --explain NAME` prints its page. Commands that
+change something need root. Put your own interfaces and groups into them.
 
 <!-- Made from the docstrings of the checks: python -m multicast_expert.doctor.pages > docs/why-nothing-arrives.md -->
 """
 
 
+PAGES = {check_name(check): inspect.getdoc(check) or "" for check in CHECKS}
+"""The page of each check, in Markdown."""
+
+
 def document() -> str:
-    """Return the document."""
+    """Return all pages as one document."""
     return "\n".join(_blocks())
 
 
 def _blocks() -> Iterator[str]:
-    pages = {name: explain(name).strip() for name in map(check_name, CHECKS)}
     yield f"{_BEGINNING}\n| | |\n|---|---|"
-    for name, page in pages.items():
+    for name, page in PAGES.items():
         yield f"| [{name}](#{name}) | {page.splitlines()[0]} |"
-    for name, page in pages.items():
+    for name, page in PAGES.items():
         yield f"\n## {name}\n\n{page}"
     yield ""
 

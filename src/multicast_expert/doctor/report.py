@@ -1,9 +1,10 @@
-"""Findings, and the report that they make. Pure: touches no OS."""
+"""Findings, and the report on them. Pure: touches no OS."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from multicast_expert.doctor.facts import Target
@@ -13,18 +14,18 @@ Verdict: TypeAlias = Literal["ok", "problem", "suspect", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """The result of one check."""
 
     check: str
-    """Its name, which never changes: `reverse-path-filter`."""
+    """The name of the check, which never changes: `reverse-path-filter`."""
     verdict: Verdict
-    """`ok`; `problem`: datagrams are lost by this; `suspect`: they may be; `unknown`: could not be told."""
+    """`ok`; `problem`: datagrams are lost by this; `suspect`: they may be; `unknown`: not known."""
     summary: str
     """One sentence."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
-    """What it rests on: names and values that JSON knows."""
+    """Names and values, of types that JSON has."""
     remedy: tuple[str, ...] = ()
-    """What to do: steps, which are sentences and end with a full stop, and commands for a shell, which do not."""
+    """What to do: steps are sentences and end with a full stop; commands for a shell do not."""
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -32,21 +33,34 @@ class Finding:
         return tuple(line for line in self.remedy if not line.endswith("."))
 
 
+def finding(
+    verdict: Verdict, summary: str, evidence: Mapping[str, Any] | None = None, remedy: tuple[str, ...] = ()
+) -> Finding:
+    """Return the result of a check; `judge` adds the check's name."""
+    return Finding("", verdict, summary, evidence or {}, remedy)
+
+
+ok = partial(finding, "ok")
+problem = partial(finding, "problem")
+suspect = partial(finding, "suspect")
+unknown = partial(finding, "unknown")
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Why the target's datagrams do not arrive, or that they do."""
+    """The findings on a target, and the most likely cause if its datagrams do not arrive."""
 
     target: Target
     verdict: Literal["ok", "problem", "unknown"]
     cause: Finding | None
     """The most likely cause."""
     findings: tuple[Finding, ...]
-    """Of all checks, the weightiest first."""
+    """Of all checks, in their order."""
     received: int
-    """How many datagrams arrived as they were asked for."""
+    """How many datagrams a receiver with the requested memberships got."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the object that `mcast doctor --json` writes."""
+        """Return the object that `mcast doctor --json` writes."""
         target = self.target
         return {
             "target": {
@@ -72,9 +86,9 @@ class Report:
 
 
 def make_report(target: Target, findings: Iterable[Finding], received: int) -> Report:
-    """Return the report on these findings, which come in the order of likelihood.
+    """Return the report on these findings.
 
-    The cause is the first problem; where nothing arrived and there is none, the first suspect.
+    The cause is the first problem; if there is none and nothing arrived, the first suspect.
     """
     ordered = tuple(findings)
     cause = next((each for each in ordered if each.verdict == "problem"), None)

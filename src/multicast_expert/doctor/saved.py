@@ -1,8 +1,8 @@
-"""Facts to the text of a file, and back, so that they can be judged on another machine. Pure: touches no OS.
+"""Writes facts as text and reads them back, so that they can be judged on another machine. Pure: touches no OS.
 
 The text is JSON. Its shape follows from the types of the facts: an object for each class, by the names of its fields;
-a list for a tuple; text for an address; `{"unread": reason, "remedy": …}` for what could not be read. A file may come
-from anybody, so nothing in it is taken for granted.
+a list for a tuple; text for an address; `{"unread": reason, "remedy": …}` for a fact that could not be read. A file may
+be damaged or hostile, so every value in it is checked.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Facts, Unread
 
 FORMAT = 1
-"""The version of the format. Fields that are new, and have a default, do not change it."""
+"""The version of the format. New fields with a default do not change it."""
 LONGEST = 32 << 20
-"""Bytes: no host has so many memberships, rules and senders that the facts about it are longer."""
+"""Bytes of the longest accepted text; the facts about any host are shorter."""
 
 
 def facts_to_text(facts: Facts) -> str:
-    """Return the facts as text, which holds ASCII characters only and ends with a line feed."""
+    """Return the facts as text, in ASCII with a line feed at the end."""
     text = json.dumps({"mcast_facts": FORMAT, "facts": _plain(facts)}, indent=1, allow_nan=False)
-    # The one control character that JSON leaves as it is
+    # JSON leaves this one control character as it is.
     return text.replace("\x7f", "\\u007f") + "\n"
 
 
 def facts_from_text(text: str | bytes) -> Facts:
-    """Return the facts that `facts_to_text` has written, perhaps in an older or a newer version of this program.
+    """Return the facts in a text of `facts_to_text`, also of an older or newer version of this program.
 
-    Fields that are not known are passed over, and those that are missing get their defaults. Bytes may be in any
-    encoding of JSON, such as UTF-8. Raises MulticastExpertError, which names the place, for anything else.
+    Unknown fields are skipped, and missing ones get their defaults. Bytes may be in any encoding of JSON, such as
+    UTF-8. Raises MulticastExpertError, which names the place of the error.
     """
     if len(text) > LONGEST:
-        raise MulticastExpertError(f"These are no facts of mcast doctor: longer than {LONGEST:,} bytes.")
+        raise MulticastExpertError(f"These are not facts of mcast doctor: longer than {LONGEST:,} bytes.")
     try:
         document = json.loads(text)
     except RecursionError:
-        raise MulticastExpertError("These are no facts of mcast doctor: nested too deeply.") from None
+        raise MulticastExpertError("These are not facts of mcast doctor: nested too deeply.") from None
     except ValueError as error:
-        raise MulticastExpertError(f"These are no facts of mcast doctor, or they are damaged: {error}.") from None
+        raise MulticastExpertError(f"These are not facts of mcast doctor, or they are damaged: {error}.") from None
     if not isinstance(document, dict) or "mcast_facts" not in document:
-        raise MulticastExpertError('These are no facts of mcast doctor: "mcast_facts" is missing.')
+        raise MulticastExpertError('These are not facts of mcast doctor: "mcast_facts" is missing.')
     version = document["mcast_facts"]
     if type(version) is not int or version < 1:
         raise MulticastExpertError("mcast_facts: expected the number of a format.")
@@ -63,7 +63,7 @@ def facts_from_text(text: str | bytes) -> Facts:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value in what JSON knows."""
+    """Return the value with types that JSON has."""
     if isinstance(value, Unread):
         return {"unread": value.reason, "remedy": value.remedy}
     if is_dataclass(value):
@@ -77,11 +77,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, IPv4Address | IPv6Address) else value
 
 
-# From text. A place reads like `interfaces[2].mtu`.
+# From text. A place looks like `interfaces[2].mtu`.
 
 
 def _value(value: Any, kind: Any, place: str) -> Any:
-    """Return the value as this type of a field asks for it."""
+    """Return the value as a value of this type."""
     if kind in _SIMPLE:
         return _simple(value, kind, place)
     origin, parts = get_origin(kind), get_args(kind)
@@ -110,13 +110,13 @@ def _record(value: dict[str, Any], kind: type, place: str) -> Any:
 
 @cache
 def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the types of a record's fields, and the names of those without a default."""
+    """Return the types of a record's fields, and the names of the fields without a default."""
     parameters = signature(kind).parameters.values()
     return get_type_hints(kind), tuple(each.name for each in parameters if each.default is each.empty)
 
 
 def _one_of(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
-    """Return the value as the first of the types that it fits; the error is about the one that it resembles."""
+    """Return the value as the first type that fits; an error is about the last type."""
     if value is None and NoneType in kinds:
         return None
     if isinstance(value, dict) and "unread" in value and Unread in kinds:
@@ -143,7 +143,7 @@ def _tuple(value: Any, parts: tuple[Any, ...], kind: Any, place: str) -> tuple[A
 
 def _simple(value: Any, kind: Any, place: str) -> Any:
     wanted, read = _SIMPLE[kind]
-    # To Python, true and false are whole numbers.
+    # In Python, true and false are whole numbers.
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise _unexpected(place, kind)
     try:
@@ -153,7 +153,7 @@ def _simple(value: Any, kind: Any, place: str) -> Any:
 
 
 def _whole(value: int) -> int:
-    """Return the number if a kernel could have counted to it: longer ones only serve to choke whoever reads them."""
+    """Return the number if it fits into 64 bits, as all counters of a kernel do."""
     if not -(1 << 63) <= value < 1 << 64:
         raise OverflowError
     return value
@@ -175,7 +175,7 @@ def _address(version: type) -> Callable[[str], Any]:
     return read
 
 
-# Types that JSON has a value for: what that is in Python, and how it is read.
+# For each type of a single value: the Python types that JSON may yield, and how they are converted.
 _SIMPLE: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     str: ((str,), str),
     bool: ((bool,), bool),

@@ -15,21 +15,15 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.testing.node import Node
-from multicast_expert.testing.packets import (
-    ALL_HOSTS,
-    ALL_NODES,
-    ethernet_group,
-    igmp_query,
-    mld_query,
-    udp_packet,
-)
+from multicast_expert.wire.capture import frame_sender
+from multicast_expert.wire.frames import ALL_HOSTS, ALL_NODES, igmp_query, mld_query, udp_packet
 
 if TYPE_CHECKING:
     from multicast_expert.testing.host import Host
     from multicast_expert.testing.interface import Interface
 
-AF_PACKET = 17  # linux/socket.h
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -157,9 +151,9 @@ def forge_datagrams(
     name = host.name_of(interface)
     protocol = ETH_P_IPV6 if ":" in group else ETH_P_IP
     with host.entered():
-        sender = socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0)
+        sender = frame_sender()
     only_first = size // 2 // 8 * 8 if only_first_fragment else None
-    destination = ethernet_group(group) if station is None else bytes.fromhex(station.replace(":", ""))
+    destination = _ethernet(station or ethernet_address(ipaddress.ip_address(group)))
 
     def send(number: int) -> None:
         packet = udp_packet(
@@ -176,6 +170,10 @@ def forge_datagrams(
     return host.programs.enter_context(Traffic(sender, send, interval))
 
 
+def _ethernet(address: str) -> bytes:
+    return bytes.fromhex(address.replace(":", ""))
+
+
 def _payload(number: int, size: int) -> bytes:
     return f"datagram {number} ".encode().ljust(size, b".")[:size]
 
@@ -184,9 +182,9 @@ def send_queries(node: Node, interface: str, source: str, source6: str, response
     """Send one IGMPv3 and one MLDv2 general query; hosts have `response` seconds to answer."""
     igmp = igmp_query(source, max(1, round(response * 10)))
     mld = mld_query(source6, round(response * 1000))
-    with node.entered(), socket.socket(AF_PACKET, socket.SOCK_DGRAM, 0) as sender:
-        sender.sendto(igmp, (interface, ETH_P_IP, 0, 0, ethernet_group(ALL_HOSTS)))
-        sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, ethernet_group(ALL_NODES)))
+    with node.entered(), frame_sender() as sender:
+        sender.sendto(igmp, (interface, ETH_P_IP, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_HOSTS)))))
+        sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_NODES)))))
 
 
 def hold_port(host: Host, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:

@@ -1,1 +1,1 @@
-"""Packets as bytes: parse and build frames, and capture them."""
+"""Packets as bytes: parse and build them, filter and count them, capture them."""

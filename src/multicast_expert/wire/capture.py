@@ -1,14 +1,14 @@
-"""Looks at raw frames of a group, and at queries on the wire and as the kernel delivers them. Linux, with CAP_NET_RAW.
+"""Captures the frames of a group, and queries on the wire and as delivered: the one file that opens packet sockets.
 
-A filter in the kernel lets only what is wanted through, so that other traffic costs nothing.
+Linux, with CAP_NET_RAW. A filter in the kernel lets only the wanted frames through, so other traffic costs nothing.
 """
 
 from __future__ import annotations
 
+import ctypes
 import socket
 from collections.abc import Callable, Collection
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from struct import Struct, pack
 from time import monotonic
 from typing import Any
@@ -19,24 +19,20 @@ from multicast_expert.system import kernel
 from multicast_expert.wire.frames import (
     ICMPV6,
     IGMP,
-    Frames,
-    Instruction,
-    Queries,
-    Query,
+    MLD_QUERY,
     UdpPacket,
-    frame_filter,
     parse_igmp_query,
     parse_mld_query,
     parse_packet,
 )
+from multicast_expert.wire.packet_filter import Instruction, frame_filter
+from multicast_expert.wire.tallies import Frames, FrameTally, Queries, QueryTally
 
 BATCH = 64
-"""How many frames are taken before others have their turn."""
-KINDS = 512
-"""How many kinds of frames, or queriers, are told apart."""
+"""How many frames are taken before other sockets have their turn."""
 
 # packet(7), socket(7) and raw(7), by the numbers of linux/if_packet.h, asm-generic/socket.h and linux/icmpv6.h.
-AF_PACKET = 17
+_AF_PACKET = 17
 _ETH_P_ALL = 0x0003
 _SOL_PACKET, _PACKET_AUXDATA = 263, 8
 _SO_ATTACH_FILTER = 26
@@ -50,51 +46,49 @@ _ETHERNET_SIZE = 14
 _LONGEST = 65535 + 64
 _BACKLOG = 10000
 
-_FrameKind = tuple[str, str, str, int | None, int | None, int, str, str, int | None, bool]
-_QueryKind = tuple[str, int, str, bool]
+
+def frame_sender() -> socket.socket:
+    """Return a packet socket that sends IP packets as they are, behind a link-layer header. Raises OSError."""
+    return socket.socket(_AF_PACKET, socket.SOCK_DGRAM, 0)
 
 
-@dataclass(slots=True)
-class _FrameCount:
-    count: int = 0
-    longest: int = 0
-    bad_checksums: int = 0
-    fragments: int = 0
-
-
-@dataclass(slots=True)
-class _QueryCount:
-    seen: int = 0
-    delivered: int = 0
-    first: float | None = None
-    last: float = 0.0
+def may_capture() -> bool:
+    """Return whether this process may open packet sockets."""
+    try:
+        socket.socket(_AF_PACKET, socket.SOCK_RAW, 0).close()
+    except PermissionError:
+        return False
+    except OSError as error:
+        return kernel.SYSTEM.platform.errors.get(error.errno or 0) in ("EMFILE", "ENFILE")
+    return True
 
 
 class Capture:
-    """Frames and queries since it was made. Raises PermissionError without the privilege, other OSErrors as they come.
+    """Counts frames and queries from its creation on. Raises PermissionError without CAP_NET_RAW, or another OSError.
 
-    unheard: interfaces whose packets others receive, such as the ports of a bridge, by name.
+    unheard: interfaces whose packets another interface receives, such as the ports of a bridge, by name.
     """
 
     def __init__(self, group: IPAddress, unheard: Collection[str] = ()) -> None:
-        self._unheard = unheard
-        self._frames: dict[_FrameKind, _FrameCount] = {}
-        self._queries: dict[_QueryKind, _QueryCount] = {}
+        self._unheard = frozenset(unheard)
+        self._frames = FrameTally()
+        self._queries = QueryTally()
         self._version = group.version
-        # Python's types know recvmsg and packet sockets on Linux only.
-        self._wire: Any = _open_wire(group)
-        try:
-            self._delivered: Any = _open_igmp() if group.version == 4 else _open_mld()
-        except BaseException:
-            self._wire.close()
-            raise
+        with ExitStack() as opened:
+            # Type checkers know recvmsg and packet sockets on Linux only.
+            self._wire: Any = opened.enter_context(socket.socket(_AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
+            _listen_to_wire(self._wire, group)
+            family, protocol = (socket.AF_INET, IGMP) if group.version == 4 else (socket.AF_INET6, ICMPV6)
+            self._delivered: Any = opened.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
+            _listen_to_queries(self._delivered, group.version)
+            opened.pop_all()
 
     def drains(self) -> list[tuple[int, Callable[[], None]]]:
-        """Return each descriptor with what to call when it is readable."""
+        """Return each descriptor with the function to call when it is readable."""
         return [(self._wire.fileno(), self._take_frames), (self._delivered.fileno(), self._take_delivered)]
 
     def close(self) -> None:
-        """Close the sockets; what was counted remains."""
+        """Close the sockets; the counts remain."""
         self._wire.close()
         self._delivered.close()
 
@@ -103,7 +97,7 @@ class Capture:
             try:
                 frame, messages, _, address = self._wire.recvmsg(_LONGEST, 64)
             except OSError:
-                # Nothing more is there, or an interface went down, which is told once.
+                # The socket is empty, or an interface went down, which the kernel reports once.
                 return
             checked, vlan = True, None
             for level, kind, data in messages:
@@ -116,32 +110,9 @@ class Capture:
             found = parse_packet(frame[len(header) :], checked)
             outgoing = direction == _OUTGOING
             if isinstance(found, UdpPacket):
-                self._note_datagram(interface, found, header, vlan, outgoing)
+                self._frames.note(interface, found, header, vlan, outgoing)
             elif found is not None and not outgoing:
-                self._note_query(interface, found).seen += 1
-
-    def _note_datagram(
-        self, interface: str, packet: UdpPacket, header: bytes, vlan: int | None, outgoing: bool
-    ) -> None:
-        kind: _FrameKind = (
-            interface,
-            packet.group,
-            packet.sender,
-            packet.sender_port,
-            packet.port,
-            packet.hop_limit,
-            header[6:12].hex(":"),
-            header[:6].hex(":"),
-            vlan,
-            outgoing,
-        )
-        if kind not in self._frames and len(self._frames) >= KINDS:
-            kind = next((known for known in self._frames if known[0] == interface), next(iter(self._frames)))
-        count = self._frames.setdefault(kind, _FrameCount())
-        count.count += 1
-        count.longest = max(count.longest, packet.length)
-        count.bad_checksums += packet.is_damaged
-        count.fragments += packet.is_fragment
+                self._queries.note(interface, found, monotonic(), delivered=False)
 
     def _take_delivered(self) -> None:
         for _ in range(BATCH):
@@ -150,58 +121,21 @@ class Capture:
             except OSError:
                 return
             index = decode_arrival(messages, kernel.SYSTEM.platform.ancillary.fields).interface_index
-            # An IPv6 raw socket gives what follows the IP header, an IPv4 one all of the packet (raw(7)).
+            # An IPv6 raw socket delivers what follows the IP header, an IPv4 one the whole packet (raw(7)).
             querier = str(address[0]).partition("%")[0]
             start = (data[0] & 0x0F) * 4 if self._version == 4 and data else 0
             parse = parse_igmp_query if self._version == 4 else parse_mld_query
             query = parse(data[start:], querier)
             if query is not None and index is not None:
-                self._note_query(_interface_name(index), query).delivered += 1
-
-    def _note_query(self, interface: str, query: Query) -> _QueryCount:
-        now = monotonic()
-        kind = interface, query.version, query.querier, query.for_group
-        if kind not in self._queries and len(self._queries) >= KINDS:
-            kind = next(iter(self._queries))
-        count = self._queries.setdefault(kind, _QueryCount())
-        count.first = now if count.first is None else count.first
-        count.last = now
-        return count
+                self._queries.note(_interface_name(index), query, monotonic(), delivered=True)
 
     def frames(self) -> tuple[Frames, ...]:
         """Return the frames seen so far, by kind."""
-        return tuple(
-            Frames(
-                *kind[:6],
-                each.count,
-                each.longest,
-                each.bad_checksums,
-                each.fragments,
-                ethernet_source=kind[6],
-                ethernet_destination=kind[7],
-                vlan=kind[8],
-                outgoing=kind[9],
-            )
-            for kind, each in self._frames.items()
-        )
+        return self._frames.frames()
 
     def queries(self) -> tuple[Queries, ...]:
         """Return the queries seen so far, by querier."""
-        return tuple(
-            Queries(
-                interface,
-                version,
-                querier,
-                # Both sockets get the same packets, and either may miss some when there are too many.
-                max(each.seen, each.delivered),
-                None if interface in self._unheard else each.delivered,
-                (each.last - each.first) / (max(each.seen, each.delivered) - 1)
-                if each.first is not None and max(each.seen, each.delivered) > 1
-                else None,
-                for_group,
-            )
-            for (interface, version, querier, for_group), each in self._queries.items()
-        )
+        return self._queries.queries(self._unheard)
 
 
 def _interface_name(index: int) -> str:
@@ -211,48 +145,28 @@ def _interface_name(index: int) -> str:
         return str(index)
 
 
-def _open_wire(group: IPAddress) -> socket.socket:
-    """Return a packet socket that gets the frames of the group, and the queries of its IP version."""
-    opened = socket.socket(AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-    try:
-        opened.setblocking(False)
-        opened.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-        _attach(opened, frame_filter(group))
-        # What came in before the filter was there is of no interest.
-        with suppress(BlockingIOError):
-            for _ in range(_BACKLOG):
-                opened.recv(1)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+def _listen_to_wire(wire: socket.socket, group: IPAddress) -> None:
+    wire.setblocking(False)
+    wire.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+    _attach(wire, frame_filter(group))
+    # Drop the frames that came in before the filter was attached.
+    with suppress(BlockingIOError):
+        for _ in range(_BACKLOG):
+            wire.recv(1)
 
 
-def _open_igmp() -> socket.socket:
-    return _raw_socket(socket.AF_INET, IGMP)
+def _listen_to_queries(delivered: socket.socket, version: int) -> None:
+    delivered.setblocking(False)
+    level, number = kernel.SYSTEM.platform.options["IP_PKTINFO" if version == 4 else "IPV6_RECVPKTINFO"]
+    delivered.setsockopt(level or 0, number, 1)
+    if version == 6:
+        # A set bit blocks a type; the bits are in words of 32 in host order (RFC 3542, 3.2).
+        blocked = [0xFFFFFFFF] * 8
+        blocked[MLD_QUERY // 32] ^= 1 << MLD_QUERY % 32
+        delivered.setsockopt(ICMPV6, _ICMP6_FILTER, pack("=8I", *blocked))
 
 
-def _open_mld() -> socket.socket:
-    opened = _raw_socket(socket.AF_INET6, ICMPV6)
-    blocked = bytearray(b"\xff" * 32)
-    # A set bit keeps a type out; they are in words of 32 bits (RFC 3542, 3.2).
-    blocked[16:20] = pack("=I", 0xFFFFFFFF ^ 1 << (130 & 31))
-    opened.setsockopt(ICMPV6, _ICMP6_FILTER, bytes(blocked))
-    return opened
-
-
-def _raw_socket(family: int, protocol: int) -> socket.socket:
-    opened = socket.socket(family, socket.SOCK_RAW, protocol)
-    opened.setblocking(False)
-    name = "IP_PKTINFO" if family == socket.AF_INET else "IPV6_RECVPKTINFO"
-    level, number = kernel.SYSTEM.platform.options[name]
-    opened.setsockopt(level or 0, number, 1)
-    return opened
-
-
-def _attach(sock: socket.socket, program: list[Instruction]) -> None:
-    import ctypes  # noqa: PLC0415 - costs milliseconds, and only who captures needs it
-
+def _attach(wire: socket.socket, program: list[Instruction]) -> None:
     code = b"".join(pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pack("@HP", len(program), ctypes.addressof(buffer)))
+    wire.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pack("@HP", len(program), ctypes.addressof(buffer)))

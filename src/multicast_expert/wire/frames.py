@@ -1,26 +1,21 @@
-"""IP packets to what they say about multicast: UDP datagrams, and the queries of IGMP and MLD. Pure: touches no OS."""
+"""Parses and builds IP packets: UDP datagrams, and the queries of IGMP and MLD. Pure: touches no OS."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Address
-from struct import Struct
-from typing import NamedTuple, TypeAlias
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from struct import Struct, pack
+from typing import NamedTuple
 
-from multicast_expert.core.addresses import IPAddress, address_text
+from multicast_expert.core.addresses import address_text
 
-UDP = 17
-IGMP = 2
-ICMPV6 = 58
-_HOP_BY_HOP = 0
-_FRAGMENT = 44
-_IGMP_QUERY = 0x11
-_MLD_QUERY = 130
-_MORE_FRAGMENTS = 0x2000
-_FRAGMENT_OFFSET = 0x1FFF
-
-_PORTS = Struct("!HH")
-_SHORT = Struct("!H")
+IGMP, UDP, ICMPV6 = 2, 17, 58
+HOP_BY_HOP, FRAGMENT_HEADER = 0, 44  # RFC 8200, 4.3 and 4.5
+IGMP_QUERY, MLD_QUERY = 0x11, 130
+ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
+ROUTER_ALERT_V4 = bytes.fromhex("94040000")  # RFC 2113
+_ROUTER_ALERT_V6 = bytes.fromhex("050200000100")  # RFC 2711, and two bytes of padding
+_MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
+_PORTS, _SHORT = Struct("!HH"), Struct("!H")
 
 
 class UdpPacket(NamedTuple):
@@ -39,17 +34,20 @@ class UdpPacket(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A question for memberships: RFC 1112, RFC 2236, RFC 3376 and RFC 2710, RFC 3810."""
+    """A membership query: RFC 1112, RFC 2236, RFC 3376, RFC 2710, RFC 3810."""
 
     version: int
     querier: str
     for_group: bool
 
 
-def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | Query | None:
-    """Return what an IPv4 or IPv6 packet is; None for anything else, and for a cut one.
+# Parsing
 
-    `checked`: whether its checksum has been made already; a network card may do that on the way out.
+
+def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | Query | None:
+    """Return the datagram or query in an IPv4 or IPv6 packet; None for anything else, and for a truncated packet.
+
+    `checked`: whether its checksum is computed already; a network card may do that on the way out.
     """
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         return _parse_ipv4(packet, checked)
@@ -64,163 +62,153 @@ def _parse_ipv4(packet: bytes, checked: bool) -> UdpPacket | Query | None:
     (fragment,) = _SHORT.unpack_from(packet, 6)
     if length < start or start < 20 or len(packet) < start:
         return None
-    source, destination = packet[12:16], packet[16:20]
+    source, destination, payload = packet[12:16], packet[16:20], packet[start:length]
     if packet[9] == IGMP:
-        return parse_igmp_query(packet[start:length], address_text(source))
+        return parse_igmp_query(payload, address_text(source))
     if packet[9] != UDP:
         return None
     is_fragment = bool(fragment & (_MORE_FRAGMENTS | _FRAGMENT_OFFSET))
-    pseudo = source + destination + bytes([0, UDP])
-    return _udp(
-        UdpPacket(address_text(destination), address_text(source), packet[8], length, is_fragment=is_fragment),
-        packet[start:length] if not fragment & _FRAGMENT_OFFSET else b"",
-        pseudo if checked else b"",
-    )
+    found = UdpPacket(address_text(destination), address_text(source), packet[8], length, is_fragment=is_fragment)
+    return _with_ports(found, b"" if fragment & _FRAGMENT_OFFSET else payload, source + destination, checked)
 
 
 def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | Query | None:
-    (payload,) = _SHORT.unpack_from(packet, 4)
-    length = 40 + payload
+    (size,) = _SHORT.unpack_from(packet, 4)
+    length = 40 + size
     source, destination = packet[8:24], packet[24:40]
     following, start, offset, is_fragment = packet[6], 40, 0, False
-    while following in (_HOP_BY_HOP, _FRAGMENT):
+    while following in (HOP_BY_HOP, FRAGMENT_HEADER):
         if len(packet) < start + 8:
             return None
-        if following == _FRAGMENT:
+        header = 8
+        if following == FRAGMENT_HEADER:
             is_fragment = True
             offset = _SHORT.unpack_from(packet, start + 2)[0] & 0xFFF8
-        size = 8 if following == _FRAGMENT else (packet[start + 1] + 1) * 8
-        following, start = packet[start], start + size
+        else:
+            header = (packet[start + 1] + 1) * 8
+        following, start = packet[start], start + header
+    payload = packet[start:length]
     if following == ICMPV6:
-        return None if is_fragment else parse_mld_query(packet[start:length], address_text(source))
+        return None if is_fragment else parse_mld_query(payload, address_text(source))
     if following != UDP:
         return None
-    pseudo = source + destination + bytes([0, UDP])
-    return _udp(
-        UdpPacket(address_text(destination), address_text(source), packet[7], length, is_fragment=is_fragment),
-        packet[start:length] if not offset else b"",
-        pseudo if checked else b"",
-    )
+    found = UdpPacket(address_text(destination), address_text(source), packet[7], length, is_fragment=is_fragment)
+    return _with_ports(found, b"" if offset else payload, source + destination, checked)
 
 
-def _udp(packet: UdpPacket, segment: bytes, pseudo: bytes) -> UdpPacket:
-    """Return the packet with what the UDP header says; `pseudo`: the addresses and the protocol, to check the sum."""
+def _with_ports(packet: UdpPacket, segment: bytes, addresses: bytes, checked: bool) -> UdpPacket:
+    """Return the packet with the ports of its UDP header, and whether its checksum is wrong."""
     if len(segment) < 8:
         return packet
     sender_port, port = _PORTS.unpack_from(segment)
     (length,) = _SHORT.unpack_from(segment, 4)
-    is_whole = not packet.is_fragment and 8 <= length <= len(segment)
-    has_sum = segment[6:8] != b"\0\0"
-    is_damaged = bool(pseudo) and is_whole and has_sum and not _sum_is_right(pseudo, segment[:length])
+    # An IPv4 sender may leave the checksum out (RFC 768).
+    comparable = checked and not packet.is_fragment and 8 <= length <= len(segment) and segment[6:8] != b"\0\0"
+    is_damaged = comparable and _transport_checksum(addresses, UDP, segment[:length]) != 0
     return packet._replace(sender_port=sender_port, port=port, is_damaged=is_damaged)
 
 
-def _sum_is_right(pseudo: bytes, segment: bytes) -> bool:
-    """Whether the ones' complement sum (RFC 1071) of all 16-bit words is zero, which is that sum modulo 65535."""
-    padded = pseudo + _SHORT.pack(len(segment)) + segment + bytes(len(segment) % 2)
-    return int.from_bytes(padded, "big") % 0xFFFF == 0
-
-
 def parse_igmp_query(message: bytes, querier: str) -> Query | None:
-    """Return the query in an IGMP message: the length tells version 3, the response time 1 from 2 (RFC 3376, 7.1)."""
-    if len(message) < 8 or message[0] != _IGMP_QUERY:
+    """Return the query in an IGMP message; None for other messages.
+
+    Length tells version 3 from older ones, the response time tells 2 from 1 (RFC 3376, 7.1).
+    """
+    if len(message) < 8 or message[0] != IGMP_QUERY:
         return None
     version = 3 if len(message) >= 12 else 2 if message[1] else 1
     return Query(version, querier, message[4:8] != bytes(4))
 
 
 def parse_mld_query(message: bytes, querier: str) -> Query | None:
-    """Return the query in an ICMPv6 message: the length tells version 2 from 1 (RFC 3810, 8.1)."""
-    if len(message) < 24 or message[0] != _MLD_QUERY:
+    """Return the query in an ICMPv6 message; None for other messages. Length tells the version (RFC 3810, 8.1)."""
+    if len(message) < 24 or message[0] != MLD_QUERY:
         return None
     return Query(2 if len(message) >= 28 else 1, querier, message[8:24] != bytes(16))
 
 
-# Classic BPF, by the numbers of linux/filter.h and linux/bpf_common.h.
-
-Instruction: TypeAlias = tuple[int, int, int, int]
-"""Code, how far to jump when equal and when not, value."""
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x54, 0x15, 0x06
-_AT_NETWORK_HEADER = 0xFFF00000
-_PROTOCOL = 0xFFFFF000
-_ALL = 0x00040000
+# Building
 
 
-def frame_filter(group: IPAddress) -> list[Instruction]:
-    """Return the program that accepts UDP to the group, or to one with its Ethernet address, and IGMP or MLD.
-
-    The Ethernet address holds the last 23 bits of an IPv4 group (RFC 1112) and
-    the last 32 of an IPv6 one (RFC 2464).
-    """
-    ipv4 = isinstance(group, IPv4Address)
-    net = _AT_NETWORK_HEADER
-    low = int.from_bytes(group.packed[-4:], "big")
-    if ipv4:
-        body = [
-            (_LOAD_BYTE, 0, 0, net + 9),
-            (_JUMP_EQUAL, 5, 0, IGMP),
-            (_JUMP_EQUAL, 0, 3, 17),
-            (_LOAD_WORD, 0, 0, net + 16),
-            (_AND, 0, 0, 0xF07FFFFF),
-            (_JUMP_EQUAL, 1, 0, low & 0xF07FFFFF),
-        ]
-    else:
-        body = [
-            (_LOAD_BYTE, 0, 0, net + 6),
-            (_JUMP_EQUAL, 7, 0, 0),
-            (_JUMP_EQUAL, 1, 0, 44),
-            (_JUMP_EQUAL, 0, 4, 17),
-            (_LOAD_BYTE, 0, 0, net + 24),
-            (_JUMP_EQUAL, 0, 2, 0xFF),
-            (_LOAD_WORD, 0, 0, net + 36),
-            (_JUMP_EQUAL, 1, 0, low),
-        ]
-    head = [
-        (_LOAD_HALF, 0, 0, _PROTOCOL),
-        (_JUMP_EQUAL, 0, len(body), 0x0800 if ipv4 else 0x86DD),
-    ]
-    return [*head, *body, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL)]
+def internet_checksum(data: bytes) -> int:
+    """Return the checksum of RFC 1071; 0 for data that contains its right checksum."""
+    # The ones' complement sum of 16-bit words is the number modulo 65535, with 65535 in place of 0.
+    rest = int.from_bytes(data + bytes(len(data) % 2), "big") % 0xFFFF
+    return 0xFFFF - (rest or (0xFFFF if any(data) else 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """Datagrams seen on the wire of an interface, before the kernel judged them; one kind is counted together."""
-
-    interface: str
-    group: str
-    """Where they go; another group with the same Ethernet address is listed too."""
-    sender: str
-    sender_port: int | None
-    """None: fragments that do not tell."""
-    port: int | None
-    hop_limit: int
-    count: int
-    longest: int
-    """Bytes of the longest IP packet."""
-    bad_checksums: int = 0
-    """How many had a wrong UDP checksum, except those whose sender left it to the network card."""
-    fragments: int = 0
-    """How many of them were fragments."""
-    ethernet_source: str = ""
-    ethernet_destination: str = ""
-    vlan: int | None = None
-    outgoing: bool = False
-    """Whether this host itself sent them out of the interface."""
+def upper_layer_checksum(source: str, destination: str, protocol: int, payload: bytes) -> int:
+    """Return the checksum over the addresses and what they carry: RFC 768, and RFC 8200, 8.1."""
+    return _transport_checksum(ip_address(source).packed + ip_address(destination).packed, protocol, payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Queries:
-    """Queries of IGMP or MLD from one querier on one interface."""
+def _transport_checksum(addresses: bytes, protocol: int, payload: bytes) -> int:
+    # The pseudo headers of IPv4 and IPv6 have the same sum: the wider fields of IPv6 only add zeros.
+    return internet_checksum(addresses + pack("!HI", protocol, len(payload)) + payload)
 
-    interface: str
-    version: int
-    """1, 2 or 3 of IGMP, 1 or 2 of MLD."""
-    querier: str
-    seen: int
-    """How many were on the wire."""
-    delivered: int | None
-    """How many the kernel let through to sockets; None: was not looked at."""
-    interval: float | None = None
-    """Seconds between two of them."""
-    for_group: bool = False
-    """Whether they ask for one group, as after a leave; else for all."""
+
+def ipv4_packet(
+    source: str,
+    destination: str,
+    protocol: int,
+    payload: bytes,
+    *,
+    ttl: int = 1,
+    tos: int = 0,
+    options: bytes = b"",
+    identity: int = 0,
+    more_fragments: bool = False,
+) -> bytes:
+    """Return an IPv4 packet (RFC 791); with `more_fragments` the first fragment of a longer one."""
+    size = 20 + len(options)
+    flags = _MORE_FRAGMENTS if more_fragments else 0
+    header = bytearray(pack("!BBHHHBBH", 0x40 | size // 4, tos, size + len(payload), identity, flags, ttl, protocol, 0))
+    header += IPv4Address(source).packed + IPv4Address(destination).packed + options
+    header[10:12] = _SHORT.pack(internet_checksum(bytes(header)))
+    return bytes(header + payload)
+
+
+def ipv6_packet(source: str, destination: str, next_header: int, payload: bytes, *, hop_limit: int = 1) -> bytes:
+    """Return an IPv6 packet (RFC 8200)."""
+    header = pack("!IHBB", 0x60000000, len(payload), next_header, hop_limit)
+    return header + IPv6Address(source).packed + IPv6Address(destination).packed + payload
+
+
+def udp_packet(
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    data: bytes,
+    *,
+    hop_limit: int = 1,
+    wrong_checksum: bool = False,
+    only_first: int | None = None,
+    identity: int = 0,
+) -> bytes:
+    """Return an IP packet with a UDP datagram, or with its `only_first` bytes (a multiple of 8) as first fragment."""
+    (sender, sender_port), (receiver, port) = source, destination
+    header = pack("!HHHH", sender_port, port, 8 + len(data), 0)
+    checksum = upper_layer_checksum(sender, receiver, UDP, header + data) or 0xFFFF
+    if wrong_checksum:
+        checksum = checksum ^ 0x5555 or 0xFFFF  # 0 would mean that there is none
+    datagram = (header[:6] + _SHORT.pack(checksum) + data)[:only_first]
+    more = only_first is not None
+    if ip_address(sender).version == 4:
+        return ipv4_packet(sender, receiver, UDP, datagram, ttl=hop_limit, identity=identity, more_fragments=more)
+    if more:
+        fragment = pack("!BBHI", UDP, 0, 1, identity) + datagram
+        return ipv6_packet(sender, receiver, FRAGMENT_HEADER, fragment, hop_limit=hop_limit)
+    return ipv6_packet(sender, receiver, UDP, datagram, hop_limit=hop_limit)
+
+
+def igmp_query(source: str, response_code: int) -> bytes:
+    """Return an IPv4 packet with an IGMPv3 general query (RFC 3376, 4.1): TTL 1 and the router alert option."""
+    query = bytearray(pack("!BBH4sBBH", IGMP_QUERY, response_code, 0, bytes(4), 2, 125, 0))
+    query[2:4] = _SHORT.pack(internet_checksum(bytes(query)))
+    return ipv4_packet(source, ALL_HOSTS, IGMP, bytes(query), tos=0xC0, options=ROUTER_ALERT_V4)
+
+
+def mld_query(source: str, response_milliseconds: int) -> bytes:
+    """Return an IPv6 packet with an MLDv2 general query (RFC 3810, 5.1): hop limit 1 and the router alert option."""
+    query = bytearray(pack("!BBHHH16sBBH", MLD_QUERY, 0, 0, response_milliseconds, 0, bytes(16), 2, 125, 0))
+    query[2:4] = _SHORT.pack(upper_layer_checksum(source, ALL_NODES, ICMPV6, bytes(query)))
+    hop_by_hop = bytes([ICMPV6, 0]) + _ROUTER_ALERT_V6
+    return ipv6_packet(source, ALL_NODES, HOP_BY_HOP, hop_by_hop + bytes(query))

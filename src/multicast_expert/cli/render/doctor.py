@@ -1,6 +1,6 @@
-"""What the doctor found, as lines: the cause first, then its evidence, its cure, and all else. Pure: touches no OS.
+"""Renders the doctor's report: the cause, its evidence, its cure, and then all else. Pure: touches no OS.
 
-Sentences are wrapped to the terminal. Commands never are: each stands on a line of its own, to be copied.
+Sentences are wrapped to the terminal. A command stays on one line of its own, to be copied.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from multicast_expert.doctor.facts import Arrivals, Facts, Target, Trial
 from multicast_expert.doctor.report import Finding, Report
 
 WIDEST_NAME = 40
-"""Characters of a name that the column of values keeps clear of."""
+"""Characters of the longest name that the column of values makes room for."""
 LONGEST_TEXT = 1_000
-"""Characters of a sentence or a value that are shown: what saved facts hold may be of any length."""
+"""Characters of a sentence or a value that are shown: saved facts may hold text of any length."""
 MOST_ROWS = 12
 """Rows of a table that are shown."""
 
@@ -27,7 +27,7 @@ STYLES = {"ok": "bold green", "problem": "bold red", "suspect": "bold yellow", "
 
 
 def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterator[Text]:
-    """Yield the report; `time` says when the facts were collected."""
+    """Yield the report; `time`: when the facts were collected."""
     cause = report.cause
     yield from headline(report, facts, width)
     yield from _table(cause.evidence if cause else _arrivals(facts) if report.verdict == "ok" else {}, width)
@@ -42,27 +42,27 @@ def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterato
     if fine := ", ".join(each.check for each in rest if each.verdict == "ok"):
         yield Text()
         yield from _sentence(f"Fine: {fine}", width, "  ")
-    yield from _section("Could not be told", [each for each in rest if each.verdict == "unknown"], width)
+    yield from _section("Not known", [each for each in rest if each.verdict == "unknown"], width)
     yield Text()
     yield from _sentence(_circumstances(report, facts, time), width, style="dim")
 
 
 def headline(report: Report, facts: Facts, width: int) -> Iterator[Text]:
-    """Yield the cause, or that there is none, in one sentence."""
+    """Yield one sentence: the cause, or that there is none."""
     cause, target = report.cause, _target_text(report.target)
     if cause is not None:
         text = cause.summary if cause.verdict == "problem" else f"Probably: {cause.summary}"
     elif report.verdict == "ok":
         text = f"{target} arrives: {counted(report.received, 'datagram')}{_listened(facts)}."
     elif report.target.port is None:
-        text = f"Without a port nothing can be received: whether {target} arrives could not be told."
+        text = f"Whether {target} arrives is not known: without a port nothing can be received."
     else:
-        text = f"Nothing arrived for {target}{_listened(facts)}, and why could not be told."
+        text = f"Nothing arrived for {target}{_listened(facts)}, and the cause is not known."
     return _sentence(text, width, style=STYLES[cause.verdict if cause else report.verdict])
 
 
 def page_lines(page: str, width: int) -> Iterator[str]:
-    """Yield the page of a check without bold type, its paragraphs wrapped anew; what is indented stays as it is."""
+    """Yield the page of a check without bold type, its paragraphs wrapped; indented lines stay as they are."""
     for block in re.split(r"\n{2,}", page.strip("\n")):
         lines = block.splitlines()
         if lines[0].startswith("    "):
@@ -79,7 +79,7 @@ def page_lines(page: str, width: int) -> Iterator[str]:
 
 
 def _target_text(target: Target) -> str:
-    """Return the target like an endpoint; what it names may be anything."""
+    """Return the target in the form of an endpoint; its parts may be any text."""
     group = target.group
     if target.port is not None:
         group = f"[{group}]:{target.port}" if ":" in group else f"{group}:{target.port}"
@@ -92,7 +92,7 @@ def _listened(facts: Facts) -> str:
 
 
 def _arrivals(facts: Facts) -> dict[str, str]:
-    """Return who sends what is received, for a table."""
+    """Return the senders of the received datagrams, for a table."""
     if not isinstance(facts.trial, Trial):
         return {}
     return {
@@ -108,14 +108,14 @@ def _amount(arrivals: Arrivals) -> str:
 
 
 def _circumstances(report: Report, facts: Facts, time: str) -> str:
-    """Return what was looked for, by whom and when."""
+    """Return the target, the user and the time, in one sentence."""
     user = facts.machine.user_id
     who = {None: "", 0: ", as root"}.get(user, f", as user {user}")
     return f"{counted(report.received, 'datagram')} for {_target_text(report.target)}{_listened(facts)}{who}, {time}"
 
 
 def _section(title: str, findings: Iterable[Finding], width: int) -> Iterator[Text]:
-    """Yield findings that are not the cause; those with one remedy, or one reason, share it."""
+    """Yield findings beside the cause; those with the same remedy or summary share it."""
     shared: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for each in findings:
         shared.setdefault(each.remedy, {}).setdefault(each.summary, []).append(each.check)
@@ -137,7 +137,7 @@ def _remedy(remedy: Iterable[str], width: int, indent: str) -> Iterator[Text]:
 
 
 def _sentence(text: str, width: int, indent: str = "", style: str = "") -> Iterator[Text]:
-    """Yield wrapped lines; the text brings its own indent for the first of them."""
+    """Yield wrapped lines; the text has its own indent for the first of them."""
     lead = text[: len(text) - len(text.lstrip(" "))]
     lines = wrap(
         harmless(text[:LONGEST_TEXT]).strip(),
@@ -161,7 +161,7 @@ def _table(rows: Mapping[str, Any], width: int) -> Iterator[Text]:
 
 
 def _name(name: str) -> str:
-    """Return a name for people: those of settings and counters stay as they are, others are words."""
+    """Return a name for people; underscores stay in names of settings and counters."""
     return harmless((name if "." in name else name.replace("_", " "))[:LONGEST_TEXT])
 
 

@@ -1,17 +1,13 @@
-"""The causes that datagrams do not arrive, one function each, and the report on all of them. Pure: touches no OS.
+"""The checks: one function for each cause that keeps datagrams from arriving. Pure: touches no OS.
 
-A check judges the Facts: its name is that of the function, with hyphens, and its docstring is its page. `CHECKS` lists
-them in the order in which a cause is named where several are found: what is certain and causes others stands first.
+A check turns Facts into a finding. Its name is that of the function, with hyphens; its docstring is its page.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
-from multicast_expert.doctor.checks import reach
 from multicast_expert.doctor.checks.absence import no_traffic, ttl
 from multicast_expert.doctor.checks.address import ethernet_address, group_address
 from multicast_expert.doctor.checks.dropped import local_sender, local_source, reverse_path_filter
@@ -23,9 +19,10 @@ from multicast_expert.doctor.checks.network import querier, snooping
 from multicast_expert.doctor.checks.route import loopback_route, send_route, wrong_interface
 from multicast_expert.doctor.checks.socket import checksum, port, port_conflict, receive_buffer
 from multicast_expert.doctor.facts import Facts
-from multicast_expert.doctor.report import Finding, Report, make_report
+from multicast_expert.doctor.report import Finding
 
 Check: TypeAlias = Callable[[Facts], Finding]
+"""Returns a finding without the check's name, or raises NotRead."""
 
 CHECKS: tuple[Check, ...] = (
     group_address,
@@ -57,30 +54,9 @@ CHECKS: tuple[Check, ...] = (
     wireless,
     no_traffic,
 )
+"""Of several problems the report names the first in this order: the certain ones, and those that cause others."""
 
 
 def check_name(check: Check) -> str:
-    """Return the name that a check goes by: `reverse-path-filter`."""
+    """Return the name of a check: `reverse-path-filter`."""
     return check.__name__.replace("_", "-")
-
-
-def explain(name: str) -> str:
-    """Return the page of the check of this name, in Markdown. Raises KeyError if there is none."""
-    pages = {check_name(check): inspect.getdoc(check) or "" for check in CHECKS}
-    return pages[name]
-
-
-def judge(facts: Facts) -> Report:
-    """Return what all checks find, and the most likely cause."""
-    report = make_report(facts.target, (_examine(check, facts) for check in CHECKS), reach.received(facts))
-    # Datagrams that ceased until we joined anew are no sign of health, even if nothing tells why.
-    ceased = report.verdict == "ok" and bool(reach.trial_of(facts).revived)
-    return replace(report, verdict="unknown") if ceased else report
-
-
-def _examine(check: Check, facts: Facts) -> Finding:
-    """Return what a check finds. One that fails says so, and keeps the others from nothing."""
-    try:
-        return check(facts)
-    except Exception as error:  # noqa: BLE001  # Facts may come from anywhere; one check must not cost all.
-        return Finding(check_name(check), "unknown", f"Could not be looked at: {type(error).__name__}: {error}.")

@@ -1,16 +1,18 @@
-"""Checks of datagrams that never reach this host: hop limits, and nothing at all. Pure: touches no OS."""
+"""Checks of datagrams that never reach this host. Pure: touches no OS."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from multicast_expert.core.addresses import parse_group, scope
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Facts, Unread
-from multicast_expert.doctor.report import Finding, Verdict
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import trial_of
+from multicast_expert.doctor.facts import Facts, Unread, address_of
+from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
 _TOO_SHORT = 0.9
-"""Seconds of listening that prove nothing."""
+"""Seconds of listening that are too few to prove anything."""
 
 
 def ttl(facts: Facts) -> Finding:
@@ -36,35 +38,35 @@ def ttl(facts: Facts) -> Finding:
     target = facts.target
     sent = _sent_no_further(facts)
     if sent:
-        evidence = {"sender": sent, "hop limit": 1, "router": reach.gateway_to(facts, target.group)}
+        evidence = {"sender": sent, "hop limit": 1, "router": this_host.gateway_to(facts, target.group)}
         summary = f"This host ({sent}) sends with a hop limit of 1: receivers behind a router get nothing."
-        return Finding("ttl", "suspect", summary, evidence, ("If there are such receivers, raise the hop limit.",))
-    limits = [each.hop_limit for each in reach.seen(facts) if each.hop_limit is not None]
+        return suspect(summary, evidence, ("If there are such receivers, raise the hop limit.",))
+    limits = [each.hop_limit for each in sightings.seen(facts) if each.hop_limit is not None]
     if limits:
         evidence = {"hop limit left": min(limits)}
-        return Finding("ttl", "ok", "The hop limit is enough to get here.", evidence)
+        return ok("The hop limit is large enough to reach this host.", evidence)
     if target.source is None:
-        return Finding("ttl", "unknown", "Whether a router is in between can be told only if the source is named.")
-    gateway = reach.gateway_to(facts, target.source)
+        return unknown("Name the source to find out whether a router is in between.")
+    gateway = this_host.gateway_to(facts, target.source)
     if gateway is None:
-        return Finding("ttl", "ok", f"No router is known to be between {target.source} and this host.")
+        return ok(f"No router is known to be between {target.source} and this host.")
     summary = f"{target.source} is behind the router {gateway}: its hop limit must be 2 or more, and usually it is 1."
     step = f"Have {target.source} send with a larger hop limit, as in `mcast send --ttl 8`."
-    verdict: Verdict = "suspect" if tally.nothing_came(facts) else "unknown"
-    return Finding("ttl", verdict, summary, {"router": gateway}, (step,))
+    verdict: Verdict = "suspect" if counters.nothing_came(facts) else "unknown"
+    return finding(verdict, summary, {"router": gateway}, (step,))
 
 
 def _sent_no_further(facts: Facts) -> str | None:
-    """Return our own address if it sends with a hop limit of 1 although a router stands by; None else."""
-    group = reach.address_of(facts.target.group)
+    """Return the own address that sends with a hop limit of 1 although there is a router; else None."""
+    group = address_of(facts.target.group)
     if group is None or not group.is_multicast or scope(parse_group(group)) in ("link", "interface"):
         return None
-    if reach.gateway_to(facts, facts.target.group) is None:
+    if this_host.gateway_to(facts, facts.target.group) is None:
         return None
-    own = reach.own_addresses(facts)
-    loopback = {each.name for each in reach.interfaces(facts) if each.is_loopback}
-    for each in reach.seen(facts, outgoing=True):
-        address = reach.address_of(each.sender)
+    own = this_host.own_addresses(facts)
+    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
+    for each in sightings.seen(facts, outgoing=True):
+        address = address_of(each.sender)
         if each.hop_limit == 1 and each.interface not in loopback and address is not None and address in own:
             return each.sender
     return None
@@ -93,65 +95,65 @@ def no_traffic(facts: Facts) -> Finding:
     **Cure:** depends on the place. Senders that send rarely need patience: `--listen 60`.
     """
     if isinstance(facts.trial, Unread):
-        return Finding("no-traffic", "unknown", facts.trial.reason, {}, reach.remedy(facts.trial))
+        return unknown(facts.trial.reason, {}, phrases.remedy(facts.trial))
     if facts.trial.arrivals:
-        return Finding("no-traffic", "ok", "Datagrams of the group reach this host.")
+        return ok("Datagrams of the group reach this host.")
     if facts.trial.seconds < _TOO_SHORT:
-        summary = f"Nothing came in {facts.trial.seconds:.1f} s, which is too short to tell anything."
-        return Finding("no-traffic", "unknown", summary, {}, ("Listen for 5 seconds or more.",))
+        summary = f"Nothing came in {facts.trial.seconds:.1f} s, too short a time to prove anything."
+        return unknown(summary, {}, ("Listen for 5 seconds or more.",))
     seconds = f"{facts.trial.seconds:.0f} s"
-    seen = reach.frames(facts)
+    seen = sightings.frames(facts)
     if seen:
         frames = sum(each.count for each in seen)
-        return Finding("no-traffic", "ok", f"{reach.counted(frames, 'frame')} of the group reached this host.")
+        return ok(f"{phrases.counted(frames, 'frame')} of the group reached this host.")
     evidence: dict[str, object] = {"seconds listened": round(facts.trial.seconds, 1)}
     evidence |= _came_in(facts)
     if seen is not None:
-        if reach.frames(facts, outgoing=True):
-            return Finding("no-traffic", "ok", "Only this host itself sends to the group.", evidence)
-        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: ask the network or the sender."
-        # A network that never heard of our membership need not be asked.
-        doubtful = tally.lost_below(facts) or tally.reports_kept(facts)
-        return Finding("no-traffic", "suspect" if doubtful else "problem", summary, evidence, tuple(_ask(facts)))
+        if sightings.frames(facts, outgoing=True):
+            return ok("Only this host itself sends to the group.", evidence)
+        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
+        # If our reports did not leave, the network has no part in it.
+        doubtful = counters.lost_below(facts) or counters.reports_kept(facts)
+        return finding("suspect" if doubtful else "problem", summary, evidence, tuple(_ask(facts)))
     return _without_frames(facts, seconds, evidence)
 
 
 def _came_in(facts: Facts) -> dict[str, object]:
     """Return how many packets of any kind each interface took in."""
-    counters = reach.trial_of(facts).interface_counters
+    taken_in = trial_of(facts).interface_counters
     return {
-        f"packets of any kind on {name}": counters[name]["rx_packets"]
-        for name in reach.chosen_names(facts)
-        if "rx_packets" in counters.get(name, {})
+        f"packets of any kind on {name}": taken_in[name]["rx_packets"]
+        for name in this_host.chosen_names(facts)
+        if "rx_packets" in taken_in.get(name, {})
     }
 
 
 def _without_frames(facts: Facts, seconds: str, evidence: dict[str, object]) -> Finding:
-    """Judge by counters: whether every packet that came in can be accounted for, and none was of the group."""
-    why = reach.reason(reach.trial_of(facts).frames) or ("", ())
-    refused, lost = tally.refused(facts), tally.without_a_socket(facts)
+    """Judge by counters: they may account for every packet that came in."""
+    why = phrases.reason(trial_of(facts).frames)
+    refused, lost = counters.refused(facts), counters.without_a_socket(facts)
     if refused is None or lost is None:
-        return Finding("no-traffic", "unknown", f"No datagram came in {seconds}. {why[0]}", evidence, why[1])
+        return unknown(f"No datagram came in {seconds}. {why[0]}", evidence, why[1])
     evidence["packets dropped before delivery"] = refused
-    evidence["packets of other kinds, or dropped early"] = tally.uncounted(facts)
-    if tally.nothing_came(facts):
-        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: ask the network or the sender."
-        return Finding("no-traffic", "problem", summary, evidence, tuple(_ask(facts)))
-    summary = f"No datagram came in {seconds}; whether something of the group reached this host, only root can see."
-    return Finding("no-traffic", "unknown", summary, evidence, why[1])
+    evidence["packets of other kinds, or dropped early"] = counters.uncounted(facts)
+    if counters.nothing_came(facts):
+        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
+        return problem(summary, evidence, tuple(_ask(facts)))
+    summary = f"No datagram came in {seconds}; only root can see whether anything of the group reached this host."
+    return unknown(summary, evidence, why[1])
 
 
 def _ask(facts: Facts) -> Iterator[str]:
-    """Yield whom to ask what, the likeliest first."""
+    """Yield the next steps, the most promising first."""
     source, group = facts.target.source, facts.target.group
-    loopback = bool(reach.chosen(facts)) and all(each.is_loopback for each in reach.chosen(facts))
+    loopback = bool(this_host.chosen(facts)) and all(each.is_loopback for each in this_host.chosen(facts))
     if loopback:
-        yield f"Have a program on this host send to {group} on loopback, by that interface's name or address."
+        yield f"Have a program on this host send to {group} on loopback: name that interface or its address."
         return
-    gateway = reach.gateway_to(facts, source) if source else None
+    gateway = this_host.gateway_to(facts, source) if source else None
     if gateway:
-        yield f"{source} is behind the router {gateway}: its hop limit (TTL) has to be 2 or more; the usual one is 1."
-        yield f"The routers on the way, {gateway} for one, have to forward groups to here (PIM or fixed routes)."
-    yield f"On the sender, see with `tcpdump -ni any host {group}` whether it sends, and on which interface."
-    yield "On the switch, see whether snooping knows of this port, whether there is a querier, and which VLAN it is."
+        yield f"{source} is behind the router {gateway}: its hop limit (TTL) must be 2 or more; usually it is 1."
+        yield f"Have the routers on the way, such as {gateway}, forward groups to this network (PIM or fixed routes)."
+    yield f"Check on the sender, with `tcpdump -ni any host {group}`, whether it sends and on which interface."
+    yield "Check on the switch whether snooping knows this port, whether there is a querier, and the VLAN."
     yield "If it sends rarely, listen longer with `--listen 60`."

@@ -5,12 +5,14 @@ from __future__ import annotations
 from multicast_expert.core import addresses
 from multicast_expert.core.addresses import IPAddress, is_source_specific, parse_group, scope
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Facts, Unread
-from multicast_expert.doctor.report import Finding, Verdict
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Facts, Unread, address_of
+from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem
 
 _NEVER_LEAVING = (0, 1)
-"""Scopes of IPv6 groups that stay on their host, or that nobody is given (RFC 4291, 2.7)."""
+"""Scopes of IPv6 groups that stay on their host, or that are reserved (RFC 4291, 2.7)."""
 
 
 def group_address(facts: Facts) -> Finding:
@@ -39,34 +41,34 @@ def group_address(facts: Facts) -> Finding:
     try:
         group = parse_group(facts.target.group)
     except MulticastExpertError:
-        summary = f"{facts.target.group} is not a multicast address, so nobody can join it."
+        summary = f"{facts.target.group} is not a multicast address, so no program can join it."
         step = "Take a group: 239.255.0.0 to 239.255.255.255 within a site, or ff15:: with IPv6."
-        return Finding("group-address", "problem", summary, {"group": facts.target.group}, (step,))
+        return problem(summary, {"group": facts.target.group}, (step,))
     evidence = {"group": str(group), "scope": scope(group), "Ethernet address": addresses.ethernet_address(group)}
     verdict, summary, step = _judge_group(facts, group)
     if sharing := _sharing(facts, group):
         evidence["groups with the same Ethernet address"] = ", ".join(sharing)
-    return Finding("group-address", verdict, summary, evidence, (step,) if step else ())
+    return finding(verdict, summary, evidence, (step,) if step else ())
 
 
 def _judge_group(facts: Facts, group: IPAddress) -> tuple[Verdict, str, str]:
-    """Return the verdict, the sentence and the remedy on a multicast address."""
-    source, arrived = facts.target.source, reach.received(facts)
-    outside = [each for each in reach.chosen(facts) if not each.is_loopback]
+    """Return verdict, summary and remedy for a multicast address."""
+    source, arrived = facts.target.source, received(facts)
+    outside = [each for each in this_host.chosen(facts) if not each.is_loopback]
     if group.version == 6 and group.packed[1] & 0x0F in _NEVER_LEAVING and outside and not arrived:
         step = f"Take a group that leaves it, such as ff15::{group.packed[-2:].hex().lstrip('0') or '1'}."
         return "problem", f"Groups such as {group} never leave the host that sends.", step
-    gateway = reach.gateway_to(facts, source) if source else None
+    gateway = this_host.gateway_to(facts, source) if source else None
     if scope(group) == "link" and gateway and not arrived:
         step = "Take a group that routers forward, such as 239.255.1.2 or ff15::1234, and a hop limit of 2 or more."
         return "problem", f"No router forwards {group}, and {source} is behind the router {gateway}.", step
     if is_source_specific(group) and source is None:
-        verdict: Verdict = "problem" if tally.nothing_came(facts) else "suspect"
-        step = f"Name the source, as in `mcast recv SOURCE@{reach.endpoint(facts)}`."
-        return verdict, f"{group} is for memberships that name a source (SSM), and none was named.", step
+        verdict: Verdict = "problem" if counters.nothing_came(facts) else "suspect"
+        step = f"Name the source, as in `mcast recv SOURCE@{phrases.endpoint(facts)}`."
+        return verdict, f"{group} needs a membership that names a source (SSM), and none was named.", step
     if group.version == 4 and scope(group) == "link":
         return "ok", f"{group} works on this link, where switches send it to every port; no router forwards it.", ""
-    return "ok", f"{group} is a group that can be used.", ""
+    return "ok", f"{group} is a usable group.", ""
 
 
 def _sharing(facts: Facts, group: IPAddress) -> list[str]:
@@ -94,25 +96,25 @@ def ethernet_address(facts: Facts) -> Finding:
     **Cure:** the sender, or the device on the way that rewrites the frames, has to use the group's own address. The
     evidence of this check names both. Nothing on this host has to change.
     """
-    wanted = reach.wanted(facts)
+    wanted = sightings.wanted(facts)
     if wanted is None:
-        why = reach.reason(facts.trial, reach.trial_of(facts).frames) or ("Frames were not seen.", ())
-        verdict: Verdict = "ok" if reach.received(facts) else "unknown"
-        return Finding("ethernet-address", verdict, "Datagrams arrive." if verdict == "ok" else why[0], {}, why[1])
-    group = reach.address_of(facts.target.group)
+        why = phrases.reason(facts.trial, trial_of(facts).frames)
+        verdict: Verdict = "ok" if received(facts) else "unknown"
+        return finding(verdict, "Datagrams arrive." if verdict == "ok" else why[0], {}, why[1])
+    group = address_of(facts.target.group)
     if group is None or not wanted:
-        return Finding("ethernet-address", "ok", "No frame of the target went to a wrong Ethernet address.")
+        return ok("No frame of the target went to a wrong Ethernet address.")
     right = addresses.ethernet_address(group)
     wrong = [each for each in wanted if each.ethernet_destination not in ("", right)]
     evidence = {
-        "destination of the frames": reach.named(each.ethernet_destination for each in wrong or wanted),
+        "destination of the frames": phrases.named(each.ethernet_destination for each in wrong or wanted),
         "address of the group": right,
-        "sent by": reach.named(each.ethernet_source for each in wrong or wanted),
+        "sent by": phrases.named(each.ethernet_source for each in wrong or wanted),
     }
-    # What is turned into unicast for this very station is taken in by the kernel, and counted.
-    taken_in = tally.moved(facts, "Ip.InReceives") or 0
-    if len(wrong) == len(wanted) and not reach.received(facts) and taken_in < sum(each.count for each in wrong):
+    # Frames that a device turned into unicast for this station reach the kernel, which counts them.
+    taken_in = counters.moved(facts, "Ip.InReceives") or 0
+    if len(wrong) == len(wanted) and not received(facts) and taken_in < sum(each.count for each in wrong):
         summary = f"The frames go to {evidence['destination of the frames']}, but the group's address is {right}."
         step = "Have the sender, or the device that rewrites its frames, address them to the group's Ethernet address."
-        return Finding("ethernet-address", "problem", summary, evidence, (step,))
-    return Finding("ethernet-address", "ok", "The frames go to the group's Ethernet address.", evidence)
+        return problem(summary, evidence, (step,))
+    return ok("The frames go to the group's Ethernet address.", evidence)

@@ -1,4 +1,4 @@
-"""Checks of what the kernel drops for its source address, and of senders on this host. Pure: touches no OS."""
+"""Checks of source addresses that the kernel drops, and of senders on this host. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import shlex
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
-from multicast_expert.doctor.checks import pace, reach, tally, whose
-from multicast_expert.doctor.facts import Facts, Unread, interface_setting
-from multicast_expert.doctor.report import Finding
-from multicast_expert.wire.frames import Frames
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Facts, Unread, address_of, interface_setting
+from multicast_expert.doctor.report import Finding, finding, ok, problem, unknown
+from multicast_expert.wire.tallies import Frames
 
 _OFF, _STRICT, _LOOSE = 0, 1, 2
 _MODES = {_OFF: "off", _STRICT: "strict", _LOOSE: "loose"}
@@ -41,49 +43,49 @@ def reverse_path_filter(facts: Facts) -> Finding:
         ip route add 10.9.9.9/32 dev eth0
     """
     if facts.target.group_version == 6 or facts.machine.system != "linux":
-        return Finding("reverse-path-filter", "ok", "Only IPv4 on Linux has a reverse path filter.")
-    dropped = tally.filtered(facts)
-    modes = {each.name: _mode(facts, each.name) for each in reach.chosen(facts)}
+        return ok("Only IPv4 on Linux has a reverse path filter.")
+    dropped = counters.filtered(facts)
+    modes = {each.name: _mode(facts, each.name) for each in this_host.chosen(facts)}
     evidence: dict[str, object] = {} if dropped is None else {"packets dropped by it": dropped}
     evidence |= {f"rp_filter of {name}": _MODES.get(mode, mode) for name, mode in modes.items() if mode is not None}
     if dropped == 0 or (modes and all(mode == _OFF for mode in modes.values())):
-        return Finding("reverse-path-filter", "ok", "The reverse path filter dropped nothing.", evidence)
+        return ok("The reverse path filter dropped nothing.", evidence)
     if dropped is None:
-        why = reach.reason(facts.trial, *facts.settings.values()) or ("Its counter is not known.", ())
-        return Finding("reverse-path-filter", "unknown", why[0], evidence, why[1])
+        why = phrases.reason(facts.trial, *facts.settings.values())
+        return unknown(why[0] or "Its counter is not known.", evidence, why[1])
     lost = _lost_sources(facts)
     if lost is None:
-        if pace.beyond_usual(facts, tally.filtered) == 0:
-            text = f"It dropped {reach.counted(dropped, 'packet')}, no more than before we joined."
-            return Finding("reverse-path-filter", "ok", text, evidence)
+        if background.beyond_usual(facts, counters.filtered) == 0:
+            text = f"It dropped {phrases.counted(dropped, 'packet')}, no more than before the join."
+            return ok(text, evidence)
         return _filter_by_counters(facts, dropped, modes, evidence)
     for frame in lost:
         refused = _is_refused(facts, frame.sender, modes.get(frame.interface), frame.interface)
-        if refused or (refused is None and not reach.received(facts)):
+        if refused or (refused is None and not received(facts)):
             return _filtered(facts, frame.sender, frame.interface, evidence, certain=True)
-    text = f"It dropped {reach.counted(dropped, 'packet')}, but none of the target."
-    return Finding("reverse-path-filter", "ok", text, evidence)
+    text = f"It dropped {phrases.counted(dropped, 'packet')}, but none of the target."
+    return ok(text, evidence)
 
 
 def _mode(facts: Facts, interface: str) -> int | None:
-    """Return the mode that is in effect on an interface."""
-    values = [reach.setting(facts, each, "rp_filter") for each in ("all", interface)]
+    """Return the effective mode of the filter on an interface."""
+    values = [this_host.setting(facts, each, "rp_filter") for each in ("all", interface)]
     known = [value for value in values if value is not None]
     return max(known) if known else None
 
 
 def _lost_sources(facts: Facts) -> list[Frames] | None:
-    """Return frames of the target whose sender none of our sockets heard."""
-    wanted = reach.wanted(facts)
+    """Return frames of the target from senders that none of our sockets received."""
+    wanted = sightings.wanted(facts)
     if wanted is None:
         return None
-    heard = {each.sender for each in reach.trial_of(facts).arrivals}
+    heard = {each.sender for each in trial_of(facts).arrivals}
     return [each for each in wanted if each.sender not in heard]
 
 
 def _is_refused(facts: Facts, sender: str, mode: int | None, interface: str) -> bool | None:
-    """Whether the filter in this mode refuses a source on this interface; None: the way back is not known."""
-    route = reach.route_to(facts, sender)
+    """Return whether the filter drops a source on an interface; None: the way back is not known."""
+    route = this_host.route_to(facts, sender)
     if mode in (None, _OFF) or route is None:
         return False if mode == _OFF else None
     return route.interface is None or (mode == _STRICT and route.interface != interface)
@@ -92,65 +94,67 @@ def _is_refused(facts: Facts, sender: str, mode: int | None, interface: str) -> 
 def _filter_by_counters(
     facts: Facts, dropped: int, modes: dict[str, int | None], evidence: dict[str, object]
 ) -> Finding:
-    """Judge without frames: the counter tells that something was dropped, not what."""
-    if reach.received(facts):
-        text = f"It dropped {reach.counted(dropped, 'packet')}, but datagrams of the target arrive."
-        return Finding("reverse-path-filter", "ok", text, evidence)
-    why = reach.reason(reach.trial_of(facts).frames) or ("", ())
-    if tally.only_queries(facts):
-        text = f"It dropped {reach.counted(dropped, 'packet')}, too short to be datagrams: rather queries of IGMP."
-        return Finding("reverse-path-filter", "unknown", text, evidence, why[1])
-    if unclear := whose.unclear(facts):
-        return Finding("reverse-path-filter", "unknown", unclear, evidence, why[1])
-    counters = reach.trial_of(facts).interface_counters
+    """Judge without frames: the counter tells how many packets were dropped, not which."""
+    if received(facts):
+        text = f"It dropped {phrases.counted(dropped, 'packet')}, but datagrams of the target arrive."
+        return ok(text, evidence)
+    why = phrases.reason(trial_of(facts).frames)
+    if counters.only_queries(facts):
+        text = f"It dropped {phrases.counted(dropped, 'packet')}, too short to be datagrams: most likely IGMP queries."
+        return unknown(text, evidence, why[1])
+    if unclear := whose_losses.unclear(facts):
+        return unknown(unclear, evidence, why[1])
+    taken_in = trial_of(facts).interface_counters
     filtering = [name for name, mode in modes.items() if mode != _OFF]
-    filtering = [name for name in filtering if counters.get(name, {}).get("rx_packets", 1)] or filtering
+    filtering = [name for name in filtering if taken_in.get(name, {}).get("rx_packets", 1)] or filtering
     source = facts.target.source
     if source is not None:
         verdicts = {name: _is_refused(facts, source, modes[name], name) for name in filtering}
         guilty = [name for name, verdict in verdicts.items() if verdict is not False]
         if not guilty:
-            text = f"It dropped {reach.counted(dropped, 'packet')}, but the way back to {source} is as it should be."
-            return Finding("reverse-path-filter", "ok", text, evidence)
+            text = (
+                f"It dropped {phrases.counted(dropped, 'packet')}, not those of {source}: the way back to it is right."
+            )
+            return ok(text, evidence)
         certain = any(verdicts.values())
         return _filtered(facts, source, next((name for name in guilty if verdicts[name]), guilty[0]), evidence, certain)
     if not filtering:
-        return Finding("reverse-path-filter", "ok", "It is off where datagrams are expected.", evidence)
-    finding = _filtered(facts, None, filtering[0], evidence, certain=False)
+        return ok("It is off on the interfaces of the target.", evidence)
+    found = _filtered(facts, None, filtering[0], evidence, certain=False)
     if len(filtering) == 1:
-        return finding
-    summary = f"The reverse path filter drops datagrams on one of {reach.named(filtering)}: the way back is another."
+        return found
+    summary = f"The reverse path filter drops datagrams on one of {phrases.named(filtering)}: the way back differs."
     remedy = dict.fromkeys(line for name in filtering for line in _let_through(facts, None, name))
-    return replace(finding, summary=summary, evidence=evidence, remedy=tuple(remedy))
+    return replace(found, summary=summary, evidence=evidence, remedy=tuple(remedy))
 
 
 def _filtered(facts: Facts, sender: str | None, interface: str, evidence: dict[str, object], certain: bool) -> Finding:
     mode = _mode(facts, interface)
-    every, own = (reach.setting(facts, name, "rp_filter") or 0 for name in ("all", interface))
+    every, own = (this_host.setting(facts, name, "rp_filter") or 0 for name in ("all", interface))
     decides = interface_setting(4, "all" if every >= own else interface, "rp_filter")
-    route = reach.route_to(facts, sender) if sender is not None else None
+    route = this_host.route_to(facts, sender) if sender is not None else None
     evidence = evidence | {"decided by": f"{decides} = {mode}"}
     if sender is not None:
         back = "no route" if route is None or route.interface is None else route.interface
         evidence |= {"sender": sender, "came in on": interface, "way back to it": back}
     text = f"The reverse path filter ({_MODES.get(mode or _OFF)}) of {interface} drops datagrams"
-    summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender is not the way they came."
+    summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender leads elsewhere."
     remedy = _let_through(facts, sender, interface)
-    return Finding("reverse-path-filter", "problem" if certain else "suspect", summary, evidence, remedy)
+    return finding("problem" if certain else "suspect", summary, evidence, remedy)
 
 
 def _let_through(facts: Facts, sender: str | None, interface: str) -> tuple[str, ...]:
     """Return the smallest change by which the filter lets a sender's datagrams through."""
-    route = reach.route_to(facts, sender) if sender is not None else None
+    route = this_host.route_to(facts, sender) if sender is not None else None
     if sender is not None and route is not None and route.interface is None:
         return (f"ip route add {shlex.quote(sender)}/32 dev {shlex.quote(interface)}",)
     loose = interface_setting(4, interface, "rp_filter")
     if sender is not None and route is not None:
-        return (reach.set_command(loose, _LOOSE),)
-    # The sender is not known, so there may be no route to it, and only switching the filter off is sure to help.
+        return (phrases.set_command(loose, _LOOSE),)
+    # Without a known sender there may be no route to it, so only switching the filter off is sure to help.
     both = (interface_setting(4, "all", "rp_filter"), loose)
-    active = [name for name in both if reach.number(facts, name) not in (None, _OFF)]
-    return tuple(reach.set_command(name, _OFF) for name in active or [loose])
+    active = [name for name in both if this_host.number(facts, name) not in (None, _OFF)]
+    return tuple(phrases.set_command(name, _OFF) for name in active or [loose])
 
 
 def local_source(facts: Facts) -> Finding:
@@ -175,37 +179,37 @@ def local_source(facts: Facts) -> Finding:
 
         sysctl -w net.ipv4.conf.eth0.accept_local=1
     """
-    wanted = reach.wanted(facts)
+    wanted = sightings.wanted(facts)
     if wanted is None:
-        why = reach.reason(facts.trial, reach.trial_of(facts).frames) or ("Frames were not seen.", ())
-        refused = tally.refused(facts)
-        if reach.received(facts) or (refused is not None and refused <= tally.own_reports(facts)):
-            return Finding("local-source", "ok", "No packet was dropped for its source.")
-        return Finding("local-source", "unknown", why[0], {}, why[1])
-    heard = {each.sender for each in reach.trial_of(facts).arrivals}
-    own = reach.own_addresses(facts)
-    loopback = {each.name for each in reach.interfaces(facts) if each.is_loopback}
+        why = phrases.reason(facts.trial, trial_of(facts).frames)
+        refused = counters.refused(facts)
+        if received(facts) or (refused is not None and refused <= counters.own_reports(facts)):
+            return ok("No packet was dropped for its source.")
+        return unknown(why[0], {}, why[1])
+    heard = {each.sender for each in trial_of(facts).arrivals}
+    own = this_host.own_addresses(facts)
+    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
     for frame in wanted:
-        address = reach.address_of(frame.sender)
+        address = address_of(frame.sender)
         if address is None or frame.sender in heard or frame.interface in loopback:
             continue
         evidence = {"source": frame.sender, "came in on": frame.interface, "sent by": frame.ethernet_source}
         spoofed = address in own and isinstance(address, IPv4Address) and not address.is_loopback
         if spoofed and not _accepts_local(facts, frame.interface):
             summary = f"Datagrams come in on {frame.interface} from {frame.sender}, which is this host's own address."
-            command = reach.set_command(interface_setting(4, frame.interface, "accept_local"), 1)
-            step = "Give the sender an address of its own; where the source is meant to be this host, accept it."
-            return Finding("local-source", "problem", summary, evidence, (step, command))
+            command = phrases.set_command(interface_setting(4, frame.interface, "accept_local"), 1)
+            step = "Give the sender an address of its own; if the source is meant to be this host, accept it."
+            return problem(summary, evidence, (step, command))
         impossible = any(address in IPv4Network(each) for each in _NEVER_A_SOURCE if isinstance(address, IPv4Address))
         if impossible or (address.version == 6 and (address.is_loopback or address.is_multicast)):
-            summary = f"Datagrams come in from {frame.sender}, which no datagram on a wire may come from."
+            summary = f"Datagrams come in from {frame.sender}, an address that no datagram on a wire may come from."
             step = "Have the sender use the address of its interface: it is bound to the wrong one."
-            return Finding("local-source", "problem", summary, evidence, (step,))
-    return Finding("local-source", "ok", "No datagram of the target comes from an impossible source.")
+            return problem(summary, evidence, (step,))
+    return ok("No datagram of the target comes from an impossible source.")
 
 
 def _accepts_local(facts: Facts, interface: str) -> bool:
-    return any(reach.number(facts, interface_setting(4, each, "accept_local")) == 1 for each in ("all", interface))
+    return any(this_host.number(facts, interface_setting(4, each, "accept_local")) == 1 for each in ("all", interface))
 
 
 def local_sender(facts: Facts) -> Finding:
@@ -226,17 +230,17 @@ def local_sender(facts: Facts) -> Finding:
 
         mcast send 239.1.2.3:5000 hello
     """
-    sent = reach.wanted(facts, outgoing=True)
+    sent = sightings.wanted(facts, outgoing=True)
     if sent is None:
-        why = reach.reason(facts.trial, reach.trial_of(facts).frames) or ("Frames were not seen.", ())
-        count = tally.sent_to_groups(facts)
-        if reach.received(facts) or not (count or isinstance(facts.trial, Unread) or not facts.trial.counters):
-            return Finding("local-sender", "ok", "No sender on this host keeps its datagrams from it.")
-        text = f"This host sent {reach.counted(count, 'packet')} to groups; which ones, only root can see."
-        return Finding("local-sender", "unknown", text if count else why[0], {}, why[1])
-    evidence = {"frames sent": sum(each.count for each in sent), "interfaces": reach.named(x.interface for x in sent)}
-    if not sent or reach.wanted(facts) or reach.trial_of(facts).arrivals or isinstance(facts.trial, Unread):
-        return Finding("local-sender", "ok", "No sender on this host keeps its datagrams from it.", evidence)
-    summary = "A program on this host sends the datagrams, with loopback switched off: nobody here can receive them."
+        why = phrases.reason(facts.trial, trial_of(facts).frames)
+        count = counters.sent_to_groups(facts)
+        if received(facts) or not (count or isinstance(facts.trial, Unread) or not facts.trial.counters):
+            return ok("No sender on this host keeps its datagrams from it.")
+        text = f"This host sent {phrases.counted(count, 'packet')} to groups; only root can see which."
+        return unknown(text if count else why[0], {}, why[1])
+    evidence = {"frames sent": sum(each.count for each in sent), "interfaces": phrases.named(x.interface for x in sent)}
+    if not sent or sightings.wanted(facts) or trial_of(facts).arrivals or isinstance(facts.trial, Unread):
+        return ok("No sender on this host keeps its datagrams from it.", evidence)
+    summary = "A program on this host sends the datagrams, with loopback off: no program here can receive them."
     step = "Switch loopback on in that program: IP_MULTICAST_LOOP, or `enable_external_loopback=True` in this library."
-    return Finding("local-sender", "problem", summary, evidence, (step,))
+    return problem(summary, evidence, (step,))

@@ -1,15 +1,17 @@
-"""Checks of what the host runs in: containers, wireless networks, the privacy of macOS. Pure: touches no OS."""
+"""Checks of the environment: containers, wireless networks, the privacy of macOS. Pure: touches no OS."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import ip_interface, ip_network
 
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Facts, Unread
-from multicast_expert.doctor.report import Finding, Verdict
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Facts, Unread, known
+from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, unknown
 
-# The networks that container engines and WSL hand out unless told otherwise.
+# The default networks of container engines and WSL.
 _POOLS = {
     "docker": tuple(f"172.{second}.0.0/16" for second in range(17, 32)),
     "podman": ("10.88.0.0/16", "10.89.0.0/16"),
@@ -42,25 +44,25 @@ def container(facts: Facts) -> Finding:
     """
     kind = facts.machine.container
     if isinstance(kind, Unread):
-        verdict: Verdict = "ok" if reach.received(facts) else "unknown"
-        return Finding("container", verdict, kind.reason, {}, reach.remedy(kind))
+        verdict: Verdict = "ok" if received(facts) else "unknown"
+        return finding(verdict, kind.reason, {}, phrases.remedy(kind))
     if kind is None:
-        return Finding("container", "ok", "This is no container that is known.")
-    evidence = {"container": kind} | {each.name: ", ".join(each.addresses) for each in reach.chosen(facts)}
-    if reach.trial_of(facts).arrivals or reach.frames(facts):
-        return Finding("container", "ok", f"This is a container ({kind}), and datagrams get in.", evidence)
+        return ok("This is not a known kind of container.")
+    evidence = {"container": kind} | {each.name: ", ".join(each.addresses) for each in this_host.chosen(facts)}
+    if trial_of(facts).arrivals or sightings.frames(facts):
+        return ok(f"This is a container ({kind}), and datagrams get in.", evidence)
     pools = [ip_network(pool) for pool in _POOLS.get(kind, ())]
-    mine = [ip_interface(address) for each in reach.chosen(facts) for address in each.addresses]
+    mine = [ip_interface(address) for each in this_host.chosen(facts) for address in each.addresses]
     translated = any(each.ip in pool for each in mine if each.version == 4 for pool in pools)
     source = facts.target.source
-    if not translated or (source is not None and reach.is_near(facts, source)):
-        summary = f"This is a container ({kind}); whether its network passes groups on cannot be seen from inside."
+    if not translated or (source is not None and this_host.is_near(facts, source)):
+        summary = f"This is a container ({kind}); from inside one cannot see whether its network forwards groups."
         step = "Run `mcast doctor` outside of the container; if datagrams arrive there, use the host's network."
-        return Finding("container", "unknown", summary, evidence, (step,))
-    summary = f"This container ({kind}) is behind a bridge with address translation, which passes no groups on."
+        return unknown(summary, evidence, (step,))
+    summary = f"This container ({kind}) is behind a bridge with address translation, which forwards no groups."
     step = "Run it in the host's network: `--network host`, `hostNetwork: true`, or `networkingMode=mirrored` of WSL."
-    verdict = "problem" if tally.nothing_came(facts) else "suspect"
-    return Finding("container", verdict, summary, evidence, (step,))
+    verdict = "problem" if counters.nothing_came(facts) else "suspect"
+    return finding(verdict, summary, evidence, (step,))
 
 
 def wireless(facts: Facts) -> Finding:
@@ -80,17 +82,16 @@ def wireless(facts: Facts) -> Finding:
     **Cure:** use a cable. Else switch off client isolation and power saving, raise the basic (multicast) rate of the
     access point, or have it convert groups to unicast. Send less, and so that loss does not matter.
     """
-    if why := reach.reason(facts.interfaces):
-        return Finding("wireless", "unknown", why[0], {}, why[1])
-    names = [each.name for each in reach.chosen(facts) if each.is_wireless]
+    known(facts.interfaces)
+    names = [each.name for each in this_host.chosen(facts) if each.is_wireless]
     evidence = {"wireless": ", ".join(names)} if names else {}
     if not names:
-        return Finding("wireless", "ok", "No wireless interface is used.")
-    if reach.received(facts) or len(names) < len(reach.chosen(facts)):
-        return Finding("wireless", "ok", f"{reach.named(names)}: groups may get lost on wireless networks.", evidence)
+        return ok("No wireless interface is used.")
+    if received(facts) or len(names) < len(this_host.chosen(facts)):
+        return ok(f"{phrases.named(names)}: groups may get lost on wireless networks.", evidence)
     step = "Try the same host with a cable: if datagrams arrive then, it is the access point."
-    summary = f"{reach.named(names)}: wireless networks often hold groups back, which cannot be seen from here."
-    return Finding("wireless", "suspect" if tally.nothing_came(facts) else "unknown", summary, evidence, (step,))
+    summary = f"{phrases.named(names)}: wireless networks often hold groups back, and this host cannot see it."
+    return finding("suspect" if counters.nothing_came(facts) else "unknown", summary, evidence, (step,))
 
 
 def macos_privacy(facts: Facts) -> Finding:
@@ -109,20 +110,20 @@ def macos_privacy(facts: Facts) -> Finding:
     **Cure:** System Settings, Privacy & Security, Local Network: switch the application on that starts the program, and
     start that application again. For services, run them as root or as a launch daemon.
     """
-    machine, trial = facts.machine, reach.trial_of(facts)
+    machine, trial = facts.machine, trial_of(facts)
     if machine.system != "macos":
-        return Finding("macos-privacy", "ok", "This is not macOS.")
+        return ok("This is not macOS.")
     errors = [*(join.error for join in trial.joins), *(probe.error for probe in trial.probes)].count("EHOSTUNREACH")
     step = (
         "Allow it: System Settings, Privacy & Security, Local Network; or start it from Terminal, over ssh or as root."
     )
     if errors and machine.user_id != 0:
-        summary = "macOS refused the network with EHOSTUNREACH: the user has not allowed this program to use it."
-        return Finding("macos-privacy", "problem", summary, {"refusals": errors}, (step,))
+        summary = "macOS answered EHOSTUNREACH: the user has not allowed this program to use the local network."
+        return problem(summary, {"refusals": errors}, (step,))
     release = re.match(r"\d+", machine.release)
-    if machine.user_id == 0 or reach.received(facts) or (release and int(release[0]) < _FIRST_WITH_PRIVACY):
-        return Finding("macos-privacy", "ok", "The privacy settings do not stand in the way.")
+    if machine.user_id == 0 or received(facts) or (release and int(release[0]) < _FIRST_WITH_PRIVACY):
+        return ok("The privacy settings do not prevent it.")
     if isinstance(facts.trial, Unread) or not any(probe.came_back for probe in trial.probes):
-        summary = "Whether the user has allowed this program to use the local network cannot be told."
-        return Finding("macos-privacy", "unknown", summary, {"release": machine.release}, (step,))
-    return Finding("macos-privacy", "ok", "This program may use the local network: its own datagram came back.")
+        summary = "It is not known whether the user has allowed this program to use the local network."
+        return unknown(summary, {"release": machine.release}, (step,))
+    return ok("This program may use the local network: its own datagram came back.")

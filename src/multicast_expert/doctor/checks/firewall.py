@@ -1,4 +1,4 @@
-"""Checks of firewalls: what they refuse of datagrams, and of queries. Pure: touches no OS."""
+"""Checks of firewalls: whether they drop datagrams or queries. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 
-from multicast_expert.doctor.checks import letting_in, pace, reach, tally, whose
-from multicast_expert.doctor.facts import Facts, Rule, Unread
-from multicast_expert.doctor.report import Finding
-from multicast_expert.wire.frames import Queries
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Facts, Rule, Unread, address_of
+from multicast_expert.doctor.firewall import remedies
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
+from multicast_expert.wire.tallies import Queries
 
 _OUTWARD = ("output", "postrouting", "egress")
-_BEFORE_JOINING = ("ingress", "prerouting")
+_BEFORE_REASSEMBLY = ("ingress", "prerouting")
+_LOOK = "Look for the rule, or for an eBPF or tc program: `nft list ruleset`, `tc filter show dev INTERFACE`."
 
 
 def firewall(facts: Facts) -> Finding:
@@ -37,140 +41,141 @@ def firewall(facts: Facts) -> Finding:
         ufw allow in proto udp to 239.1.2.3 port 5000
     """
     rules = () if isinstance(facts.firewall, Unread) else facts.firewall
-    seen = reach.frames(facts) is not None
-    counted = tally.refused_after_routing(facts) if seen else pace.beyond_usual(facts, tally.refused_after_routing)
+    seen = sightings.frames(facts) is not None
+    refused = counters.refused_after_routing
+    counted = refused(facts) if seen else background.beyond_usual(facts, refused)
     guilty = _guilty(facts, rules)
     evidence: dict[str, object] = {"refused after routing": counted} if counted else {}
     if guilty:
         return _refused_by_rule(facts, guilty, evidence)
-    if reach.received(facts):
-        return Finding("firewall", "ok", "The firewall lets the datagrams in.", evidence)
+    if received(facts):
+        return ok("The firewall lets the datagrams in.", evidence)
     if silenced := _silenced(facts, rules):
         return silenced
-    if pieces := tally.pieces_dropped(facts):
+    if pieces := counters.pieces_dropped(facts):
         return _fragments_dropped(facts, rules, pieces)
-    why = reach.reason(facts.firewall) or ("No rule is known that does it.", ())
-    if counted and not seen and (unclear := whose.unclear(facts)):
-        return Finding("firewall", "unknown", unclear, evidence, why[1])
-    arrivals = reach.trial_of(facts).arrivals
-    if counted and not arrivals and not tally.only_igmp(facts) and (reach.wanted(facts) or not seen):
-        summary = f"A firewall rule on this host drops {reach.counted(counted, 'packet')} of joined groups."
-        steps = why[1] or ("Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show`.",)
-        return Finding("firewall", "problem", summary, evidence | {"rule": why[0]}, steps)
+    why = phrases.reason(facts.firewall)
+    if counted and not seen and (unclear := whose_losses.unclear(facts)):
+        return unknown(unclear, evidence, why[1])
+    arrivals = trial_of(facts).arrivals
+    if counted and not arrivals and not counters.only_igmp(facts) and (sightings.wanted(facts) or not seen):
+        summary = f"A firewall rule on this host drops {phrases.counted(counted, 'packet')} of joined groups."
+        steps = why[1] or (_LOOK,)
+        return problem(summary, evidence | {"rule": why[0] or "not known"}, steps)
     if _unexplained(facts):
         summary = "Frames come in, and something on this host drops them before they reach a socket."
-        step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
-        return Finding("firewall", "suspect", summary, evidence, why[1] or (step,))
+        return suspect(summary, evidence, why[1] or (_LOOK,))
     if isinstance(facts.firewall, Unread):
-        return Finding("firewall", "unknown", why[0], evidence, why[1])
+        return unknown(why[0], evidence, why[1])
     doubtful = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False]
-    if doubtful and not tally.nothing_came(facts):
+    if doubtful and not counters.nothing_came(facts):
         return _doubtful(facts, doubtful, evidence)
-    return Finding("firewall", "ok", "No rule of the firewall drops the datagrams.", evidence)
+    return ok("No rule of the firewall drops the datagrams.", evidence)
 
 
 def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rules that certainly drop datagrams of the target, the ones that counted first."""
+    """Return the rules that certainly drop datagrams of the target, those with the highest count first."""
     here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False and rule.packets != 0]
-    if reach.received(facts):
+    if received(facts):
         return _guilty_of_some(facts, here)
     if not here:
         return []
     certain = [rule for rule in here if rule.matches and rule.packets]
-    # What a rule does not count, the frames prove: they come in, and nothing else has dropped them.
-    proved = _unexplained(facts) or bool(tally.refused_after_routing(facts) and reach.wanted(facts) != ())
-    if not certain and proved and not tally.nothing_came(facts):
+    # For a rule without a counter the frames are the proof: they come in, and nothing else has dropped them.
+    proved = _unexplained(facts) or bool(counters.refused_after_routing(facts) and sightings.wanted(facts) != ())
+    if not certain and proved and not counters.nothing_came(facts):
         certain = [rule for rule in here if rule.matches] or [rule for rule in here if rule.packets] or here
-    if (tally.only_queries(facts) or tally.only_igmp(facts)) and not reach.wanted(facts):
+    if (counters.only_queries(facts) or counters.only_igmp(facts)) and not sightings.wanted(facts):
         return []
     return sorted(certain, key=lambda rule: -(rule.packets or 0))
 
 
 def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
-    """Return the rule that dropped as many as are missing, where only a part of the datagrams arrived."""
-    seen = sum(each.count for each in reach.wanted(facts) or () if not each.fragments)
-    missing = seen - reach.received(facts)
+    """Return the rules that dropped as many datagrams as are missing; some others arrived."""
+    seen = sum(each.count for each in sightings.wanted(facts) or () if not each.fragments)
+    missing = seen - received(facts)
     return [
         rule for rule in rules if rule.packets and missing > 2 and abs(rule.packets - missing) <= max(2, missing // 10)
     ]
 
 
 def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
-    """Judge what keeps the host's own reports from leaving, where nothing comes in."""
+    """Judge rules that keep the host's own reports from leaving, if nothing comes in."""
     here = [rule for rule in rules if rule.matches_reports and rule.packets != 0]
-    summary = "A firewall drops what this host says by IGMP or MLD, so the network does not know that it has joined"
-    if here and tally.nothing_came(facts):
+    summary = "A firewall drops the IGMP or MLD reports of this host, so the network does not know that it has joined"
+    if here and counters.nothing_came(facts):
         evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in here[:8]}
-        remedy = tuple(dict.fromkeys(letting_in.let_reports_out(facts, here)))
-        return Finding("firewall", "problem", f"{summary}.", evidence, remedy)
-    kept = tally.reports_kept(facts)
-    if isinstance(facts.firewall, Unread) and kept and not reach.trial_of(facts).arrivals:
+        remedy = tuple(dict.fromkeys(remedies.let_reports_out(facts, here)))
+        return problem(f"{summary}.", evidence, remedy)
+    kept = counters.reports_kept(facts)
+    if isinstance(facts.firewall, Unread) and kept and not trial_of(facts).arrivals:
         evidence = {"packets that could not leave": kept}
-        return Finding("firewall", "suspect", f"{summary}, most likely.", evidence, reach.remedy(facts.firewall))
+        return suspect(f"{summary}, most likely.", evidence, phrases.remedy(facts.firewall))
     return None
 
 
 def _doubtful(facts: Facts, rules: list[Rule], evidence: dict[str, object]) -> Finding:
-    """Judge rules of which nobody counts what they drop."""
+    """Judge rules that may drop the datagrams, without a count of what they dropped."""
     evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules[:8]}
     certain = [rule for rule in rules if rule.matches]
-    if certain and reach.frames(facts) is None:
+    if certain and sightings.frames(facts) is None:
         first = certain[0]
         summary = f"The firewall is set to drop such datagrams: {first.text} ({first.tool})."
-        return Finding("firewall", "suspect", summary, evidence, letting_in.accept(facts, certain))
-    summary = "There are rules of which it cannot be told whether they drop the datagrams."
+        return suspect(summary, evidence, remedies.accept(facts, certain))
+    summary = "Some rules may or may not drop the datagrams: they test what is not known here."
     steps = ["Read the rules: `nft list ruleset`, `iptables -nvL`."]
     if facts.machine.system != "linux":
-        steps = list(letting_in.accept(facts, rules))
-    return Finding("firewall", "unknown", summary, evidence, tuple(steps))
+        steps = list(remedies.accept(facts, rules))
+    return unknown(summary, evidence, tuple(steps))
 
 
 def _unexplained(facts: Facts) -> bool:
-    """Whether good frames of the target come in, and no counter of anything but a firewall tells where they went."""
-    wanted = reach.wanted(facts)
-    if not wanted or reach.received(facts) or reach.trial_of(facts).arrivals:
+    """Return whether good frames of the target come in, and only a firewall explains where they went."""
+    wanted = sightings.wanted(facts)
+    if not wanted or received(facts) or trial_of(facts).arrivals:
         return False
-    own = reach.own_addresses(facts)
+    own = this_host.own_addresses(facts)
     good = [
         each
         for each in wanted
         if not (each.bad_checksums or each.fragments)
-        and (address := reach.address_of(each.sender)) is not None
+        and (address := address_of(each.sender)) is not None
         and not (address in own or address.is_loopback or address.is_unspecified or address.is_multicast)
         and not (each.ethernet_destination and int(each.ethernet_destination[:2], 16) & 1 == 0)
     ]
-    counters = ("Udp.IgnoredMulti", "Udp.InErrors", "Ip.InHdrErrors", "Ip.ReasmReqds")
-    explained = any(tally.moved(facts, name) for name in counters)
-    filtered = facts.target.group_version == 4 and bool(
-        reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter")
+    others = ("Udp.IgnoredMulti", "Udp.InErrors", "Ip.InHdrErrors", "Ip.ReasmReqds")
+    explained = any(counters.moved(facts, name) for name in others)
+    filtered = facts.target.group_version == 4 and bool(trial_of(facts).counters.get("TcpExt.IPReversePathFilter"))
+    joined = any(each.error is None for each in trial_of(facts).joins)
+    return (
+        bool(good) and joined and not explained and not filtered and counters.moved(facts, "Ip.InReceives") is not None
     )
-    joined = any(each.error is None for each in reach.trial_of(facts).joins)
-    return bool(good) and joined and not explained and not filtered and tally.moved(facts, "Ip.InReceives") is not None
 
 
 def _fragments_dropped(facts: Facts, rules: Iterable[Rule], pieces: int) -> Finding:
-    """Judge what lets a part of the fragments through; that can only stand before the kernel joins them."""
-    early = [rule for rule in rules if rule.hook in _BEFORE_JOINING and rule.matches is not False and rule.packets != 0]
+    """Judge what lets only a part of the fragments through; it must come before the kernel reassembles them."""
+    early = [
+        rule for rule in rules if rule.hook in _BEFORE_REASSEMBLY and rule.matches is not False and rule.packets != 0
+    ]
     evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in early[:8]}
     evidence["fragments that it dropped"] = pieces
-    # A later fragment has no header of UDP, so it cannot be let in by its port.
+    # Later fragments have no UDP header, so a rule for the port would not let them in.
     portless = replace(facts, target=replace(facts.target, port=None))
     if early:
         summary = f"The firewall drops fragments: `{early[0].text}` in {early[0].chain} ({early[0].tool})."
-        return Finding("firewall", "problem", summary, evidence, letting_in.accept(portless, early))
-    why = reach.reason(facts.firewall) or ("", ())
-    step = "Look for the rule, or for a program of eBPF or tc: `nft list ruleset`, `tc filter show dev INTERFACE`."
-    summary = "Fragments come in, and something on this host drops some of them before they are joined."
-    return Finding("firewall", "suspect", summary, evidence, why[1] or (step,))
+        return problem(summary, evidence, remedies.accept(portless, early))
+    why = phrases.reason(facts.firewall)
+    summary = "Fragments come in, and something on this host drops some of them before it reassembles them."
+    return suspect(summary, evidence, why[1] or (_LOOK,))
 
 
 def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, object]) -> Finding:
     first = guilty[0]
     for rule in guilty[:8]:
-        refused = "" if rule.packets is None else f" ({reach.counted(rule.packets, 'packet')} dropped)"
+        refused = "" if rule.packets is None else f" ({phrases.counted(rule.packets, 'packet')} dropped)"
         evidence[f"{rule.tool}: {rule.chain}"] = f"{rule.text}{refused}"
     summary = f"The firewall drops the datagrams: `{first.text}` in {first.chain} ({first.tool})."
-    return Finding("firewall", "problem", summary, evidence, letting_in.accept(facts, guilty))
+    return problem(summary, evidence, remedies.accept(facts, guilty))
 
 
 def query_blocked(facts: Facts) -> Finding:
@@ -195,24 +200,24 @@ def query_blocked(facts: Facts) -> Finding:
         nft insert rule inet filter input icmpv6 type mld-listener-query accept
         ip route add 10.9.9.9/32 dev eth0
     """
-    queries = reach.trial_of(facts).queries
+    queries = trial_of(facts).queries
     if isinstance(facts.trial, Unread) or isinstance(queries, Unread):
         return _blocked_by_counters(facts)
-    names = set(reach.chosen_names(facts))
+    names = set(this_host.chosen_names(facts))
     mine = [each for each in queries if each.interface in names and _version(each) == facts.target.group_version]
     lost = [each for each in mine if each.delivered is not None and each.delivered < each.seen]
-    # One may still have been on its way to us when we stopped to look.
+    # One query may still have been on its way when the trial ended.
     lost = [each for each in lost if each.delivered == 0 or each.seen - (each.delivered or 0) > 1]
     if lost:
         return _blocked(facts, lost[0])
     if not mine:
-        return Finding("query-blocked", "ok", "No query came while we listened, so none was dropped.")
+        return ok("No query came while we listened, so none was dropped.")
     evidence = {each.querier: f"{each.seen} seen, {each.delivered} delivered" for each in mine}
-    return Finding("query-blocked", "ok", "The queries get through.", evidence)
+    return ok("The queries are delivered.", evidence)
 
 
 def _version(query: Queries) -> int | None:
-    address = reach.address_of(query.querier)
+    address = address_of(query.querier)
     return None if address is None else address.version
 
 
@@ -221,36 +226,38 @@ def _blocked(facts: Facts, query: Queries) -> Finding:
     evidence: dict[str, object] = {
         "querier": query.querier,
         "queries seen": query.seen,
-        "let through by the kernel": query.delivered,
+        "delivered by the kernel": query.delivered,
     }
-    summary = f"Queries of {query.querier} reach {query.interface}, and this host drops them: it will be forgotten."
-    route = reach.route_to(facts, query.querier)
-    filtered = reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
+    summary = (
+        f"Queries of {query.querier} reach {query.interface}, and this host drops them: the network will forget it."
+    )
+    route = this_host.route_to(facts, query.querier)
+    filtered = trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
     if _version(query) == 4 and filtered and query.querier != "0.0.0.0":
         evidence |= {"dropped by the reverse path filter": filtered}
         if route is None or route.interface != query.interface:
             command = f"ip route add {shlex.quote(query.querier)}/32 dev {shlex.quote(query.interface)}"
-            return Finding("query-blocked", "problem", summary, evidence, (command,))
+            return problem(summary, evidence, (command,))
     evidence |= {f"{rule.tool}: {rule.chain}": rule.text for rule in rules}
-    remedy = tuple(dict.fromkeys(letting_in.accept_queries(facts, rules)))
-    why = reach.reason(facts.firewall) or ("", ())
+    remedy = tuple(dict.fromkeys(remedies.accept_queries(facts, rules)))
+    why = phrases.reason(facts.firewall)
     step = "Look for a firewall rule that drops IGMP or MLD, and let them in."
-    return Finding("query-blocked", "problem", summary, evidence, remedy or why[1] or (step,))
+    return problem(summary, evidence, remedy or why[1] or (step,))
 
 
 def _blocked_by_counters(facts: Facts) -> Finding:
-    """Judge without having seen the queries: packets that are dropped and as short as queries are most likely some."""
-    why = reach.reason(facts.trial, reach.trial_of(facts).queries) or ("", ())
-    filtered = reach.trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
-    dropped = filtered or tally.refused_after_routing(facts) or 0
+    """Judge without captured queries: dropped packets that are as short as queries are most likely queries."""
+    why = phrases.reason(facts.trial, trial_of(facts).queries)
+    filtered = trial_of(facts).counters.get("TcpExt.IPReversePathFilter", 0)
+    dropped = filtered or counters.refused_after_routing(facts) or 0
     by = "the reverse path filter" if filtered else "a firewall"
     evidence = {"dropped": dropped} if dropped else {}
-    if dropped and not reach.received(facts) and (tally.only_queries(facts) if filtered else tally.only_igmp(facts)):
-        summary = f"{reach.counted(dropped, 'packet')} as short as queries of IGMP came in and {by} dropped them."
-        return Finding("query-blocked", "suspect", summary, evidence, why[1])
-    if reach.trial_of(facts).revived and tally.queries_were_dropped(facts) is not False:
+    if dropped and not received(facts) and (counters.only_queries(facts) if filtered else counters.only_igmp(facts)):
+        summary = f"{phrases.counted(dropped, 'packet')} as short as IGMP queries came in, and {by} dropped them."
+        return suspect(summary, evidence, why[1])
+    if trial_of(facts).revived and counters.queries_were_dropped(facts) is not False:
         certain = bool(dropped)
-        summary = "The datagrams stopped, and came again after a new join: queries do not get through to this host"
-        text = f"{summary}; {by} drops them." if certain else f"{summary}, or nobody asks."
-        return Finding("query-blocked", "problem" if certain else "suspect", text, evidence, why[1])
-    return Finding("query-blocked", "unknown", why[0], {}, why[1])
+        summary = "The datagrams stopped, and came again after a new join: queries do not reach this host"
+        text = f"{summary}; {by} drops them." if certain else f"{summary}, or there is no querier."
+        return finding("problem" if certain else "suspect", text, evidence, why[1])
+    return unknown(why[0], {}, why[1])

@@ -1,13 +1,15 @@
-"""Checks of the interfaces: up, addressed, and large enough. Pure: touches no OS."""
+"""Checks of the interfaces: state, addresses, MTU. Pure: touches no OS."""
 
 from __future__ import annotations
 
 import shlex
 from ipaddress import ip_interface
 
-from multicast_expert.doctor.checks import pace, reach, tally, whose
-from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, interface_setting
-from multicast_expert.doctor.report import Finding, Verdict
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, address_of, interface_setting, known
+from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
 _SMALLEST_IPV6_MTU = 1280
 _USUAL_MTU = 1500
@@ -36,30 +38,29 @@ def interface_down(facts: Facts) -> Finding:
     Receivers of this library join again by themselves when an interface comes back. Other programs have to be started
     again after it was removed.
     """
-    if why := reach.reason(facts.interfaces):
-        return Finding("interface-down", "unknown", why[0], {}, why[1])
-    target, names = facts.target.interface, [each.name for each in reach.interfaces(facts)]
+    known(facts.interfaces)
+    target, names = facts.target.interface, [each.name for each in this_host.interfaces(facts)]
     if target is not None and target not in names:
-        step = "Look which interfaces there are with `mcast interfaces`."
+        step = "List the interfaces with `mcast interfaces`."
         summary = f"There is no interface {target or repr(target)} on this host."
         evidence = {"interfaces": ", ".join(names)}
-        if reach.address_of(target) is not None:
+        if address_of(target) is not None:
             summary = f"No interface of this host has the address {target}."
-            evidence = {each.name: ", ".join(each.addresses) for each in reach.interfaces(facts)[:_SHOWN]}
-        return Finding("interface-down", "problem", summary, evidence, (step,))
-    candidates = reach.chosen(facts) or tuple(each for each in reach.interfaces(facts) if not each.is_loopback)
+            evidence = {each.name: ", ".join(each.addresses) for each in this_host.interfaces(facts)[:_SHOWN]}
+        return problem(summary, evidence, (step,))
+    candidates = this_host.chosen(facts) or tuple(each for each in this_host.interfaces(facts) if not each.is_loopback)
     dead = [each for each in candidates if not (each.is_up and each.has_carrier)]
     evidence = {each.name: _state(each) for each in (dead or candidates)[:_SHOWN]}
-    if reach.received(facts) or not dead:
+    if received(facts) or not dead:
         text = "Some interfaces are down, but datagrams arrive on others." if dead else "The interfaces are up."
-        return Finding("interface-down", "ok", text, evidence)
+        return ok(text, evidence)
     if len(dead) < len(candidates):
-        which = reach.named(each.name for each in dead)
-        return Finding("interface-down", "ok", f"Down or without a cable: {which}. Others are up.", evidence)
+        which = phrases.named(each.name for each in dead)
+        return ok(f"Down or without a cable: {which}. Others are up.", evidence)
     verb = "is" if len(dead) == 1 else "are"
-    summary = f"{reach.named(each.name for each in dead)} {verb} {reach.named(_state(each) for each in dead)}."
+    summary = f"{phrases.named(each.name for each in dead)} {verb} {phrases.named(_state(each) for each in dead)}."
     remedy = tuple(line for each in dead for line in _raise_interface(facts, each))
-    return Finding("interface-down", "problem", summary, evidence, remedy)
+    return problem(summary, evidence, remedy)
 
 
 def _state(interface: InterfaceFacts) -> str:
@@ -70,7 +71,8 @@ def _raise_interface(facts: Facts, interface: InterfaceFacts) -> tuple[str, ...]
     if interface.is_up:
         return (f"Connect {interface.name}: its cable, its far end, or its wireless network.",)
     if facts.machine.system == "windows":
-        return (f"Enable the adapter: `Enable-NetAdapter -Name '{interface.name}'` as administrator.",)
+        quoted = interface.name.replace("'", "''")
+        return (f"Enable the adapter: `Enable-NetAdapter -Name '{quoted}'` as administrator.",)
     name = shlex.quote(interface.name)
     return (f"ip link set {name} up",) if facts.machine.system == "linux" else (f"ifconfig {name} up",)
 
@@ -96,40 +98,41 @@ def interface_address(facts: Facts) -> Finding:
         ip addr add 10.0.0.7/24 dev eth0
         sysctl -w net.ipv6.conf.eth0.disable_ipv6=0
     """
-    if why := reach.reason(facts.interfaces):
-        return Finding("interface-address", "unknown", why[0], {}, why[1])
-    if facts.target.interface is not None and not reach.chosen(facts):
-        return Finding("interface-address", "unknown", f"There is no interface {facts.target.interface}.")
-    version, arrived = facts.target.group_version, reach.received(facts)
-    evidence = {each.name: ", ".join(each.addresses) or "no address" for each in reach.chosen(facts)[:_SHOWN]}
-    nameless = [each for each in reach.wanted(facts) or () if each.sender in ("0.0.0.0", "::")]
+    known(facts.interfaces)
+    if facts.target.interface is not None and not this_host.chosen(facts):
+        return unknown(f"There is no interface {facts.target.interface}.")
+    version, arrived = facts.target.group_version, received(facts)
+    evidence = {each.name: ", ".join(each.addresses) or "no address" for each in this_host.chosen(facts)[:_SHOWN]}
+    nameless = [each for each in sightings.wanted(facts) or () if each.sender in ("0.0.0.0", "::")]
     if nameless and version == 4 and not facts.target.group.startswith("224.0.0."):
-        evidence |= {"sender": "0.0.0.0", "sent by": reach.named(each.ethernet_source for each in nameless)}
+        evidence |= {"sender": "0.0.0.0", "sent by": phrases.named(each.ethernet_source for each in nameless)}
         summary = "The sender has no address on its interface: its datagrams come from 0.0.0.0 and are dropped here."
         step = "Give the sender's interface an address, as with `ip addr add 10.0.0.7/24 dev eth0` there."
-        return Finding("interface-address", "problem", summary, evidence, (step,))
-    # A port of a bridge needs no address: it receives nothing for the host itself.
-    bare = [each for each in reach.chosen(facts) if not _usable(each, version) and each.bridge is None]
-    if arrived or version is None or (reach.chosen(facts) and len(bare) < len(reach.chosen(facts))):
-        return Finding("interface-address", "ok", "The interfaces have addresses.", evidence)
-    if reach.wanted(facts) and version == 4:
-        return Finding("interface-address", "ok", "Frames come in; Linux needs no address to receive them.", evidence)
-    which = reach.named(each.name for each in bare) if bare else "No interface but loopback"
+        return problem(summary, evidence, (step,))
+    # A port of a bridge receives nothing for the host itself, so it needs no address.
+    bare = [each for each in this_host.chosen(facts) if not _usable(each, version) and each.bridge is None]
+    if arrived or version is None or (this_host.chosen(facts) and len(bare) < len(this_host.chosen(facts))):
+        return ok("The interfaces have addresses.", evidence)
+    if sightings.wanted(facts) and version == 4:
+        return ok("Frames come in, and Linux needs no address to receive them.", evidence)
+    which = phrases.named(each.name for each in bare) if bare else "No interface but loopback"
     verb = "has no" if bare else "has an"
     tentative = [each for each in bare if each.tentative]
     if tentative:
         evidence |= {f"tentative on {each.name}": ", ".join(each.tentative) for each in tentative}
-        summary = f"The IPv6 addresses of {which} are tentative: they are still checked for duplicates, or are one."
+        summary = (
+            f"The IPv6 addresses of {which} are tentative: the check for duplicates is not over, or has found one."
+        )
         step = "Wait two seconds; if `ip -6 addr` still shows `tentative` or `dadfailed`, another host has the address."
-        return Finding("interface-address", "problem", summary, evidence, (step,))
-    summary = f"{which} {verb} IPv{version} address that can be used."
+        return problem(summary, evidence, (step,))
+    summary = f"{which} {verb} usable IPv{version} address."
     # Linux joins and receives over IPv4 without an address, but some switches ignore reports from 0.0.0.0.
     verdict: Verdict = "suspect" if bare and version == 4 else "problem"
-    return Finding("interface-address", verdict, summary, evidence, _give_address(facts, bare))
+    return finding(verdict, summary, evidence, _give_address(facts, bare))
 
 
 def _usable(interface: InterfaceFacts, version: int | None) -> bool:
-    """Whether it has an address of the IP version; of IPv6 one that is not tentative."""
+    """Return whether it has an address of the IP version that is not tentative."""
     return any(
         ip_interface(address).version == version and address not in interface.tentative
         for address in interface.addresses
@@ -140,15 +143,17 @@ def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:
     version = facts.target.group_version
     if facts.machine.system != "linux":
         return (f"Give the interface an IPv{version} address in the system's network settings.",)
-    # Where no interface was named, none was chosen, since none has an address.
-    deprived = bare or [each for each in reach.interfaces(facts) if not each.is_loopback and each.is_up]
-    off = [each.name for each in deprived if version == 6 and reach.setting(facts, each.name, "disable_ipv6") == 1]
+    # Without a named interface none was chosen, because none has an address.
+    deprived = bare or [each for each in this_host.interfaces(facts) if not each.is_loopback and each.is_up]
+    off = [each.name for each in deprived if version == 6 and this_host.setting(facts, each.name, "disable_ipv6") == 1]
     if off:
-        # Setting `all` sets every interface (ip-sysctl.rst), and new ones take after `default`.
-        everywhere = reach.setting(facts, "all", "disable_ipv6") == 1
+        # `all` sets every interface (ip-sysctl.rst).
+        everywhere = this_host.setting(facts, "all", "disable_ipv6") == 1
         names = ("all", *off) if everywhere else off
-        return tuple(reach.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in names)
-    others = [each for each in reach.interfaces(facts) if not each.is_loopback and each.is_up and each.bridge is None]
+        return tuple(phrases.set_command(interface_setting(6, name, "disable_ipv6"), 0) for name in names)
+    others = [
+        each for each in this_host.interfaces(facts) if not each.is_loopback and each.is_up and each.bridge is None
+    ]
     name = shlex.quote(next((each.name for each in (*bare, *others)), "eth0"))
     example = f"ip addr add 10.0.0.7/24 dev {name}" if version == 4 else f"ip link set dev {name} addrgenmode eui64"
     return (f"Give the interface an address by DHCP or by hand, as with `{example}`.",)
@@ -177,57 +182,58 @@ def mtu(facts: Facts) -> Finding:
 
         ip link set dev eth0 mtu 1500
     """
-    if why := reach.reason(facts.interfaces):
-        return Finding("mtu", "unknown", why[0], {}, why[1])
-    interfaces = reach.chosen(facts)
+    known(facts.interfaces)
+    interfaces = this_host.chosen(facts)
     evidence: dict[str, object] = {f"MTU of {each.name}": each.mtu for each in interfaces[:_SHOWN] if each.mtu}
     small = [each for each in interfaces if each.mtu and each.mtu < _SMALLEST_IPV6_MTU]
-    if facts.target.group_version == 6 and small and not reach.received(facts):
-        summary = f"The MTU of {reach.named(each.name for each in small)} is below 1280, which switches IPv6 off there."
+    if facts.target.group_version == 6 and small and not received(facts):
+        summary = (
+            f"The MTU of {phrases.named(each.name for each in small)} is below 1280, which switches IPv6 off there."
+        )
         remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
-        return Finding("mtu", "problem", summary, evidence, (*remedy, "Start the receivers again: they have to join."))
-    seen = reach.frames(facts) is not None
-    pieces = tally.held_fragments(facts) if seen else pace.beyond_usual(facts, tally.held_fragments) or 0
-    if pieces > 0 and not tally.moved(facts, "Ip.ReasmOKs") and not reach.received(facts):
+        return problem(summary, evidence, (*remedy, "Start the receivers again, so that they join."))
+    seen = sightings.frames(facts) is not None
+    pieces = counters.held_fragments(facts) if seen else background.beyond_usual(facts, counters.held_fragments) or 0
+    if pieces > 0 and not counters.moved(facts, "Ip.ReasmOKs") and not received(facts):
         return _fragments_lost(facts, pieces, evidence)
     dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}
-    if any(dropped.values()) and not reach.received(facts) and not reach.frames(facts):
+    if any(dropped.values()) and not received(facts) and not sightings.frames(facts):
         name = next(name for name, count in dropped.items() if count)
         evidence |= {f"packets that {name} dropped": dropped[name]}
-        summary = f"{name} dropped {reach.counted(dropped[name], 'frame')}, and its MTU is smaller than usual."
-        return Finding("mtu", "suspect", summary, evidence, (f"ip link set dev {shlex.quote(name)} mtu 1500",))
+        summary = f"{name} dropped {phrases.counted(dropped[name], 'frame')}, and its MTU is smaller than usual."
+        return suspect(summary, evidence, (f"ip link set dev {shlex.quote(name)} mtu 1500",))
     if isinstance(facts.trial, Unread):
-        return Finding("mtu", "unknown", facts.trial.reason, evidence)
-    return Finding("mtu", "ok", "No packet was too large, and no fragment is missing.", evidence)
+        return unknown(facts.trial.reason, evidence)
+    return ok("No packet was too large, and no fragment is missing.", evidence)
 
 
 def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> Finding:
-    wanted = reach.wanted(facts)
+    wanted = sightings.wanted(facts)
     fragments = sum(each.fragments for each in wanted or ())
     evidence |= {"fragments that came": pieces, "datagrams made of them": 0}
     if wanted is not None and not fragments:
-        return Finding("mtu", "ok", "Fragments came that make no datagram, but none of the target.", evidence)
-    if tally.pieces_dropped(facts):
-        text = f"Of {reach.counted(fragments, 'fragment')} on the wire, this host dropped some before it joined them."
-        return Finding("mtu", "ok", text, evidence)
-    if wanted is None and (unclear := whose.unclear(facts) or _others_missing(facts)):
-        return Finding("mtu", "unknown", unclear, evidence, reach.remedy(reach.trial_of(facts).frames))
-    summary = f"{reach.counted(pieces, 'fragment')} came, but never all of a datagram."
+        return ok("Fragments came that make no datagram, but they are not the target's.", evidence)
+    if counters.pieces_dropped(facts):
+        text = f"This host dropped some of {phrases.counted(fragments, 'fragment')} before it reassembled them."
+        return ok(text, evidence)
+    if wanted is None and (unclear := whose_losses.unclear(facts) or _others_missing(facts)):
+        return unknown(unclear, evidence, phrases.remedy(trial_of(facts).frames))
+    summary = f"{phrases.counted(pieces, 'fragment')} came, but never all fragments of a datagram."
     steps = (
         "Send datagrams that need no fragments: up to 1472 bytes over IPv4 and 1452 over IPv6.",
-        "Or find who drops the other fragments on the way: a firewall, a router, or an MTU that is too small.",
+        "Or find what drops the other fragments on the way: a firewall, a router, or a small MTU.",
     )
-    return Finding("mtu", "problem" if wanted else "suspect", summary, evidence, steps)
+    return finding("problem" if wanted else "suspect", summary, evidence, steps)
 
 
 def _others_missing(facts: Facts) -> str | None:
-    """Return why counters do not tell where the other fragments went: something dropped packets on this host, too."""
-    dropped = tally.refused(facts) or 0
-    if dropped <= tally.own_reports(facts) + pace.STRAY:
+    """Return why the fate of the other fragments is not known: this host dropped packets, too."""
+    dropped = counters.refused(facts) or 0
+    if dropped <= counters.own_reports(facts) + background.STRAY:
         return None
-    return f"Fragments came that make no datagram, and this host dropped {reach.counted(dropped, 'packet')} before."
+    return f"Fragments came that make no datagram, and this host dropped {phrases.counted(dropped, 'packet')} before."
 
 
 def _dropped(facts: Facts, interface: str) -> int:
-    counters = reach.trial_of(facts).interface_counters.get(interface, {})
+    counters = trial_of(facts).interface_counters.get(interface, {})
     return counters.get("rx_dropped", 0) + counters.get("rx_errors", 0)

@@ -1,18 +1,20 @@
-"""Checks of memberships: where they are, their limits, and the sources they name. Pure: touches no OS."""
+"""Checks of memberships: their interfaces, limits, sources and protocol versions. Pure: touches no OS."""
 
 from __future__ import annotations
 
 from multicast_expert.core.addresses import is_source_specific
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Arrivals, Facts, JoinTrial, Unread, interface_setting
-from multicast_expert.doctor.report import Finding
-from multicast_expert.wire.frames import Frames
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Arrivals, Facts, JoinTrial, Unread, address_of, interface_setting, known, same
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
+from multicast_expert.wire.tallies import Frames
 
 _LIMITED = ("ENOBUFS", "ENOMEM", "EMFILE")
-# These have checks of their own.
+# Other checks explain these.
 _EXPLAINED_ELSEWHERE = (*_LIMITED, "EADDRINUSE", "EHOSTUNREACH")
 _LITTLE_MEMORY = 1024
-"""Bytes of option memory that hold no more than a few memberships."""
+"""Bytes of option memory that hold only a few memberships."""
 _MEMBERSHIPS, _MEMORY = "net.ipv4.igmp_max_memberships", "net.core.optmem_max"
 
 
@@ -37,49 +39,48 @@ def membership(facts: Facts) -> Finding:
 
         mcast recv 239.1.2.3:5000%eth0
     """
-    trial = reach.trial_of(facts)
-    if isinstance(facts.trial, Unread):
-        return Finding("membership", "unknown", facts.trial.reason)
+    trial = trial_of(facts)
+    known(facts.trial)
     asked = _asked_joins(facts)
     failed = [each for each in asked if each.error and each.error not in _EXPLAINED_ELSEWHERE]
     if failed and len(failed) == len(asked):
         evidence = {each.interface: each.error for each in failed}
-        step = "Look at the interface with `mcast interfaces`; the error says what the kernel objects to."
-        return Finding("membership", "problem", f"The group cannot be joined. {failed[0].text}", evidence, (step,))
-    came_on = [each.interface for each in trial.arrivals if reach.same(each.group, facts.target.group)]
-    came_on += [each.interface for each in reach.wanted(facts) or ()]
+        step = "Look at the interface with `mcast interfaces`; the error names the reason."
+        return problem(f"The group cannot be joined. {failed[0].text}", evidence, (step,))
+    came_on = [each.interface for each in trial.arrivals if same(each.group, facts.target.group)]
+    came_on += [each.interface for each in sightings.wanted(facts) or ()]
     joined = _joined_on(facts)
     if joined is None:
-        why = reach.reason(facts.memberships) or ("What is joined is not known.", ())
-        return Finding("membership", "unknown", why[0], {}, why[1])
-    evidence = {"joined on": reach.named(joined), "datagrams come in on": reach.named(came_on)}
+        why = phrases.reason(facts.memberships)
+        return unknown(why[0], {}, why[1])
+    evidence = {"joined on": phrases.named(joined), "datagrams come in on": phrases.named(came_on)}
     if came_on and joined and not set(joined) & set(came_on) and _somebody_listens(facts):
-        summary = f"The group is joined on {reach.named(joined)}, but datagrams come in on {reach.named(came_on)}."
+        summary = f"The group is joined on {phrases.named(joined)}, but datagrams come in on {phrases.named(came_on)}."
         step = f'Have the program join on {came_on[0]}: `iface="{came_on[0]}"`, or `%{came_on[0]}` with `mcast recv`.'
-        return Finding("membership", "problem", summary, evidence, (step,))
+        return problem(summary, evidence, (step,))
     if came_on and not joined and _somebody_listens(facts):
-        summary = "A program listens on the port, but nobody on this host has joined the group."
+        summary = "A program listens on the port, but no program on this host has joined the group."
         step = "Have the program join the group; being bound to the port is not enough."
-        return Finding("membership", "suspect", summary, evidence, (step,))
+        return suspect(summary, evidence, (step,))
     if joined:
-        return Finding("membership", "ok", f"The group was joined already on {reach.named(joined)}.", evidence)
-    return Finding("membership", "ok", "The group can be joined; nobody else on this host has.", evidence)
+        return ok(f"The group was joined already on {phrases.named(joined)}.", evidence)
+    return ok("The group can be joined; no other program on this host has joined it.", evidence)
 
 
 def _asked_joins(facts: Facts) -> list[JoinTrial]:
-    """Return the joins that a receiver as it was asked for makes."""
-    names, source = reach.chosen_names(facts), facts.target.source
-    return [each for each in reach.trial_of(facts).joins if each.interface in names and each.source == source]
+    """Return the joins of a receiver with the requested memberships."""
+    names, source = this_host.chosen_names(facts), facts.target.source
+    return [each for each in trial_of(facts).joins if each.interface in names and each.source == source]
 
 
 def _joined_on(facts: Facts) -> list[str] | None:
-    """Return where the receiver that is to be explained, or else anybody on this host, has joined the group."""
+    """Return the interfaces on which the explained receiver, or any program on this host, has joined the group."""
     group = facts.target.group
     if facts.receiver is not None:
-        return [interface for joined, _, interface in facts.receiver.memberships if reach.same(joined, group)]
+        return [interface for joined, _, interface in facts.receiver.memberships if same(joined, group)]
     if isinstance(facts.memberships, Unread):
         return None
-    address = reach.address_of(group)
+    address = address_of(group)
     return [each.interface for each in facts.memberships if each.group == address]
 
 
@@ -110,36 +111,35 @@ def membership_limit(facts: Facts) -> Finding:
 
         sysctl -w net.ipv4.igmp_max_memberships=200
     """
-    if isinstance(facts.trial, Unread):
-        return Finding("membership-limit", "unknown", facts.trial.reason)
+    known(facts.trial)
     limited = [each for each in _asked_joins(facts) if each.error in _LIMITED]
     if not limited:
-        return Finding("membership-limit", "ok", "No join met a limit.")
+        return ok("No join met a limit.")
     join = limited[0]
     evidence: dict[str, object] = {"error": join.error, "interface": join.interface}
     if facts.machine.system == "macos":
-        step = "Try again after a pause: macOS refuses joins for a moment when there are many."
-        return Finding("membership-limit", "problem", f"The join was refused. {join.text}", evidence, (step,))
+        step = "Try again after a pause: macOS rejects joins for a moment when there are many."
+        return problem(f"The kernel rejected the join. {join.text}", evidence, (step,))
     if join.error == "EMFILE" or facts.machine.system != "linux":
-        step = "Close what is not needed, or raise the limit of open files with `ulimit -n 65536`."
-        return Finding("membership-limit", "problem", f"The join was refused. {join.text}", evidence, (step,))
+        step = "Close unneeded files, or raise the limit of open files with `ulimit -n 65536`."
+        return problem(f"The kernel rejected the join. {join.text}", evidence, (step,))
     name, usual = _limit(facts, join)
-    value = reach.number(facts, name)
+    value = this_host.number(facts, name)
     evidence |= {"limit": name, "value": value}
-    summary = f"The kernel refuses to join ({join.error}): {name} is {'reached' if value is None else value}."
-    command = reach.set_command(name, max(usual, 2 * (value or 0)))
-    return Finding("membership-limit", "problem", summary, evidence, (command,))
+    summary = f"The kernel rejects the join ({join.error}): {name} is {'reached' if value is None else value}."
+    command = phrases.set_command(name, max(usual, 2 * (value or 0)))
+    return problem(summary, evidence, (command,))
 
 
 def _limit(facts: Facts, join: JoinTrial) -> tuple[str, int]:
-    """Return the setting that a refused join met, and its usual value."""
-    memberships, memory = reach.number(facts, _MEMBERSHIPS), reach.number(facts, _MEMORY)
-    # A socket that may have no memory at all for options says ENOBUFS to an IPv4 join, too.
+    """Return the setting that a rejected join met, and its usual value."""
+    memberships, memory = this_host.number(facts, _MEMBERSHIPS), this_host.number(facts, _MEMORY)
+    # Without any memory for options, an IPv4 join fails with ENOBUFS, too.
     if join.error == "ENOMEM" or (memory is not None and memory < _LITTLE_MEMORY and memberships != 0):
         return _MEMORY, 131072
     if facts.target.group_version == 6:
         return "net.ipv6.mld_max_msf", 64
-    # A join with a source is refused by either; the first source of a socket only by that of memberships.
+    # Both limits concern a join with a source; only that of memberships concerns the first one of a socket.
     if join.source is None or memberships == 0:
         return _MEMBERSHIPS, 20
     return "net.ipv4.igmp_max_msf", 10
@@ -167,40 +167,40 @@ def source_filter(facts: Facts) -> Finding:
 
     Or have the sender use the expected address: bind its socket to it, or take it with `ip addr`.
     """
-    source, names = facts.target.source, set(reach.chosen_names(facts))
+    source, names = facts.target.source, set(this_host.chosen_names(facts))
     blocked = () if facts.receiver is None else facts.receiver.blocked
     if source is None and not blocked:
-        return Finding("source-filter", "ok", "All sources are taken.")
-    evidence: dict[str, object] = {"asked for": source or "all but " + reach.named(each for _, each, _ in blocked)}
-    found = [each for each in reach.seen(facts) if each.interface in names and _fits(facts, each)]
+        return ok("All sources are taken.")
+    evidence: dict[str, object] = {"asked for": source or "all but " + phrases.named(each for _, each, _ in blocked)}
+    found = [each for each in sightings.seen(facts) if each.interface in names and _fits(facts, each)]
     unwanted = [each for each in found if _is_filtered(facts, each)]
     if unwanted and len(unwanted) == len(found):
-        evidence |= {"come from": reach.named(reach.senders(unwanted)), "interface": unwanted[0].interface}
-        summary = f"Datagrams come from {evidence['come from']}, not from {source or 'a source that is let through'}."
-        example = reach.endpoint(facts, source=unwanted[0].sender)
+        evidence |= {"come from": phrases.named(sightings.senders(unwanted)), "interface": unwanted[0].interface}
+        summary = f"Datagrams come from {evidence['come from']}, not from {source or 'an accepted source'}."
+        example = phrases.endpoint(facts, source=unwanted[0].sender)
         steps = (
             f"Name the source that sends, as in `mcast recv {example}`.",
-            f"Or have {source or 'the sender'} send, and see that it does so with this address.",
+            f"Or have {source or 'the sender'} send, and check that it sends from this address.",
         )
-        return Finding("source-filter", "problem", summary, evidence, steps)
+        return problem(summary, evidence, steps)
     if found:
-        return Finding("source-filter", "ok", "Datagrams come from a source that is let through.", evidence)
-    trial = reach.trial_of(facts)
-    if isinstance(facts.trial, Unread) or not (trial.widened or reach.frames(facts) is not None):
-        return Finding("source-filter", "unknown", "Other sources were not listened to.", evidence)
-    return Finding("source-filter", "ok", "Nothing came from other sources either.", evidence)
+        return ok("Datagrams come from an accepted source.", evidence)
+    trial = trial_of(facts)
+    if isinstance(facts.trial, Unread) or not (trial.widened or sightings.frames(facts) is not None):
+        return unknown("The trial did not listen to other sources.", evidence)
+    return ok("Nothing came from other sources either.", evidence)
 
 
 def _fits(facts: Facts, each: Arrivals | Frames) -> bool:
     port_fits = isinstance(each, Arrivals) or facts.target.port in (None, each.port)
-    return port_fits and reach.same(each.group, facts.target.group)
+    return port_fits and same(each.group, facts.target.group)
 
 
 def _is_filtered(facts: Facts, each: Arrivals | Frames) -> bool:
     if facts.target.source is not None:
-        return not reach.same(each.sender, facts.target.source)
+        return not same(each.sender, facts.target.source)
     blocked = () if facts.receiver is None else facts.receiver.blocked
-    return any(reach.same(each.sender, sender) and each.interface == interface for _, sender, interface in blocked)
+    return any(same(each.sender, sender) and each.interface == interface for _, sender, interface in blocked)
 
 
 def igmp_version(facts: Facts) -> Finding:
@@ -234,25 +234,25 @@ def igmp_version(facts: Facts) -> Finding:
     evidence |= forced
     old = [name for name, number in spoken.items() if number < newest]
     if not old and not forced:
-        if not spoken and facts.target.source is not None and isinstance(reach.trial_of(facts).queries, Unread):
-            why = reach.reason(facts.memberships, reach.trial_of(facts).queries) or ("The version is not known.", ())
-            return Finding("igmp-version", "unknown", why[0], evidence, why[1])
-        return Finding("igmp-version", "ok", f"Nothing makes this host speak an old version of {protocol}.", evidence)
-    what = f"an old version of {protocol} on {reach.named(old or reach.chosen_names(facts))}"
+        if not spoken and facts.target.source is not None and isinstance(trial_of(facts).queries, Unread):
+            why = phrases.reason(facts.memberships, trial_of(facts).queries)
+            return unknown(why[0], evidence, why[1])
+        return ok(f"Nothing makes this host speak an old version of {protocol}.", evidence)
+    what = f"an old version of {protocol} on {phrases.named(old or this_host.chosen_names(facts))}"
     if facts.target.source is None and not forced:
-        return Finding("igmp-version", "ok", f"This host speaks {what}; no source is asked for.", evidence)
-    remedy = tuple(reach.set_command(name, 0) for name in forced) or (
-        f"Set the querier of this network to {protocol}v{newest}: it asked in an old version.",
+        return ok(f"This host speaks {what}; no source is requested.", evidence)
+    remedy = tuple(phrases.set_command(name, 0) for name in forced) or (
+        f"Set the querier of this network to {protocol}v{newest}: it asks in an old version.",
     )
-    group = reach.address_of(facts.target.group)
+    group = address_of(facts.target.group)
     served = group is None or not is_source_specific(group)
-    if served or reach.received(facts) or reach.frames(facts) or reach.others_received(facts):
-        # Datagrams reach the host, or would: outside of the SSM range the network then sends those of all sources.
-        text = f"This host speaks {what}; the network is not told which source is wanted."
-        doubtful = bool(facts.target.source) and bool(reach.received(facts))
-        return Finding("igmp-version", "suspect" if doubtful else "ok", text, evidence, remedy)
-    text = f"This host speaks {what}, so the network is told of no source, and may ignore it altogether."
-    return Finding("igmp-version", "problem" if tally.nothing_came(facts) else "suspect", text, evidence, remedy)
+    if served or received(facts) or sightings.frames(facts) or sightings.others_received(facts):
+        # Outside the SSM range the network then delivers the datagrams of all sources.
+        text = f"This host speaks {what}; its reports name no source."
+        doubtful = bool(facts.target.source) and bool(received(facts))
+        return finding("suspect" if doubtful else "ok", text, evidence, remedy)
+    text = f"This host speaks {what}, so its reports name no source, and the network may ignore them."
+    return finding("problem" if counters.nothing_came(facts) else "suspect", text, evidence, remedy)
 
 
 def _forced(facts: Facts) -> dict[str, object]:
@@ -260,19 +260,19 @@ def _forced(facts: Facts) -> dict[str, object]:
     version = facts.target.group_version or 4
     name, newest = ("force_igmp_version", 3) if version == 4 else ("force_mld_version", 2)
     values = {
-        interface_setting(version, interface, name): reach.setting(facts, interface, name)
-        for interface in ("all", *reach.chosen_names(facts))
+        interface_setting(version, interface, name): this_host.setting(facts, interface, name)
+        for interface in ("all", *this_host.chosen_names(facts))
     }
     return {name: value for name, value in values.items() if value is not None and 0 < value < newest}
 
 
 def _spoken(facts: Facts) -> dict[str, int]:
-    """Return the version that is spoken on each interface, as the kernel or the queriers tell."""
-    version, names = facts.target.group_version, reach.chosen_names(facts)
-    queries, memberships = reach.trial_of(facts).queries, facts.memberships
+    """Return the protocol version on each interface, as the kernel or the queriers show."""
+    version, names = facts.target.group_version, this_host.chosen_names(facts)
+    queries, memberships = trial_of(facts).queries, facts.memberships
     found: dict[str, int] = {}
     for query in () if isinstance(queries, Unread) else queries:
-        address = reach.address_of(query.querier)
+        address = address_of(query.querier)
         if query.interface in names and address is not None and address.version == version:
             found[query.interface] = min(query.version, found.get(query.interface, query.version))
     for each in () if isinstance(memberships, Unread) else memberships:

@@ -1,21 +1,23 @@
-"""Checks of what the network does with memberships: queriers, and bridges that snoop. Pure: touches no OS."""
+"""Checks of queriers, and of bridges that snoop. Pure: touches no OS."""
 
 from __future__ import annotations
 
 import shlex
 
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Bridge, Facts, Unread
-from multicast_expert.doctor.report import Finding
-from multicast_expert.wire.frames import Queries
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Bridge, Facts, Unread, address_of, known
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
+from multicast_expert.wire.tallies import Queries
 
 _USUAL_INTERVAL = 125
-"""Seconds between two general queries, unless the querier is told otherwise (RFC 3376, 8.2 and RFC 3810, 9.2)."""
+"""Seconds between two general queries by default (RFC 3376, 8.2 and RFC 3810, 9.2)."""
 _LONG_ENOUGH = 130.0
 _FORGOTTEN_AFTER = 260
-"""Seconds after which a membership that nobody confirmed ends: two intervals and a response time."""
+"""Seconds after which a switch forgets an unconfirmed membership: two intervals and a response time."""
 _MISSING = 5
-"""Datagrams that have to be missing before a bridge is said to keep them."""
+"""So many datagrams must be missing before a bridge is blamed."""
 
 
 def querier(facts: Facts) -> Finding:
@@ -42,48 +44,48 @@ def querier(facts: Facts) -> Finding:
 
     Where nobody may touch the network, leave and join again every minute or two.
     """
-    if isinstance(facts.trial, Unread):
-        return Finding("querier", "unknown", facts.trial.reason)
-    trial, evidence = facts.trial, _queries_heard(facts)
-    links = [each for each in reach.chosen(facts) if not each.is_loopback]
+    trial, evidence = known(facts.trial), _queries_heard(facts)
+    links = [each for each in this_host.chosen(facts) if not each.is_loopback]
     if not links:
-        return Finding("querier", "ok", "On loopback nobody has to ask for memberships.")
+        return ok("Loopback needs no querier.")
     steps = (
         "Switch on the querier of a switch or router in this network, with IGMPv3 and MLDv2.",
         "Until then, leave and join again every minute or two.",
     )
-    silence = reach.silence(facts)
+    silence = sightings.silence(facts)
     if trial.revived:
         return _forgotten(facts, evidence, steps)
     if evidence:
-        text = f"Queries were heard on {reach.named(evidence)}: memberships are asked for."
-        return Finding("querier", "ok", text, evidence)
-    listen = f"mcast doctor {reach.endpoint(facts)} --listen {_LONG_ENOUGH:.0f}"
-    why = reach.reason(trial.queries)
+        text = f"There is a querier on {phrases.named(evidence)}."
+        return ok(text, evidence)
+    listen = f"mcast doctor {phrases.endpoint(facts)} --listen {_LONG_ENOUGH:.0f}"
     if silence is not None:
-        evidence = {"queries heard": 0, "silent since": f"{silence:.1f} s"}
-        summary = "The datagrams came and stopped, and no query was heard: a switch may have forgotten this host."
-        return Finding("querier", "suspect", summary, evidence, steps)
-    evidence = {"queries heard": None if why else 0, "seconds listened": round(trial.seconds, 1)}
-    if why:
-        text = "Queries of IGMP are not counted, and cannot be heard unprivileged." if _four(facts) else why[0]
-        return Finding("querier", "unknown", text, evidence, why[1])
+        evidence = {"queries": 0, "silent since": f"{silence:.1f} s"}
+        summary = "The datagrams came and stopped, and no query came: a switch may have forgotten this host."
+        return suspect(summary, evidence, steps)
+    evidence = {"queries": 0, "seconds listened": round(trial.seconds, 1)}
+    if isinstance(trial.queries, Unread):
+        evidence["queries"] = None
+        text = "Linux does not count IGMP queries, and only root can capture them." if _four(facts) else ""
+        return unknown(text or trial.queries.reason, evidence, phrases.remedy(trial.queries))
     if trial.seconds >= _LONG_ENOUGH:
-        summary = f"No query in {trial.seconds:.0f} s: a snooping switch forgets us {_FORGOTTEN_AFTER} s after a join."
-        return Finding("querier", "suspect", summary, evidence, steps)
+        summary = (
+            f"No query in {trial.seconds:.0f} s: a snooping switch forgets this host {_FORGOTTEN_AFTER} s after a join."
+        )
+        return suspect(summary, evidence, steps)
     summary = f"No query in {trial.seconds:.0f} s; queriers ask every {_USUAL_INTERVAL} s, so listen longer to be sure."
-    return Finding("querier", "unknown", summary, evidence, (f"sudo {listen}",))
+    return unknown(summary, evidence, (f"sudo {listen}",))
 
 
 def _forgotten(facts: Facts, heard: dict[str, object], steps: tuple[str, ...]) -> Finding:
-    """Judge a stream that stopped and that a new join revived: somebody on the way had forgotten this host."""
-    silence = reach.silence(facts)
-    evidence: dict[str, object] = {"queries heard": reach.named(heard.values())}
+    """Judge a stream that stopped and that a new join revived: a device on the way had forgotten this host."""
+    silence = sightings.silence(facts)
+    evidence: dict[str, object] = {"queries": phrases.named(heard.values())}
     evidence |= {"silent for": None if silence is None else f"{silence:.1f} s", "after joining anew": "they came again"}
     summary = "The datagrams stopped, and came again after a new join: a switch or router had forgotten this host"
-    if heard or tally.queries_were_dropped(facts) is not False:
-        return Finding("querier", "suspect", f"{summary}, although it may be asked.", evidence, steps)
-    return Finding("querier", "problem", f"{summary}, and nobody asks for memberships.", evidence, steps)
+    if heard or counters.queries_were_dropped(facts) is not False:
+        return suspect(f"{summary}, although there may be a querier.", evidence, steps)
+    return problem(f"{summary}, and there is no querier.", evidence, steps)
 
 
 def _four(facts: Facts) -> bool:
@@ -91,8 +93,8 @@ def _four(facts: Facts) -> bool:
 
 
 def _queries_heard(facts: Facts) -> dict[str, object]:
-    """Return on which interfaces somebody asks for memberships, and who."""
-    trial, names = reach.trial_of(facts), reach.chosen_names(facts)
+    """Return the queriers by interface."""
+    trial, names = trial_of(facts), this_host.chosen_names(facts)
     heard: dict[str, object] = {}
     for query in () if isinstance(trial.queries, Unread) else trial.queries:
         if query.interface in names and _is_general(query, facts.target.group_version):
@@ -107,7 +109,7 @@ def _queries_heard(facts: Facts) -> dict[str, object]:
 
 
 def _is_general(query: Queries, version: int | None) -> bool:
-    address = reach.address_of(query.querier)
+    address = address_of(query.querier)
     return not query.for_group and address is not None and address.version == version
 
 
@@ -132,57 +134,57 @@ def snooping(facts: Facts) -> Finding:
         ip link set br0 type bridge mcast_querier 1 mcast_igmp_version 3 mcast_mld_version 2
         ip link set br0 type bridge mcast_snooping 0
     """
-    if why := reach.reason(facts.bridges):
-        return Finding("snooping", "ok" if reach.received(facts) else "unknown", why[0], {}, why[1])
-    bridges = () if isinstance(facts.bridges, Unread) else facts.bridges
+    if received(facts) and isinstance(facts.bridges, Unread):
+        return ok(facts.bridges.reason, {}, phrases.remedy(facts.bridges))
+    bridges = known(facts.bridges)
     if not bridges:
-        return Finding("snooping", "ok", "There is no bridge on this host.")
+        return ok("There is no bridge on this host.")
     evidence: dict[str, object] = {each.name: _state(each) for each in bridges}
     for bridge in bridges:
-        if bridge.snooping and bridge.name in reach.chosen_names(facts) and (kept := _kept(facts, bridge)):
+        if bridge.snooping and bridge.name in this_host.chosen_names(facts) and (kept := _kept(facts, bridge)):
             evidence["datagrams it kept"] = kept
             name = shlex.quote(bridge.name)
             summary = (
-                f"The bridge {bridge.name} forgot that this host has joined: datagrams come in, and it keeps them."
+                f"The bridge {bridge.name} forgot that this host has joined, and keeps the datagrams that come in."
             )
             remedy = (
                 f"ip link set {name} type bridge mcast_snooping 0",
                 f"Or give it a querier that works: `ip link set {name} type bridge mcast_querier 1`.",
             )
-            return Finding("snooping", "problem", summary, evidence, remedy)
+            return problem(summary, evidence, remedy)
     starved = [(each, ports) for each in bridges if (ports := _starved(facts, each))]
     if not starved:
-        return Finding("snooping", "ok", "The bridges of this host hold the group back from nobody.", evidence)
+        return ok("The bridges of this host do not hold the group back.", evidence)
     bridge, ports = starved[0]
     evidence[f"ports of {bridge.name} without flooding"] = ", ".join(ports)
     name = shlex.quote(bridge.name)
     remedy = (
         f"ip link set {name} type bridge mcast_igmp_version 3 mcast_mld_version 2 mcast_querier 1",
-        "Or let the ports have what nobody asked for: `bridge link set dev PORT mcast_flood on`.",
+        "Or flood unknown groups to the ports: `bridge link set dev PORT mcast_flood on`.",
     )
     passes = {bridge.name, *bridge.ports}
-    seen = [each for each in reach.frames(facts) or () if each.interface in passes]
-    seen_by_sockets = [each for each in reach.trial_of(facts).arrivals if each.interface in passes]
-    summary = f"The bridge {bridge.name} knows no querier, and keeps the group from {reach.named(ports)}."
-    certain = bool(seen or seen_by_sockets) and not reach.received(facts)
-    return Finding("snooping", "problem" if certain else "suspect", summary, evidence, remedy)
+    seen = [each for each in sightings.frames(facts) or () if each.interface in passes]
+    seen_by_sockets = [each for each in trial_of(facts).arrivals if each.interface in passes]
+    summary = f"The bridge {bridge.name} knows no querier, and keeps the group from {phrases.named(ports)}."
+    certain = bool(seen or seen_by_sockets) and not received(facts)
+    return finding("problem" if certain else "suspect", summary, evidence, remedy)
 
 
 def _kept(facts: Facts, bridge: Bridge) -> int:
-    """Return how many datagrams of a stream that stopped came in on the bridge's ports and not on the bridge itself."""
-    trial, silence = reach.trial_of(facts), reach.silence(facts)
+    """Return how many datagrams of a stopped stream came in on the bridge's ports and not on the bridge itself."""
+    trial, silence = trial_of(facts), sightings.silence(facts)
     asked = [each for each in trial.arrivals if each.asked and each.interface == bridge.name]
     came = sum(each.count for each in asked)
     if silence is None or not asked:
         return 0
-    frames = reach.frames(facts)
+    frames = sightings.frames(facts)
     if frames is not None:
         missing = sum(each.count for each in frames if each.interface in bridge.ports) - came
         return missing if missing > _MISSING else 0
-    counters = trial.interface_counters
-    on_ports = sum(counters.get(port, {}).get("rx_packets", 0) for port in bridge.ports)
-    missing = on_ports - counters.get(bridge.name, {}).get("rx_packets", 0)
-    # Other traffic passes the bridge, too, so the stream as a whole must fit into what is missing.
+    passed = trial.interface_counters
+    on_ports = sum(passed.get(port, {}).get("rx_packets", 0) for port in bridge.ports)
+    missing = on_ports - passed.get(bridge.name, {}).get("rx_packets", 0)
+    # Other traffic passes the bridge, too, so most of the stream must fit into what is missing.
     expected = round(sum(each.count * silence / max(each.last - each.first, 0.1) for each in asked))
     return expected if trial.revived and missing > 0.8 * expected > _MISSING else 0
 
@@ -194,7 +196,7 @@ def _state(bridge: Bridge) -> str:
 
 
 def _starved(facts: Facts, bridge: Bridge) -> list[str]:
-    """Return the ports that the group is not sent to, whoever joins it behind them."""
+    """Return the ports that never get the group, even after a join behind them."""
     if not bridge.snooping or bridge.querier or bridge.other_querier:
         return []
     return [each for each in bridge.ports_without_flooding if each in bridge.ports]

@@ -1,16 +1,18 @@
-"""Checks of where datagrams enter and leave: routes, and interfaces that are not expected. Pure: touches no OS."""
+"""Checks of routes, and of datagrams on unexpected interfaces. Pure: touches no OS."""
 
 from __future__ import annotations
 
 import shlex
 
-from multicast_expert.doctor.checks import reach, tally
-from multicast_expert.doctor.facts import Arrivals, Facts, Unread
-from multicast_expert.doctor.report import Finding
-from multicast_expert.wire.frames import Frames
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Arrivals, Facts, Unread, known, same
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
+from multicast_expert.wire.tallies import Frames
 
 _STREAM = 5
-"""Datagrams a second that are more than programs send that look for a name server or the time."""
+"""Datagrams a second of a stream; programs that look for a name server or the time send fewer."""
 
 
 def send_route(facts: Facts) -> Finding:
@@ -32,29 +34,28 @@ def send_route(facts: Facts) -> Finding:
 
         ip route add 224.0.0.0/4 dev eth0
     """
-    if why := reach.reason(facts.routes):
-        return Finding("send-route", "unknown", why[0], {}, why[1])
-    route, lost = reach.route_to(facts, facts.target.group), tally.moved(facts, "Ip.OutNoRoutes") or 0
+    known(facts.routes)
+    route, lost = this_host.route_to(facts, facts.target.group), counters.moved(facts, "Ip.OutNoRoutes") or 0
     if route is None:
-        return Finding("send-route", "unknown", "Where datagrams to the group would go is not known.")
+        return unknown("The route to the group is not known.")
     if route.interface is not None:
         summary = f"Programs that name no interface send to the group, and join it, on {route.interface}."
-        return Finding("send-route", "ok", summary, {"interface": route.interface, "gateway": route.gateway})
+        return ok(summary, {"interface": route.interface, "gateway": route.gateway})
     evidence = {"interface": None, "datagrams without a route": lost}
-    if not lost or reach.received(facts):
-        summary = "There is no route to the group: programs have to name the interface to send, or to join over IPv4."
-        return Finding("send-route", "ok", summary, evidence)
-    names = [each.name for each in reach.chosen(facts) if not each.is_loopback]
+    if not lost or received(facts):
+        summary = "There is no route to the group: programs must name the interface to send, or to join over IPv4."
+        return ok(summary, evidence)
+    names = [each.name for each in this_host.chosen(facts) if not each.is_loopback]
     name = shlex.quote(names[0]) if names else "eth0"
-    summary = f"A program on this host tried to send {reach.counted(lost, 'datagram')}, and there is no route to go."
+    summary = f"A program on this host tried to send {phrases.counted(lost, 'datagram')}, and there is no route."
     command = f"ip route add 224.0.0.0/4 dev {name}"
     if facts.target.group_version == 6:
         command = f"ip -6 route add multicast ff00::/8 dev {name} table local"
     step = "Name the interface in the sending program, or add a route."
-    # The counter is about all destinations. Only a stream that has none counts that fast, and nothing may come in.
-    steady = lost >= _STREAM * reach.trial_of(facts).seconds
-    certain = steady and (tally.nothing_came(facts) or not tally.refused(facts))
-    return Finding("send-route", "problem" if certain else "suspect", summary, evidence, (step, command))
+    # The counter is about all destinations, so only a fast count while nothing comes in is proof.
+    steady = lost >= _STREAM * trial_of(facts).seconds
+    certain = steady and (counters.nothing_came(facts) or not counters.refused(facts))
+    return finding("problem" if certain else "suspect", summary, evidence, (step, command))
 
 
 def loopback_route(facts: Facts) -> Finding:
@@ -80,23 +81,24 @@ def loopback_route(facts: Facts) -> Finding:
     It changes nothing for other interfaces. Remove the wrong route first, if there is one: `ip -6 route del ff00::/8
     dev lo`.
     """
-    loopback = [each.name for each in reach.chosen(facts) if each.is_loopback]
+    loopback = [each.name for each in this_host.chosen(facts) if each.is_loopback]
     if facts.target.group_version != 6 or facts.loopback_route is None:
-        return Finding("loopback-route", "ok", "IPv4 groups need no route on loopback.")
-    if why := reach.reason(facts.loopback_route):
-        return Finding("loopback-route", "unknown" if loopback else "ok", why[0], {}, why[1])
-    lost = tally.moved(facts, "Ip.OutNoRoutes") or 0
+        return ok("IPv4 groups need no route on loopback.")
+    if isinstance(facts.loopback_route, Unread):
+        fact = facts.loopback_route
+        return finding("unknown" if loopback else "ok", fact.reason, {}, phrases.remedy(fact))
+    lost = counters.moved(facts, "Ip.OutNoRoutes") or 0
     evidence = {"route on lo": bool(facts.loopback_route), "datagrams without a route": lost}
-    if facts.loopback_route or reach.received(facts):
-        return Finding("loopback-route", "ok", "IPv6 groups can be sent to on loopback.", evidence)
+    if facts.loopback_route or received(facts):
+        return ok("IPv6 groups can be sent to on loopback.", evidence)
     if not loopback and not lost:
-        return Finding("loopback-route", "ok", "There is no route on loopback, and it is not used here.", evidence)
+        return ok("There is no route on loopback, and it is not used here.", evidence)
     remedy = ("ip -6 route add local ff00::/8 dev lo table local",)
-    if loopback and len(loopback) == len(reach.chosen(facts)):
+    if loopback and len(loopback) == len(this_host.chosen(facts)):
         summary = "IPv6 groups have no route on the loopback interface: nothing can be sent to them there."
-        return Finding("loopback-route", "problem", summary, evidence, remedy)
+        return problem(summary, evidence, remedy)
     summary = "A program could not send to IPv6 groups, and they have no route on the loopback interface."
-    return Finding("loopback-route", "suspect", summary, evidence, remedy)
+    return suspect(summary, evidence, remedy)
 
 
 def wrong_interface(facts: Facts) -> Finding:
@@ -119,64 +121,63 @@ def wrong_interface(facts: Facts) -> Finding:
 
         mcast recv 239.1.2.3:5000%eth1
     """
-    if why := reach.reason(facts.interfaces):
-        return Finding("wrong-interface", "unknown", why[0], {}, why[1])
-    names = reach.chosen_names(facts)
-    if reach.received(facts):
-        return Finding("wrong-interface", "ok", "Datagrams come in where they are expected.")
+    known(facts.interfaces)
+    names = this_host.chosen_names(facts)
+    if received(facts):
+        return ok("Datagrams come in on the expected interface.")
     if not names:
-        return Finding("wrong-interface", "unknown", "There is no interface to listen on.")
-    port_of = {each.name: each.bridge for each in reach.chosen(facts) if each.bridge}
+        return unknown("There is no interface to listen on.")
+    port_of = {each.name: each.bridge for each in this_host.chosen(facts) if each.bridge}
     if port_of and len(port_of) == len(names):
         name, bridge = next(iter(port_of.items()))
         summary = f"{name} is a port of the bridge {bridge}, so datagrams reach this host on {bridge} only."
-        step = f"Listen on the bridge, as in `mcast recv {reach.endpoint(facts, interface=bridge)}`."
-        return Finding("wrong-interface", "problem", summary, {"port": name, "bridge": bridge}, (step,))
-    if tagged := [each for each in reach.frames(facts) or () if each.vlan and each.interface in names]:
+        step = f"Listen on the bridge, as in `mcast recv {phrases.endpoint(facts, interface=bridge)}`."
+        return problem(summary, {"port": name, "bridge": bridge}, (step,))
+    if tagged := [each for each in sightings.frames(facts) or () if each.vlan and each.interface in names]:
         return _tagged(facts, tagged[0])
     elsewhere = _elsewhere(facts)
     if elsewhere:
         places = list(dict.fromkeys(each.interface for each in elsewhere))
         evidence = {
-            "expected on": reach.named(names),
-            "come in on": reach.named(places),
-            "from": reach.named(reach.senders(elsewhere)),
+            "expected on": phrases.named(names),
+            "come in on": phrases.named(places),
+            "from": phrases.named(sightings.senders(elsewhere)),
             "datagrams": sum(each.count for each in elsewhere),
         }
-        summary = f"The datagrams come in on {reach.named(places)}, not on {reach.named(names)}."
-        step = f"Listen there, as in `mcast recv {reach.endpoint(facts, interface=places[0])}`."
-        return Finding("wrong-interface", "problem", summary, evidence, (step,))
-    if isinstance(facts.trial, Unread):
-        return Finding("wrong-interface", "unknown", facts.trial.reason)
-    if not facts.trial.widened and reach.frames(facts) is None:
-        return Finding("wrong-interface", "unknown", "The other interfaces were not listened on.")
-    return Finding("wrong-interface", "ok", "Nothing of the target came in on another interface.")
+        summary = f"The datagrams come in on {phrases.named(places)}, not on {phrases.named(names)}."
+        step = f"Listen there, as in `mcast recv {phrases.endpoint(facts, interface=places[0])}`."
+        return problem(summary, evidence, (step,))
+    if not known(facts.trial).widened and sightings.frames(facts) is None:
+        return unknown("The trial did not listen on other interfaces.")
+    return ok("Nothing of the target came in on another interface.")
 
 
 def _elsewhere(facts: Facts) -> list[Arrivals | Frames]:
-    """Return what came of the target on interfaces that it was not expected on."""
-    target, names = facts.target, set(reach.chosen_names(facts))
-    ports_of_chosen = {each.name for each in reach.interfaces(facts) if each.bridge in names}
-    arrived: list[Arrivals | Frames] = [*reach.others_received(facts)]
-    if not arrived and not reach.wanted(facts):
-        arrived = [each for each in reach.frames(facts) or () if target.port in (None, each.port)]
+    """Return the datagrams of the target that came in on unexpected interfaces."""
+    target, names = facts.target, set(this_host.chosen_names(facts))
+    ports_of_chosen = {each.name for each in this_host.interfaces(facts) if each.bridge in names}
+    arrived: list[Arrivals | Frames] = [*sightings.others_received(facts)]
+    if not arrived and not sightings.wanted(facts):
+        arrived = [each for each in sightings.frames(facts) or () if target.port in (None, each.port)]
     return [
         each
         for each in arrived
         if each.interface not in names | ports_of_chosen
-        and reach.same(each.group, target.group)
-        and (target.source is None or reach.same(each.sender, target.source))
+        and same(each.group, target.group)
+        and (target.source is None or same(each.sender, target.source))
     ]
 
 
 def _tagged(facts: Facts, frame: Frames) -> Finding:
     name = f"{frame.interface}.{frame.vlan}"
     evidence = {"interface": frame.interface, "VLAN": frame.vlan, "from": frame.sender}
-    summary = f"The frames come in on {frame.interface} with the tag of VLAN {frame.vlan}, which {name} would receive."
+    summary = (
+        f"The frames come in on {frame.interface} with the tag of VLAN {frame.vlan}; only {name} would receive them."
+    )
     device, link = shlex.quote(name), shlex.quote(frame.interface)
     remedy = (
         f"ip link add link {link} name {device} type vlan id {frame.vlan}",
         f"ip link set {device} up",
-        f"Listen there, as in `mcast recv {reach.endpoint(facts, interface=name)}`.",
+        f"Listen there, as in `mcast recv {phrases.endpoint(facts, interface=name)}`.",
     )
-    return Finding("wrong-interface", "problem", summary, evidence, remedy)
+    return problem(summary, evidence, remedy)

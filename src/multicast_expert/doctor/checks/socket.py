@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multicast_expert.doctor.checks import pace, reach, tally, whose
-from multicast_expert.doctor.facts import Buffer, Facts, Unread
-from multicast_expert.doctor.report import Finding
+from multicast_expert.doctor import phrases
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.facts import Buffer, Facts, Unread, known, same
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.system.listings import UdpSocket
-from multicast_expert.wire.frames import Frames
+from multicast_expert.wire.tallies import Frames
 
 _ENOUGH_BUFFER = 8 * 1024 * 1024
 
@@ -30,54 +32,56 @@ def port(facts: Facts) -> Finding:
 
         mcast recv 239.1.2.3:5001
     """
-    target, names = facts.target, set(reach.chosen_names(facts))
-    seen = reach.frames(facts)
+    target, names = facts.target, set(this_host.chosen_names(facts))
+    seen = sightings.frames(facts)
     if target.port is None:
         return _port_to_name(facts, seen or ())
-    if reach.received(facts):
-        return Finding("port", "ok", "The port is right.")
+    if received(facts):
+        return ok("The port is right.")
     if seen is None:
         return _port_by_counters(facts)
-    mine = [each for each in (*seen, *(reach.frames(facts, outgoing=True) or ())) if each.interface in names]
+    mine = [each for each in (*seen, *(sightings.frames(facts, outgoing=True) or ())) if each.interface in names]
     if target.source is not None:
-        mine = [each for each in mine if reach.same(each.sender, target.source)]
+        mine = [each for each in mine if same(each.sender, target.source)]
     ports = sorted({each.port for each in mine if each.port is not None})
     evidence = {"asked for": target.port, "seen": ", ".join(map(str, ports)) or "none"}
     if not ports or target.port in ports:
-        return Finding("port", "ok", "No datagram of the group went to another port.", evidence)
-    evidence["from"] = reach.named(reach.senders(mine))
+        return ok("No datagram of the group went to another port.", evidence)
+    evidence["from"] = phrases.named(sightings.senders(mine))
     plural = "s" if len(ports) > 1 else ""
-    summary = f"The datagrams go to port{plural} {reach.named(ports)}, not to {target.port}."
-    step = f"Listen on that port, as in `mcast recv {reach.endpoint(facts, port=ports[0])}`."
-    return Finding("port", "problem", summary, evidence, (step,))
+    summary = f"The datagrams go to port{plural} {phrases.named(ports)}, not to {target.port}."
+    step = f"Listen on that port, as in `mcast recv {phrases.endpoint(facts, port=ports[0])}`."
+    return problem(summary, evidence, (step,))
 
 
 def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
-    """Say which port to ask for: a socket receives on one."""
+    """Name a port: a socket receives on one."""
     ports = sorted({each.port for each in seen if each.port is not None and each.group == facts.target.group})
-    came = f" Datagrams come in for {reach.named(ports)}." if ports else ""
-    example = reach.endpoint(facts, port=ports[0] if ports else 5000)
+    came = f" Datagrams come in for {phrases.named(ports)}." if ports else ""
+    example = phrases.endpoint(facts, port=ports[0] if ports else 5000)
     step = f"Name the port, as in `mcast doctor {example}`."
-    return Finding("port", "unknown", f"No port was named, so nothing can be received.{came}", {}, (step,))
+    return unknown(f"No port was named, so nothing can be received.{came}", {}, (step,))
 
 
 def _port_by_counters(facts: Facts) -> Finding:
-    """Judge without frames, by what found no socket."""
-    lost = pace.beyond_usual(facts, tally.without_a_socket)
-    why = reach.reason(facts.trial, reach.trial_of(facts).frames) or ("Frames were not seen.", ())
+    """Judge without frames, by the datagrams that found no socket."""
+    lost = background.beyond_usual(facts, counters.without_a_socket)
+    why = phrases.reason(facts.trial, trial_of(facts).frames)
     if lost is None:
-        return Finding("port", "unknown", why[0], {}, why[1])
-    # A single one may be a stray datagram of another group that somebody on this host has joined.
-    if lost < 2 or reach.trial_of(facts).arrivals:
+        return unknown(why[0], {}, why[1])
+    # A single one may belong to another group that a program on this host has joined.
+    if lost < 2 or trial_of(facts).arrivals:
         text = "Every datagram of a joined group found a socket."
-        if tally.without_a_socket(facts):
-            text = "No more datagrams were without a socket than while we had not joined."
-        return Finding("port", "ok", text, {"without a socket": lost})
-    if unclear := whose.unclear(facts):
-        return Finding("port", "unknown", unclear, {"without a socket": lost}, why[1])
-    summary = f"{reach.counted(lost, 'datagram')} of joined groups found no socket: most likely the port is another."
-    step = "Ask the sender for its port, or see it as root."
-    return Finding("port", "suspect", summary, {"without a socket": lost}, (step, *why[1]))
+        if counters.without_a_socket(facts):
+            text = "No more datagrams were without a socket than before the join."
+        return ok(text, {"without a socket": lost})
+    if unclear := whose_losses.unclear(facts):
+        return unknown(unclear, {"without a socket": lost}, why[1])
+    summary = (
+        f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
+    )
+    step = "Ask the sender for its port, or run this as root."
+    return suspect(summary, {"without a socket": lost}, (step, *why[1]))
 
 
 def port_conflict(facts: Facts) -> Finding:
@@ -98,25 +102,25 @@ def port_conflict(facts: Facts) -> Finding:
 
     **Cure:** stop the other program, have it set `SO_REUSEADDR`, or take another port. Bind receivers to the group.
     """
-    refusals = [each for each in reach.trial_of(facts).joins if each.error in ("EADDRINUSE", "EACCES")]
+    refusals = [each for each in trial_of(facts).joins if each.error in ("EADDRINUSE", "EACCES")]
     sockets = None if isinstance(facts.sockets, Unread) else _on_the_port(facts, facts.sockets)
     evidence: dict[str, object] = {}
     if sockets:
         evidence["sockets on the port"] = ", ".join(map(_describe, sockets))
-    if refusals and not reach.received(facts):
-        who = reach.named(map(_describe, sockets)) if sockets else "another program"
+    if refusals and not received(facts):
+        who = phrases.named(map(_describe, sockets)) if sockets else "another program"
         summary = f"Port {facts.target.port} cannot be used ({refusals[0].error}): {who} holds it."
         step = "Stop that program, or have it set SO_REUSEADDR before it binds (`ss -ulpn` as root names it)."
-        return Finding("port-conflict", "problem", summary, evidence | {"error": refusals[0].error}, (step,))
+        return problem(summary, evidence | {"error": refusals[0].error}, (step,))
     if sockets is None and isinstance(facts.trial, Unread):
-        why = reach.reason(facts.sockets) or ("The sockets are not known.", ())
-        return Finding("port-conflict", "unknown", why[0], evidence, why[1])
+        why = phrases.reason(facts.sockets)
+        return unknown(why[0], evidence, why[1])
     greedy = [each for each in sockets or () if each.address.is_unspecified]
-    if len(greedy) > 1 and reach.received(facts):
-        summary = f"{len(greedy)} sockets share the port for any address: only the last of them gets unicast datagrams."
+    if len(greedy) > 1 and received(facts):
+        summary = f"{len(greedy)} sockets share the port for any address: only the last one gets unicast datagrams."
         step = "Bind receivers of groups to the group, so that they leave unicast datagrams to others."
-        return Finding("port-conflict", "suspect", summary, evidence, (step,))
-    return Finding("port-conflict", "ok", "The port can be used.", evidence)
+        return suspect(summary, evidence, (step,))
+    return ok("The port can be used.", evidence)
 
 
 def _on_the_port(facts: Facts, sockets: Iterable[UdpSocket]) -> list[UdpSocket]:
@@ -148,9 +152,9 @@ def receive_buffer(facts: Facts) -> Finding:
         mcast recv --receive-buffer 8388608 239.1.2.3:5000
     """
     if isinstance(facts.trial, Unread) and facts.receiver is None:
-        return Finding("receive-buffer", "unknown", facts.trial.reason)
-    trial = reach.trial_of(facts)
-    errors = tally.moved(facts, "Udp.RcvbufErrors")
+        return unknown(facts.trial.reason)
+    trial = trial_of(facts)
+    errors = counters.moved(facts, "Udp.RcvbufErrors")
     buffer = facts.receiver.buffer if facts.receiver is not None and facts.receiver.buffer else trial.buffer
     evidence: dict[str, object] = {} if errors is None else {"lost by full buffers": errors}
     if buffer is not None:
@@ -158,39 +162,37 @@ def receive_buffer(facts: Facts) -> Finding:
         evidence |= {} if not isinstance(buffer.maximum, int) else {"net.core.rmem_max": buffer.maximum}
     earlier = 0 if facts.receiver is None else facts.receiver.kernel_drops or 0
     ours = trial.socket_drops or earlier
-    summary = f"The receive buffer overflowed: {reach.counted(ours, 'datagram')} of the target lost."
+    summary = f"The receive buffer overflowed: {phrases.counted(ours, 'datagram')} of the target lost."
     if ours and errors != 0:
-        return Finding("receive-buffer", "problem", summary, evidence | {"lost": ours}, _enlarge(facts, buffer))
-    if earlier and reach.received(facts):
-        return Finding(
-            "receive-buffer", "suspect", summary, evidence | {"lost before": earlier}, _enlarge(facts, buffer)
-        )
+        return problem(summary, evidence | {"lost": ours}, _enlarge(facts, buffer))
+    if earlier and received(facts):
+        return suspect(summary, evidence | {"lost before": earlier}, _enlarge(facts, buffer))
     losers = _losers(facts) if errors != 0 else {}
     if losers:
         evidence |= {_describe(each): f"{lost} lost" for each, lost in losers.items()}
-        who = reach.named(map(_describe, losers))
-        summary = f"The receive buffer of {who} overflowed: {reach.counted(sum(losers.values()), 'datagram')} lost."
+        who = phrases.named(map(_describe, losers))
+        summary = f"The receive buffer of {who} overflowed: {phrases.counted(sum(losers.values()), 'datagram')} lost."
         step = "Have that program read faster, or ask for a larger receive buffer (SO_RCVBUF)."
-        return Finding("receive-buffer", "problem", summary, evidence, (step, *_enlarge(facts, buffer)[:-1]))
+        return problem(summary, evidence, (step, *_enlarge(facts, buffer)[:-1]))
     if errors is None and trial.socket_drops is None:
-        return Finding("receive-buffer", "unknown", "This system does not tell what full buffers lost.", evidence)
-    return Finding("receive-buffer", "ok", "No receive buffer of the target overflowed.", evidence)
+        return unknown("This OS does not count what full buffers lost.", evidence)
+    return ok("No receive buffer of the target overflowed.", evidence)
 
 
 def _losers(facts: Facts) -> dict[UdpSocket, int]:
     """Return the other programs' sockets on the port that lost datagrams during the trial, and how many."""
     before = {each.inode: each.drops for each in (() if isinstance(facts.sockets, Unread) else facts.sockets)}
-    after = _on_the_port(facts, reach.trial_of(facts).sockets)
+    after = _on_the_port(facts, trial_of(facts).sockets)
     grown = {each: each.drops - before[each.inode] for each in after if each.inode in before}
     return {each: lost for each, lost in grown.items() if lost > 0}
 
 
 def _enlarge(facts: Facts, buffer: Buffer | None) -> tuple[str, ...]:
-    """Return how receivers get a larger buffer; the last line is for the receiver itself."""
-    ask = f"Ask for a larger buffer, as in `mcast recv --receive-buffer {_ENOUGH_BUFFER} {reach.endpoint(facts)}`."
+    """Return how to enlarge the buffer; the last line is about the receiver itself."""
+    ask = f"Ask for a larger buffer, as in `mcast recv --receive-buffer {_ENOUGH_BUFFER} {phrases.endpoint(facts)}`."
     limit = None if buffer is None else buffer.maximum
     if facts.machine.system == "linux" and not (isinstance(limit, int) and limit >= _ENOUGH_BUFFER):
-        return reach.set_command("net.core.rmem_max", _ENOUGH_BUFFER), ask
+        return phrases.set_command("net.core.rmem_max", _ENOUGH_BUFFER), ask
     return (ask,)
 
 
@@ -213,30 +215,29 @@ def checksum(facts: Facts) -> Finding:
 
         ethtool -K eth0 tx off
     """
-    if isinstance(facts.trial, Unread):
-        return Finding("checksum", "unknown", facts.trial.reason)
-    wanted = reach.wanted(facts)
-    counted = _wrong_checksums(facts) if wanted is not None else pace.beyond_usual(facts, _wrong_checksums)
+    known(facts.trial)
+    wanted = sightings.wanted(facts)
+    counted = _wrong_checksums(facts) if wanted is not None else background.beyond_usual(facts, _wrong_checksums)
     bad = sum(each.bad_checksums for each in wanted or ())
     evidence: dict[str, object] = {"packets with a wrong checksum": counted}
     if wanted is not None:
         evidence["frames of the target with a wrong one"] = bad
-    step = "Correct the sender; where checksum offload is to blame: `ethtool -K INTERFACE tx off` on the sender."
-    why = reach.reason(reach.trial_of(facts).frames) or ("The counters are not known.", ())
-    if counted and wanted is None and (unclear := whose.unclear(facts)):
-        return Finding("checksum", "unknown", unclear, evidence, why[1])
-    # Unicast may have wrong checksums, too; frames decide, where they were seen. Those of IP headers are in no frame.
-    header = wanted and not bad and tally.moved(facts, "Ip.InHdrErrors")
-    if (counted and (wanted is None or bad or header)) or (bad and counted is None and not reach.received(facts)):
-        summary = f"{reach.counted(counted or bad, 'packet')} with a wrong checksum came in and were dropped."
-        return Finding("checksum", "suspect" if reach.received(facts) else "problem", summary, evidence, (step,))
+    step = "Correct the sender; if checksum offload is the reason, run `ethtool -K INTERFACE tx off` there."
+    why = phrases.reason(trial_of(facts).frames)
+    if counted and wanted is None and (unclear := whose_losses.unclear(facts)):
+        return unknown(unclear, evidence, why[1])
+    # Unicast may have wrong checksums, too, so frames decide. A wrong header checksum is not counted in frames.
+    header = wanted and not bad and counters.moved(facts, "Ip.InHdrErrors")
+    if (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
+        summary = f"{phrases.counted(counted or bad, 'packet')} with a wrong checksum came in and were dropped."
+        return finding("suspect" if received(facts) else "problem", summary, evidence, (step,))
     if counted is None and wanted is None:
-        return Finding("checksum", "ok" if reach.received(facts) else "unknown", why[0], {}, why[1])
-    return Finding("checksum", "ok", "No datagram of the target had a wrong checksum.", evidence)
+        return finding("ok" if received(facts) else "unknown", why[0], {}, why[1])
+    return ok("No datagram of the target had a wrong checksum.", evidence)
 
 
 def _wrong_checksums(facts: Facts) -> int | None:
     """Return how many packets of the IP version had a wrong checksum, of UDP or of the IPv4 header."""
-    header = 0 if facts.target.group_version == 6 else reach.trial_of(facts).counters.get("IpExt.InCsumErrors", 0)
-    udp = tally.moved(facts, "Udp.InCsumErrors")
+    header = 0 if facts.target.group_version == 6 else trial_of(facts).counters.get("IpExt.InCsumErrors", 0)
+    udp = counters.moved(facts, "Udp.InCsumErrors")
     return None if udp is None else udp + header

@@ -1,6 +1,6 @@
-"""The rules of iptables and ip6tables, from what `iptables-save -c` writes. Pure: touches no OS.
+"""Parses the rules of iptables and ip6tables, as `iptables-save -c` prints them. Pure: touches no OS.
 
-The options are those of iptables(8) and iptables-extensions(8). One that is not known here cannot be decided.
+The options are those of iptables(8) and iptables-extensions(8). A rule with any other one cannot be decided.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.firewall.chains import (
     ICMPV6,
     IGMP,
+    MAY_DROP,
     UDP,
     Chain,
     ChainRule,
@@ -26,22 +27,30 @@ from multicast_expert.doctor.firewall.chains import (
     both,
     either,
     opposite,
+    undecidable,
 )
 
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "OUTPUT": "output", "POSTROUTING": "postrouting"}
 _VERDICTS: dict[str, Verdict] = {
     "DROP": "drop", "REJECT": "drop", "ACCEPT": "accept", "RETURN": "return", "QUEUE": "unclear", "NFQUEUE": "unclear",
-    "TPROXY": "unclear", "STEAL": "unclear", "SYNPROXY": "unclear",
+    "TPROXY": "unclear", "STEAL": "unclear", "SYNPROXY": "unclear", "DNPT": "unclear", "SNPT": "unclear",
+}  # fmt: skip
+# Targets after which the packet goes on.
+_NEUTRAL = {
+    "AUDIT", "CHECKSUM", "CLASSIFY", "CLUSTERIP", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "ECN", "HL", "HMARK",
+    "IDLETIMER", "LED", "LOG", "MARK", "NFLOG", "NOTRACK", "RATEEST", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE",
+    "TOS", "TRACE", "TTL", "ULOG",
 }  # fmt: skip
 _PROTOCOLS = {
     "udp": UDP, "17": UDP, "igmp": IGMP, "2": IGMP,
     "ipv6-icmp": ICMPV6, "icmpv6": ICMPV6, "icmp6": ICMPV6, "58": ICMPV6,
 }  # fmt: skip
-# Matches whose own options say all; the option -m itself tests nothing then.
+# The options of these matches do all the testing; -m itself tests nothing.
 _PLAIN_MATCHES = {"udp", "icmp6", "icmpv6", "pkttype", "state", "conntrack", "addrtype", "comment", "multiport"}
 
-_CHAIN = re.compile(r":(\S+) (\S+) \[(\d+):\d+\]")
-_RULE = re.compile(r"(?:\[(\d+):\d+\] )?(-A (\S+) ?(.*))")
+_CHAIN = re.compile(r":(\S+) (\S+) \[(\d{1,20}):\d+\]")
+_PORT = re.compile(r"[0-9]{0,5}")
+_RULE = re.compile(r"(?:\[(\d{1,20}):\d+\] )?(-A (\S+) ?(.*))")
 
 
 def parse_iptables(text: str, version: int) -> dict[str, Chain]:
@@ -72,11 +81,11 @@ def _is_version(version: int, packet: Packet) -> Truth:
 
 
 def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tuple[Step, ...]:
-    """Return what a rule does; nothing for a target that lets the packet go on."""
+    """Return the step of a rule; none if its target lets the packet go on."""
     try:
         words = shlex.split(options)
     except ValueError:
-        return (Step(lambda packet: None, "unclear"),)
+        return (MAY_DROP,)
     tests: list[Test] = []
     verdict: Verdict | None = None
     chain = ""
@@ -86,7 +95,9 @@ def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tupl
             verdict = _VERDICTS.get(values[0])
             if target in chains:
                 verdict, chain = "jump" if option == "-j" else "goto", target
-            # What follows are options of the target.
+            elif verdict is None and values[0] not in _NEUTRAL:
+                return (MAY_DROP,)
+            # The options that follow belong to the target.
             break
         test = _test(option, values)
         tests.append(_inverse(test) if is_inverse else test)
@@ -94,7 +105,7 @@ def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tupl
 
 
 def _options(words: list[str]) -> Iterator[tuple[bool, str, list[str]]]:
-    """Yield each option: whether there is a `!` before it, its name, its values."""
+    """Yield each option: whether a `!` precedes it, its name, its values."""
     is_inverse = False
     place = 0
     while place < len(words):
@@ -125,9 +136,9 @@ def _inverse(test: Test) -> Test:
 def _test(option: str, values: list[str]) -> Test:
     value = values[0] if values else ""
     if option in ("-m", "--match"):
-        return (lambda packet: True) if value in _PLAIN_MATCHES else (lambda packet: None)
+        return (lambda packet: True) if value in _PLAIN_MATCHES else undecidable
     test = _TESTS.get(option)
-    return (lambda packet: None) if test is None else partial(test, value)
+    return undecidable if test is None else partial(test, value)
 
 
 def _always(value: str, packet: Packet) -> Truth:
@@ -166,13 +177,13 @@ def _is_interface(value: str, packet: Packet) -> Truth:
 
 
 def _is_port(value: str, packet: Packet) -> Truth:
-    """Whether the port is among those of `--dport` or `--dports`: 5000, 5000:5010, 53,5000."""
+    """Return whether the port is among those of `--dport` or `--dports`: 5000, 5000:5010, 53,5000."""
     if packet.port is None:
         return None if packet.protocol == UDP else False
     truth: Truth = False
     for part in value.split(","):
         first, _, last = part.partition(":")
-        if not (first or "0").isdigit() or not (last or "0").isdigit():
+        if not _PORT.fullmatch(first) or not _PORT.fullmatch(last):
             return None
         low = int(first or 0)
         high = (int(last) if last else 65535) if ":" in part else low
@@ -189,7 +200,7 @@ def _is_address_type(value: str, packet: Packet) -> Truth:
 
 
 def _is_state(value: str, packet: Packet) -> Truth:
-    # Nothing ever answers from a group, so its datagrams stay new; MLD is not tracked.
+    # No packet ever comes back from a group, so its datagrams stay new; the kernel does not track MLD.
     return ("UNTRACKED" if packet.protocol == ICMPV6 else "NEW") in value.split(",")
 
 

@@ -1,6 +1,6 @@
-"""The rules of nftables, from what `nft -j list ruleset` and `nft -a list ruleset` write. Pure: touches no OS.
+"""Parses the rules of nftables, as `nft -j list ruleset` and `nft -a list ruleset` print them. Pure: touches no OS.
 
-The forms are those of libnftables-json(5). What is not known here makes a test that cannot be decided.
+The forms are those of libnftables-json(5). A rule of any other form cannot be decided, and breaks nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from multicast_expert.doctor.firewall.chains import (
     HOOKS,
+    MAY_DROP,
     OUTGOING_HOOKS,
     Chain,
     ChainRule,
@@ -21,52 +22,68 @@ from multicast_expert.doctor.firewall.chains import (
     Truth,
     Verdict,
 )
-from multicast_expert.doctor.firewall.nft_tests import Sets, holds
+from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets, holds
 
 _VERDICTS: Mapping[str, Verdict] = {
     "drop": "drop", "reject": "drop", "accept": "accept", "return": "return", "jump": "jump", "goto": "goto",
     "queue": "unclear", "fwd": "unclear", "tproxy": "unclear", "dnat": "unclear", "redirect": "unclear",
-    "snat": "unclear", "masquerade": "unclear",
+    "snat": "unclear", "masquerade": "unclear", "synproxy": "unclear",
 }  # fmt: skip
+_TESTS = ("match", "limit", "quota", "ct count")
 # Statements that neither test nor end.
-_NEUTRAL = {"counter", "log", "mangle", "notrack", "ct helper", "ct timeout", "dup", "continue", "last", "quota"}
+_NEUTRAL = (
+    "counter", "log", "mangle", "notrack", "ct helper", "ct timeout", "ct expectation", "dup", "continue", "last",
+    "set", "map", "flow", "secmark", "meter",
+)  # fmt: skip
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6), "netdev": (4, 6), "bridge": (4, 6)}
+_Item = Mapping[str, Any]
 
 
 def parse_nftables(document: str, listing: str) -> dict[str, Chain]:
     """Return the chains by family, table and name. `listing`: the same rules as text, with handles.
 
-    Raises ValueError for what is not JSON of nft.
+    Raises ValueError if the document is not what nft prints; a single item of unknown form raises nothing.
     """
-    items = json.loads(document).get("nftables", [])
+    try:
+        items = json.loads(document)["nftables"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a list of rules: {error!r}") from None
+    if not isinstance(items, list):
+        raise ValueError("not a list of rules")
     texts, devices = _texts(listing)
-    sets = {_name(item[kind]): item[kind].get("elem", []) for item in items for kind in ("set", "map") if kind in item}
+    sets = {name: elements for kind in ("set", "map") for name, _, elements in _named(items, kind, "name", "elem")}
     rules: dict[str, list[ChainRule]] = {}
-    for item in items:
-        if rule := item.get("rule"):
-            chain = _name(rule, rule["chain"])
-            handle = rule["handle"]
-            text = texts.get((chain, handle), "")
-            rules.setdefault(chain, []).append(_rule(rule, text, _name(rule, ""), sets))
+    for name, rule, expressions in _named(items, "rule", "chain", "expr"):
+        handle = rule.get("handle")
+        text = texts.get((name, handle), "") if isinstance(handle, int) else ""
+        table = name.removesuffix(rule["chain"])
+        rules.setdefault(name, []).append(_rule(expressions, text, handle, table, sets))
     chains = {}
-    for item in items:
-        if (chain := item.get("chain")) and chain["family"] in _FAMILIES:
-            name = _name(chain)
-            known = chain.get("hook") in HOOKS + OUTGOING_HOOKS and chain.get("type") != "nat"
-            hook = chain["hook"] if known else None
-            on_device = hook in ("ingress", "egress")
-            applies = partial(_applies, chain["family"], devices.get(name, ()) if on_device else None)
-            drops = hook is not None and chain.get("policy") == "drop"
-            chains[name] = Chain(name, rules.get(name, []), hook, drops, None, applies)
+    for name, chain, _ in _named(items, "chain", "name", ""):
+        chains[name] = _chain(name, chain, rules.get(name, []), devices.get(name, ()))
     return chains
 
 
-def _name(item: Mapping[str, Any], last: str | None = None) -> str:
-    return f"{item['family']} {item['table']} {item['name'] if last is None else last}"
+def _named(items: list[Any], kind: str, last: str, content: str) -> Iterator[tuple[str, _Item, list[Any]]]:
+    """Yield the items of a kind: family, table and name as one text, the item, and the list in it."""
+    for each in items:
+        item = each.get(kind) if isinstance(each, dict) else None
+        if isinstance(item, dict):
+            names = [part for part in map(item.get, ("family", "table", last)) if isinstance(part, str)]
+            elements = item.get(content, [])
+            if len(names) == 3 and names[0] in _FAMILIES:
+                yield " ".join(names), item, elements if isinstance(elements, list) else [UNKNOWN_FORM]
+
+
+def _chain(name: str, chain: _Item, rules: list[ChainRule], devices: tuple[str, ...]) -> Chain:
+    known = chain.get("hook") in HOOKS + OUTGOING_HOOKS and chain.get("type") != "nat"
+    hook = chain["hook"] if known else None
+    applies = partial(_applies, chain["family"], devices if hook in ("ingress", "egress") else None)
+    return Chain(name, rules, hook, hook is not None and chain.get("policy") == "drop", None, applies)
 
 
 _BLOCK = re.compile(r"\s*(table|chain) (.+) \{.*")
-_HANDLE = re.compile(r"\s*(.*\S)\s+# handle (\d+)")
+_HANDLE = re.compile(r"\s*(.*\S)\s+# handle (\d{1,18})")
 _DEVICE = re.compile(r'hook (?:in|e)gress devices? (?:= )?\{?((?:[ ,]*"[^"]+")+)')
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 
@@ -91,44 +108,56 @@ def _applies(family: str, devices: tuple[str, ...] | None, packet: Packet) -> Tr
     if packet.version not in _FAMILIES[family]:
         return False
     if devices is None:
-        # Whether a packet passes a bridge is not told by its interface.
+        # The interface of a packet does not tell whether it passes a bridge.
         return None if family == "bridge" else True
     return packet.interface in devices if devices else None
 
 
-def _rule(rule: Mapping[str, Any], text: str, table: str, sets: Sets) -> ChainRule:
+def _rule(expressions: list[Any], text: str, handle: Any, table: str, sets: Sets) -> ChainRule:
     """Return a rule, with a step for each verdict in it."""
-    tests: list[Mapping[str, Any]] = []
+    tests: list[Any] = []
     steps: list[Step] = []
-    packets = None
-    for expression in rule.get("expr", []):
-        ((kind, value),) = expression.items()
-        if kind == "counter" and isinstance(value, dict):
-            packets = value.get("packets")
+    packets, understood = None, True
+    for expression in expressions:
+        kind, value = _only_entry(expression)
+        if kind == "counter":
+            packets = value.get("packets") if isinstance(value, dict) else None
         elif kind in _VERDICTS:
             steps.append(_step(kind, value, table, tuple(tests), (), sets))
         elif kind == "vmap":
             steps += _map_steps(value, table, tuple(tests), sets)
         elif kind not in _NEUTRAL:
             tests.append(expression)
-    return ChainRule(text, tuple(steps), packets, rule.get("handle"))
+            understood = understood and kind in _TESTS
+    # A statement that is not known here may drop the packet by itself.
+    ends = tuple(steps) if steps or understood else (MAY_DROP,)
+    number = handle if isinstance(handle, int) else None
+    return ChainRule(text, ends, packets if isinstance(packets, int) else None, number)
 
 
-def _step(
-    kind: str, value: Any, table: str, tests: tuple[Mapping[str, Any], ...], key: tuple[Any, ...], sets: Sets
-) -> Step:
-    target = table + value["target"] if kind in ("jump", "goto") else ""
+def _only_entry(form: Any) -> tuple[str, Any]:
+    """Return the name and the value of a JSON object with one entry; an empty name for anything else."""
+    return next(iter(form.items())) if isinstance(form, dict) and len(form) == 1 else ("", None)
+
+
+def _step(kind: str, value: Any, table: str, tests: tuple[Any, ...], key: tuple[Any, ...], sets: Sets) -> Step:
+    target = ""
+    if kind in ("jump", "goto"):
+        name = value.get("target") if isinstance(value, dict) else None
+        if not isinstance(name, str):
+            return MAY_DROP
+        target = table + name
     return Step(partial(holds, tests, key, table, sets), _VERDICTS[kind], target)
 
 
-def _map_steps(value: Any, table: str, tests: tuple[Mapping[str, Any], ...], sets: Sets) -> Iterator[Step]:
+def _map_steps(value: Any, table: str, tests: tuple[Any, ...], sets: Sets) -> Iterator[Step]:
     """Yield a step for each entry of a verdict map."""
-    data = value["data"]
+    data = value.get("data") if isinstance(value, dict) else None
     entries = data.get("set") if isinstance(data, dict) else sets.get(table + str(data).lstrip("@"))
-    if entries is None:
-        yield Step(lambda packet: None, "unclear")
-        return
-    for key, verdict in entries:
-        ((kind, target),) = verdict.items()
+    for entry in entries if isinstance(entries, list) else [None]:
+        key, verdict = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        kind, target = _only_entry(verdict)
         if kind in _VERDICTS:
-            yield _step(kind, target, table, tests, (value["key"], key), sets)
+            yield _step(kind, target, table, tests, (value.get("key"), key), sets)
+        elif kind != "continue":
+            yield MAY_DROP

@@ -1,7 +1,4 @@
-"""Asks the programs of Linux for the rules of the firewall. Runs nft and iptables-save; changes nothing.
-
-Their processes are in the network namespace of the thread that starts them.
-"""
+"""Reads the rules of the firewall. Runs nft and iptables-save, in the thread's network namespace; changes nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +16,15 @@ from multicast_expert.doctor.firewall import Packet, parse_iptables, parse_nftab
 from multicast_expert.doctor.firewall.chains import ICMPV6, IGMP, UDP
 
 RULES = 1000
-"""How many rules are told at most; those that cannot concern the target are left out first."""
+"""How many rules are kept at most; those that cannot concern the target go first."""
 _TIMEOUT = 1.5
 """Seconds for each program; they answer within milliseconds."""
-_PATH = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
+# The directories of the administrator's programs are not on every user's PATH.
+_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
 _NET = Path("/proc/thread-self/net")
-# Where general queries and reports of version 3, or 2 of MLD, go to (RFC 3376, RFC 3810).
+# The destinations of general queries, and of reports of IGMPv3 and MLDv2 (RFC 3376, RFC 3810).
 _QUERIES = {4: (IGMP, ip_address("224.0.0.1")), 6: (ICMPV6, ip_address("ff02::1"))}
 _REPORTS = {4: ip_address("224.0.0.22"), 6: ip_address("ff02::16")}
-
-
 # capabilities(7)
 _CAPABILITIES = re.compile(r"CapEff:\s*([0-9a-f]+)")
 _CAP_NET_ADMIN = 12
@@ -45,9 +41,9 @@ class _Expected(NamedTuple):
 def read_firewall(
     target: Target, chosen: Sequence[str], senders: Collection[tuple[str, str]], again: str
 ) -> tuple[Rule, ...] | Unread:
-    """Return the rules that refuse something, and whether they refuse the target's datagrams and queries.
+    """Return the rules that drop anything, and whether they drop the target's datagrams, its queries and our reports.
 
-    chosen: the interfaces that these come in on. senders: interfaces and addresses that they were seen to come from.
+    chosen: the interfaces that these come in on. senders: interfaces and addresses that datagrams came from.
     again: the command that asks the same with all privileges.
     """
     expected = _expected(target, chosen, senders)
@@ -56,18 +52,18 @@ def read_firewall(
     foreign = False
     if not isinstance(nft, Unread):
         listing = _run("nft", "-a", "list", "ruleset")
-        # Rules of iptables may hold what nft cannot show ("xt"); iptables-save shows the whole of its tables then.
+        # nft cannot print all rules of iptables ("xt"); then iptables-save prints its tables.
         foreign = '"xt"' in nft and _find("iptables-nft-save") is not None
         try:
             chains = parse_nftables(nft, "" if isinstance(listing, Unread) else listing)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return Unread(f"The output of nft is of an unknown form: {error!r}.", "nft list ruleset")
+        except ValueError as error:
+            return Unread(f"The output of nft is of an unknown form: {error}.", "nft list ruleset")
         if foreign:
             chains = {name: chain for name, chain in chains.items() if not _of_iptables(name)}
         found = refusals("nftables", chains, *expected)
     others = _iptables(expected, foreign, isinstance(nft, Unread))
     if isinstance(others, Unread):
-        # Of two programs that are missing, the newer one is worth to be named.
+        # If both programs are missing, name the newer one.
         return _unread(nft if isinstance(nft, Unread) else others, again)
     found += others
     if isinstance(nft, Unread) and not any(map(_may_matter, found)):
@@ -82,7 +78,7 @@ def _may_matter(rule: Rule) -> bool:
 
 
 def _of_iptables(name: str) -> bool:
-    """Whether a chain of nftables is in a table that iptables makes."""
+    """Return whether a chain of nftables is in a table of iptables."""
     family, table, _ = name.split(" ", 2)
     return family in ("ip", "ip6") and table in ("filter", "raw", "mangle", "security", "nat")
 
@@ -106,7 +102,7 @@ def _expected(target: Target, interfaces: Sequence[str], senders: Collection[tup
 
 
 def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[Rule] | Unread:
-    """Return the rules that nft does not show: those of the older kernel interface; and the `foreign` ones."""
+    """Return the rules that nft does not print: those of the older kernel interface, and the `foreign` ones."""
     found: list[Rule] = []
     for version, tool, names in ((4, "iptables", "ip_tables_names"), (6, "ip6tables", "ip6_tables_names")):
         programs = [f"{tool}-nft-save"] if foreign else []
@@ -118,7 +114,7 @@ def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[
             text = _run(program, "-c")
             if isinstance(text, Unread):
                 return text
-            # The plain name is a link to either form.
+            # The plain name is a link to one of the two forms.
             named = f"{tool}-legacy" if "legacy" in program else tool
             found += refusals(named, parse_iptables(text, version), *expected)
     return found
@@ -127,7 +123,7 @@ def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[
 def _unread(reason: Unread, again: str) -> Unread:
     found = _CAPABILITIES.search(_read(Path("/proc/thread-self/status")))
     if found and not int(found[1], 16) >> _CAP_NET_ADMIN & 1:
-        return Unread("The rules of the firewall are shown only to root (CAP_NET_ADMIN).", again)
+        return Unread("Only root can read the rules of the firewall (CAP_NET_ADMIN).", again)
     return reason
 
 
@@ -139,27 +135,28 @@ def _read(path: Path) -> str:
 
 
 def _find(program: str) -> str | None:
-    """Return the path of a program; the directories of the administrator's are not on everybody's PATH."""
-    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_PATH)))
+    """Return the path of a program; empty and relative entries of PATH would mean the working directory."""
+    directories = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_DIRECTORIES]
+    return shutil.which(program, path=os.pathsep.join(each for each in directories if Path(each).is_absolute()))
 
 
 def _run(program: str, *arguments: str) -> str | Unread:
-    """Return what the program writes."""
+    """Return the output of a program."""
     path = _find(program)
     if path is None:
-        return Unread(f"The program {program} that shows the firewall's rules is not installed.")
+        return Unread(f"The program {program}, which prints the firewall's rules, is not installed.")
     try:
         done = subprocess.run(
             [path, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
-            errors="replace",
+            errors="surrogateescape",
             check=False,
             timeout=_TIMEOUT,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Unread(f"{program} could not be run: {error}")
+        return Unread(f"{program} could not be run: {error}.")
     if done.returncode:
         reason = (done.stderr or done.stdout).strip().partition("\n")[0]
         return Unread(f"{program} failed: {reason}.", f"{program} {' '.join(arguments)}")

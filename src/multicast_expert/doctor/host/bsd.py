@@ -1,6 +1,6 @@
-"""What macOS and FreeBSD tell about themselves, by their commands. Touches the OS, sends nothing, judges nothing.
+"""What macOS and FreeBSD report about this host, by their commands. Touches the OS, sends nothing, judges nothing.
 
-Not run on either system: the parsers are tested on output that was written for the purpose, after the manual pages.
+This file has run on neither: tests give its parsers output that was written by hand, after the manual pages.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import replace
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import InterfaceFacts, Route, Rule, Unread
-from multicast_expert.doctor.host import Counters, Host, again_as_root
-from multicast_expert.doctor.parse_systems import (
+from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
+from multicast_expert.doctor.host.command_outputs import (
     parse_application_firewall,
     parse_gateway,
     parse_hardware_ports,
@@ -61,11 +61,11 @@ class BsdHost(Host):
         return replace(super().route(destination), gateway=gateway)
 
     def settings(self, interfaces: Iterable[str]) -> dict[str, str | Unread]:
-        """Return the settings of the kernel that decide about multicast."""
+        """Return the kernel settings that concern multicast."""
         return {name: _setting(name) for name in _SETTINGS}
 
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
-        """Return what the firewalls refuse: pf shows its rules to root only."""
+        """Return the rules of the firewalls that drop anything; only root can read those of pf."""
         rules: list[Rule] = []
         try:
             if SYSTEM.platform.name == "macos":
@@ -81,7 +81,7 @@ class BsdHost(Host):
         return tuple(rules)
 
     def counters(self) -> Counters:
-        """Return the counters as they are now."""
+        """Return the counters at this moment."""
         try:
             return Counters(parse_statistics(command_output(["netstat", "-s"])), {})
         except MulticastExpertError:

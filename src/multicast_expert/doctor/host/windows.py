@@ -1,6 +1,6 @@
-"""What Windows tells about itself, by PowerShell. Touches the OS, sends nothing, judges nothing.
+"""What Windows reports about this host, by PowerShell. Touches the OS, sends nothing, judges nothing.
 
-Not run on Windows: the parser is tested on output that was written for the purpose, after Microsoft's documentation.
+This file has not run on Windows: tests give its parser output that was written by hand, after Microsoft's documents.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable
 
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Rule, Target, Unread
-from multicast_expert.doctor.host import Host
-from multicast_expert.doctor.parse_systems import parse_windows_network
+from multicast_expert.doctor.host.any_os import Host
+from multicast_expert.doctor.host.command_outputs import parse_windows_network
 from multicast_expert.system.groups import command_output
 
-# One start of PowerShell takes most of the time; numbers are the same in every language of Windows.
+# PowerShell is slow to start, so one script asks everything; numbers are the same in every language of Windows.
 _SCRIPT = """
 $profiles = @(Get-NetFirewallProfile -PolicyStore ActiveStore | ForEach-Object { @{ name = $_.Name;
     enabled = [int]$_.Enabled; inbound = [int]$_.DefaultInboundAction; rules = [int]$_.AllowInboundRules } })
@@ -38,16 +38,16 @@ class WindowsHost(Host):
             answer = command_output(["powershell", "-NoProfile", "-NonInteractive", "-Command", _SCRIPT], "oem")
             settings, rules = parse_windows_network(answer)
         except (MulticastExpertError, ValueError) as error:
-            self._settings = self._rules = Unread(f"PowerShell did not tell: {error}")
+            self._settings = self._rules = Unread(f"PowerShell did not answer: {error}")
         else:
             self._settings, self._rules = settings, tuple(rules)
 
     def settings(self, interfaces: Iterable[str]) -> dict[str, str | Unread]:
-        """Return the settings of the kernel that decide about multicast."""
+        """Return the kernel settings that concern multicast."""
         if isinstance(self._settings, Unread):
             return {"ipv4.MulticastLevel": self._settings}
         return dict(self._settings)
 
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
-        """Return the profiles of the firewall that are in force and refuse what no rule allows."""
+        """Return the active profiles of the firewall that drop what no rule allows."""
         return self._rules

@@ -1,11 +1,12 @@
-"""What Linux tells about itself, by /proc and netlink. Touches the OS, sends nothing, judges nothing.
+"""What Linux reports about this host, by /proc and netlink. Touches the OS, sends nothing, judges nothing.
 
-Everything is about the network namespace of the thread that asks: /proc/thread-self/net is, and so are /proc/sys/net
-and netlink; /sys may show another one.
+All of it is about the network namespace of the calling thread: /proc/thread-self/net, /proc/sys/net and netlink are;
+/sys may show another one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import socket
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.doctor import counters
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
@@ -28,12 +28,13 @@ from multicast_expert.doctor.facts import (
     Unread,
     interface_setting,
 )
-from multicast_expert.doctor.host import Counters, Host, again_as_root
-from multicast_expert.doctor.linux_firewall import read_firewall
+from multicast_expert.doctor.host import linux_counters
+from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
+from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import UdpSocket, parse_loopback_route, parse_tentative
-from multicast_expert.wire.capture import AF_PACKET, Capture
+from multicast_expert.wire.capture import Capture, may_capture
 
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys")
@@ -50,7 +51,7 @@ _INTERFACE_SETTINGS = {
     4: ("rp_filter", "accept_local", "force_igmp_version", "mc_forwarding"),
     6: ("disable_ipv6", "force_mld_version"),
 }
-# Groups and ports that each bridge knows, by the index of the bridge.
+# The groups that each bridge knows with their ports, by the index of the bridge.
 _Members: TypeAlias = dict[int, list[tuple[str, int]]] | Unread
 
 
@@ -66,10 +67,14 @@ class LinuxHost(Host):
             found = (netlink.parse_link(body) for body in ask(netlink.link_request()))
             return {link.number: link for link in found if link is not None}
         except OSError as error:
-            return Unread(f"The kernel does not tell about its interfaces (rtnetlink): {error.strerror}.")
+            return Unread(f"The kernel's list of links (rtnetlink) could not be read: {error.strerror}.")
 
-    def container(self) -> str | Unread | None:
-        """Return what it runs in, by what the makers of containers leave behind."""
+    def machine(self) -> Machine:
+        """Return the OS, its release, the user, and what it runs in."""
+        return replace(super().machine(), may_capture=may_capture(), container=self.container())
+
+    def container(self) -> str | None:
+        """Return the engine whose container this is, by the files and variables that engines leave behind."""
         if Path("/run/.containerenv").exists():
             return "podman"
         if "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -82,16 +87,8 @@ class LinuxHost(Host):
         manager = os.environ.get("container") or _read(Path("/run/systemd/container")).strip()  # noqa: SIM112
         return manager or None
 
-    def machine(self) -> Machine:
-        """Return what it is and who asks."""
-        try:
-            socket.socket(AF_PACKET, socket.SOCK_RAW, 0).close()
-        except OSError:
-            return super().machine()
-        return replace(super().machine(), may_capture=True)
-
     def interfaces(self) -> tuple[InterfaceFacts, ...] | Unread:
-        """Return all network interfaces, with what netlink knows beyond the common."""
+        """Return all network interfaces, with the details that netlink adds."""
         common = super().interfaces()
         if isinstance(common, Unread) or isinstance(self._links, Unread):
             return common
@@ -124,7 +121,7 @@ class LinuxHost(Host):
         return master if master is not None and master.bridge is not None else None
 
     def route(self, destination: IPAddress) -> Route:
-        """Return where datagrams to the address would leave, by the kernel's own decision."""
+        """Return where datagrams to the address would leave, as the kernel decides."""
         family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
         with suppress(OSError):
             for body in ask(netlink.route_request(destination, family)):
@@ -135,7 +132,7 @@ class LinuxHost(Host):
         return Route(str(destination), None)
 
     def loopback_route(self, group: IPAddress) -> bool | Unread | None:
-        """Return whether the routing tables let an IPv6 group out on the loopback interface."""
+        """Return whether the routing tables have a route for the IPv6 group on the loopback interface."""
         if group.version == 4:
             return None
         try:
@@ -146,7 +143,7 @@ class LinuxHost(Host):
         return parse_loopback_route(text, group)
 
     def settings(self, interfaces: Iterable[str]) -> dict[str, str | Unread]:
-        """Return the settings that decide about multicast, by their names in sysctl(8)."""
+        """Return the kernel settings that concern multicast, by their names in sysctl(8)."""
         names = [*_SETTINGS]
         for version, settings in _INTERFACE_SETTINGS.items():
             for interface in ("all", *interfaces):
@@ -156,18 +153,15 @@ class LinuxHost(Host):
     def sockets(self) -> tuple[UdpSocket, ...] | Unread:
         """Return the UDP sockets with the target's port, or bound to its group."""
         port, group = self.target.port, self.target.group
-        try:
-            return tuple(groups.udp_sockets(lambda each: each.port == port or str(each.address) == group))
-        except OSError as error:
-            return Unread(f"The open sockets could not be read: {error}.")
+        return tuple(groups.udp_sockets(lambda each: each.port == port or str(each.address) == group))
 
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
-        """Return the rules of nftables and iptables that refuse something."""
+        """Return the rules of nftables and iptables that drop anything."""
         chosen = [self.name(index) for index in self.chosen]
         return read_firewall(self.target, chosen, senders, again_as_root(self.target))
 
     def bridges(self) -> tuple[Bridge, ...] | Unread:
-        """Return the bridges of this host, what they know of groups and whom they hear ask for them."""
+        """Return the bridges of this host, the groups that they know, and their queriers."""
         if isinstance(self._links, Unread):
             return self._links
         links = self._links.values()
@@ -198,25 +192,25 @@ class LinuxHost(Host):
         )
 
     def counters(self) -> Counters:
-        """Return the counters of the kernel and of each interface as they are now."""
-        kernel = counters.parse_snmp(_read(_NET / "snmp")) | counters.parse_snmp(_read(_NET / "netstat"))
-        kernel |= counters.parse_snmp6(_read(_NET / "snmp6"))
-        interfaces = counters.parse_devices(_read(_NET / "dev"))
+        """Return the counters of the kernel and of each interface at this moment."""
+        kernel = linux_counters.parse_snmp(_read(_NET / "snmp")) | linux_counters.parse_snmp(_read(_NET / "netstat"))
+        kernel |= linux_counters.parse_snmp6(_read(_NET / "snmp6"))
+        interfaces = linux_counters.parse_devices(_read(_NET / "dev"))
         for name, found in interfaces.items():
-            found.update(counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
+            found.update(linux_counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
         return Counters(kernel, interfaces)
 
     def open_capture(self) -> Capture | Unread:
-        """Begin to watch the raw frames and the queries; the kernel allows it to root (CAP_NET_RAW)."""
+        """Begin to capture frames and queries, which the kernel allows to root (CAP_NET_RAW)."""
         links = {} if isinstance(self._links, Unread) else self._links
-        # What comes in there is the bridge's, the bond's or whoever's it is a part of.
+        # Packets on these ports belong to their master (bridge, bond), not to our sockets.
         parts = [link.name for link in links.values() if link.master is not None]
         try:
             return Capture(ip_address(self.target.group), parts)
         except PermissionError:
-            return Unread("Raw frames and queries are shown only to root (CAP_NET_RAW).", again_as_root(self.target))
+            return Unread("Only root can capture frames and queries (CAP_NET_RAW).", again_as_root(self.target))
         except OSError as error:
-            return Unread(f"Raw frames could not be read: {error.strerror}.")
+            return Unread(f"Frames and queries could not be captured: {error.strerror}.")
 
 
 def _bridge_members() -> _Members:
@@ -226,23 +220,28 @@ def _bridge_members() -> _Members:
             for each in netlink.parse_members(body):
                 members.setdefault(each.bridge, []).append((str(each.group), each.port))
     except OSError as error:
-        return Unread(f"The groups that bridges know could not be read: {error.strerror}.", "bridge mdb show")
+        return Unread(f"The group tables of the bridges could not be read: {error.strerror}.", "bridge mdb show")
     return members
 
 
 def _read(path: Path) -> str:
-    """Return the text of a file; empty where it cannot be read."""
+    """Return the text of a file, with names as Python writes them; empty if the file is missing or not readable.
+
+    Raises OSError if there is no descriptor left: an empty text would look like counters that went back to zero.
+    """
     try:
-        return path.read_text(errors="replace")
-    except OSError:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
         return ""
 
 
 def _setting(name: str) -> str | Unread:
-    """Return a setting; in sysctl(8) a slash within a name stands for a dot of the interface's name."""
+    """Return a setting; in sysctl(8) a slash in a name stands for a dot in an interface's name."""
     path = _SYSCTL / name.translate(str.maketrans("./", "/."))
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="surrogateescape").strip()
     except FileNotFoundError:
         return Unread("This kernel has no such setting.")
     except OSError as error:
@@ -250,6 +249,6 @@ def _setting(name: str) -> str | Unread:
 
 
 def _is_wireless(facts: InterfaceFacts) -> bool:
-    """Whether /sys knows it as a wireless one, if it shows this interface and not that of another namespace."""
+    """Return whether /sys lists it as wireless, unless /sys shows the interface of another namespace."""
     directory = Path("/sys/class/net") / facts.name
     return _read(directory / "ifindex").strip() == str(facts.index) and (directory / "phy80211").exists()

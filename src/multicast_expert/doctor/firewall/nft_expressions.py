@@ -1,4 +1,4 @@
-"""Whether the tests of an nftables rule hold for a packet, by the forms of libnftables-json(5). Pure: touches no OS."""
+"""Evaluates the tests of an nftables rule for a packet, by the forms of libnftables-json(5). Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -23,25 +23,36 @@ _TYPES = {
 
 
 class _Absent:
-    """Stands for the field of a header that the packet does not have: no test of it holds."""
+    """Stands for a field of a header that the packet does not have: no test of it holds."""
 
 
 _ABSENT = _Absent()
-_UNKNOWN: dict[str, None] = {"unknown": None}
-"""Stands for the elements of a set that is not listed."""
+UNKNOWN_FORM: dict[str, None] = {"unknown": None}
+"""Stands for elements that are not listed, or not of a known form."""
+# What evaluating JSON of an unknown form raises.
+_ODD_FORM = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
-def holds(tests: tuple[Mapping[str, Any], ...], key: tuple[Any, ...], table: str, sets: Sets, packet: Packet) -> Truth:
-    """Whether all tests hold for the packet, and the key of a verdict map is the given one."""
+def holds(tests: tuple[Any, ...], key: tuple[Any, ...], table: str, sets: Sets, packet: Packet) -> Truth:
+    """Return whether all tests hold for the packet, and a verdict map's expression `key[0]` has the value `key[1]`."""
     truth: Truth = True
     for expression in tests:
-        match = expression.get("match")
-        truth = both(truth, None if match is None else _compare(match, table, sets, packet))
+        truth = both(truth, _test_holds(expression, table, sets, packet))
         if truth is False:
             return False
     if key:
-        truth = both(truth, _equals(_value(key[0], packet), key[1], table, sets))
+        try:
+            truth = both(truth, _equals(_value(key[0], packet), key[1], table, sets))
+        except _ODD_FORM:
+            return None
     return truth
+
+
+def _test_holds(expression: Any, table: str, sets: Sets, packet: Packet) -> Truth:
+    try:
+        return _compare(expression["match"], table, sets, packet)
+    except _ODD_FORM:
+        return None
 
 
 def _compare(match: Mapping[str, Any], table: str, sets: Sets, packet: Packet) -> Truth:
@@ -59,12 +70,12 @@ def _compare(match: Mapping[str, Any], table: str, sets: Sets, packet: Packet) -
 
 
 def _equals(left: Any, right: Any, table: str, sets: Sets) -> Truth:
-    """Whether a value of the packet is what a rule names, or among it: a set, a list, a range, a prefix."""
+    """Return whether a value of the packet equals what a rule names, or is in it: a set, a list, a range, a prefix."""
     if left is _ABSENT:
         return False
     members = [right]
     if isinstance(right, str) and right.startswith("@"):
-        members = sets.get(table + right[1:], [_UNKNOWN])
+        members = sets.get(table + right[1:], [UNKNOWN_FORM])
     elif isinstance(right, list):
         members = right
     elif isinstance(right, dict) and "set" in right:
@@ -92,7 +103,7 @@ def _is(left: Any, right: Any) -> Truth:
 
 
 def _fits(left: Any, form: Mapping[str, Any]) -> Truth:
-    """Whether a value has the form of several values joined, a range or a prefix."""
+    """Return whether a value fits a concatenation, a range or a prefix."""
     ((kind, value), *_) = form.items()
     if kind == "elem":
         return _is(left, value["val"])
@@ -123,7 +134,7 @@ def _number(literal: Any) -> int | None:
 
 
 def _value(left: Any, packet: Packet) -> Any:
-    """Return what an expression yields for the packet: _ABSENT where it lacks the header, None where nobody knows.
+    """Return the value of an expression for the packet: _ABSENT if it lacks the header, None if it is not known.
 
     A tuple holds several spellings of one value.
     """
@@ -138,8 +149,8 @@ def _value(left: Any, packet: Packet) -> Any:
     elif kind == "meta":
         yielded = _meta(value["key"], packet)
     elif kind == "ct" and value.get("key") == "state":
-        # Nothing ever answers from a group, so all of its datagrams stay new; MLD is not tracked
-        # (noct_valid_new in the kernel's nf_conntrack_proto_icmpv6.c).
+        # No packet ever comes back from a group, so its datagrams stay new; the kernel does not track MLD
+        # (noct_valid_new in nf_conntrack_proto_icmpv6.c).
         yielded = "untracked" if packet.protocol == ICMPV6 else "new"
     elif kind == "fib" and value.get("result") == "type" and value.get("flags") == ["daddr"]:
         yielded = "multicast"
@@ -151,7 +162,7 @@ def _value(left: Any, packet: Packet) -> Any:
     return yielded
 
 
-# Headers of which it is known whether an expected packet has them.
+# Whether an expected packet has one of these headers is known.
 _HEADERS = {"ip", "ip6", "udp", "igmp", "icmpv6", "tcp", "icmp", "sctp", "dccp", "udplite", "ah", "esp", "comp", "arp"}
 
 
@@ -163,7 +174,7 @@ def _field(protocol: str | None, name: str | None, packet: Packet) -> Any:
 
 
 def _headers(packet: Packet) -> dict[str, dict[str, Any]]:
-    """Return the fields that are known of each header; those of others are not."""
+    """Return the known fields of each header."""
     addresses: dict[str, Any] = {"daddr": packet.destination, "saddr": packet.source, "version": packet.version}
     ethernet: dict[str, Any] = {
         "daddr": ethernet_address(packet.destination),

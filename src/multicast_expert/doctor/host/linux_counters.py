@@ -1,6 +1,6 @@
-"""The counters of the Linux kernel, from the text of its files. Pure: touches no OS.
+"""Parses the counters of the Linux kernel, and tells by how much they grew. Pure: touches no OS.
 
-A name is the group and the counter as nstat(8) and snmp_counter.rst have them, with a dot between: `Udp.InErrors`.
+A counter is named as in nstat(8) and snmp_counter.rst, with a dot after the group: `Udp.InErrors`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KERNEL_COUNTERS = (
     "Ip6.OutTransmits", "Udp6.InDatagrams", "Udp6.IgnoredMulti", "Udp6.InErrors", "Udp6.InCsumErrors",
     "Udp6.RcvbufErrors", "Icmp6.InGroupMembQueries",
 )  # fmt: skip
-"""Those that are told even when they stood still; others only when they grew."""
+"""Counters that are kept even if they stood still; all others only if they grew."""
 INTERFACE_COUNTERS = (
     "rx_packets",
     "rx_errors",
@@ -44,7 +44,7 @@ def parse_snmp(text: str) -> dict[str, int]:
         group, _, rest = line.partition(":")
         words = rest.split()
         if words and words[0].lstrip("-").isdigit():
-            # Tcp.MaxConn is -1 and grows never.
+            # Tcp.MaxConn is -1 and not a counter.
             found.update(
                 (f"{group}.{name}", int(word)) for name, word in zip(heading, words, strict=False) if word.isdigit()
             )

@@ -1,6 +1,6 @@
-"""What the commands of macOS, FreeBSD and Windows print for the doctor, to facts. Pure: touches no OS.
+"""Parses the output of commands of macOS, FreeBSD and Windows. Pure: touches no OS.
 
-A line that is not of the expected form is passed over.
+A line of unknown form is skipped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from multicast_expert.doctor.facts import Rule
 
-# netstat(1) of macOS and FreeBSD, -s: what a counter is called there, and in `Trial.counters`.
+# The names of counters in netstat(1) -s of macOS and FreeBSD, and in `Trial.counters`.
 _COUNTERS = {
     ("ip", "total packets received"): "Ip.InReceives",
     ("ip", "packets for this host"): "Ip.InDelivers",
@@ -35,7 +35,7 @@ def parse_statistics(text: str) -> dict[str, int]:
         if line[:1].isalpha():
             protocol = line.rstrip(":")
         elif match := _COUNTER.fullmatch(line):
-            # The program writes the singular for 1: "1 packet for this host".
+            # netstat prints the singular for 1: "1 packet for this host".
             for words in (match[2], re.sub(r"\b(packet|fragment|checksum)\b", r"\1s", match[2])):
                 name = _COUNTERS.get((protocol, words))
                 if name is not None:
@@ -59,14 +59,14 @@ def parse_wireless_groups(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Its wording differs by release: "block all state set to enabled", "is blocking all non-essential connections".
+# The wording differs by release: "block all state set to enabled", "is blocking all non-essential connections".
 _ALL_BLOCKED = re.compile(r"^(?!.*(?:disabled|not set)).*block(?:ing)? all")
 
 
 def parse_application_firewall(text: str) -> Iterator[Rule]:
-    """Yield what the firewall of macOS refuses, from `socketfilterfw --getglobalstate --getblockall`.
+    """Yield what the firewall of macOS drops, from `socketfilterfw --getglobalstate --getblockall`.
 
-    It lets a program receive, or not, and asks the user; that it is on does not say that this program is refused.
+    If it is on, the user decides for each program, so it may or may not drop the target's datagrams.
     """
     lines = text.lower().splitlines()
     if any(_ALL_BLOCKED.search(line) for line in lines):
@@ -76,17 +76,17 @@ def parse_application_firewall(text: str) -> Iterator[Rule]:
 
 
 def parse_pf(text: str) -> Iterator[Rule]:
-    """Yield the rules of `pfctl -s rules` that block what comes in; whether a later rule passes it is not judged."""
+    """Yield the rules of `pfctl -s rules` that block incoming packets; a later rule may still pass them."""
     for line in text.splitlines():
         if line.startswith("block") and " out " not in f"{line} ":
             yield Rule("pf", "pf", "input", line.strip())
 
 
 def parse_windows_network(text: str) -> tuple[dict[str, str], list[Rule]]:
-    """Return settings and firewall profiles from the JSON that the collector has PowerShell write.
+    """Return settings and firewall profiles from the JSON of the PowerShell script. Raises ValueError.
 
-    Enumerations come as numbers (MSFT_NetFirewallProfile, MSFT_NetIPv4Protocol and MSFT_NetConnectionProfile in the
-    Windows SDK). A profile that is on blocks by default what no rule of it lets in. Raises ValueError.
+    Enumerations are numbers (MSFT_NetFirewallProfile, MSFT_NetIPv4Protocol and MSFT_NetConnectionProfile in the Windows
+    SDK). An active profile blocks by default what none of its rules allows.
     """
     answer = json.loads(text)
     if not isinstance(answer, dict):

@@ -1,4 +1,4 @@
-"""The commands that make a firewall let in what one of its rules refuses. Pure: touches no OS."""
+"""The commands that make a firewall accept what one of its rules drops. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _IPTABLES = ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy")
 
 
 def let_reports_out(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield what lets our reports of memberships out before these rules drop them."""
+    """Yield the commands that accept our reports of memberships before these rules drop them."""
     return _accept_type(facts, rules, "mld2-listener-report", 143)
 
 
 def accept_queries(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
-    """Yield what lets queries in before these rules drop them."""
+    """Yield the commands that accept queries before these rules drop them."""
     return _accept_type(facts, rules, "mld-listener-query", 130)
 
 
 def _accept_type(facts: Facts, rules: Iterable[Rule], name: str, number: int) -> Iterator[str]:
-    """Yield what lets one type of MLD through, or IGMP."""
+    """Yield the commands that accept one type of MLD message, or IGMP."""
     six = facts.target.group_version == 6
     for rule in rules:
         if rule.tool == "nftables":
@@ -31,7 +31,7 @@ def _accept_type(facts: Facts, rules: Iterable[Rule], name: str, number: int) ->
 
 
 def accept(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
-    """Return what lets the target in before these rules drop it, each line once."""
+    """Return the steps that accept the target before these rules drop it, each once."""
     return tuple(dict.fromkeys(_accept(facts, rules)))
 
 
@@ -54,9 +54,9 @@ def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
         elif rule.tool == "application firewall":
             yield "Allow incoming connections for the program: System Settings, Network, Firewall, Options."
         else:
-            yield f"Let UDP to {target.group} in before this rule of {rule.tool}."
+            yield f"Accept UDP to {target.group} before this rule of {rule.tool}."
     if managers := [name for name in ("ufw", "firewalld") if any(name in rule.chain for rule in rules)]:
-        yield f"To keep it, tell {managers[0]}, which makes these rules and replaces what others add."
+        yield f"To keep it, configure {managers[0]}: it makes these rules and replaces what others add."
 
 
 def _nft(rule: Rule, what: str) -> str:

@@ -1,0 +1,149 @@
+"""Counts frames and queries by kind, so that a flood of them takes bounded memory. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from multicast_expert.wire.frames import Query, UdpPacket
+
+KINDS = 512
+"""How many kinds are counted separately; any further kind is counted with a known one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Datagrams of one kind on the wire of an interface, before the kernel decided about them."""
+
+    interface: str
+    group: str
+    """Their destination; another group with the same Ethernet address is listed too."""
+    sender: str
+    sender_port: int | None
+    """None: fragments without a UDP header."""
+    port: int | None
+    hop_limit: int
+    count: int
+    longest: int
+    """Bytes of the longest IP packet."""
+    bad_checksums: int = 0
+    """How many had a wrong UDP checksum, except those whose sender leaves it to the network card."""
+    fragments: int = 0
+    """How many of them were fragments."""
+    ethernet_source: str = ""
+    ethernet_destination: str = ""
+    vlan: int | None = None
+    outgoing: bool = False
+    """Whether this host sent them out of the interface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Queries of IGMP or MLD from one querier on one interface."""
+
+    interface: str
+    version: int
+    """1, 2 or 3 of IGMP, 1 or 2 of MLD."""
+    querier: str
+    seen: int
+    """How many were on the wire."""
+    delivered: int | None
+    """How many the kernel delivered to sockets; None: not known."""
+    interval: float | None = None
+    """Seconds between two of them."""
+    for_group: bool = False
+    """Whether they ask for one group, as after a leave; else for all."""
+
+
+class _FrameKind(NamedTuple):
+    interface: str
+    group: str
+    sender: str
+    sender_port: int | None
+    port: int | None
+    hop_limit: int
+    ethernet_source: str
+    ethernet_destination: str
+    vlan: int | None
+    outgoing: bool
+
+
+@dataclass(slots=True)
+class _FrameCount:
+    count: int = 0
+    longest: int = 0
+    bad_checksums: int = 0
+    fragments: int = 0
+
+
+@dataclass(slots=True)
+class FrameTally:
+    """Counts datagrams by kind."""
+
+    _counts: dict[_FrameKind, _FrameCount] = field(default_factory=dict)
+
+    def note(self, interface: str, packet: UdpPacket, header: bytes, vlan: int | None, outgoing: bool) -> None:
+        """Count a datagram; `header`: its Ethernet header, empty if the link has none."""
+        source, destination = header[6:12].hex(":"), header[:6].hex(":")
+        ports = packet.sender_port, packet.port
+        kind = _FrameKind(
+            interface, packet.group, packet.sender, *ports, packet.hop_limit, source, destination, vlan, outgoing
+        )
+        if kind not in self._counts and len(self._counts) >= KINDS:
+            known = (each for each in self._counts if (each.interface, each.outgoing) == (interface, outgoing))
+            kind = next(known, next(iter(self._counts)))
+        count = self._counts.setdefault(kind, _FrameCount())
+        count.count += 1
+        count.longest = max(count.longest, packet.length)
+        count.bad_checksums += packet.is_damaged
+        count.fragments += packet.is_fragment
+
+    def frames(self) -> tuple[Frames, ...]:
+        """Return the counts so far."""
+        return tuple(
+            Frames(*kind[:6], each.count, each.longest, each.bad_checksums, each.fragments, *kind[6:])
+            for kind, each in self._counts.items()
+        )
+
+
+class _QueryKind(NamedTuple):
+    interface: str
+    version: int
+    querier: str
+    for_group: bool
+
+
+@dataclass(slots=True)
+class _QueryCount:
+    first: float
+    last: float
+    seen: int = 0
+    delivered: int = 0
+
+
+@dataclass(slots=True)
+class QueryTally:
+    """Counts queries by querier, on the wire and as delivered to a socket."""
+
+    _counts: dict[_QueryKind, _QueryCount] = field(default_factory=dict)
+
+    def note(self, interface: str, query: Query, now: float, *, delivered: bool) -> None:
+        """Count a query that was seen on the wire, or delivered, at `now` seconds."""
+        kind = _QueryKind(interface, *query)
+        if kind not in self._counts and len(self._counts) >= KINDS:
+            kind = next(iter(self._counts))
+        count = self._counts.setdefault(kind, _QueryCount(now, now))
+        count.last = now
+        count.delivered += delivered
+        count.seen += not delivered
+
+    def queries(self, unheard: frozenset[str] = frozenset()) -> tuple[Queries, ...]:
+        """Return the counts so far; on `unheard` interfaces the kernel delivers nothing to this host's sockets."""
+        return tuple(self._summary(kind, count, kind.interface in unheard) for kind, count in self._counts.items())
+
+    def _summary(self, kind: _QueryKind, count: _QueryCount, unheard: bool) -> Queries:
+        # Both sockets get the same packets, and either may miss some under load.
+        seen = max(count.seen, count.delivered)
+        interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
+        delivered = None if unheard else count.delivered
+        return Queries(kind.interface, kind.version, kind.querier, seen, delivered, interval, kind.for_group)
