@@ -5,6 +5,7 @@ Their functions are methods of Host. A program runs until it is ended, or until 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
 import socket
@@ -13,19 +14,29 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from multicast_expert.core.addresses import ethernet_address
+from multicast_expert.testing.interface import Interface
 from multicast_expert.testing.node import Node
 from multicast_expert.wire.capture import frame_sender
 from multicast_expert.wire.frames import ALL_HOSTS, ALL_NODES, igmp_query, mld_query, udp_packet
 
-if TYPE_CHECKING:
-    from multicast_expert.testing.host import Host
-    from multicast_expert.testing.interface import Interface
-
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+class Stage(Protocol):
+    """A host, as far as the programs on it depend on it."""
+
+    programs: contextlib.ExitStack
+    """Ends them with the host."""
+
+    def name_of(self, interface: Interface | str) -> str:
+        """Return the name of an interface of this host."""
+
+    def entered(self) -> contextlib.AbstractContextManager[Any]:
+        """Let this thread use the network of this host for the length of a block."""
 
 
 class Traffic:
@@ -91,7 +102,7 @@ def family_of(group: str) -> socket.AddressFamily:
 
 
 def send_datagrams(
-    host: Host,
+    host: Stage,
     group: str,
     port: int,
     *,
@@ -131,7 +142,7 @@ def send_datagrams(
 
 
 def forge_datagrams(
-    host: Host,
+    host: Stage,
     group: str,
     port: int,
     *,
@@ -187,7 +198,7 @@ def send_queries(node: Node, interface: str, source: str, source6: str, response
         sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_NODES)))))
 
 
-def hold_port(host: Host, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
+def hold_port(host: Stage, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
     """Let a program hold a port without sharing it; close the returned socket to end it."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with host.entered():
@@ -197,7 +208,7 @@ def hold_port(host: Host, port: int, *, version: Literal[4, 6] = 4) -> socket.so
 
 
 def join_and_never_read(
-    host: Host, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
+    host: Stage, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
 ) -> socket.socket:
     """Let a program join, share its port and never read; `buffer` is its receive buffer in bytes.
 
