@@ -16,8 +16,10 @@ signals and the other threads meet it is not, so it may take some repetitions.
 """
 
 import argparse
+import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,12 +82,19 @@ def play(arguments: argparse.Namespace, board: str, seconds: float, pure: bool) 
             start_new_session=True,
         )
     end = time.monotonic() + seconds
-    while any(player.poll() is None for player in players.values()):
-        time.sleep(FLAP_EVERY if time.monotonic() < end else 0.1)
-        if time.monotonic() < end:
-            ip(*REMOVE)
-            time.sleep(random.random() * 0.3)
-            ip(*ADD)
+    try:
+        while any(player.poll() is None for player in players.values()):
+            time.sleep(FLAP_EVERY if time.monotonic() < end else 0.1)
+            if time.monotonic() < end:
+                ip(*REMOVE)
+                time.sleep(random.random() * 0.3)
+                ip(*ADD)
+    finally:
+        for player in players.values():
+            # With the children that a failed one has left behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(player.pid, signal.SIGKILL)
+            player.wait()
     return [name for name, player in players.items() if player.returncode]
 
 
