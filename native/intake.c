@@ -216,6 +216,7 @@ static PyType_Slot intake_slots[] = {
     {Py_tp_methods, intake_methods},
     {Py_tp_getset, intake_properties},
     {Py_tp_members, intake_members},
+    {Py_mp_subscript, intake_next},
     {0, NULL},
 };
 

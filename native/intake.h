@@ -100,5 +100,6 @@ PyObject *intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t coun
 extern const char one_doc[], expect_doc[];
 PyObject *intake_one(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *intake_next(Intake *self, PyObject *key);
 
 #endif

@@ -154,3 +154,57 @@ intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     request.timeout = PyFloat_AsDouble(arguments[5]);
     return request.timeout == -1.0 && PyErr_Occurred() ? NULL : receive_one(self, &request);
 }
+
+/* `intake[handle, waiting]`: an operator, because CPython runs signal handlers after a call and may drop its result. A
+single datagram is the result; a run goes to the list, newest first, and the result is None. */
+PyObject *
+intake_next(Intake *self, PyObject *key)
+{
+    Request request = {.bufsize = PAYLOAD};
+    if (!PyTuple_Check(key) || PyTuple_Size(key) != 2 || !PyList_Check(PyTuple_GetItem(key, 1))) {
+        return PyErr_Format(PyExc_TypeError, "a handle and a list are needed");
+    }
+    request.waiting = PyTuple_GetItem(key, 1);
+    if (!read_int(PyTuple_GetItem(key, 0), &request.descriptor)) {
+        return NULL;
+    }
+    if (self->unread != NULL) {
+        PyObject *count = receive_one(self, &request);
+        Py_XDECREF(count);
+        return count == NULL ? NULL : shared(Py_None);
+    }
+    Arena *arena = take_arena(self->state);
+    if (arena == NULL) {
+        return NULL;
+    }
+    PyThreadState *thread = begin_call(self, arena);
+    int error = receive_message(&request, arena);
+    end_call(arena, thread);
+    if (error != 0) {
+        give_back(self, arena);
+        return failed(error) ? NULL : shared(Py_None);
+    }
+    Message message;
+    PyObject *datagram = NULL;
+    bool run = false;
+    if (read_message(self, arena, &message)) {
+        run = message.size > message.segment_size;
+        if (!run) {
+            PyObject *payload = PyBytes_FromStringAndSize(message.payload, message.size);
+            datagram = received_datagram(self->state->datagram, payload, message.origin, message.timestamp,
+                                         message.truncated);
+        }
+        if (datagram != NULL) {
+            arena->slot++;
+            self->counts.datagrams++;
+            self->counts.payload_bytes += (unsigned long long)message.size;
+            self->counts.truncated += message.truncated;
+        }
+    }
+    release_message(&message);
+    if (run && hand_over(self, arena, PAYLOAD, false, request.waiting)) {
+        datagram = shared(Py_None);
+    }
+    give_back(self, arena);
+    return datagram;
+}

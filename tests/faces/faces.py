@@ -232,7 +232,7 @@ class Beside:
 def is_waiting(thread: threading.Thread) -> bool:
     """Whether the thread waits now, in a selector or in the extension."""
     frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code.co_name not in ("select", "_expect"):
+    while frame is not None and frame.f_code.co_name not in ("select", "wait"):
         frame = frame.f_back
     return frame is not None
 

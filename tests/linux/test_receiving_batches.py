@@ -328,7 +328,7 @@ class TestBatches:
         with receiver_of(version, GROUP[version], QUIET[version]) as receiver:
             sender.send(b"kept", b"too")
             sender.send(b"later", group=QUIET[version])
-            intake: Any = receiver._source._intake
+            intake: Any = receiver._source.intake
             calls = []
 
             class Failing:
@@ -345,8 +345,8 @@ class TestBatches:
                     raise OSError(errno.ENETDOWN, "down")
 
             with monkeypatch.context() as patch:
-                patch.setattr(receiver._source, "_intake", Failing())
-                if receiver._source._native is not None:
+                patch.setattr(receiver._source, "intake", Failing())
+                if receiver._source._sweeps:
                     patch.setattr(receiver._source, "_native", Failing())
                 with pytest.raises(OSError, match="down"):
                     receiver.receive_many()

@@ -13,6 +13,8 @@ from time import monotonic
 from typing import Protocol
 
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, cut
+from multicast_expert.engine.intake import Intake
+from multicast_expert.engine.receive_socket import ReceiveSocket
 
 MSG_PEEK = 2
 # Without the interpreter lock another thread can come between any two bytecodes.
@@ -22,6 +24,9 @@ _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 class Source(Protocol):
     """Where a Reader takes datagrams from."""
 
+    intake: Intake
+    quick: ReceiveSocket | None
+    """The socket whose handle the Reader may give to the intake itself; None: ask `one`."""
     idle: int
     """For how many more receives it is worth while to wait at once, without a try before."""
 
@@ -34,6 +39,9 @@ class Source(Protocol):
     def wait(self, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram], /) -> bool:
         """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be."""
 
+    def is_over(self, error: OSError, quick: ReceiveSocket | None, /) -> bool:
+        """Return whether the error means that `quick` is closed; raise it unless it says nothing about datagrams."""
+
     def ring(self) -> None:
         """Wake every thread that waits."""
 
@@ -43,6 +51,7 @@ class Reader:
 
     def __init__(self, source: Source, backlog: list[Datagram]) -> None:
         self._source = source
+        self._intake = source.intake
         self.backlog: list[Datagram] = backlog
         """Datagrams that were taken from the source and not handed out, newest first; they come before all others."""
         self.cut: int = 0
@@ -51,18 +60,33 @@ class Reader:
 
     def take_one(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram | None:
         """Return the next datagram, or None when nothing is there."""
-        backlog = self.backlog
         if bufsize < MAX_DATAGRAM or flags:
             return self._take_part(bufsize, flags)
+        backlog, source = self.backlog, self._source
         while True:
-            if backlog:
+            quick = source.quick
+            try:
+                if not backlog:
+                    if quick is None:
+                        if not source.one(bufsize, flags, backlog):
+                            return None
+                    else:
+                        # An operator: no signal handler comes between it and `return`.
+                        datagram = self._intake[quick.handle, backlog]
+                        if datagram is not None or not backlog:
+                            return datagram
+                        source.ring()
                 if _FREE_THREADED:
                     return backlog.pop()
-                datagram = backlog[-1]
+                newest = backlog[-1]
                 del backlog[-1]
-                return datagram
-            if not self._source.one(bufsize, flags, backlog):
-                return None
+                return newest
+            except IndexError:
+                # Another thread took it first.
+                pass
+            except OSError as error:
+                if source.is_over(error, quick):
+                    return None
 
     def _take_part(self, bufsize: int, flags: int) -> Datagram | None:
         """As `take_one`, for a small buffer, or a look that takes nothing."""
@@ -109,26 +133,44 @@ class Reader:
             raise
         return datagrams
 
-    def receive(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram | None:
+    def wait_for_one(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram | None:
         """Wait for a datagram and return it; None when the timeout (seconds; None: no limit) passes first.
+
+        To be called when `take_one` found nothing, or was left out because the source is idle.
 
         Raises MulticastExpertError when the source is closed meanwhile, and what the OS refuses as MulticastOSError.
         """
+        if flags or bufsize < MAX_DATAGRAM:
+            return self._wait_for_part(timeout, bufsize, flags)
         source, backlog = self._source, self.backlog
-        if timeout == 0 or backlog or not source.idle:
-            datagram = self.take_one(bufsize, flags)
-            if datagram is not None or timeout == 0:
-                return datagram
+        if timeout == 0:
+            return self.take_one() if source.idle else None
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            if source.wait(timeout, MAX_DATAGRAM if flags & MSG_PEEK else bufsize, flags & ~MSG_PEEK, backlog):
-                datagram = self.take_one(bufsize, flags)
+            if source.wait(timeout, bufsize, flags, backlog):
+                if backlog and not _FREE_THREADED:
+                    newest = backlog[-1]
+                    del backlog[-1]
+                    return newest
+                datagram = self.take_one()
                 if datagram is not None:
                     return datagram
             if deadline is not None:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     return None
+
+    def _wait_for_part(self, timeout: float | None, bufsize: int, flags: int) -> Datagram | None:
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            datagram = self._take_part(bufsize, flags)
+            if datagram is not None:
+                return datagram
+            if deadline is not None:
+                timeout = deadline - monotonic()
+                if timeout <= 0:
+                    return None
+            self._source.wait(timeout, MAX_DATAGRAM, flags & ~MSG_PEEK, self.backlog)
 
     def receive_many(self, limit: int, timeout: float | None) -> list[Datagram]:
         """Return the datagrams that are there, at most `limit`; waits only for the first. Empty after the timeout."""

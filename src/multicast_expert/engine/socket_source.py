@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram
@@ -44,15 +44,18 @@ class SocketSource:
         self._backlog = backlog
         self._groups: dict[bytes, str] = {}
         self._names: dict[int, str] = {}
-        self._intake: Intake = choose(system, coalesced, self._learn)
-        self._native: NativeIntake | None = getattr(self._intake, "sweep", None) and cast(NativeIntake, self._intake)
-        self.by_descriptor: bool = hasattr(self._intake, "expect")
-        """Whether an intake takes a descriptor, instead of a socket object."""
+        self.intake: Intake = choose(system, coalesced, self._learn)
+        self.by_descriptor: bool = hasattr(self.intake, "expect")
+        """Whether the intake is the extension's: it takes descriptors, and waits."""
+        self._native = cast(NativeIntake, self.intake)
+        self._sweeps = hasattr(self.intake, "sweep")
         self._lock = threading.RLock()
         """Held while a socket is added or removed; never while a thread waits."""
         self._sockets: dict[ReceiveSocket, None] = {}
         self._sole: ReceiveSocket | None = None
         """The only socket, where there is but one: it needs no turns."""
+        self.quick: ReceiveSocket | None = None
+        """The same, unless its datagrams have to be filtered here."""
         self._filters = False
         """Whether the destination of datagrams has to be looked at here."""
         self._ready: deque[ReceiveSocket] = deque()
@@ -82,6 +85,7 @@ class SocketSource:
         self._sole = None
         if len(self._sockets) == 1:
             (self._sole,) = self._sockets
+        self.quick = None if self._filters else self._sole
         if self._waitset is not None:
             # A thread that waits for a single socket does not see another one.
             self._waitset.ring()
@@ -119,7 +123,7 @@ class SocketSource:
             if waitset is not None:
                 # Again, because a thread that has come back to wait for the other sockets looks like one that stayed.
                 waitset.ring_threads()
-            if self._intake.settle(0.002):
+            if self.intake.settle(0.002):
                 return True
             if monotonic() > deadline:
                 return False
@@ -137,7 +141,7 @@ class SocketSource:
     def abandon(self) -> None:
         """Let the child of a fork wait with descriptors of its own; it shares the sockets' queues with its parent."""
         self._lock = threading.RLock()
-        self._intake.forget_calls()
+        self.intake.forget_calls()
         waitset, self._waitset = self._waitset, None
         if waitset is not None:
             waitset.abandon()
@@ -150,7 +154,7 @@ class SocketSource:
         """Call the interface so in datagrams from now on."""
         if self._names.get(index) != name:
             self._names[index] = name
-            self._intake.forget_places()
+            self.intake.forget_places()
 
     def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
         """Return the group as text and the name of the interface."""
@@ -171,22 +175,22 @@ class SocketSource:
 
         Only the oldest is cut to `bufsize`, and only where nothing has to be filtered.
         """
-        sole = self._sole
-        if sole is None or sole.accepts is not None:
-            return self._one_in_turn(bufsize, flags, backlog)
-        found = self._one(sole, bufsize, flags, backlog)
-        waitset = self._waitset
-        if waitset is not None and len(backlog) > 1:
-            waitset.ring()
-        return found
+        quick = self.quick
+        return (
+            self._one_in_turn(bufsize, flags, backlog) if quick is None else self._one(quick, bufsize, flags, backlog)
+        )
 
     def _one(self, sock: ReceiveSocket, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
         while True:
             try:
-                return self._intake.one(sock.handle, bufsize, flags, backlog)
+                found = self.intake.one(sock.handle, bufsize, flags, backlog)
             except OSError as error:
-                if self._check(error, sock):
+                if self.is_over(error, sock):
                     return False
+            else:
+                if len(backlog) > 1:
+                    self.ring()
+                return found
 
     def _one_in_turn(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
         """Try the sockets that are known to be readable, each in its turn; a busy one must not starve the rest."""
@@ -214,10 +218,10 @@ class SocketSource:
         """As `one`, for a socket that other datagrams reach too; some at most are refused at a time."""
         for _ in range(REFUSALS):
             try:
-                if not sock.landing and not self._intake.batch(sock.handle, 1, sock.landing) and not sock.landing:
+                if not sock.landing and not self.intake.batch(sock.handle, 1, sock.landing) and not sock.landing:
                     return False
             except OSError as error:
-                if self._check(error, sock):
+                if self.is_over(error, sock):
                     return False
             if self._filter(sock, backlog, newest_first=True):
                 return True
@@ -228,7 +232,7 @@ class SocketSource:
         sole = self._sole
         if sole is not None:
             self._take(sole, limit, datagrams)
-        elif self._native is None or not self._sweep(self._native, limit, datagrams):
+        elif not self._sweep(limit, datagrams):
             self._take_rounds(limit, datagrams)
 
     def _take(self, sock: ReceiveSocket, limit: int, datagrams: list[Datagram]) -> bool:
@@ -239,9 +243,9 @@ class SocketSource:
             room = limit - len(datagrams) + first
             target = datagrams if sock.accepts is None else sock.landing
             try:
-                more = self._intake.batch(sock.handle, room, target)
+                more = self.intake.batch(sock.handle, room, target)
             except OSError as error:
-                more = not self._check(error, sock)
+                more = not self.is_over(error, sock)
             if sock.accepts is not None:
                 self._filter(sock, datagrams)
         return more
@@ -267,10 +271,10 @@ class SocketSource:
             self._turns -= after - before or 1
             before = after
 
-    def _sweep(self, native: NativeIntake, limit: int, datagrams: list[Datagram]) -> bool:
+    def _sweep(self, limit: int, datagrams: list[Datagram]) -> bool:
         """As `_take_rounds`, by the extension; return False where that cannot."""
         waitset = self._waitset or self.waitset()
-        if self._filters or waitset.epoll < 0:
+        if self._filters or not self._sweeps or waitset.epoll < 0:
             return False
         # The extension asks for all of them anew, so nothing is known to be ready.
         while self._ready:
@@ -279,11 +283,11 @@ class SocketSource:
         while len(datagrams) < limit and not waitset.closed:
             room = limit - len(datagrams)
             try:
-                native.sweep(waitset.epoll, waitset.alarm, room, datagrams)
+                self._native.sweep(waitset.epoll, waitset.alarm, room, datagrams)
                 break
             except OSError as error:
                 if not waitset.closed:
-                    self._check(error, None)
+                    self.is_over(error, None)
         return True
 
     def _filter(self, sock: ReceiveSocket, datagrams: list[Datagram], newest_first: bool = False) -> bool:
@@ -314,7 +318,7 @@ class SocketSource:
         accepts = sock.accepts
         return accepts is not None and (datagram.group, datagram.interface_index) not in accepts
 
-    def _check(self, error: OSError, sock: ReceiveSocket | None) -> bool:
+    def is_over(self, error: OSError, sock: ReceiveSocket | None, /) -> bool:
         """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""
         if sock is not None and sock.closed:
             return True
@@ -370,38 +374,34 @@ class SocketSource:
         None waits for ever. May return False early. Raises MulticastExpertError when the receiver is closed meanwhile.
         """
         sole = self._sole
-        if sole is not None and self.by_descriptor:
-            found = self._expect(sole, timeout, bufsize, flags, backlog)
-        else:
+        if sole is None or not self.by_descriptor:
             found = self._look(timeout)
+        else:
+            # The extension waits and receives in one step, and needs no selector for a single socket.
+            waitset = self._waitset or self.waitset()
+            self.idle = self.idle - 1 if self.idle else IDLE
+            intake, inside, token, thread = self._native, waitset.inside, object(), get_ident()
+            seconds = waitset.glance if timeout is None or timeout > waitset.glance else timeout
+            found = False
+            try:
+                inside[token] = thread
+                # A thread that changed one of them since either saw this token, or is seen here.
+                if not (backlog or waitset.closed or sole is not self._sole):
+                    found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
+            except OSError as error:
+                self.is_over(error, sole)
+            finally:
+                if token in inside:
+                    del inside[token]
+                if not found or waitset.rung or waitset.closed:
+                    waitset.left()
+            if not found:
+                found = self.has_kept()
+            elif (inside or waitset.watchers) and len(backlog) > 1:
+                waitset.ring()
         if self.closed:
             raise MulticastExpertError("The receiver was closed while it was waiting.")
         return found
-
-    def _expect(
-        self, sole: ReceiveSocket, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram]
-    ) -> bool:
-        """Wait and receive in one step of the extension, which needs no selector for a single socket."""
-        intake: Any = self._intake
-        waitset = self._waitset or self.waitset()
-        seconds = waitset.slice(timeout)
-        inside, token, thread = waitset.inside, object(), get_ident()
-        self.idle = self.idle - 1 if self.idle else IDLE
-        found = False
-        try:
-            inside[token] = thread
-            # A thread that changed one of them since either saw this token, or is seen here.
-            if not (backlog or waitset.closed or intake.unread or sole is not self._sole):
-                found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
-        except OSError as error:
-            self._check(error, sole)
-        finally:
-            inside.pop(token, None)
-            if waitset.rung or waitset.closed or not found:
-                waitset.left()
-        if len(backlog) > 1:
-            waitset.ring()
-        return found or self.has_kept()
 
     def _look(self, timeout: float | None) -> bool:
         """Put the sockets that are readable behind those that are known to be; return whether there are any."""
@@ -412,7 +412,7 @@ class SocketSource:
         found = waitset.wait(timeout)
         if self._sole is not None:
             return bool(found) or self.has_kept()
-        if self._intake.unread:
+        if self.intake.unread:
             # Any socket will do to take it.
             found += [*self._sockets][:1]
         for sock in found:
@@ -425,13 +425,13 @@ class SocketSource:
 
     def has_kept(self) -> bool:
         """Return whether something was taken from the OS that no selector reports any longer."""
-        return bool(self._backlog) or self._intake.unread
+        return bool(self._backlog) or self.intake.unread
 
     # Counting
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many datagrams, bytes and cut datagrams were received."""
-        intake = self._intake
+        intake = self.intake
         return (
             intake.datagrams - self.filtered,
             intake.payload_bytes - self._refused_bytes,

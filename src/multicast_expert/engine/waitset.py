@@ -22,7 +22,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from threading import get_ident, main_thread
+from threading import get_ident
 from time import monotonic, sleep
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,13 +30,10 @@ from multicast_expert.system import kernel
 
 Data = TypeVar("Data")
 
-LONGEST = 86400.0
-"""Seconds: no `wait` is longer, because selectors refuse to wait for months."""
-SLICE = 0.2
-"""Seconds that one wait lasts where the OS does not end it for a signal: Ctrl-C is noticed after that time."""
 GLANCE = 1.0
-"""Seconds that one wait of the main thread lasts: a signal that comes just before the OS waits does not end the wait,
-and only the main thread runs signal handlers."""
+"""Seconds that one wait lasts: a signal that comes just before the OS waits does not end the wait."""
+SLICE = 0.2
+"""The same where the OS never ends a wait for a signal."""
 PATIENCE = 5.0
 """Seconds that `close` waits for other threads; a thread that the ring reaches leaves within a millisecond."""
 # How many ready descriptors one look of epoll reports at most; the next look reports the others, in turn.
@@ -132,7 +129,8 @@ class WaitSet(Generic[Data]):
         """A descriptor that is readable while any of the set is ready, for event loops; -1 where there is none."""
         self.epoll: int = self.descriptor if by_epoll else -1
         """The same where it is an epoll instance (Linux), else -1."""
-        self._longest = LONGEST if kernel.SYSTEM.platform.interrupts_waits else SLICE
+        self.glance: float = GLANCE if kernel.SYSTEM.platform.interrupts_waits else SLICE
+        """For how many seconds a thread waits at once, so that signal handlers run."""
         self._selector.register(self.alarm, selectors.EVENT_READ, None)
 
     def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
@@ -158,8 +156,9 @@ class WaitSet(Generic[Data]):
 
         May return early and empty: after a `ring`, or to let signal handlers run.
         """
-        timeout = self.slice(timeout)
         inside, token, thread = self.inside, object(), get_ident()
+        if timeout is None or timeout > self.glance:
+            timeout = self.glance
         found: list[Data] = []
         try:
             inside[token] = thread
@@ -191,13 +190,6 @@ class WaitSet(Generic[Data]):
                 # A newer ring was among what was drained.
                 self._send()
         self.rung.difference_update(ended)
-
-    def slice(self, timeout: float | None) -> float:
-        """Return for how many seconds a thread may wait at once: `timeout`, or less, so that signals are handled."""
-        if timeout is not None and timeout <= SLICE:
-            return timeout
-        longest = min(self._longest, GLANCE) if get_ident() == main_thread().ident else self._longest
-        return longest if timeout is None else min(timeout, longest)
 
     def ring(self) -> None:
         """End the waits that are under way, and let the event loops look."""

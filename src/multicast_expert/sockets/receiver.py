@@ -362,15 +362,17 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        datagram = self._reader.receive(self.timeout, bufsize, flags)
-        return None if datagram is None else (datagram.data, datagram.sender)
+        datagram = None if self._source.idle else self._reader.take_one(bufsize, flags)
+        if datagram is None:
+            datagram = self._reader.wait_for_one(self.timeout, bufsize, flags)
+            if datagram is None:
+                return None
+        return datagram.data, datagram.sender
 
     def recv(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> bytes | None:
         """Return the payload of the next datagram; None when the timeout passes first. See `recvfrom`."""
-        if not self.is_opened:
-            self._check_open()
-        datagram = self._reader.receive(self.timeout, bufsize, flags)
-        return None if datagram is None else datagram.data
+        received = self.recvfrom(bufsize, flags)
+        return None if received is None else received[0]
 
     def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """Return the next datagram with all that the kernel knows about it.
@@ -380,9 +382,11 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        datagram = self._reader.receive(self.timeout if timeout is DEFAULT else self._effective(timeout))
+        datagram = None if self._source.idle else self._reader.take_one()
         if datagram is None:
-            raise self._timed_out(timeout)
+            datagram = self._reader.wait_for_one(self.timeout if timeout is DEFAULT else self._effective(timeout))
+            if datagram is None:
+                raise self._timed_out(timeout)
         return datagram
 
     def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:

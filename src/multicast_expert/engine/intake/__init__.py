@@ -49,6 +49,13 @@ class Intake(Protocol):
         came before an error is in the list.
         """
 
+    def __getitem__(self, key: tuple[Any, list[Datagram]], /) -> Datagram | None:
+        """Receive one whole message: `intake[handle, waiting]`.
+
+        Return its datagram; or None, with nothing received, or with its datagrams in the list, newest first. This is an
+        operator because no signal handler can come between it and the use of its result.
+        """
+
     def one(self, handle: Any, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
         """Receive one message and append its datagrams, newest first; return whether something was received.
 
@@ -74,7 +81,7 @@ class NativeIntake(Intake, Protocol):
     """An Intake that waits, and looks after many sockets, in one step. `sweep` exists on Linux only."""
 
     def expect(
-        self, handle: int, bufsize: int, flags: int, waiting: list[Datagram], alarm: int, timeout: float, /
+        self, handle: Any, bufsize: int, flags: int, waiting: list[Datagram], alarm: int, timeout: float, /
     ) -> bool:
         """Wait until the socket or the alarm is readable, then as `one`.
 

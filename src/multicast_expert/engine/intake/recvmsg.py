@@ -121,6 +121,11 @@ class PythonIntake:
             self._inside.pop(token, None)
         return True
 
+    def __getitem__(self, key: tuple[Socket, list[Datagram]]) -> None:
+        """Receive one message into the list; see `Intake.__getitem__`."""
+        handle, waiting = key
+        self.one(handle, MAX_DATAGRAM, 0, waiting)
+
     def _move(
         self,
         received: list[Received],
