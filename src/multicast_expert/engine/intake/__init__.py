@@ -62,8 +62,8 @@ class Intake(Protocol):
     def settle(self, timeout: float, /) -> bool:
         """Return whether every call of another thread that began before this one has ended.
 
-        It waits for that, `timeout` seconds at most. It never waits for a call of its own thread, which a signal handler
-        may have interrupted.
+        It waits for that, `timeout` seconds at most. It never waits for a call of its own thread, which this signal
+        handler, for instance, has interrupted.
         """
 
     def forget_calls(self) -> None:
