@@ -64,6 +64,7 @@ typedef struct {
     KnownOrigin *entries;
     size_t size;
     size_t misses;
+    size_t forgotten; /* how many times */
 } Origins;
 
 PyObject *origin_of(Origins *origins, const Source *source, PyObject *learn);

@@ -1,5 +1,5 @@
-/* Origins: what came before, by the kernel's bytes. A table in which each source has two places, and a new one takes one
-of them. An origin is a tuple of text and numbers: letting go of one runs no other code. */
+/* Origins: the tuples of what came before, by the kernel's bytes. In this table each source has two places, and a new source
+takes one of them. An origin is a tuple of text and numbers, so releasing one runs no other code. */
 
 #include "fast.h"
 
@@ -9,7 +9,7 @@ of them. An origin is a tuple of text and numbers: letting go of one runs no oth
 
 enum { FIRST_SIZE = 16, LARGEST_SIZE = 32768, WORDS = sizeof(Source) / sizeof(uint64_t) };
 
-/* Neither may have room between its members, which would differ by chance. */
+/* A source has no room between its members: its bytes would differ by chance. */
 _Static_assert(sizeof(Source) == WORDS * sizeof(uint64_t), "a source is compared as bytes");
 _Static_assert(offsetof(Source, has_hop_limit) == sizeof(Source) - 1, "a source is compared as bytes");
 
@@ -20,10 +20,10 @@ forget_origins(Origins *origins)
         Py_XDECREF(origins->entries[entry].origin);
     }
     free(origins->entries);
-    *origins = (Origins){.entries = NULL};
+    *origins = (Origins){.forgotten = origins->forgotten + 1};
 }
 
-/* Return the first of the two places; the other one is its neighbour. */
+/* Return the first of the two places of a source; the other one is its neighbour. */
 static size_t
 place_in(const Origins *origins, const Source *source)
 {
@@ -52,7 +52,7 @@ find(const Origins *origins, const Source *source)
     return NULL;
 }
 
-/* Keep a reference of its own, where there is memory for it. */
+/* Keep a reference of its own, if there is memory for it. */
 static void
 remember(Origins *origins, const Source *source, PyObject *origin)
 {
@@ -100,7 +100,7 @@ sender_of(const Source *source)
     return shared(Py_None);
 }
 
-/* Return the tuple for a source, a new reference; `learn` tells the texts of its group and interface. */
+/* Return the tuple of a source, a new reference; `learn` returns the texts of its group and interface. */
 PyObject *
 origin_of(Origins *origins, const Source *source, PyObject *learn)
 {
@@ -110,6 +110,7 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
     }
     const char *destination = source->destination_size == 0 ? NULL : (const char *)source->destination;
     PyObject *group, *name, *learned = NULL;
+    size_t forgotten = origins->forgotten;
     PyObject *sender = sender_of(source);
     PyObject *index = source->has_index ? PyLong_FromUnsignedLong(source->index) : shared(Py_None);
     PyObject *hop_limit = source->has_hop_limit ? PyLong_FromLong(source->hop_limit) : shared(Py_None);
@@ -118,8 +119,8 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
     }
     if (learned != NULL && PyArg_ParseTuple(learned, "OO", &group, &name)) {
         origin = PyTuple_Pack(5, sender, group, index, name, hop_limit);
-        /* An interface without a name may get one. */
-        if (origin != NULL && name != Py_None) {
+        /* An interface without a name may get one, and a name may have changed while it was learned. */
+        if (origin != NULL && name != Py_None && forgotten == origins->forgotten) {
             remember(origins, source, origin);
         }
     }

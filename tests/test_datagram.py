@@ -1,8 +1,12 @@
 """Datagram: what it is to its users, the same with the extension and without."""
 
 import copy
+import gc
 import inspect
 import pickle
+import subprocess
+import sys
+import weakref
 
 import pytest
 
@@ -99,8 +103,64 @@ def test_help() -> None:
         assert described == inspect.getdoc(getattr(PythonDatagram, name))
 
 
+@pytest.mark.parametrize("kind", [Datagram, PythonDatagram])
+@pytest.mark.parametrize("part", ["data", "sender", "group", "timestamp_ns", "truncated"])
+def test_cycles(kind: type[Datagram], part: str) -> None:
+    """A Datagram that is part of something it holds is garbage like anything else; so is one of a user's own class."""
+
+    class Own(kind):  # type: ignore[valid-type, misc] # either class
+        pass
+
+    class Cell:
+        held: object
+
+    freed = []
+    for made in (kind, Own):
+        cell = Cell()
+        cell.held = made(**{"data": b"", "sender": SENDER, part: cell})
+        weakref.finalize(cell, freed.append, made)
+    del cell
+    gc.collect()
+    assert freed == [kind, Own]
+
+
+NESTED = """
+import sys
+from multicast_expert.core.datagram import Datagram, PythonDatagram
+kind = {"Datagram": Datagram, "PythonDatagram": PythonDatagram}[sys.argv[1]]
+class Own(kind):
+    pass
+for kinds in ([kind], [kind, Own]):
+    for parts in (["data"], ["truncated"], ["data", "timestamp_ns", "sender", "group"]):
+        nested = b""
+        for depth in range(300_000):
+            leaf = kind(b"leaf", ("10.0.0.1", 1))
+            known = {"data": leaf, "sender": ("10.0.0.1", 1), "timestamp_ns": leaf, parts[depth % len(parts)]: nested}
+            nested = kinds[depth % len(kinds)](**known)
+        del nested, leaf, known
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Datagram", "PythonDatagram"])
+def test_datagrams_in_datagrams(kind: str) -> None:
+    """However deep they are nested, and in whichever part, they are freed without using up the stack."""
+    done = subprocess.run(
+        [sys.executable, "-c", NESTED, kind], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
-    "arguments", [(), (b"",), (b"", [], None, False), (b"", (), None, False), (b"", (1, 2, 3, 4), None, False)]
+    "arguments",
+    [
+        (),
+        (b"",),
+        (b"", [], None, False),
+        (b"", (), None, False),
+        (b"", (1, 2, 3, 4), None, False),
+        ([], (SENDER, None, None, None, None), None, False),
+    ],
 )
 def test_wrong_parts(arguments: tuple[object, ...]) -> None:
     """The extension refuses what it could not take apart."""

@@ -80,6 +80,7 @@ class _Arena:
     """Memory for what one system call receives; used by one thread at a time. Untouched pages cost nothing."""
 
     def __init__(self) -> None:
+        self.next: _Arena | None = None
         headers = SLOTS * _STRIDE
         pieces = headers + SLOTS * _HEADER
         controls = pieces + SLOTS * ctypes.sizeof(_Iovec)
@@ -116,7 +117,7 @@ class _Arena:
 
     def messages(self, count: int) -> list[Received]:
         """Return what so many slots hold, as `recvmsg` returns it."""
-        columns = (self.column(offset, count) for offset in (_LENGTH, _NAME_LENGTH, _CONTROL_LENGTH, _FLAGS))
+        columns = [self.column(offset, count) for offset in (_LENGTH, _NAME_LENGTH, _CONTROL_LENGTH, _FLAGS)]
         return [
             (
                 self.memory[self.payloads[slot] : self.payloads[slot] + length],
@@ -156,13 +157,13 @@ class BatchIntake(PythonIntake):
         super().__init__(*arguments)
         self._senders: dict[bytes, IPv4Or6Address | None] = {}
         self._told: dict[bytes, Facts] = {}
-        self._interrupted: list[_Arena] = []
-        """Arenas that an exception kept from being read, oldest first."""
+        self._interrupted: _Arena | None = None
+        """The first of the arenas that an exception kept from being read."""
 
     @property
     def unread(self) -> bool:
         """Whether an exception kept something for the next call."""
-        return bool(self._interrupted or self._left)
+        return self._interrupted is not None or super().unread
 
     def forget_places(self) -> None:
         """Ask anew for the texts of groups and interfaces."""
@@ -171,21 +172,21 @@ class BatchIntake(PythonIntake):
 
     def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
         """Receive one message; see `Intake.one`."""
-        if self._interrupted:
+        if self._interrupted is not None:
             self._rescue()
         return super().one(handle, bufsize, flags, waiting)
 
     def batch(self, handle: Socket, limit: int, datagrams: list[Datagram], /) -> bool:
         """Append what the socket holds; see `Intake.batch`."""
-        if self._interrupted or self._left:
-            self._rescue()
-            return super().batch(handle, limit, datagrams)
         stop = len(datagrams) + limit
         token, thread = object(), get_ident()
         arena = _arenas.pop() if _arenas else _Arena()
         more = clean = True
         try:
             self._inside[token] = thread
+            if self.unread:
+                self._rescue()
+                self._take(handle, 0, datagrams)
             while more and len(datagrams) < stop:
                 wanted = min(SLOTS, (stop - len(datagrams) - 1) // self._run + 1)
                 arguments = (arena.address,), (wanted,), (_MSG_DONTWAIT,), (None,)
@@ -206,7 +207,7 @@ class BatchIntake(PythonIntake):
                     more = received == wanted
         finally:
             if not clean:
-                self._interrupted += (arena,)
+                arena.next, self._interrupted = self._interrupted, arena
             self._inside.pop(token, None)
         if len(_arenas) < SPARE_ARENAS:
             _arenas.append(arena)
@@ -246,16 +247,15 @@ class BatchIntake(PythonIntake):
 
     def _rescue(self) -> None:
         """Move what arenas hold since an exception to the messages that the next call begins with."""
-        while self._interrupted:
-            arena = self._interrupted[0]
+        while (arena := self._interrupted) is not None:
             count = [*arena.column(_LENGTH, SLOTS), _UNTOUCHED].index(_UNTOUCHED)
             messages = arena.messages(count)
             place, unused = arena.unused(count)
-            if self._interrupted and self._interrupted[0] is arena:
+            if self._interrupted is arena:
                 # No other thread has moved it, and there is no call from here on that an interrupt could follow.
                 self._left += messages
                 arena.memory[place] = unused
-                del self._interrupted[0]
+                self._interrupted = arena.next
 
     def _learn_sender(self, address: bytes) -> IPv4Or6Address | None:
         """Return the sender as `socket.recvfrom` gives it, and remember it."""

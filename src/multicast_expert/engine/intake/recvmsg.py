@@ -75,49 +75,28 @@ class PythonIntake:
         """Append what the socket holds; see `Intake.batch`."""
         stop = len(datagrams) + limit
         token, thread = object(), get_ident()
-        received: list[Received] = []
-        more = True
         try:
             self._inside[token] = thread
-            while more and len(datagrams) < stop:
-                if self._left:
-                    received, self._left = self._left, received
-                    self._move(received, datagrams)
-                    continue
+            while len(datagrams) < stop:
                 room = min(MOST_MESSAGES, (stop - len(datagrams) - 1) // self._run + 1)
-                try:
-                    received.extend(map(handle.recvmsg, repeat(MAX_DATAGRAM, room), repeat(ANCILLARY_SIZE)))
-                except BlockingIOError:
-                    more = False
-                finally:
-                    self._move(received, datagrams)
+                self._take(handle, room, datagrams)
+        except BlockingIOError:
+            return False
         finally:
-            if received:
-                self._left[:0] = received
             self._inside.pop(token, None)
-        return more
+        return True
 
     def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
         """Receive one message; see `Intake.one`."""
         if bufsize < 0:
             raise ValueError("negative buffer size")
-        peeking = flags & MSG_PEEK
         token, thread = object(), get_ident()
-        received: list[Received] = []
         try:
             self._inside[token] = thread
-            if not self._left:
-                received.extend(map(handle.recvmsg, (MAX_DATAGRAM,), (ANCILLARY_SIZE,), (flags,)))
-            elif peeking:
-                received = self._left[:]
-            else:
-                received, self._left = self._left, received
-            self._move(received, waiting, bufsize, True, bool(peeking))
+            self._take(handle, 1, waiting, bufsize, flags, True)
         except BlockingIOError:
             return False
         finally:
-            if received and not peeking:
-                self._left[:0] = received
             self._inside.pop(token, None)
         return True
 
@@ -126,13 +105,43 @@ class PythonIntake:
         handle, waiting = key
         self.one(handle, MAX_DATAGRAM, 0, waiting)
 
+    def _take(
+        self,
+        handle: Socket,
+        room: int,
+        target: list[Datagram],
+        bufsize: int = MAX_DATAGRAM,
+        flags: int = 0,
+        newest_first: bool = False,
+    ) -> None:
+        """Move what an exception kept to the target; if there is nothing, receive so many messages."""
+        received: list[Received] = []
+        peeking = flags & MSG_PEEK != 0
+        try:
+            if not self._left:
+                received.extend(map(handle.recvmsg, repeat(MAX_DATAGRAM, room), repeat(ANCILLARY_SIZE), repeat(flags)))
+            elif peeking:
+                received += self._left
+            else:
+                received, self._left = self._left, received
+        finally:
+            try:
+                self._move(received, target, bufsize, newest_first, peeking)
+            finally:
+                # What is in no other list is kept, without a call that an interrupt could follow.
+                if received and not peeking:
+                    if self._left:
+                        self._left[:0] = received
+                    else:
+                        self._left = received
+
     def _move(
         self,
         received: list[Received],
         target: list[Datagram],
-        bufsize: int = MAX_DATAGRAM,
-        newest_first: bool = False,
-        peeking: bool = False,
+        bufsize: int,
+        newest_first: bool,
+        peeking: bool,
     ) -> None:
         """Append the messages to the target as Datagrams, count them and empty the list; all of this, or nothing."""
         if not received:
