@@ -7,14 +7,4 @@ from multicast_expert.doctor.judgement import judge
 from multicast_expert.doctor.report import Finding, Report
 from multicast_expert.doctor.saved import facts_from_text, facts_to_text
 
-__all__ = [
-    "Facts",
-    "Finding",
-    "Report",
-    "Unread",
-    "collect",
-    "diagnose",
-    "facts_from_text",
-    "facts_to_text",
-    "judge",
-]
+__all__ = ["Facts", "Finding", "Report", "Unread", "collect", "diagnose", "facts_from_text", "facts_to_text", "judge"]
