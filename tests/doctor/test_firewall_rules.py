@@ -163,11 +163,10 @@ def test_an_unknown_target_of_iptables_may_drop() -> None:
 
 
 WORDS = st.sampled_from(
-    ["match", "left", "right", "op", "==", "in", "<", "&", "payload", "protocol", "udp", "ip", "field", "daddr", "dport",
-     "meta", "key", "iifname", "ct", "state", "fib", "result", "type", "flags", "concat", "set", "elem", "val", "range",
-     "prefix", "addr", "len", "vmap", "data", "jump", "goto", "target", "drop", "accept", "counter", "packets", "limit",
-     "xt", "@s", "c", "239.1.2.3", "*", "concat", "set",
-     "limit"]
+    ["match", "left", "right", "op", "==", "in", "<", "&", "payload", "protocol", "udp", "ip", "field", "daddr",
+     "dport", "meta", "key", "iifname", "ct", "state", "fib", "result", "type", "flags", "concat", "set", "elem", "val",
+     "range", "prefix", "addr", "len", "vmap", "data", "jump", "goto", "target", "drop", "accept", "counter", "packets",
+     "limit", "xt", "@s", "c", "239.1.2.3", "*"]
 )  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | st.text(max_size=3),
