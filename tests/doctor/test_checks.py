@@ -258,6 +258,9 @@ ROWS = [
     Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "ok"),
     Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "", SUDO),
     Row("firewall", healthy(firewall=(rule(matches=None),)), "ok"),
+    Row("firewall", deaf(counters=counted(IpExt__InMcastPkts=51, Ip__InDelivers=50)), "ok", "No rule"),
+    Row("firewall", unprivileged(deaf(counters=counted(IpExt__InMcastPkts=51, Ip__InDelivers=50))), "unknown", "root"),
+    Row("local-source", deaf(frames=(frames(sender=OWN, vlan=5),)), "ok"),
     Row("firewall", healthy(frames=(frames(198),), firewall=(rule(matches=None),)), "problem", "98 packets dropped"),
     Row("firewall", healthy(frames=(frames(198),), firewall=(rule(packets=20),)), "ok"),
     Row(

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from multicast_expert.doctor.host.linux import LinuxHost
 from multicast_expert.system import kernel
 from multicast_expert.system.listings import UdpSocket
 from multicast_expert.testing import Host, lab_unavailable, wait_until
+from multicast_expert.wire.frames import udp_packet
 from multicast_expert.wire.tallies import Frames, Queries
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
@@ -348,6 +350,51 @@ def test_an_interruption_leaves_nothing(cabled: Stage) -> None:
     assert descriptors() == before
     facts = facts_of(cabled.listener, GROUP, PORT, listen=0)
     assert GROUP not in {str(each.group) for each in known(facts.memberships)}
+
+
+def test_what_comes_late_is_counted_once(cabled: Stage) -> None:
+    """What begins when the trial has been widened arrives at both receivers, and is counted as it was asked for."""
+    started: list[Any] = []
+
+    def begin(seconds: float, received: int) -> bool:
+        if seconds > LISTEN and not started:
+            started.append(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0"))
+        return True
+
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=1.5 * LISTEN, progress=begin))
+    assert trial.widened
+    assert trial.arrivals
+    assert all(each.asked for each in trial.arrivals)
+
+
+def test_no_revival_where_another_program_is_a_member(cabled: Stage) -> None:
+    """The network cannot see us leave and join anew while another program is a member, so that is not tried."""
+    cabled.listener.join_and_never_read(GROUP, PORT + 1, interface="eth0")
+
+    def begin(seconds: float, received: int) -> bool:
+        if not started:
+            started.append(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0", pauses=(1.3, 60)))
+        return True
+
+    started: list[Any] = []
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=3.2, progress=begin))
+    assert trial.seconds - trial.arrivals[0].last > 1.3
+    assert trial.revived is None
+
+
+def test_the_tag_of_a_vlan(cabled: Stage) -> None:
+    """Frames that come in with a tag are told apart from others."""
+    packet = udp_packet((TALKER, 4000), (GROUP, PORT), b"tagged")
+    frame = bytes.fromhex("01005e010203 020000000002 8100 0005 0800") + packet
+    with cabled.talker.run(socket.socket, 17, socket.SOCK_RAW) as tagging:  # AF_PACKET
+        tagging.bind(("eth0", 0))
+
+        def send(seconds: float, received: int) -> bool:
+            tagging.send(frame)
+            return True
+
+        facts = facts_of(cabled.listener, GROUP, PORT, progress=send)
+    assert {(each.vlan, each.port) for each in known(trial_of(facts).frames)} == {(5, PORT)}
 
 
 def test_many_kinds_are_bounded(cabled: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

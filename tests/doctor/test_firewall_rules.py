@@ -280,6 +280,16 @@ def test_chains_are_followed_as_by_the_kernel(
     assert all(each.matches is not None for each in found)
 
 
+@pytest.mark.parametrize("order", [("perhaps", "certainly"), ("certainly", "perhaps")])
+def test_a_chain_that_is_entered_twice(order: tuple[str, str]) -> None:
+    """The most certain way into a chain counts, in whatever order the ways are found."""
+    tests: dict[str, Test] = {"perhaps": lambda packet: None, "certainly": lambda packet: True}
+    chains = {"sub": Chain("sub", [ChainRule("drop", (Step(tests["certainly"], "drop"),))])}
+    for name in order:
+        chains[name] = Chain(name, [ChainRule(name, (Step(tests[name], "jump", "sub"),))], "input")
+    assert [each.matches for each in refusals("nftables", chains, [DATAGRAM])] == [True]
+
+
 def big(chains: int, rules: int) -> str:
     """Rules of iptables in chains that each jump to several others; the last one drops."""
     lines = ["*filter", ":INPUT ACCEPT [0:0]", *(f":c{number} - [0:0]" for number in range(chains)), "-A INPUT -j c0"]

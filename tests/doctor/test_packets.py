@@ -25,6 +25,7 @@ from multicast_expert.wire.frames import (
     upper_layer_checksum,
 )
 from multicast_expert.wire.packet_filter import frame_filter
+from multicast_expert.wire.tallies import Queries, QueryTally
 
 SENDERS = {4: "10.0.0.7", 6: "fd00::7"}
 GROUPS = {4: "239.1.2.3", 6: "ff15::1234"}
@@ -115,6 +116,29 @@ def test_mld_queries() -> None:
     assert parse_mld_query(b"\x8f" + old[1:], "fe80::1") is None
     report = bytes([ICMPV6, 0, 5, 2, 0, 0, 1, 0]) + bytes([143, 0]) + bytes(26)
     assert parse_packet(ipv6_packet("fe80::1", "ff02::16", 0, report)) is None
+
+
+def test_a_longer_header_before_mld() -> None:
+    """The hop-by-hop header tells its own length, in units of 8 bytes beyond the first (RFC 8200, 4.3)."""
+    query = mld_query("fe80::1", 1000)
+    header = bytes([ICMPV6, 1]) + query[42:48] + bytes.fromhex("0106000000000000")
+    assert parse_packet(ipv6_packet("fe80::1", "ff02::1", 0, header + query[48:])) == Query(2, "fe80::1", False)
+
+
+def test_queries_are_counted_on_both_ways() -> None:
+    """What either socket saw was there; where the kernel delivers nothing to us, that is not known."""
+    tally = QueryTally()
+    query = Query(3, "10.0.0.254", False)
+    for now in (1.0, 2.0, 3.0):
+        tally.note("eth0", query, now, delivered=False)
+        tally.note("port", query, now, delivered=False)
+        tally.note("missed", query, now, delivered=True)
+    tally.note("eth0", query, 3.0, delivered=True)
+    assert tally.queries(frozenset({"port"})) == (
+        Queries("eth0", 3, "10.0.0.254", 3, 1, 1.0),
+        Queries("port", 3, "10.0.0.254", 3, None, 1.0),
+        Queries("missed", 3, "10.0.0.254", 3, 3, 1.0),
+    )
 
 
 def test_the_lab_sends_what_is_read_here() -> None:

@@ -1,5 +1,6 @@
 """The doctor when something runs out or is odd: descriptors, programs on the PATH, names that are not text."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,8 +13,9 @@ import pytest
 from doctor.command import PATIENCE
 from doctor.stage import GROUP, GROUP6, PORT, Stage, stage
 from multicast_expert.doctor import collect, facts_to_text, judge
-from multicast_expert.doctor.facts import Unread
+from multicast_expert.doctor.facts import Target, Unread
 from multicast_expert.doctor.host import linux_firewall
+from multicast_expert.doctor.host.linux import LinuxHost
 from multicast_expert.testing import Host, lab_unavailable
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
@@ -95,6 +97,22 @@ def test_the_descriptors_run_out(cabled: Stage, group: str) -> None:
     assert group == GROUP6 or enough["verdict"] == "ok"
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES])
+def test_counters_that_cannot_be_read_are_not_zero(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a descriptor there is no answer: counters that seem to be gone would look as if all had grown since."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(number, os.strerror(number))
+
+    host = LinuxHost(Target(GROUP, PORT, None, None, 4))
+    monkeypatch.setattr(Path, "read_text", refuse)
+    if number == errno.EACCES:
+        assert host.counters().kernel == {}
+    else:
+        with pytest.raises(OSError, match="open files"):
+            host.counters()
+
+
 @pytest.mark.parametrize("path", ["", ".", ":/usr/bin:", "relative"])
 def test_no_program_of_the_working_directory_runs(
     cabled: Stage, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +122,7 @@ def test_no_program_of_the_working_directory_runs(
     for directory in (tmp_path, tmp_path / "relative"):
         for name in ("nft", "iptables-save", "ip6tables-save", "iptables-nft-save"):
             program = directory / name
-            program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+            program.write_text(f"#!/bin/sh\necho > {tmp_path}/ran\n")
             program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", path)

@@ -16,11 +16,7 @@ from multicast_expert.doctor.trial.receiver import Progress
 
 
 def diagnose(
-    endpoint: str | Endpoint,
-    *,
-    iface: IfaceSpecifier | None = None,
-    source: str | None = None,
-    listen: float = LISTEN,
+    endpoint: str | Endpoint, *, iface: IfaceSpecifier | None = None, source: str | None = None, listen: float = LISTEN
 ) -> Report:
     """Return the report on the datagrams of an endpoint on this host: whether they arrive, and if not, why.
 

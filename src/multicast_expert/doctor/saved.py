@@ -142,7 +142,7 @@ def _tuple(value: Any, parts: tuple[Any, ...], kind: Any, place: str) -> tuple[A
 
 
 def _simple(value: Any, kind: Any, place: str) -> Any:
-    wanted, read = _SIMPLE[kind]
+    _, wanted, read = _SIMPLE[kind]
     # In Python, true and false are whole numbers.
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise _unexpected(place, kind)
@@ -175,27 +175,18 @@ def _address(version: type) -> Callable[[str], Any]:
     return read
 
 
-# For each type of a single value: the Python types that JSON may yield, and how they are converted.
-_SIMPLE: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
-    str: ((str,), str),
-    bool: ((bool,), bool),
-    int: ((int,), _whole),
-    float: ((int, float), _finite),
-    NoneType: ((NoneType,), lambda value: value),
-    IPv4Address: ((str,), _address(IPv4Address)),
-    IPv6Address: ((str,), _address(IPv6Address)),
-}
-_NAMES = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    NoneType: "null",
-    IPv4Address: "an IP address",
-    IPv6Address: "an IP address",
+# For each type of a single value: its name, the Python types that JSON may yield, and how they are converted.
+_SIMPLE: dict[Any, tuple[str, tuple[type, ...], Callable[[Any], Any]]] = {
+    str: ("text", (str,), str),
+    bool: ("true or false", (bool,), bool),
+    int: ("a whole number", (int,), _whole),
+    float: ("a number", (int, float), _finite),
+    NoneType: ("null", (NoneType,), lambda value: value),
+    IPv4Address: ("an IP address", (str,), _address(IPv4Address)),
+    IPv6Address: ("an IP address", (str,), _address(IPv6Address)),
 }
 
 
 def _unexpected(place: str, kind: Any) -> MulticastExpertError:
-    name = _NAMES.get(kind) or ("a list" if get_origin(kind) is tuple else "an object")
+    name = _SIMPLE[kind][0] if kind in _SIMPLE else "a list" if get_origin(kind) is tuple else "an object"
     return MulticastExpertError(f"{place}: expected {name}.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field, replace
 
 from multicast_expert.wire.frames import Query, UdpPacket
 
@@ -55,19 +54,6 @@ class Queries:
     """Whether they ask for one group, as after a leave; else for all."""
 
 
-class _FrameKind(NamedTuple):
-    interface: str
-    group: str
-    sender: str
-    sender_port: int | None
-    port: int | None
-    hop_limit: int
-    ethernet_source: str
-    ethernet_destination: str
-    vlan: int | None
-    outgoing: bool
-
-
 @dataclass(slots=True)
 class _FrameCount:
     count: int = 0
@@ -80,14 +66,14 @@ class _FrameCount:
 class FrameTally:
     """Counts datagrams by kind."""
 
-    _counts: dict[_FrameKind, _FrameCount] = field(default_factory=dict)
+    _counts: dict[Frames, _FrameCount] = field(default_factory=dict)
 
     def note(self, interface: str, packet: UdpPacket, header: bytes, vlan: int | None, outgoing: bool) -> None:
         """Count a datagram; `header`: its Ethernet header, empty if the link has none."""
-        source, destination = header[6:12].hex(":"), header[:6].hex(":")
         ports = packet.sender_port, packet.port
-        kind = _FrameKind(
-            interface, packet.group, packet.sender, *ports, packet.hop_limit, source, destination, vlan, outgoing
+        stations = header[6:12].hex(":"), header[:6].hex(":")
+        kind = Frames(
+            interface, packet.group, packet.sender, *ports, packet.hop_limit, 0, 0, 0, 0, *stations, vlan, outgoing
         )
         if kind not in self._counts and len(self._counts) >= KINDS:
             known = (each for each in self._counts if (each.interface, each.outgoing) == (interface, outgoing))
@@ -100,17 +86,7 @@ class FrameTally:
 
     def frames(self) -> tuple[Frames, ...]:
         """Return the counts so far."""
-        return tuple(
-            Frames(*kind[:6], each.count, each.longest, each.bad_checksums, each.fragments, *kind[6:])
-            for kind, each in self._counts.items()
-        )
-
-
-class _QueryKind(NamedTuple):
-    interface: str
-    version: int
-    querier: str
-    for_group: bool
+        return tuple(replace(kind, **asdict(count)) for kind, count in self._counts.items())
 
 
 @dataclass(slots=True)
@@ -125,11 +101,11 @@ class _QueryCount:
 class QueryTally:
     """Counts queries by querier, on the wire and as delivered to a socket."""
 
-    _counts: dict[_QueryKind, _QueryCount] = field(default_factory=dict)
+    _counts: dict[tuple[str, Query], _QueryCount] = field(default_factory=dict)
 
     def note(self, interface: str, query: Query, now: float, *, delivered: bool) -> None:
         """Count a query that was seen on the wire, or delivered, at `now` seconds."""
-        kind = _QueryKind(interface, *query)
+        kind = interface, query
         if kind not in self._counts and len(self._counts) >= KINDS:
             kind = next(iter(self._counts))
         count = self._counts.setdefault(kind, _QueryCount(now, now))
@@ -139,11 +115,11 @@ class QueryTally:
 
     def queries(self, unheard: frozenset[str] = frozenset()) -> tuple[Queries, ...]:
         """Return the counts so far; on `unheard` interfaces the kernel delivers nothing to this host's sockets."""
-        return tuple(self._summary(kind, count, kind.interface in unheard) for kind, count in self._counts.items())
-
-    def _summary(self, kind: _QueryKind, count: _QueryCount, unheard: bool) -> Queries:
-        # Both sockets get the same packets, and either may miss some under load.
-        seen = max(count.seen, count.delivered)
-        interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
-        delivered = None if unheard else count.delivered
-        return Queries(kind.interface, kind.version, kind.querier, seen, delivered, interval, kind.for_group)
+        found = []
+        for (interface, query), count in self._counts.items():
+            # Both sockets get the same packets, and either may miss some under load.
+            seen = max(count.seen, count.delivered)
+            interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
+            delivered = None if interface in unheard else count.delivered
+            found.append(Queries(interface, query.version, query.querier, seen, delivered, interval, query.for_group))
+        return tuple(found)

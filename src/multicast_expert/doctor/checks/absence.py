@@ -43,8 +43,7 @@ def ttl(facts: Facts) -> Finding:
         return suspect(summary, evidence, ("If there are such receivers, raise the hop limit.",))
     limits = [each.hop_limit for each in sightings.seen(facts) if each.hop_limit is not None]
     if limits:
-        evidence = {"hop limit left": min(limits)}
-        return ok("The hop limit is large enough to reach this host.", evidence)
+        return ok("The hop limit is large enough to reach this host.", {"hop limit left": min(limits)})
     if target.source is None:
         return unknown("Name the source to find out whether a router is in between.")
     gateway = this_host.gateway_to(facts, target.source)

@@ -56,15 +56,13 @@ def reverse_path_filter(facts: Facts) -> Finding:
     lost = _lost_sources(facts)
     if lost is None:
         if background.beyond_usual(facts, counters.filtered) == 0:
-            text = f"It dropped {phrases.counted(dropped, 'packet')}, no more than before the join."
-            return ok(text, evidence)
+            return ok(f"It dropped {phrases.counted(dropped, 'packet')}, no more than before the join.", evidence)
         return _filter_by_counters(facts, dropped, modes, evidence)
     for frame in lost:
         refused = _is_refused(facts, frame.sender, modes.get(frame.interface), frame.interface)
         if refused or (refused is None and not received(facts)):
             return _filtered(facts, frame.sender, frame.interface, evidence, certain=True)
-    text = f"It dropped {phrases.counted(dropped, 'packet')}, but none of the target."
-    return ok(text, evidence)
+    return ok(f"It dropped {phrases.counted(dropped, 'packet')}, but none of the target.", evidence)
 
 
 def _mode(facts: Facts, interface: str) -> int | None:
@@ -96,8 +94,7 @@ def _filter_by_counters(
 ) -> Finding:
     """Judge without frames: the counter tells how many packets were dropped, not which."""
     if received(facts):
-        text = f"It dropped {phrases.counted(dropped, 'packet')}, but datagrams of the target arrive."
-        return ok(text, evidence)
+        return ok(f"It dropped {phrases.counted(dropped, 'packet')}, but datagrams of the target arrive.", evidence)
     why = phrases.reason(trial_of(facts).frames)
     if counters.only_queries(facts):
         text = f"It dropped {phrases.counted(dropped, 'packet')}, too short to be datagrams: most likely IGMP queries."
@@ -139,8 +136,7 @@ def _filtered(facts: Facts, sender: str | None, interface: str, evidence: dict[s
         evidence |= {"sender": sender, "came in on": interface, "way back to it": back}
     text = f"The reverse path filter ({_MODES.get(mode or _OFF)}) of {interface} drops datagrams"
     summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender leads elsewhere."
-    remedy = _let_through(facts, sender, interface)
-    return finding("problem" if certain else "suspect", summary, evidence, remedy)
+    return finding("problem" if certain else "suspect", summary, evidence, _let_through(facts, sender, interface))
 
 
 def _let_through(facts: Facts, sender: str | None, interface: str) -> tuple[str, ...]:

@@ -105,8 +105,7 @@ def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
     summary = "A firewall drops the IGMP or MLD reports of this host, so the network does not know that it has joined"
     if here and counters.nothing_came(facts):
         evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in here[:8]}
-        remedy = tuple(dict.fromkeys(remedies.let_reports_out(facts, here)))
-        return problem(f"{summary}.", evidence, remedy)
+        return problem(f"{summary}.", evidence, tuple(dict.fromkeys(remedies.let_reports_out(facts, here))))
     kept = counters.reports_kept(facts)
     if isinstance(facts.firewall, Unread) and kept and not trial_of(facts).arrivals:
         evidence = {"packets that could not leave": kept}

@@ -59,8 +59,7 @@ def interface_down(facts: Facts) -> Finding:
         return ok(f"Down or without a cable: {which}. Others are up.", evidence)
     verb = "is" if len(dead) == 1 else "are"
     summary = f"{phrases.named(each.name for each in dead)} {verb} {phrases.named(_state(each) for each in dead)}."
-    remedy = tuple(line for each in dead for line in _raise_interface(facts, each))
-    return problem(summary, evidence, remedy)
+    return problem(summary, evidence, tuple(line for each in dead for line in _raise_interface(facts, each)))
 
 
 def _state(interface: InterfaceFacts) -> str:

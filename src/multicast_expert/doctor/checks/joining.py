@@ -60,8 +60,7 @@ def membership(facts: Facts) -> Finding:
         return problem(summary, evidence, (step,))
     if came_on and not joined and _somebody_listens(facts):
         summary = "A program listens on the port, but no program on this host has joined the group."
-        step = "Have the program join the group; being bound to the port is not enough."
-        return suspect(summary, evidence, (step,))
+        return suspect(summary, evidence, ("Have the program join the group; being bound to the port is not enough.",))
     if joined:
         return ok(f"The group was joined already on {phrases.named(joined)}.", evidence)
     return ok("The group can be joined; no other program on this host has joined it.", evidence)

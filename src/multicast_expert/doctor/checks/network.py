@@ -56,8 +56,7 @@ def querier(facts: Facts) -> Finding:
     if trial.revived:
         return _forgotten(facts, evidence, steps)
     if evidence:
-        text = f"There is a querier on {phrases.named(evidence)}."
-        return ok(text, evidence)
+        return ok(f"There is a querier on {phrases.named(evidence)}.", evidence)
     listen = f"mcast doctor {phrases.endpoint(facts)} --listen {_LONG_ENOUGH:.0f}"
     if silence is not None:
         evidence = {"queries": 0, "silent since": f"{silence:.1f} s"}

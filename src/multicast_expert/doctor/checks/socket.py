@@ -80,8 +80,7 @@ def _port_by_counters(facts: Facts) -> Finding:
     summary = (
         f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
     )
-    step = "Ask the sender for its port, or run this as root."
-    return suspect(summary, {"without a socket": lost}, (step, *why[1]))
+    return suspect(summary, {"without a socket": lost}, ("Ask the sender for its port, or run this as root.", *why[1]))
 
 
 def port_conflict(facts: Facts) -> Finding:

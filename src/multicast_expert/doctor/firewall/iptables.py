@@ -67,17 +67,18 @@ def parse_iptables(text: str, version: int) -> dict[str, Chain]:
             drops = hook is not None and found[2] == "DROP"
             rules[name] = []
             chains[name] = Chain(
-                name, rules[name], hook, drops, int(found[3]) if drops else None, partial(_is_version, version)
+                name,
+                rules[name],
+                hook,
+                drops,
+                int(found[3]) if drops else None,
+                lambda packet: packet.version == version,
             )
         elif (found := _RULE.fullmatch(line.strip())) and (name := f"{table} {found[3]}") in rules:
             packets = None if found[1] is None else int(found[1])
             position = len(rules[name]) + 1
             rules[name].append(ChainRule(found[2], _steps(found[4], table, rules), packets, position))
     return chains
-
-
-def _is_version(version: int, packet: Packet) -> Truth:
-    return packet.version == version
 
 
 def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tuple[Step, ...]:
@@ -100,7 +101,7 @@ def _steps(options: str, table: str, chains: dict[str, list[ChainRule]]) -> tupl
             # The options that follow belong to the target.
             break
         test = _test(option, values)
-        tests.append(_inverse(test) if is_inverse else test)
+        tests.append(partial(_opposite, test) if is_inverse else test)
     return () if verdict is None else (Step(partial(_all, tuple(tests)), verdict, chain),)
 
 
@@ -129,8 +130,8 @@ def _all(tests: tuple[Test, ...], packet: Packet) -> Truth:
     return truth
 
 
-def _inverse(test: Test) -> Test:
-    return lambda packet: opposite(test(packet))
+def _opposite(test: Test, packet: Packet) -> Truth:
+    return opposite(test(packet))
 
 
 def _test(option: str, values: list[str]) -> Test:
@@ -141,35 +142,11 @@ def _test(option: str, values: list[str]) -> Test:
     return undecidable if test is None else partial(test, value)
 
 
-def _always(value: str, packet: Packet) -> Truth:
-    return True
-
-
-def _is_destination(value: str, packet: Packet) -> Truth:
-    return _in_network(packet.destination, value)
-
-
-def _is_source(value: str, packet: Packet) -> Truth:
-    return None if packet.source is None else _in_network(packet.source, value)
-
-
 def _in_network(address: IPAddress, text: str) -> Truth:
     try:
         return address in ip_network(text, strict=False)
     except ValueError:
         return None
-
-
-def _is_protocol(value: str, packet: Packet) -> Truth:
-    return True if value == "all" else _PROTOCOLS.get(value) == packet.protocol
-
-
-def _comes_in_by(value: str, packet: Packet) -> Truth:
-    return not packet.outgoing and _is_interface(value, packet)
-
-
-def _goes_out_by(value: str, packet: Packet) -> Truth:
-    return packet.outgoing and _is_interface(value, packet)
 
 
 def _is_interface(value: str, packet: Packet) -> Truth:
@@ -191,14 +168,6 @@ def _is_port(value: str, packet: Packet) -> Truth:
     return truth
 
 
-def _is_packet_type(value: str, packet: Packet) -> Truth:
-    return None if packet.outgoing else value == "multicast"
-
-
-def _is_address_type(value: str, packet: Packet) -> Truth:
-    return "MULTICAST" in value.split(",")
-
-
 def _is_state(value: str, packet: Packet) -> Truth:
     # No packet ever comes back from a group, so its datagrams stay new; the kernel does not track MLD.
     return ("UNTRACKED" if packet.protocol == ICMPV6 else "NEW") in value.split(",")
@@ -209,17 +178,17 @@ def _is_icmpv6_type(value: str, packet: Packet) -> Truth:
 
 
 _TESTS: dict[str, Callable[[str, Packet], Truth]] = {
-    "-d": _is_destination,
-    "-s": _is_source,
-    "-p": _is_protocol,
-    "-i": _comes_in_by,
-    "-o": _goes_out_by,
+    "-d": lambda value, packet: _in_network(packet.destination, value),
+    "-s": lambda value, packet: None if packet.source is None else _in_network(packet.source, value),
+    "-p": lambda value, packet: True if value == "all" else _PROTOCOLS.get(value) == packet.protocol,
+    "-i": lambda value, packet: not packet.outgoing and _is_interface(value, packet),
+    "-o": lambda value, packet: packet.outgoing and _is_interface(value, packet),
     "--dport": _is_port,
     "--dports": _is_port,
-    "--pkt-type": _is_packet_type,
-    "--dst-type": _is_address_type,
+    "--pkt-type": lambda value, packet: None if packet.outgoing else value == "multicast",
+    "--dst-type": lambda value, packet: "MULTICAST" in value.split(","),
     "--state": _is_state,
     "--ctstate": _is_state,
     "--icmpv6-type": _is_icmpv6_type,
-    "--comment": _always,
+    "--comment": lambda value, packet: True,
 }

@@ -23,12 +23,7 @@ from multicast_expert.doctor.host.command_outputs import (
 from multicast_expert.system.groups import command_output
 from multicast_expert.system.kernel import SYSTEM
 
-_SETTINGS = (
-    "net.inet.igmp.default_version",
-    "net.inet.udp.recvspace",
-    "net.inet6.mld.v2enable",
-    "kern.ipc.maxsockbuf",
-)
+_SETTINGS = ("net.inet.igmp.default_version", "net.inet.udp.recvspace", "net.inet6.mld.v2enable", "kern.ipc.maxsockbuf")
 _APPLICATION_FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 
 

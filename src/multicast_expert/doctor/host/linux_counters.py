@@ -18,14 +18,7 @@ KERNEL_COUNTERS = (
     "Udp6.RcvbufErrors", "Icmp6.InGroupMembQueries",
 )  # fmt: skip
 """Counters that are kept even if they stood still; all others only if they grew."""
-INTERFACE_COUNTERS = (
-    "rx_packets",
-    "rx_errors",
-    "rx_dropped",
-    "multicast",
-    "Ip6InMcastPkts",
-    "Icmp6InGroupMembQueries",
-)
+INTERFACE_COUNTERS = ("rx_packets", "rx_errors", "rx_dropped", "multicast", "Ip6InMcastPkts", "Icmp6InGroupMembQueries")
 """The same of an interface."""
 
 # Columns of /proc/net/dev, by their names in ip-link(8).
@@ -77,5 +70,5 @@ def parse_devices(text: str) -> dict[str, dict[str, int]]:
 def growth(before: Mapping[str, int], after: Mapping[str, int], always: Iterable[str] = ()) -> dict[str, int]:
     """Return by how much the counters grew: those that did, and those of `always` that exist."""
     grown = {name: after[name] - before.get(name, 0) for name in after}
-    wanted = set(always)
-    return {name: by for name, by in grown.items() if by > 0 or name in wanted}
+    kept = set(always)
+    return {name: by for name, by in grown.items() if by > 0 or name in kept}

@@ -38,11 +38,7 @@ class CountingReceiver:
     """
 
     def __init__(
-        self,
-        settings: ReceiveSettings,
-        asked: bool,
-        clock: Callable[[], float],
-        elder: CountingReceiver | None = None,
+        self, settings: ReceiveSettings, asked: bool, clock: Callable[[], float], elder: CountingReceiver | None = None
     ) -> None:
         self._asked = asked
         self._clock = clock

@@ -6,7 +6,7 @@ It runs in the thread that calls it and leaves nothing open, however it ends.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from time import monotonic, sleep
@@ -77,7 +77,7 @@ class Attempt:
             by_counters = isinstance(capture, Unread)
             before = self._host.counters()
             progress = self._noting(before, listen / MOMENTS, progress) if by_counters else progress
-            listening = opened.enter_context(Listening(progress))
+            listening = opened.enter_context(closing(Listening(progress)))
             if isinstance(capture, Capture):
                 for descriptor, drain in capture.drains():
                     listening.add([descriptor], drain)
@@ -105,7 +105,7 @@ class Attempt:
         """Listen as requested; if nothing came by half of the time, also to all sources on all interfaces."""
         blocked = self._blocked(facts)
         asked = CountingReceiver(self._settings, True, listening.clock)
-        opened.enter_context(asked.receiver)
+        opened.callback(asked.receiver.close)
         asked.join(self._joins)
         asked.block(blocked)
         listening.add(asked.receiver.filenos(), asked.receiver.drain)
@@ -115,7 +115,7 @@ class Attempt:
             # Without a descriptor for it the trial is not widened, as it then says.
             with suppress(OSError):
                 wider = CountingReceiver(self._settings, False, listening.clock, asked)
-                opened.enter_context(wider.receiver)
+                opened.callback(wider.receiver.close)
                 wider.join(self._wider({join.interface.iface.index for join in blocked}))
                 listening.add(wider.receiver.filenos(), wider.receiver.drain)
                 receivers.append(wider)
@@ -178,9 +178,9 @@ class Attempt:
             return None
         for each in receivers:
             each.receiver.close()
-        with Listening() as again:
+        with closing(Listening()) as again:
             anew = CountingReceiver(self._settings, True, again.clock)
-            with anew.receiver:
+            with closing(anew.receiver):
                 anew.join(self._joins)
                 again.add(anew.receiver.filenos(), anew.receiver.drain)
                 patience = REVIVAL + 2 * asked.longest_gap

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
 from ipaddress import ip_address
 
 from multicast_expert.core.addresses import IPAddress
@@ -44,13 +45,13 @@ def probe(
             back.add(datagram.interface_index)
 
     known = {iface.index: iface for iface in ifaces}
-    with Receiver(settings._replace(port=port), note) as receiver:
+    with closing(Receiver(settings._replace(port=port), note)) as receiver:
         probes: dict[int, Probe] = {}
         for choice in {join.interface.iface.index: join.interface for join in joins}.values():
             iface = known.get(choice.iface.index, choice.iface)
             probes[iface.index] = _send(receiver, token, group, port, choice._replace(iface=iface))
         sent = {index for index, each in probes.items() if each.error is None}
-        with Listening() as listening:
+        with closing(Listening()) as listening:
             listening.add(receiver.filenos(), receiver.drain)
             while not back >= sent and (left := PATIENCE - listening.clock()) > 0:
                 listening.look(left)

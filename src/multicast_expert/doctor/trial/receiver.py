@@ -7,8 +7,6 @@ import selectors
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
-from types import TracebackType
-from typing import Self
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
@@ -28,19 +26,11 @@ Progress = Callable[[float, int], bool]
 
 
 class Receiver:
-    """Joins groups and hands each datagram to `note`. Use it in a `with` block, which closes it."""
+    """Joins groups and hands each datagram to `note`."""
 
     def __init__(self, settings: ReceiveSettings, note: Callable[[Datagram], None]) -> None:
         self._sockets, self._reader, _ = receiving(SYSTEM, settings)
         self._note = note
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def join(self, join: Join) -> JoinTrial:
         """Join, and return whether that worked."""
@@ -114,7 +104,7 @@ def error_text(error: OSError) -> str:
 
 
 class Listening:
-    """Serves several receivers and captures until a time; closes its selector at the end of its `with` block."""
+    """Serves several receivers and captures until a time."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress
@@ -123,14 +113,6 @@ class Listening:
         self._selector = selectors.DefaultSelector()
         self.stopped: bool = False
         """Whether `progress` ended the listening."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._selector.close()
 
     def clock(self) -> float:
         """Return the seconds since the start."""
@@ -157,3 +139,7 @@ class Listening:
         # Several descriptors of one receiver are drained together.
         for drain in dict.fromkeys(key.data for key, _ in self._selector.select(timeout)):
             drain()
+
+    def close(self) -> None:
+        """Close the selector; the descriptors stay open."""
+        self._selector.close()
