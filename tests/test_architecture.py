@@ -57,7 +57,6 @@ PURE_LIBRARY = {
 
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
-    "anyio": {"sockets.loops"},
     "psutil": {"system.bsd"},
     "typer": {"cli"},
     "rich": {"cli"},
