@@ -1,13 +1,14 @@
-"""The extension as macOS and FreeBSD have it: compiled without the calls of Linux, it receives the same."""
+"""The extension on other systems: with the C library of Alpine, and without the calls of Linux as macOS and FreeBSD."""
 
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from memory.test_extension import build
+from memory.test_extension import SOURCES, build
 
 TESTS = Path(__file__).parents[1]
 
@@ -28,6 +29,15 @@ sys.exit(pytest.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.skipif(shutil.which("musl-gcc") is None, reason="no musl-gcc")
+@pytest.mark.parametrize("flags", [(), ("-DPORTABLE",)])
+def test_the_c_library_of_alpine(flags: tuple[str, ...]) -> None:
+    """All files compile against musl, whose structures have members that glibc's do not have."""
+    headers = sysconfig.get_path("include")
+    command = ["musl-gcc", "-std=c11", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DPy_LIMITED_API=0x030B0000"]
+    subprocess.run([*command, f"-I{headers}", *flags, *SOURCES], check=True, timeout=60)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 def test_the_same_without_the_calls_of_linux(tmp_path: Path) -> None:
@@ -35,6 +45,7 @@ def test_the_same_without_the_calls_of_linux(tmp_path: Path) -> None:
     extension = build(tmp_path, "-O2", "-DPORTABLE")
     files = [
         TESTS / "linux" / "test_intake.py",
+        TESTS / "linux" / "test_interrupted_intakes.py",
         TESTS / "linux" / "test_receiving_batches.py",
         TESTS / "test_datagram.py",
     ]

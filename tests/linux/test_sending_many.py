@@ -160,3 +160,20 @@ class TestSeveralInterfaces:
             assert at_once(transmitter, payloads, version) == (30, None)
         for interface in ("eth0", "lo"):
             assert network.judges[version, interface].heard()[0] == payloads[:30]
+
+
+@both_forms
+@pytest.mark.parametrize("flow", [0x100000, 0xFFFFFFFF])
+def test_wrong_flow_infos(network: Network, form: str, flow: int) -> None:
+    """What does not fit the 20 bits of a flow info is refused in the same words, by whichever way it would be sent."""
+    with dispatching(form, 6) as transmitter:
+        address = (GROUP[6], PORT, flow, 0)
+        transmitter.sendto(b"right", (GROUP[6], PORT, 0xFFFFF, 0))
+        for send in (
+            lambda: transmitter.sendto(b"wrong", address),
+            lambda: transmitter.sendto(b"wrong", address),
+            lambda: transmitter.send_many([b"wrong"], address),
+            lambda: transmitter.send_many([b"wrong"] * 10, address),
+        ):
+            with pytest.raises(OverflowError, match=r"flowinfo must be 0-1048575\."):
+                send()

@@ -7,11 +7,13 @@ changed, or when more memory is in use at its end than halfway.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import importlib.util
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 PORT = 5000
@@ -40,6 +42,7 @@ def use_extension(path: str) -> None:
 use_extension(sys.argv[1])
 
 from multicast_expert import AsyncMcastRxSocket, Datagram, McastRxSocket, McastTxSocket  # noqa: E402
+from multicast_expert import _fast as native  # noqa: E402
 from multicast_expert.testing import enter_private_network  # noqa: E402
 
 
@@ -119,6 +122,58 @@ def wait_in_vain(receiver: McastRxSocket) -> None:
     raise AssertionError("something was there")
 
 
+class UnknownPlaceError(Exception):
+    """What asking for a place raises now and then."""
+
+
+def intake_round() -> int:
+    """Interrupt an intake, so that it keeps what it could not hand over, while other threads settle and receive."""
+    asked = 0
+
+    def learn(destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+        nonlocal asked
+        asked += 1
+        if asked % 23 == 0:
+            raise UnknownPlaceError
+        return None, None
+
+    intake = native.Intake({}, 0x20, learn)
+    waker, alarm = socket.socketpair()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, waker, alarm:
+        receiver.bind(("127.0.0.1", 0))
+        handle = receiver.fileno()
+        waiting = threading.Thread(target=intake.expect, args=(alarm.fileno(), 9, 0, [], alarm.fileno(), 60.0))
+        waiting.start()
+        received: list[Datagram] = []
+        for _ in range(20):
+            for payload in UNEQUAL:
+                receiver.sendto(payload, receiver.getsockname())
+            del received[:]
+            while len(received) < BURST:
+                landed: list[Datagram] = []
+                with contextlib.suppress(UnknownPlaceError):
+                    intake.one(handle, 65535, socket.MSG_PEEK, [])
+                    intake.one(handle, 65535, 0, landed)
+                received.extend(reversed(landed))
+                with contextlib.suppress(UnknownPlaceError):
+                    intake.batch(handle, 10, received)
+                intake.settle(0)
+            assert [datagram.data for datagram in received] == UNEQUAL
+        receiver.sendto(b"left behind", receiver.getsockname())
+        asked = 22
+        with contextlib.suppress(UnknownPlaceError):
+            intake.batch(handle, 1, [])
+        assert intake.unread
+        waker.send(b"!")
+        assert intake.settle(60)
+        waiting.join()
+        intake.forget_calls()
+    deep: Datagram | bytes = b""
+    for _ in range(1000):
+        deep = Datagram(deep, (deep, deep), timestamp_ns=[deep])  # type: ignore[arg-type]  # odd, but not to crash
+    return 20 * BURST
+
+
 async def iterate_async(receiver: AsyncMcastRxSocket, sender: McastTxSocket, group: str) -> None:
     """Send a burst and receive it by asynchronous iteration."""
     sender.send_many(EQUAL, (group, PORT))
@@ -185,7 +240,7 @@ def main(target: int) -> None:
         other.open()
     total, halfway = 0, None
     while total < target:
-        total += family_round(socket.AF_INET, others) + family_round(socket.AF_INET6, [])
+        total += family_round(socket.AF_INET, others) + family_round(socket.AF_INET6, []) + intake_round()
         if halfway is None and total >= target / 2:
             halfway = memory_in_use()
     assert halfway is not None
