@@ -43,6 +43,7 @@ BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "
 STRICT = set_to(deaf(frames=(frames(sender="172.16.9.9"),)), ipv4__conf__eth0__rp_filter="1")
 FILTERED = change(STRICT, counters=counted(Ip__InReceives=100, TcpExt__IPReversePathFilter=100))
 FIREWALLED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100)
+SKEWED = counted(Ip__InReceives=2000, IpExt__InMcastPkts=2000, Ip__InDelivers=1992)
 NO_REPORT = counted(Ip__OutRequests=4, Ip__OutTransmits=2)
 TO_OTHERS = {"Ip.InReceives": 50, "Ip.InDelivers": 50, "IpExt.InMcastPkts": 50, "IpExt.InMcastOctets": 6400}
 KEPT_PIECES = deaf(
@@ -260,6 +261,7 @@ ROWS = [
     Row("firewall", healthy(firewall=(rule(matches=None),)), "ok"),
     Row("firewall", deaf(counters=counted(IpExt__InMcastPkts=51, Ip__InDelivers=50)), "ok", "No rule"),
     Row("firewall", unprivileged(deaf(counters=counted(IpExt__InMcastPkts=51, Ip__InDelivers=50))), "unknown", "root"),
+    Row("firewall", unprivileged(deaf(counters=SKEWED)), "unknown", "root"),
     Row("local-source", deaf(frames=(frames(sender=OWN, vlan=5),)), "ok"),
     Row("firewall", healthy(frames=(frames(198),), firewall=(rule(matches=None),)), "problem", "98 packets dropped"),
     Row("firewall", healthy(frames=(frames(198),), firewall=(rule(packets=20),)), "ok"),

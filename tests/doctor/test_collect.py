@@ -55,6 +55,11 @@ def facts_of(host: Host, *arguments: Any, listen: float = LISTEN, **named: Any) 
     return facts
 
 
+def until(number: int) -> Callable[[float, int], bool]:
+    """End the listening when so many datagrams have come, however long that takes."""
+    return lambda _, received: received < number
+
+
 def trial_of(facts: Facts) -> Trial:
     """What happened, when it was tried."""
     assert isinstance(facts.trial, Trial), facts.trial
@@ -261,7 +266,7 @@ def test_silence(cabled: Stage) -> None:
     assert (trial.arrivals, trial.frames, trial.queries) == ((), (), ())
     assert trial.counters["IpExt.InMcastPkts"] <= 2  # our own reports on the loopback interface
     assert [(probe.interface, probe.came_back, probe.error) for probe in trial.probes] == [("eth0", True, None)]
-    assert LISTEN <= trial.seconds < LISTEN + 0.5
+    assert trial.seconds >= LISTEN
 
 
 def test_the_probe_disturbs_nobody(cabled: Stage) -> None:
@@ -327,12 +332,13 @@ def test_progress_is_told_and_may_end_it(cabled: Stage) -> None:
     """The caller hears of the datagrams so far, and its word ends the listening."""
     cabled.talker.send_datagrams(GROUP, PORT, interface="eth0")
     heard: list[tuple[float, int]] = []
+    enough = until(10)
 
-    def enough(seconds: float, received: int) -> bool:
+    def progress(seconds: float, received: int) -> bool:
         heard.append((seconds, received))
-        return received < 10
+        return enough(seconds, received)
 
-    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=PATIENCE, progress=enough))
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=PATIENCE, progress=progress))
     assert trial.seconds < PATIENCE
     assert sum(each.count for each in trial.arrivals) >= 10
     assert heard == sorted(heard)
@@ -361,7 +367,7 @@ def test_what_comes_late_is_counted_once(cabled: Stage) -> None:
             started.append(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0"))
         return True
 
-    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=1.5 * LISTEN, progress=begin))
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, TALKER, listen=1.5 * LISTEN, progress=begin))
     assert trial.widened
     assert trial.arrivals
     assert all(each.asked for each in trial.arrivals)
@@ -407,7 +413,7 @@ def test_many_kinds_are_bounded(cabled: Stage, monkeypatch: pytest.MonkeyPatch) 
     with ExitStack() as opened:
         for hops in range(1, 9):
             opened.enter_context(cabled.talker.send_datagrams(GROUP, PORT, interface="eth0", hop_limit=hops))
-        trial = trial_of(facts_of(cabled.listener, GROUP, PORT))
+        trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=PATIENCE, progress=until(41)))
     assert len(trial.arrivals) == len(known(trial.frames)) == 3
     assert sum(each.count for each in trial.arrivals) > 40
 
@@ -494,11 +500,13 @@ def test_a_burst_is_no_stream(cabled: Stage) -> None:
 
 
 def asking(cabled: Stage, *, source: str) -> Callable[[float, int], bool]:
-    """The talker asks for memberships about ten times a second while the listener listens."""
+    """The talker asks for memberships with each report of progress; after the fourth time the listening ends."""
+    asked: list[float] = []
 
     def ask(seconds: float, received: int) -> bool:
         cabled.talker.send_queries("eth0", source=source if "." in source else TALKER)
-        return True
+        asked.append(seconds)
+        return len(asked) < 4
 
     return ask
 
@@ -507,7 +515,7 @@ def asking(cabled: Stage, *, source: str) -> Callable[[float, int], bool]:
 def test_queries_on_the_wire_and_delivered(cabled: Stage, group: str) -> None:
     """Who asks, by which version, and whether the kernel lets the questions through."""
     source = TALKER if group == GROUP else "fe80::1"
-    trial = trial_of(facts_of(cabled.listener, group, PORT, progress=asking(cabled, source=source)))
+    trial = trial_of(facts_of(cabled.listener, group, PORT, listen=PATIENCE, progress=asking(cabled, source=source)))
     (query,) = known(trial.queries)
     assert isinstance(query, Queries)
     assert (query.interface, query.querier, query.for_group) == ("eth0", source, False)
@@ -515,14 +523,14 @@ def test_queries_on_the_wire_and_delivered(cabled: Stage, group: str) -> None:
     assert query.seen >= 2
     assert query.delivered == query.seen
     assert query.interval is not None
-    assert 0.05 < query.interval < 0.5
+    assert query.interval > 0.05
     assert trial.interface_counters["eth0"]["Icmp6InGroupMembQueries"] >= 2
 
 
 def test_queries_that_the_reverse_path_filter_drops(cabled: Stage) -> None:
     """They are on the wire, and not delivered."""
     cabled.listener.set_reverse_path_filter("eth0", 1)
-    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, progress=asking(cabled, source="9.9.9.9")))
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=PATIENCE, progress=asking(cabled, source="9.9.9.9")))
     (query,) = known(trial.queries)
     assert (query.querier, query.delivered) == ("9.9.9.9", 0)
     assert trial.counters["TcpExt.IPReversePathFilter"] >= query.seen - 1
@@ -548,7 +556,7 @@ def test_what_this_host_sends_is_told_apart(cabled: Stage) -> None:
 def test_fragments_are_counted(cabled: Stage) -> None:
     """A datagram of three packets is one arrival and three frames."""
     cabled.talker.send_datagrams(GROUP, PORT, interface="eth0", size=4000, interval=0.1)
-    trial = trial_of(facts_of(cabled.listener, GROUP, PORT))
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=PATIENCE, progress=until(2)))
     frames = known(trial.frames)
     assert sum(frame.fragments for frame in frames) == sum(frame.count for frame in frames)
     assert {frame.port for frame in frames} == {PORT, None}
