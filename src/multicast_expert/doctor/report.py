@@ -40,10 +40,10 @@ def finding(
     return Finding("", verdict, summary, evidence or {}, remedy)
 
 
-ok = partial(finding, "ok")
-problem = partial(finding, "problem")
-suspect = partial(finding, "suspect")
-unknown = partial(finding, "unknown")
+ok: partial[Finding] = partial(finding, "ok")
+problem: partial[Finding] = partial(finding, "problem")
+suspect: partial[Finding] = partial(finding, "suspect")
+unknown: partial[Finding] = partial(finding, "unknown")
 
 
 @dataclass(frozen=True, slots=True)

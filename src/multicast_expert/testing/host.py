@@ -12,18 +12,18 @@ from multicast_expert.testing import firewall, traffic
 from multicast_expert.testing.firewall import Direction, DropRule
 from multicast_expert.testing.interface import Cables, Interface, address_lines
 from multicast_expert.testing.namespaces import LabError
-from multicast_expert.testing.node import Node, wait_until
+from multicast_expert.testing.node import wait_until
 from multicast_expert.testing.private_network import route_ipv6_multicast_to_loopback
+from multicast_expert.testing.traffic import Stage
 
 
-class Host(Node):
+class Host(Stage):
     """A machine with interfaces. Methods take an interface or its name."""
 
     def __init__(self, name: str, cables: Cables, *, dad: bool = False) -> None:
         super().__init__(name, dad=dad)
         self.interfaces: dict[str, Interface] = {}
         self._cables = cables
-        self.programs = contextlib.ExitStack()  # ends what runs on this host
 
     def interface(self, interface: Interface | str) -> Interface:
         """Return the interface of this name; LabError if this host was never given it."""
@@ -198,11 +198,6 @@ class Host(Node):
 
     # Programs
 
-    send_datagrams = traffic.send_datagrams
-    forge_datagrams = traffic.forge_datagrams
-    hold_port = traffic.hold_port
-    join_and_never_read = traffic.join_and_never_read
-
     def send_queries(
         self, interface: Interface | str, *, source: str = "0.0.0.0", source6: str = "fe80::1", response: float = 0.1
     ) -> None:
@@ -212,13 +207,6 @@ class Host(Node):
     def name_of(self, interface: Interface | str) -> str:
         """Return the name of an interface of this host, `lo` included; LabError if this host was never given it."""
         return "lo" if interface == "lo" else self.interface(interface).name
-
-    def close(self) -> None:
-        """End the programs and processes of this host and give its network up."""
-        try:
-            self.programs.close()
-        finally:
-            super().close()
 
     # Bridges
 

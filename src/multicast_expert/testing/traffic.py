@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Self
 
 from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.testing.interface import Interface
@@ -24,19 +24,6 @@ from multicast_expert.wire.frames import ALL_HOSTS, ALL_NODES, igmp_query, mld_q
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-
-
-class Stage(Protocol):
-    """A host, as far as the programs on it depend on it."""
-
-    programs: contextlib.ExitStack
-    """Ends them with the host."""
-
-    def name_of(self, interface: Interface | str) -> str:
-        """Return the name of an interface of this host."""
-
-    def entered(self) -> contextlib.AbstractContextManager[Any]:
-        """Let this thread use the network of this host for the length of a block."""
 
 
 class Traffic:
@@ -101,86 +88,6 @@ def family_of(group: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ipaddress.ip_address(group).version == 6 else socket.AF_INET
 
 
-def send_datagrams(
-    host: Stage,
-    group: str,
-    port: int,
-    *,
-    interface: Interface | str | None,
-    source: str | None = None,
-    size: int = 100,
-    hop_limit: int = 1,
-    loop: bool = False,
-    interval: float = 0.02,
-    pauses: tuple[float, float] | None = None,
-) -> Traffic:
-    """Let a program send a datagram of `size` bytes every `interval` seconds; `source` is an address of the host.
-
-    With `interface=None` the program names none, so that the routing table chooses, or refuses. `pauses` are the
-    seconds for which it sends and those for which it is then silent, again and again.
-    """
-    family = family_of(group)
-    with host.entered():
-        index = 0 if interface is None else socket.if_nametoindex(host.name_of(interface))
-        sender = socket.socket(family, socket.SOCK_DGRAM)
-    if family == socket.AF_INET6:
-        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hop_limit)
-        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, int(loop))
-    else:
-        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
-        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, hop_limit)
-        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
-    if source:
-        sender.bind((source, 0))
-    scope = (0, index) if ipaddress.ip_address(group).is_link_local else ()  # the kernel ignores one for other groups
-
-    def send(number: int) -> None:
-        sender.sendto(_payload(number, size), (group, port, *scope))
-
-    return host.programs.enter_context(Traffic(sender, send, interval, pauses))
-
-
-def forge_datagrams(
-    host: Stage,
-    group: str,
-    port: int,
-    *,
-    interface: Interface | str,
-    source: str,
-    size: int = 100,
-    hop_limit: int = 1,
-    wrong_checksum: bool = False,
-    only_first_fragment: bool = False,
-    station: str | None = None,
-    interval: float = 0.02,
-) -> Traffic:
-    """Put packets on the wire that no program can send: from any address, with a wrong checksum, or never complete.
-
-    `station` is the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
-    """
-    name = host.name_of(interface)
-    protocol = ETH_P_IPV6 if ":" in group else ETH_P_IP
-    with host.entered():
-        sender = frame_sender()
-    only_first = size // 2 // 8 * 8 if only_first_fragment else None
-    destination = _ethernet(station or ethernet_address(ipaddress.ip_address(group)))
-
-    def send(number: int) -> None:
-        packet = udp_packet(
-            (source, 4000),
-            (group, port),
-            _payload(number, size),
-            hop_limit=hop_limit,
-            wrong_checksum=wrong_checksum,
-            only_first=only_first,
-            identity=number % 0x10000,
-        )
-        sender.sendto(packet, (name, protocol, 0, 0, destination))
-
-    return host.programs.enter_context(Traffic(sender, send, interval))
-
-
 def _ethernet(address: str) -> bytes:
     return bytes.fromhex(address.replace(":", ""))
 
@@ -198,33 +105,135 @@ def send_queries(node: Node, interface: str, source: str, source6: str, response
         sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_NODES)))))
 
 
-def hold_port(host: Stage, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
-    """Let a program hold a port without sharing it; close the returned socket to end it."""
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    with host.entered():
-        holder = host.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-    holder.bind((ANY[family], port))
-    return holder
+class Stage(Node):
+    """A node that programs run on: each ends with it, or when it is told to."""
 
+    def __init__(self, name: str, *, dad: bool = False) -> None:
+        super().__init__(name, dad=dad)
+        self.programs: contextlib.ExitStack = contextlib.ExitStack()
+        """Ends them with the node."""
 
-def join_and_never_read(
-    host: Stage, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
-) -> socket.socket:
-    """Let a program join, share its port and never read; `buffer` is its receive buffer in bytes.
+    def name_of(self, interface: Interface | str) -> str:
+        """Return the name of an interface of this node."""
+        return interface if isinstance(interface, str) else interface.name
 
-    Close the returned socket to end it.
-    """
-    family = family_of(group)
-    with host.entered():
-        index = socket.if_nametoindex(host.name_of(interface))
-        member = host.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-    member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if buffer is not None:
-        member.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    packed = ipaddress.ip_address(group).packed
-    if family == socket.AF_INET6:
-        member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", packed, index))
-    else:
-        member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4s4si", packed, bytes(4), index))
-    member.bind((ANY[family], port))
-    return member
+    def close(self) -> None:
+        """End the programs and processes of this node and give its network up."""
+        try:
+            self.programs.close()
+        finally:
+            super().close()
+
+    def send_datagrams(
+        self,
+        group: str,
+        port: int,
+        *,
+        interface: Interface | str | None,
+        source: str | None = None,
+        size: int = 100,
+        hop_limit: int = 1,
+        loop: bool = False,
+        interval: float = 0.02,
+        pauses: tuple[float, float] | None = None,
+    ) -> Traffic:
+        """Let a program send a datagram of `size` bytes every `interval` seconds; `source` is an address of the host.
+
+        With `interface=None` the program names none, so that the routing table chooses, or refuses. `pauses` are the
+        seconds for which it sends and those for which it is then silent, again and again.
+        """
+        family = family_of(group)
+        with self.entered():
+            index = 0 if interface is None else socket.if_nametoindex(self.name_of(interface))
+            sender = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6:
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hop_limit)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, int(loop))
+        else:
+            sender.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index)
+            )
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, hop_limit)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
+        if source:
+            sender.bind((source, 0))
+        scope = (
+            (0, index) if ipaddress.ip_address(group).is_link_local else ()
+        )  # the kernel ignores one for other groups
+
+        def send(number: int) -> None:
+            sender.sendto(_payload(number, size), (group, port, *scope))
+
+        return self.programs.enter_context(Traffic(sender, send, interval, pauses))
+
+    def forge_datagrams(
+        self,
+        group: str,
+        port: int,
+        *,
+        interface: Interface | str,
+        source: str,
+        size: int = 100,
+        hop_limit: int = 1,
+        wrong_checksum: bool = False,
+        only_first_fragment: bool = False,
+        station: str | None = None,
+        interval: float = 0.02,
+    ) -> Traffic:
+        """Put packets on the wire that no program can send: from any address, with a wrong checksum, or never complete.
+
+        `station` is the Ethernet address that they go to instead of the group's, such as "02:00:00:00:00:99".
+        """
+        name = self.name_of(interface)
+        protocol = ETH_P_IPV6 if ":" in group else ETH_P_IP
+        with self.entered():
+            sender = frame_sender()
+        only_first = size // 2 // 8 * 8 if only_first_fragment else None
+        destination = _ethernet(station or ethernet_address(ipaddress.ip_address(group)))
+
+        def send(number: int) -> None:
+            packet = udp_packet(
+                (source, 4000),
+                (group, port),
+                _payload(number, size),
+                hop_limit=hop_limit,
+                wrong_checksum=wrong_checksum,
+                only_first=only_first,
+                identity=number % 0x10000,
+            )
+            sender.sendto(packet, (name, protocol, 0, 0, destination))
+
+        return self.programs.enter_context(Traffic(sender, send, interval))
+
+    def hold_port(self, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
+        """Let a program hold a port without sharing it; close the returned socket to end it."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        with self.entered():
+            holder = self.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        holder.bind((ANY[family], port))
+        return holder
+
+    def join_and_never_read(
+        self, group: str, port: int, *, interface: Interface | str, buffer: int | None = None
+    ) -> socket.socket:
+        """Let a program join, share its port and never read; `buffer` is its receive buffer in bytes.
+
+        Close the returned socket to end it.
+        """
+        family = family_of(group)
+        with self.entered():
+            index = socket.if_nametoindex(self.name_of(interface))
+            member = self.programs.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        member.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if buffer is not None:
+            member.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        packed = ipaddress.ip_address(group).packed
+        if family == socket.AF_INET6:
+            member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", packed, index))
+        else:
+            member.setsockopt(
+                socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4s4si", packed, bytes(4), index)
+            )
+        member.bind((ANY[family], port))
+        return member
