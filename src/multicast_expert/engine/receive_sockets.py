@@ -149,8 +149,9 @@ class ReceiveEngine(Receiving):
         self._sole = next(iter(self._channels.values())) if len(self._channels) == 1 else None
         if self._waiter is not None:
             self._waiter.remove(channel.socket.fileno())
-            if self._sweeping is not None and self._waiter.epoll is not None:
-                self._sweeping.settle(60)
+        if self._sweeping is not None:
+            channel.handle = -1
+            self._sweeping.settle(60)
         self._past_drops += self._drops_of(channel) or 0
         channel.close()
 
