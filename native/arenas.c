@@ -126,10 +126,6 @@ now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-const char settle_doc[] = PyDoc_STR(
-    "settle(timeout)\n--\n\n"
-    "Return whether every call of another thread that began before this one has ended, after `timeout` seconds at most.");
-
 PyObject *
 intake_settle(Intake *self, PyObject *timeout)
 {
@@ -151,10 +147,6 @@ intake_settle(Intake *self, PyObject *timeout)
     }
     return PyBool_FromLong(true);
 }
-
-const char forget_calls_doc[] = PyDoc_STR(
-    "forget_calls()\n--\n\n"
-    "Forget the calls of other threads: to be called in the child of a fork, where those threads do not exist.");
 
 PyObject *
 intake_forget_calls(Intake *self, PyObject *Py_UNUSED(nothing))

@@ -1,4 +1,5 @@
-/* Datagram: one datagram with all that the kernel reported about it. Its Python twin is in multicast_expert/core/datagram.py.
+/* Datagram: one datagram with all that the kernel reported about it. Its Python twin, in multicast_expert/core/datagram.py, lends
+it the methods that compare and print.
 
 The garbage collector sees a Datagram that a program made, because its parts may be anything. One that was received is not
 the collector's: bytes, numbers and text cannot refer to it, and the collector's header would cost time for each. No method
@@ -62,9 +63,7 @@ datagram_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     return (PyObject *)self;
 }
 
-const char arrived_doc[] = PyDoc_STR("arrived(data, origin, timestamp_ns, truncated)\n--\n\n"
-                                     "Return a Datagram of its parts, the quickest way.");
-
+/* arrived(data, origin, timestamp_ns, truncated) */
 PyObject *
 arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -150,7 +149,7 @@ datagram_traverse(Datagram *self, visitproc visit, void *arg)
 
 /* Return all parts as a tuple. */
 static PyObject *
-parts_of(const Datagram *self)
+parts_of(Datagram *self, PyObject *Py_UNUSED(nothing))
 {
     PyObject *origin[FROM_ORIGIN];
     for (Py_ssize_t part = 0; part < FROM_ORIGIN; part++) {
@@ -158,64 +157,6 @@ parts_of(const Datagram *self)
     }
     return PyTuple_Pack(PARTS, self->data, origin[0], origin[1], origin[2], origin[3], origin[4], self->timestamp,
                         self->truncated);
-}
-
-static PyObject *datagram_compare(PyObject *self, PyObject *other, int operation);
-
-/* A class that extends this one and compares in its own way is asked itself. */
-static bool
-is_datagram(PyObject *object)
-{
-    return PyType_GetSlot(Py_TYPE(object), Py_tp_richcompare) == (void *)datagram_compare;
-}
-
-static PyObject *
-datagram_compare(PyObject *self, PyObject *other, int operation)
-{
-    if ((operation != Py_EQ && operation != Py_NE) || !is_datagram(self) || !is_datagram(other)) {
-        return shared(Py_NotImplemented);
-    }
-    PyObject *own = parts_of((Datagram *)self);
-    PyObject *others = own == NULL ? NULL : parts_of((Datagram *)other);
-    PyObject *result = others == NULL ? NULL : PyObject_RichCompare(own, others, operation);
-    Py_XDECREF(own);
-    Py_XDECREF(others);
-    return result;
-}
-
-static Py_hash_t
-datagram_hash(Datagram *self)
-{
-    PyObject *parts = parts_of(self);
-    Py_hash_t hash = parts == NULL ? -1 : PyObject_Hash(parts);
-    Py_XDECREF(parts);
-    return hash;
-}
-
-static PyObject *
-datagram_repr(Datagram *self)
-{
-    PyObject *parts = parts_of(self);
-    PyObject *text = parts == NULL ? NULL : PyUnicode_FromString("Datagram");
-    for (Py_ssize_t part = 0; part < PARTS && text != NULL; part++) {
-        PyObject *longer = PyUnicode_FromFormat("%U%s%s=%R", text, part == 0 ? "(" : ", ", NAMES[part],
-                                                PyTuple_GetItem(parts, part));
-        Py_DECREF(text);
-        text = longer;
-    }
-    PyObject *result = text == NULL ? NULL : PyUnicode_FromFormat("%U)", text);
-    Py_XDECREF(text);
-    Py_XDECREF(parts);
-    return result;
-}
-
-static PyObject *
-datagram_reduce(Datagram *self, PyObject *Py_UNUSED(nothing))
-{
-    PyObject *parts = parts_of(self);
-    PyObject *result = parts == NULL ? NULL : PyTuple_Pack(2, (PyObject *)Py_TYPE((PyObject *)self), parts);
-    Py_XDECREF(parts);
-    return result;
 }
 
 static PyObject *
@@ -244,21 +185,18 @@ static PyMemberDef datagram_members[] = {
 };
 
 static PyMethodDef datagram_methods[] = {
-    {"__reduce__", (PyCFunction)datagram_reduce, METH_NOARGS, NULL},
+    {"_parts", (PyCFunction)parts_of, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, "Datagram(data, sender, group=None, interface_index=None, interface_name=None, hop_limit=None, "
                 "timestamp_ns=None, truncated=False)\n--\n\n"
-                "One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."},
+                "One datagram with all that the kernel reported about it. Parts that an OS does not report are None."},
     {Py_tp_new, datagram_new},
     {Py_tp_dealloc, datagram_dealloc},
     {Py_tp_traverse, datagram_traverse},
     {Py_tp_is_gc, datagram_is_gc},
-    {Py_tp_richcompare, datagram_compare},
-    {Py_tp_hash, datagram_hash},
-    {Py_tp_repr, datagram_repr},
     {Py_tp_getset, datagram_parts},
     {Py_tp_members, datagram_members},
     {Py_tp_methods, datagram_methods},
@@ -271,19 +209,3 @@ PyType_Spec datagram_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = datagram_slots,
 };
-
-/* Name the parts in the order that patterns take them in; return whether that worked. */
-bool
-name_parts(PyTypeObject *type)
-{
-    PyObject *names = PyTuple_New(PARTS);
-    for (Py_ssize_t part = 0; part < PARTS && names != NULL; part++) {
-        PyObject *name = PyUnicode_FromString(NAMES[part]);
-        if (name == NULL || PyTuple_SetItem(names, part, name) < 0) {
-            Py_CLEAR(names);
-        }
-    }
-    bool named = names != NULL && PyObject_SetAttrString((PyObject *)type, "__match_args__", names) == 0;
-    Py_XDECREF(names);
-    return named;
-}

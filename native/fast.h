@@ -26,9 +26,7 @@ arguments. */
 
 /* datagram.c */
 extern PyType_Spec datagram_spec;
-bool name_parts(PyTypeObject *type);
 PyObject *received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated);
-extern const char arrived_doc[];
 PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 typedef struct Arena Arena;
@@ -112,7 +110,6 @@ typedef struct {
 } Destination;
 
 int read_destination(PyObject *tuple, Destination *destination);
-extern const char send_doc[];
 PyObject *send_payloads(PyObject *module, PyObject *arguments);
 
 /* shortcut.c */

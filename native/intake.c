@@ -110,9 +110,6 @@ failed(int error)
     return true;
 }
 
-PyDoc_STRVAR(forget_places_doc, "forget_places()\n--\n\n"
-                                "Ask anew for the texts of groups and interfaces.");
-
 static PyObject *
 intake_forget_places(Intake *self, PyObject *Py_UNUSED(nothing))
 {
@@ -149,18 +146,12 @@ intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords
     return (PyObject *)self;
 }
 
+/* The collector breaks a cycle elsewhere: what leads from `learn` back to an Intake can be changed, as the Intake cannot. */
 static int
 intake_traverse(Intake *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT(self->learn);
-    return 0;
-}
-
-static int
-intake_clear(Intake *self)
-{
-    Py_CLEAR(self->learn);
     return 0;
 }
 
@@ -174,23 +165,24 @@ intake_dealloc(Intake *self)
         arena->slot = arena->filled;
         give_back(self, arena);
     }
-    Py_CLEAR(self->learn);
+    Py_XDECREF(self->learn);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
 #define METHOD(function) (PyCFunction)(void (*)(void)) function
 
+/* multicast_expert.engine.intake.Intake describes them. */
 static PyMethodDef intake_methods[] = {
-    {"batch", METHOD(intake_batch), METH_FASTCALL, batch_doc},
-    {"one", METHOD(intake_one), METH_FASTCALL, one_doc},
-    {"expect", METHOD(intake_expect), METH_FASTCALL, expect_doc},
+    {"batch", METHOD(intake_batch), METH_FASTCALL, NULL},
+    {"one", METHOD(intake_one), METH_FASTCALL, NULL},
+    {"expect", METHOD(intake_expect), METH_FASTCALL, NULL},
 #ifdef LINUX_CALLS
-    {"sweep", METHOD(intake_sweep), METH_FASTCALL, sweep_doc},
+    {"sweep", METHOD(intake_sweep), METH_FASTCALL, NULL},
 #endif
-    {"forget_places", METHOD(intake_forget_places), METH_NOARGS, forget_places_doc},
-    {"settle", METHOD(intake_settle), METH_O, settle_doc},
-    {"forget_calls", METHOD(intake_forget_calls), METH_NOARGS, forget_calls_doc},
+    {"forget_places", METHOD(intake_forget_places), METH_NOARGS, NULL},
+    {"settle", METHOD(intake_settle), METH_O, NULL},
+    {"forget_calls", METHOD(intake_forget_calls), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -211,7 +203,6 @@ static PyType_Slot intake_slots[] = {
                 "Receives what the sockets of one receiver hold, as Datagrams; see multicast_expert.engine.intake."},
     {Py_tp_new, intake_new},
     {Py_tp_traverse, intake_traverse},
-    {Py_tp_clear, intake_clear},
     {Py_tp_dealloc, intake_dealloc},
     {Py_tp_methods, intake_methods},
     {Py_tp_getset, intake_properties},

@@ -78,7 +78,6 @@ Arena *take_unread(Intake *self);
 void give_back(Intake *self, Arena *arena);
 PyThreadState *begin_call(Intake *self, Arena *arena);
 void end_call(Arena *arena, PyThreadState *thread);
-extern const char settle_doc[], forget_calls_doc[];
 PyObject *intake_settle(Intake *self, PyObject *timeout);
 PyObject *intake_forget_calls(Intake *self, PyObject *nothing);
 
@@ -92,12 +91,10 @@ Py_ssize_t append_segments(Intake *self, Arena *arena, const Message *message, P
 Py_ssize_t append_messages(Intake *self, Arena *arena, Py_ssize_t most, PyObject *list, Counts *counts);
 
 /* receive_many.c */
-extern const char batch_doc[], sweep_doc[];
 PyObject *intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 
 /* receive_one.c */
-extern const char one_doc[], expect_doc[];
 PyObject *intake_one(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_next(Intake *self, PyObject *key);

@@ -1,4 +1,4 @@
-/* What the control messages of a message say. */
+/* Reads the control messages of a message. */
 
 #include "fast.h"
 
@@ -39,7 +39,7 @@ read_kinds(PyObject *fields, Kinds *kinds)
     return kinds->count == count;
 }
 
-/* A message that is no time at all may be called one: whatever comes out, it must not overflow. */
+/* The table may call any message a time: whatever its bytes are, this must not overflow. */
 static long long
 nanoseconds_of(int64_t seconds, int64_t nanoseconds)
 {
@@ -126,7 +126,7 @@ read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
     }
 }
 
-/* Unknown control messages and those that the kernel had to cut are passed over. */
+/* Unknown control messages, and those that the kernel had to cut, are ignored. */
 void
 read_facts(const Kinds *kinds, struct msghdr *header, Facts *facts)
 {

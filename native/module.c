@@ -1,4 +1,4 @@
-/* The module multicast_expert._fast: use it through multicast_expert.engine. */
+/* The module multicast_expert._fast, which multicast_expert.engine uses. */
 
 #include "fast.h"
 
@@ -6,10 +6,8 @@
 
 #ifdef SYSTEM_CALLS
 
-PyDoc_STRVAR(set_options_doc, "set_options(descriptor, options, first)\n--\n\n"
-                              "Set the options (tuples with level, number and value behind the name) from `first` on; return "
-                              "how many of all are set and the error number of the next one, 0 when there is none.");
-
+/* set_options(descriptor, options, first): set the options, tuples of name, level, number and value, from `first` on. Return
+how many of all are set, and the error number of the next one, or 0. */
 static PyObject *
 set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
@@ -32,7 +30,7 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
             PyBytes_AsStringAndSize(PyTuple_GetItem(option, 3), &value, &size) < 0) {
             return NULL;
         }
-        /* None of them waits: it is not worth while to release the interpreter lock. */
+        /* No option waits, so releasing the interpreter lock would cost more than it gains. */
         if (setsockopt(descriptor, level, number, value, (socklen_t)size) < 0) {
             error = errno;
             break;
@@ -44,17 +42,17 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
 #endif
 
 static PyMethodDef methods[] = {
-    {"arrived", (PyCFunction)(void (*)(void))arrived, METH_FASTCALL, arrived_doc},
+    {"arrived", (PyCFunction)(void (*)(void))arrived, METH_FASTCALL, NULL},
 #ifdef SYSTEM_CALLS
-    {"set_options", set_options, METH_VARARGS, set_options_doc},
+    {"set_options", set_options, METH_VARARGS, NULL},
 #endif
 #ifdef LINUX_CALLS
-    {"send", send_payloads, METH_VARARGS, send_doc},
+    {"send", send_payloads, METH_VARARGS, NULL},
 #endif
     {NULL, NULL, 0, NULL},
 };
 
-/* Return the type, which the module refers to as well. */
+/* Return the new type; the module holds a reference to it, too. */
 static PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
 {
@@ -70,7 +68,7 @@ execute(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     state->datagram = add_type(module, &datagram_spec);
-    bool failed = state->datagram == NULL || !name_parts(state->datagram);
+    bool failed = state->datagram == NULL;
 #ifdef SYSTEM_CALLS
     PyTypeObject *intake = add_type(module, &intake_spec);
     PyTypeObject *shortcut = add_type(module, &shortcut_spec);
@@ -86,14 +84,6 @@ traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->datagram);
-    return 0;
-}
-
-static int
-clear(PyObject *module)
-{
-    State *state = PyModule_GetState(module);
-    Py_CLEAR(state->datagram);
     return 0;
 }
 
@@ -120,7 +110,6 @@ static struct PyModuleDef definition = {
     .m_methods = methods,
     .m_slots = slots,
     .m_traverse = traverse,
-    .m_clear = clear,
     .m_free = release,
 };
 

@@ -8,18 +8,11 @@
 
 enum { MOST_REPORTS = 16 };
 
-/* Where datagrams are taken from: one socket; or those that an epoll instance watches, beside an alarm. */
-typedef struct {
-    bool swept;
-    int descriptor;
-    int alarm;
-} Supply;
-
 /* Fill slots; return the error number, 0 when the socket is only empty; `more`: whether it may hold more. */
 static int
-receive_some(const Supply *from, Arena *arena, int slots, bool *more)
+receive_some(int descriptor, Arena *arena, int slots, bool *more)
 {
-    int received = receive_slots(from->descriptor, arena->headers, slots);
+    int received = receive_slots(descriptor, arena->headers, slots);
     *more = received == slots;
     arena->filled = received < 0 ? 0 : received;
     return received < 0 && errno != EAGAIN && errno != EWOULDBLOCK ? errno : 0;
@@ -29,16 +22,16 @@ receive_some(const Supply *from, Arena *arena, int slots, bool *more)
 /* As `receive_some`, with a share of the slots for each socket that is reported. No socket is passed over: what is left in
 one makes it come last in the next report. */
 static int
-receive_from_all(const Supply *from, Arena *arena, int slots, bool *more)
+receive_from_all(int epoll, int alarm, Arena *arena, int slots, bool *more)
 {
     struct epoll_event reports[MOST_REPORTS];
     int most = slots < MOST_REPORTS ? slots : MOST_REPORTS;
     int error = 0;
     *more = false;
-    int found = epoll_wait(from->descriptor, reports, most, 0);
-    if (found == 1 && most == 1 && reports[0].data.fd == from->alarm) {
+    int found = epoll_wait(epoll, reports, most, 0);
+    if (found == 1 && most == 1 && reports[0].data.fd == alarm) {
         /* The next report begins with what stands behind the alarm. */
-        found = epoll_wait(from->descriptor, reports, most, 0);
+        found = epoll_wait(epoll, reports, most, 0);
     }
     if (found < 0) {
         return errno;
@@ -46,7 +39,7 @@ receive_from_all(const Supply *from, Arena *arena, int slots, bool *more)
     for (int report = 0; report < found && error == 0; report++) {
         int descriptor = reports[report].data.fd;
         int share = (slots - arena->filled) / (found - report);
-        if (descriptor == from->alarm) {
+        if (descriptor == alarm) {
             continue;
         }
         int received = receive_slots(descriptor, arena->headers + arena->filled, share);
@@ -69,17 +62,20 @@ slots_for(const Intake *self, Py_ssize_t room)
     return messages < SLOTS ? (int)messages : SLOTS;
 }
 
-/* Receive into a fresh arena; return it, or NULL with an exception set. */
+/* Receive into a fresh arena, from all that an epoll instance watches if there is an alarm; return it, or NULL with an
+exception set. */
 static Arena *
-fill_arena(Intake *self, const Supply *from, int slots, bool *more, int *error)
+fill_arena(Intake *self, int descriptor, const int *alarm, int slots, bool *more, int *error)
 {
     Arena *arena = take_arena(self->state);
     if (arena != NULL) {
         PyThreadState *thread = begin_call(self, arena);
 #ifdef LINUX_CALLS
-        *error = from->swept ? receive_from_all(from, arena, slots, more) : receive_some(from, arena, slots, more);
+        *error = alarm != NULL ? receive_from_all(descriptor, *alarm, arena, slots, more)
+                               : receive_some(descriptor, arena, slots, more);
 #else
-        *error = receive_some(from, arena, slots, more);
+        (void)alarm;
+        *error = receive_some(descriptor, arena, slots, more);
 #endif
         end_call(arena, thread);
         /* A socket that is reported and yet holds nothing may be reported for ever. */
@@ -89,24 +85,26 @@ fill_arena(Intake *self, const Supply *from, int slots, bool *more, int *error)
 }
 
 static PyObject *
-receive_many(Intake *self, const Supply *from, PyObject *limit, PyObject *list)
+receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *list)
 {
-    Py_ssize_t room = PyLong_AsSsize_t(limit);
-    if (room == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
+    int descriptor;
     bool more = true;
     unsigned long long settled = self->settled;
+    Py_ssize_t room = PyLong_AsSsize_t(limit);
+    if ((room == -1 && PyErr_Occurred()) || !read_int(handle, &descriptor)) {
+        return NULL;
+    }
     while (room > 0 && more && self->settled == settled) {
         int error = 0;
         Arena *arena = take_unread(self);
         if (arena == NULL) {
-            arena = fill_arena(self, from, slots_for(self, room), &more, &error);
+            arena = fill_arena(self, descriptor, alarm, slots_for(self, room), &more, &error);
+            if (arena == NULL) {
+                return NULL;
+            }
         }
-        Py_ssize_t appended = arena == NULL ? -1 : append_messages(self, arena, PAYLOAD, list, &self->counts);
-        if (arena != NULL) {
-            give_back(self, arena);
-        }
+        Py_ssize_t appended = append_messages(self, arena, PAYLOAD, list, &self->counts);
+        give_back(self, arena);
         if (appended < 0 || failed(error)) {
             return NULL;
         }
@@ -115,33 +113,21 @@ receive_many(Intake *self, const Supply *from, PyObject *limit, PyObject *list)
     return PyBool_FromLong(more);
 }
 
-const char batch_doc[] = PyDoc_STR("batch(handle, limit, datagrams)\n--\n\n"
-                                   "Append what the socket holds, oldest first, `limit` datagrams and perhaps some more; "
-                                   "return whether it may hold more.");
-
+/* batch(handle, limit, datagrams) */
 PyObject *
 intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    Supply from = {.swept = false};
-    if (!enough_arguments(count, 3, arguments, 2) || !read_int(arguments[0], &from.descriptor)) {
-        return NULL;
-    }
-    return receive_many(self, &from, arguments[1], arguments[2]);
+    bool enough = enough_arguments(count, 3, arguments, 2);
+    return enough ? receive_many(self, arguments[0], NULL, arguments[1], arguments[2]) : NULL;
 }
 
 #ifdef LINUX_CALLS
-const char sweep_doc[] = PyDoc_STR("sweep(epoll, alarm, limit, datagrams)\n--\n\n"
-                                   "As `batch`, for the sockets that an epoll instance watches, in fair turns. The instance "
-                                   "may watch the alarm too, which is not read.");
-
+/* sweep(epoll, alarm, limit, datagrams) */
 PyObject *
 intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    Supply from = {.swept = true};
-    if (!enough_arguments(count, 4, arguments, 3) || !read_int(arguments[0], &from.descriptor) ||
-        !read_int(arguments[1], &from.alarm)) {
-        return NULL;
-    }
-    return receive_many(self, &from, arguments[2], arguments[3]);
+    int alarm;
+    bool enough = enough_arguments(count, 4, arguments, 3) && read_int(arguments[1], &alarm);
+    return enough ? receive_many(self, arguments[0], &alarm, arguments[2], arguments[3]) : NULL;
 }
 #endif

@@ -128,10 +128,7 @@ read_request(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t wanted, Re
     return request->bufsize >= 0;
 }
 
-const char one_doc[] = PyDoc_STR("one(handle, bufsize, flags, waiting)\n--\n\n"
-                                 "Receive one message and append its datagrams, newest first; only the oldest is cut to "
-                                 "`bufsize` bytes. Return whether something was received.");
-
+/* one(handle, bufsize, flags, waiting) */
 PyObject *
 intake_one(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -139,11 +136,7 @@ intake_one(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     return read_request(arguments, count, 4, &request) ? receive_one(self, &request) : NULL;
 }
 
-const char expect_doc[] = PyDoc_STR("expect(handle, bufsize, flags, waiting, alarm, timeout)\n--\n\n"
-                                    "Wait until the socket or the alarm is readable, `timeout` seconds at most (negative: no "
-                                    "limit), then as `one`. Return False if nothing came, if the alarm is readable, or if a "
-                                    "signal was handled.");
-
+/* expect(handle, bufsize, flags, waiting, alarm, timeout) */
 PyObject *
 intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {

@@ -45,15 +45,14 @@ read_destination(PyObject *tuple, Destination *destination)
 
 #ifdef LINUX_CALLS
 
-/* The kernel's own limit is 1024 for both; a call with this many buffers already costs next to nothing by itself. */
-#define MOST_MESSAGES 128
-#define MOST_BUFFERS 1024
+/* The kernel's own limit is 1024 for both; with this many messages, the call itself costs next to nothing. */
+enum { MOST_MESSAGES = 128, MOST_BUFFERS = 1024 };
 
 struct limits {
     Py_ssize_t datagrams; /* that go as one piece */
     Py_ssize_t size;      /* of the longest */
     Py_ssize_t total;     /* bytes */
-    int level;            /* of the control message that tells the size */
+    int level;            /* of the control message with the size */
     int type;
 };
 
@@ -70,14 +69,13 @@ struct outgoing {
     Destination destination;
 };
 
-/* Points a buffer at a payload, which lives as long as the tuple that holds it. */
+/* Point a buffer at a payload, which lives as long as the tuple that holds it. */
 static int
 read_payload(PyObject *payloads, Py_ssize_t index, struct iovec *buffer)
 {
     char *start;
     Py_ssize_t length;
     PyObject *payload = PyTuple_GetItem(payloads, index);
-
     if (payload == NULL || PyBytes_AsStringAndSize(payload, &start, &length) < 0) {
         return -1;
     }
@@ -86,13 +84,12 @@ read_payload(PyObject *payloads, Py_ssize_t index, struct iovec *buffer)
     return 0;
 }
 
-/* Lays out messages for the payloads from first on: a run of equal sizes, and then perhaps a shorter one, is one piece.
-   Each is looked at once; a payload that begins the next piece is written to where that begins anyway. */
+/* Lay out messages for the payloads from `first` on: a run of equal sizes, and then perhaps a shorter one, is one piece. Each
+payload is read once, into the buffer that it has even if it turns out to begin the next piece. */
 static int
 lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limits *most, struct outgoing *outgoing)
 {
     Py_ssize_t used = 0, available = stop - first < MOST_BUFFERS ? stop - first : MOST_BUFFERS;
-
     outgoing->message_count = 0;
     if (available > 0 && read_payload(payloads, first, outgoing->buffers) < 0) {
         return -1;
@@ -101,7 +98,6 @@ lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limi
         struct iovec *start = outgoing->buffers + used;
         Py_ssize_t size = (Py_ssize_t)start->iov_len, room = 1, count = 1;
         struct msghdr *header = &outgoing->messages[outgoing->message_count].msg_hdr;
-
         if (size > 0 && size <= most->size) {
             room = most->total / size < most->datagrams ? most->total / size : most->datagrams;
         }
@@ -122,14 +118,14 @@ lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limi
         header->msg_iovlen = (size_t)count;
         if (count > 1) {
             union segment_size *control = &outgoing->sizes[outgoing->message_count];
-            uint16_t told = (uint16_t)size;
+            uint16_t length = (uint16_t)size;
             memset(control, 0, sizeof *control);
             header->msg_control = control;
             header->msg_controllen = sizeof control->bytes;
             control->aligned.cmsg_level = most->level;
             control->aligned.cmsg_type = most->type;
-            control->aligned.cmsg_len = CMSG_LEN(sizeof told);
-            memcpy(CMSG_DATA(&control->aligned), &told, sizeof told);
+            control->aligned.cmsg_len = CMSG_LEN(sizeof length);
+            memcpy(CMSG_DATA(&control->aligned), &length, sizeof length);
         }
         used += count;
         outgoing->message_count++;
@@ -137,21 +133,18 @@ lay_out(PyObject *payloads, Py_ssize_t first, Py_ssize_t stop, const struct limi
     return 0;
 }
 
-const char send_doc[] = PyDoc_STR(
-    "send(descriptor, payloads, first, stop, address, datagrams, size, total, option) -> (sent, refused, error)\n\n"
-    "Send the payloads (a tuple of bytes) from `first` up to `stop` until the OS refuses one: how many went, how many\n"
-    "were in the piece that was refused, and the error number. The rest is Limits of engine.segmentation.");
-
+/* send(descriptor, payloads, first, stop, address, datagrams, size, total, option): send the payloads, a tuple of bytes, from
+`first` up to `stop` until the OS refuses one. Return how many went, how many were in the piece that was refused, and the
+error number. From `datagrams` on the arguments are the Limits of engine.offload. A signal ends the call early, because a
+handler may have closed the socket. */
 PyObject *
-send_payloads(PyObject *module, PyObject *arguments)
+send_payloads(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     int descriptor, error = 0;
     PyObject *payloads, *address;
     Py_ssize_t first, stop, next, refused = 0;
     struct limits most;
     struct outgoing outgoing;
-
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "iO!nnO!nnn(ii):send", &descriptor, &PyTuple_Type, &payloads, &first, &stop,
                           &PyTuple_Type, &address, &most.datagrams, &most.size, &most.total, &most.level,
                           &most.type) ||
@@ -170,15 +163,14 @@ send_payloads(PyObject *module, PyObject *arguments)
         for (int message = 0; message < taken; message++) {
             next += (Py_ssize_t)outgoing.messages[message].msg_hdr.msg_iovlen;
         }
-        if (error == EINTR && PyErr_CheckSignals() == 0) {
-            error = 0;
-        }
-        else if (error == EINTR) {
+    }
+    if (error == EINTR) {
+        if (PyErr_CheckSignals() < 0) {
             return NULL;
         }
-        else if (error != 0) {
-            refused = (Py_ssize_t)outgoing.messages[0].msg_hdr.msg_iovlen;
-        }
+        error = 0;
+    } else if (error != 0) {
+        refused = (Py_ssize_t)outgoing.messages[0].msg_hdr.msg_iovlen;
     }
     return Py_BuildValue("nni", next - first, refused, error);
 }

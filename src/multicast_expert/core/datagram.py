@@ -14,11 +14,11 @@ MAX_DATAGRAM = 65535
 
 
 Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
-"""What the datagrams have in common that came the same way: sender, group, interface index and name, hop limit."""
+"""What datagrams that came the same way share: sender, group, interface index and name, hop limit."""
 
 
 class Datagram:
-    """One datagram with all that the kernel told about it. What an OS cannot tell is None. It cannot be changed."""
+    """One datagram with all that the kernel reported about it. Parts that an OS does not report are None."""
 
     __slots__ = ("_data", "_origin", "_timestamp_ns", "_truncated")
     __match_args__ = (
@@ -92,7 +92,7 @@ class Datagram:
         return self._data, *self._origin, self._timestamp_ns, self._truncated
 
     def __eq__(self, other: object) -> bool:
-        return self._parts() == other._parts() if isinstance(other, PythonDatagram) else NotImplemented
+        return self._parts() == other._parts() if isinstance(other, Datagram | PythonDatagram) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._parts())
@@ -109,7 +109,7 @@ PythonDatagram = Datagram
 
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram:
-    """Make a Datagram of its parts, the quickest way."""
+    """Return a Datagram of its parts, the quickest way."""
     datagram = object.__new__(PythonDatagram)
     datagram._data = data
     datagram._origin = origin
@@ -121,6 +121,8 @@ def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bo
 if not TYPE_CHECKING and extension.Datagram is not None:
     # The same with less in memory, made and freed faster.
     Datagram = extension.Datagram
+    for name in ("__match_args__", "__eq__", "__hash__", "__repr__", "__reduce__"):
+        setattr(Datagram, name, vars(PythonDatagram)[name])
     arrived = extension.arrived
 
 
@@ -131,7 +133,7 @@ def cut(datagram: Datagram, size: int) -> Datagram:
 
 
 class ReceiveStats(NamedTuple):
-    """What a receiver got and lost since it was opened."""
+    """What a receiver received and lost since it was opened."""
 
     datagrams: int
     """Datagrams received."""
@@ -140,16 +142,16 @@ class ReceiveStats(NamedTuple):
     truncated: int
     """Datagrams whose end was lost because the buffer given to `receive` was too small."""
     kernel_drops: int | None
-    """Datagrams that the kernel threw away because the receive buffer was full; None where the OS does not say.
+    """Datagrams that the kernel dropped because the receive buffer was full; None if the OS does not report it.
 
-    Linux counts those once that it throws away in one piece: with `gro=False` the number is exact, else a lower bound.
+    Linux counts a coalesced run that it drops as one: with `gro=False` the number is exact, else a lower bound.
     """
     filtered: int
-    """Datagrams that reached a socket and were refused because of their destination."""
+    """Datagrams that reached a socket and were dropped because of their destination."""
 
 
 class Arrival(NamedTuple):
-    """What the ancillary data of one datagram say."""
+    """The facts in the ancillary data of one datagram."""
 
     destination: bytes | None = None
     """4 or 16 bytes."""
@@ -157,7 +159,7 @@ class Arrival(NamedTuple):
     hop_limit: int | None = None
     timestamp_ns: int | None = None
     segment_size: int = 0
-    """Bytes of each of the datagrams that the kernel coalesced, but the last; 0: it is one datagram."""
+    """Bytes of each coalesced datagram but the last, which may be shorter; 0: it is one datagram."""
 
 
 # struct in_pktinfo differs between Unix and Windows; in6_pktinfo is the same everywhere (RFC 3542, 6.1).
@@ -175,7 +177,7 @@ _TIMEVAL = Struct("=qi")
 def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[tuple[int, int], str]) -> Arrival:
     """Decode control messages (level, type, data) by the platform's table.
 
-    Unknown messages and those that the kernel had to cut are passed over.
+    Unknown messages, and those that the kernel had to cut, are ignored.
     """
     destination: bytes | None = None
     interface_index = hop_limit = timestamp_ns = None
