@@ -373,7 +373,7 @@ class SocketSource:
 
         None waits for ever. May return False early. Raises MulticastExpertError when the receiver is closed meanwhile.
         """
-        sole = self._sole
+        sole = self.quick
         if sole is None or not self.by_descriptor:
             found = self._look(timeout)
         else:
@@ -386,7 +386,7 @@ class SocketSource:
             try:
                 inside[token] = thread
                 # A thread that changed one of them since either saw this token, or is seen here.
-                if not (backlog or waitset.closed or sole is not self._sole):
+                if not (backlog or waitset.closed or sole is not self.quick):
                     found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
             except OSError as error:
                 self.is_over(error, sole)

@@ -8,7 +8,7 @@ import struct
 import time
 from typing import Any, NamedTuple
 
-from interruptions.programs.parts import ADD, ip, sockets
+from interruptions.programs.parts import ADD, Thread, ip, sockets
 from multicast_expert import McastRxSocket, McastTxSocket
 
 PORT = 5000
@@ -172,6 +172,12 @@ def use(version: int, drops_are_known: bool) -> None:
         tx.sendto(b"left", (SECOND[version], PORT))
         try:
             raise AssertionError(f"received {rx.receive(timeout=0.1)}")
+        except TimeoutError:
+            pass
+        # What is not ours comes while it waits.
+        Thread(lambda: (time.sleep(0.05), send_what_is_not_ours(version, tx)))
+        try:
+            raise AssertionError(f"received {rx.receive(timeout=0.3)}")
         except TimeoutError:
             pass
         drops = rx.stats().kernel_drops
