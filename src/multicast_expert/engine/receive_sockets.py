@@ -150,7 +150,7 @@ class ReceiveEngine(Receiving):
         if self._waiter is not None:
             self._waiter.remove(channel.socket.fileno())
         if self._sweeping is not None:
-            channel.handle = -1
+            channel.closed, channel.handle = True, -1
             self._sweeping.settle(60)
         self._past_drops += self._drops_of(channel) or 0
         channel.close()
