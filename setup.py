@@ -10,11 +10,11 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-# The limited API has no form for interpreters without the global lock.
+# The limited API does not exist for interpreters without the global lock.
 WANTED = not sysconfig.get_config_var("Py_GIL_DISABLED") and not os.environ.get("MULTICAST_EXPERT_PURE")
 
 if sys.platform == "win32":
-    # Its system calls are those of Unix; a Datagram is the same everywhere.
+    # The other files make system calls of Unix.
     sources = ["native/datagram.c", "native/module.c"]
     flags = []
 else:

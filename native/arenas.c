@@ -93,7 +93,6 @@ free_arenas(State *state)
         state->arenas = arena->next;
         free(arena);
     }
-    state->spare = 0;
 }
 
 /* Register a call, and release the interpreter lock. */

@@ -31,11 +31,29 @@ PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count
 
 typedef struct Arena Arena;
 
+/* messages.c: the control messages that come with a payload. */
+
+typedef enum { PKTINFO, PKTINFO6, DESTINATION, SOCKADDR_DL, HOP_LIMIT, TIMESPEC, TIMEVAL, SEGMENT_SIZE, FIELDS } Field;
+
+enum { MOST_KINDS = 16 };
+
+typedef struct {
+    struct {
+        int level;
+        int type;
+        Field field;
+    } kinds[MOST_KINDS];
+    int count;
+} Kinds;
+
 /* The state of the module, with the blocks of memory for system calls that no call uses now. */
 typedef struct {
     PyTypeObject *datagram;
     Arena *arenas;
     int spare;
+    /* The table that was read last: receivers share one, and to open one does not take long enough to read it again. */
+    PyObject *fields;
+    Kinds kinds;
 } State;
 
 #ifdef SYSTEM_CALLS
@@ -67,21 +85,6 @@ typedef struct {
 
 PyObject *origin_of(Origins *origins, const Source *source, PyObject *learn);
 void forget_origins(Origins *origins);
-
-/* messages.c: the control messages that come with a payload. */
-
-typedef enum { PKTINFO, PKTINFO6, DESTINATION, SOCKADDR_DL, HOP_LIMIT, TIMESPEC, TIMEVAL, SEGMENT_SIZE, FIELDS } Field;
-
-enum { MOST_KINDS = 16 };
-
-typedef struct {
-    struct {
-        int level;
-        int type;
-        Field field;
-    } kinds[MOST_KINDS];
-    int count;
-} Kinds;
 
 typedef struct {
     Source source;

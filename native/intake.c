@@ -140,9 +140,16 @@ intake_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords
     self->msg_trunc = msg_trunc;
     self->calls.older = self->calls.newer = &self->calls;
     self->run = 1;
-    if (!read_kinds(fields, &self->kinds)) {
-        Py_CLEAR(self);
+    State *state = self->state;
+    if (fields != state->fields) {
+        Py_CLEAR(state->fields);
+        if (!read_kinds(fields, &state->kinds)) {
+            Py_CLEAR(self);
+            return NULL;
+        }
+        state->fields = shared(fields);
     }
+    self->kinds = state->kinds;
     return (PyObject *)self;
 }
 

@@ -4,8 +4,13 @@
 
 #include <string.h>
 
-static const char *const FIELD_NAMES[FIELDS] = {
-    "pktinfo", "pktinfo6", "destination", "sockaddr_dl", "hop_limit", "timespec", "timeval", "segment_size",
+/* The fields, and the least bytes that each has. */
+static const struct {
+    const char *name;
+    size_t least;
+} KNOWN[FIELDS] = {
+    {"pktinfo", 12}, {"pktinfo6", 20}, {"destination", 4}, {"sockaddr_dl", 4},
+    {"hop_limit", 1}, {"timespec", 8}, {"timeval", 12}, {"segment_size", 4},
 };
 
 /* Read the table of control messages: (level, type) to the name of a field. */
@@ -24,7 +29,7 @@ read_kinds(PyObject *fields, Kinds *kinds)
         if (!PyArg_ParseTuple(PyList_GetItem(items, kinds->count), "(ii)s", &level, &type, &name)) {
             break;
         }
-        while (field < FIELDS && strcmp(FIELD_NAMES[field], name) != 0) {
+        while (field < FIELDS && strcmp(KNOWN[field].name, name) != 0) {
             field++;
         }
         if (field == FIELDS) {
@@ -50,79 +55,61 @@ static void
 read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
 {
     Source *source = &facts->source;
-    int number;
     int64_t seconds, nanoseconds;
     int32_t microseconds;
     uint16_t index;
+    if (size < KNOWN[field].least) {
+        return;
+    }
     switch (field) {
     case PKTINFO: /* struct in_pktinfo: index, local address, destination */
-        if (size >= 12) {
-            memcpy(&source->index, data, 4);
-            memcpy(source->destination, data + 8, 4);
-            source->destination_size = 4;
-            source->has_index = true;
-        }
+        memcpy(&source->index, data, 4);
+        memcpy(source->destination, data + 8, 4);
+        source->destination_size = 4;
+        source->has_index = true;
         break;
     case PKTINFO6: /* struct in6_pktinfo: destination, index */
-        if (size >= 20) {
-            memcpy(source->destination, data, 16);
-            memcpy(&source->index, data + 16, 4);
-            source->destination_size = 16;
-            source->has_index = true;
-        }
+        memcpy(source->destination, data, 16);
+        memcpy(&source->index, data + 16, 4);
+        source->destination_size = 16;
+        source->has_index = true;
         break;
     case DESTINATION: /* struct in_addr */
-        if (size >= 4) {
-            memcpy(source->destination, data, 4);
-            source->destination_size = 4;
-        }
+        memcpy(source->destination, data, 4);
+        source->destination_size = 4;
         break;
     case SOCKADDR_DL: /* length, family, index */
-        if (size >= 4) {
-            memcpy(&index, data + 2, 2);
-            source->index = index;
-            source->has_index = true;
-        }
+        memcpy(&index, data + 2, 2);
+        source->index = index;
+        source->has_index = true;
         break;
-    case HOP_LIMIT:
-        if (size >= sizeof number) {
-            memcpy(&number, data, sizeof number);
-            source->hop_limit = number;
-            source->has_hop_limit = true;
-        } else if (size > 0) {
-            source->hop_limit = data[0];
-            source->has_hop_limit = true;
+    case HOP_LIMIT: /* an int or a byte */
+        source->hop_limit = data[0];
+        if (size >= 4) {
+            memcpy(&source->hop_limit, data, 4);
         }
+        source->has_hop_limit = true;
         break;
     case TIMESPEC:
         if (size >= 16) {
             memcpy(&seconds, data, 8);
             memcpy(&nanoseconds, data + 8, 8);
             facts->timestamp = nanoseconds_of(seconds, nanoseconds);
-            facts->has_timestamp = true;
-        } else if (size >= 8) { /* the older SO_TIMESTAMPNS on a 32-bit machine */
+        } else { /* the older SO_TIMESTAMPNS on a 32-bit machine */
             int32_t parts[2];
             memcpy(parts, data, sizeof parts);
             facts->timestamp = nanoseconds_of(parts[0], parts[1]);
-            facts->has_timestamp = true;
         }
+        facts->has_timestamp = true;
         break;
     case TIMEVAL: /* tv_usec is an int on macOS and a long on FreeBSD; both have their value in the first four bytes */
-        if (size >= 12) {
-            memcpy(&seconds, data, 8);
-            memcpy(&microseconds, data + 8, 4);
-            facts->timestamp = nanoseconds_of(seconds, microseconds * 1000LL);
-            facts->has_timestamp = true;
-        }
+        memcpy(&seconds, data, 8);
+        memcpy(&microseconds, data + 8, 4);
+        facts->timestamp = nanoseconds_of(seconds, microseconds * 1000LL);
+        facts->has_timestamp = true;
         break;
-    case SEGMENT_SIZE:
-        if (size >= sizeof number) {
-            memcpy(&number, data, sizeof number);
-            facts->segment_size = number;
-        }
-        break;
-    case FIELDS:
-        break;
+    default: /* SEGMENT_SIZE */
+        memcpy(&facts->segment_size, data, 4);
     }
 }
 

@@ -84,6 +84,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->datagram);
+    Py_VISIT(state->fields);
     return 0;
 }
 
@@ -92,6 +93,7 @@ release(void *module)
 {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->datagram);
+    Py_CLEAR(state->fields);
 #ifdef SYSTEM_CALLS
     free_arenas(state);
 #endif

@@ -144,8 +144,10 @@ intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count)
     if (!read_request(arguments, count, 6, &request) || !read_int(arguments[4], &request.alarm)) {
         return NULL;
     }
-    request.timeout = PyFloat_AsDouble(arguments[5]);
-    return request.timeout == -1.0 && PyErr_Occurred() ? NULL : receive_one(self, &request);
+    double timeout = PyFloat_AsDouble(arguments[5]);
+    /* No clock goes as far as some numbers do. */
+    request.timeout = timeout >= 0 && timeout < 1e9 ? timeout : -1;
+    return timeout == -1.0 && PyErr_Occurred() ? NULL : receive_one(self, &request);
 }
 
 /* `intake[handle, waiting]`: an operator, because CPython runs signal handlers after a call and may drop its result. A

@@ -1,4 +1,4 @@
-/* What is better on Linux than elsewhere: several messages in one system call, and waiting to the nanosecond. */
+/* Calls that Linux has in a better form: several messages in one system call, and waiting to the nanosecond. */
 
 #ifndef MULTICAST_EXPERT_SOCKETS_H
 #define MULTICAST_EXPERT_SOCKETS_H
@@ -13,14 +13,14 @@
 
 typedef struct mmsghdr Slot;
 
-/* Receive so many messages, as far as they are there; return how many, or -1 where there is none. */
+/* Receive at most so many messages without waiting; return how many, or -1 with `errno` if there is none. */
 static inline int
 receive_slots(int descriptor, Slot *slots, int count)
 {
     return recvmmsg(descriptor, slots, (unsigned)count, MSG_DONTWAIT, NULL);
 }
 
-/* As poll(2), but for seconds; negative: for ever. */
+/* As poll(2), with a timeout in seconds; negative: no limit. */
 static inline int
 wait_for(struct pollfd *polled, nfds_t count, double timeout)
 {
@@ -49,7 +49,7 @@ receive_slots(int descriptor, Slot *slots, int count)
     return count;
 }
 
-/* To the millisecond; who waits longer than poll(2) can has to call again. */
+/* To the millisecond. A timeout that is longer than poll(2) can wait ends early. */
 static inline int
 wait_for(struct pollfd *polled, nfds_t count, double timeout)
 {

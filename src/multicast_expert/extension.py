@@ -1,6 +1,6 @@
-"""Extension: the optional one in C, where it was built and is wanted. Touches no OS.
+"""The optional extension in C, loaded in this one place. Touches no OS.
 
-The environment variable MULTICAST_EXPERT_PURE, not empty, chooses Python.
+If the environment variable MULTICAST_EXPERT_PURE is set and not empty, the forms in Python run instead.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 Datagram: type | None = None
-"""The class, as it makes it; None without the extension."""
+"""The class in C; None without the extension."""
 arrived: Callable[..., Any] | None = None
-"""Makes a Datagram of its parts, the quickest way."""
+"""Returns a Datagram of its parts, the quickest way."""
 native: ModuleType | None = None
-"""The rest of it: system calls. None without the extension, and on Windows, where it has none."""
+"""The module with the system calls; None without the extension, and on Windows, where it has none."""
 if not os.environ.get("MULTICAST_EXPERT_PURE"):
     try:
         from multicast_expert import _fast

@@ -149,6 +149,8 @@ class TestInterrupts:
         while True:
             ledger = Ledger(form, link, way)
             ledger.send()
+            # CPython 3.12 reports opcodes only if a frame asked for them before.
+            sys._getframe().f_trace_opcodes = True
             sys.settrace(interrupt_after(struck + 1))
             try:
                 ledger.take()

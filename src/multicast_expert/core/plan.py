@@ -43,7 +43,8 @@ class Join(NamedTuple):
 
     def change(self, platform: Platform, operation: Operation) -> Change:
         """Return how to carry out the operation ("join", "leave" and their source-specific forms)."""
-        return Change(self, operation, platform, platform.change_membership(operation, *self.key))
+        key = self.key
+        return Change(self, operation, platform, platform.change_membership(operation, *key), key)
 
     @property
     def key(self) -> JoinKey:
@@ -72,13 +73,15 @@ class Change(NamedTuple):
     operation: Operation
     platform: Platform
     best: Option
+    key: JoinKey
+    """That of the membership."""
 
     @property
     def ways(self) -> tuple[Option, ...]:
         """All calls that make it: the best, and the one for kernels that lack that."""
         address = self.join.interface.source_address(4)
         packed = NO_ADDRESS if address is None else address.packed
-        classic = self.platform.classic_membership(self.operation, *self.join.key, packed)
+        classic = self.platform.classic_membership(self.operation, *self.key, packed)
         return (self.best,) if classic is None else (self.best, classic)
 
 

@@ -33,9 +33,9 @@ class ReceiveSocket:
         self.landing: list[Datagram] = []
         """What was received and not filtered yet, oldest first; an interrupt leaves it here."""
 
-    def add(self, join: Join) -> None:
+    def add(self, key: JoinKey, join: Join) -> None:
         """Note a membership that the socket has."""
-        self.joins[join.key] = join
+        self.joins[key] = join
         if self.accepts is not None:
             self.accepts.add(_place(join))
 

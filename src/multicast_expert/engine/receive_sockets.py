@@ -76,9 +76,10 @@ class ReceiveSockets:
                     self._skip_or_raise(error, (change,))
                     skipped = error
                 else:
-                    held.add(join)
-                    self._homes[join.key] = held
-                    self._source.name_interface(join.interface.iface.index, join.interface.iface.display_name)
+                    held.add(change.key, join)
+                    self._homes[change.key] = held
+                    iface = join.interface.iface
+                    self._source.name_interface(iface.index, iface.display_name)
                     done.append(join)
         finally:
             if not held.joins:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
-from typing import cast
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram
@@ -47,7 +46,7 @@ class SocketSource:
         self.intake: Intake = choose(system, coalesced, self._learn)
         self.by_descriptor: bool = hasattr(self.intake, "expect")
         """Whether the intake is the extension's: it takes descriptors, and waits."""
-        self._native = cast(NativeIntake, self.intake)
+        self._native: NativeIntake = self.intake  # type: ignore[assignment]  # where it is not, nothing uses it
         self._sweeps = hasattr(self.intake, "sweep")
         self._lock = threading.RLock()
         """Held while a socket is added or removed; never while a thread waits."""

@@ -25,6 +25,8 @@ MOST_MESSAGES = 64
 # How many combinations of group, interface and hop limit are remembered.
 MOST_KNOWN = 32768
 _ALL = slice(None)
+_ONE_SIZE = (MAX_DATAGRAM,)
+_ANCILLARY_SIZES = repeat(ANCILLARY_SIZE)
 
 Learn = Callable[[bytes | None, int | None], tuple[str | None, str | None]]
 """From destination and interface index to the group's text and the interface's name."""
@@ -119,7 +121,8 @@ class PythonIntake:
         peeking = flags & MSG_PEEK != 0
         try:
             if not self._left:
-                received.extend(map(handle.recvmsg, repeat(MAX_DATAGRAM, room), repeat(ANCILLARY_SIZE), repeat(flags)))
+                sizes = _ONE_SIZE if room == 1 else repeat(MAX_DATAGRAM, room)
+                received.extend(map(handle.recvmsg, sizes, _ANCILLARY_SIZES, repeat(flags)))
             elif peeking:
                 received += self._left
             else:
@@ -161,9 +164,8 @@ class PythonIntake:
                 fresh.append(arrived(data, (sender, *place), timestamp, lost))
             else:
                 fresh += split(data, sender, facts, lost)
-        excess = len(fresh[0].data) - bufsize
-        if excess > 0:
-            size -= excess
+        if bufsize < MAX_DATAGRAM and len(fresh[0].data) > bufsize:
+            size -= len(fresh[0].data) - bufsize
             truncated += not fresh[0].truncated
             fresh[0] = cut(fresh[0], bufsize)
         if newest_first:
