@@ -100,6 +100,7 @@ def test_finding_one_interface_is_cheaper_than_describing_all(crowded: Host, ver
     assert best_of_rounds(ratio, 0.5) < 0.5
 
 
+@pytest.mark.slow  # so that it runs at the end, with nothing beside it
 @both_versions
 def test_opening_with_an_iface_info(crowded: Host, version: int) -> None:
     """Given an IfaceInfo, a receiver is made and opened within three times the time of a bare socket with one join:
