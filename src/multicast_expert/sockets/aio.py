@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -52,6 +52,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 
     _until_yield = YIELD_EVERY
     _arrivals: LoopWaits | None = None
+    _promised: Sequence[None] = ()
 
     def _waits(self) -> LoopWaits:
         arrivals = self._arrivals
@@ -60,6 +61,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
 
             reader = self._reader
             arrivals = self._arrivals = LoopWaits(self._source.waitset(), reader.fetch, self._source.has_kept)
+            self._promised = arrivals.promised
         return arrivals
 
     def _open(self) -> None:
@@ -139,7 +141,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
     async def __anext__(self) -> Datagram:
         """Return the next datagram; the iteration ends when the receiver's timeout passes without one."""
         reader = self._reader
-        if self._until_yield > 0 and reader.backlog:
+        if self._until_yield > 0 and reader.backlog and not self._promised:
             self._until_yield -= 1
             datagram = reader.take_one()
             if datagram is not None:
@@ -161,7 +163,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         if not self.is_opened:
             self._check_open()
         self._until_yield -= 1
-        return self._until_yield < 0
+        return self._until_yield < 0 or bool(self._promised)
 
     async def _give_way(self) -> None:
         self._until_yield = YIELD_EVERY

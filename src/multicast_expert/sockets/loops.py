@@ -41,6 +41,8 @@ class Store(NamedTuple):
     """Whether something is there already, so that no wait is needed."""
     failures: list[MulticastExpertError]
     """Errors of `fetch` that no task has raised yet."""
+    promised: list[None]
+    """As long as there are tasks that were woken and have not run since: others let them go first."""
 
 
 class Watch(Protocol):
@@ -70,6 +72,8 @@ class AsyncioWatch:
         self._store = store
         self._turns: dict[asyncio.Future[None], float] = {}
         """What the tasks await, longest first, and until when."""
+        self._woken: set[asyncio.Future[None]] = set()
+        """Those whose task has not run since."""
         self._descriptor = descriptor
         self._watching = False
         self._changing = False
@@ -104,6 +108,9 @@ class AsyncioWatch:
                 await turn
         finally:
             self._turns.pop(turn, None)
+            if turn in self._woken:
+                self._woken.discard(turn)
+                self._store.promised.pop()
             if self._store.kept():
                 self._wake_next()
 
@@ -141,6 +148,8 @@ class AsyncioWatch:
     def _wake_next(self) -> bool:
         for turn in self._turns:
             if not turn.done():
+                self._woken.add(turn)
+                self._store.promised.append(None)
                 _settle(turn)
                 return True
         return False
@@ -301,7 +310,9 @@ class LoopWaits:
     """Waits, on whatever event loop runs, until a wait set is ready; see the file's contract."""
 
     def __init__(self, waitset: WaitSet[Any], fetch: Callable[[], None], kept: Callable[[], bool]) -> None:
-        self._store = Store(waitset, fetch, kept, [])
+        self.promised: list[None] = []
+        """As long as there are tasks that were woken and have not run since."""
+        self._store = Store(waitset, fetch, kept, [], self.promised)
         waitset.watchers.append(self)
         self._lock = threading.RLock()
         self._watches: dict[object, Watch] = {}
