@@ -11,6 +11,7 @@ import pytest
 
 from multicast_expert.testing import CommandError, Host, Interface, Lab, LabError, wait_until
 from multicast_expert.testing.node import Node
+from network.watching import end_watches
 from testing.networks import Pair, Star
 from testing.plain_sockets import member_of, received, send, surely_arrives
 
@@ -204,6 +205,8 @@ def test_labs_at_once_do_not_meet() -> None:
 @pytest.mark.parametrize("fails", [False, True], ids=["after the block", "after an exception"])
 def test_nothing_is_left(fails: bool) -> None:
     """Networks, processes, descriptors, threads and files of a lab are gone after it."""
+    # The watch of an earlier test's receiver lingers, and ends meanwhile.
+    end_watches()
     witness = Node("witness")
     try:
         descriptors = len(list(Path("/proc/self/fd").iterdir()))
