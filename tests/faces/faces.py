@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from math import inf
 from time import monotonic, sleep
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
@@ -139,7 +140,7 @@ class SelectorLikeWindows(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Look again and again, so that a socket that is closed meanwhile is noticed."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = inf if timeout is None else monotonic() + timeout
         watched = list(self.get_map().values())
         readers = [key.fd for key in watched if key.events & selectors.EVENT_READ]
         writers = [key.fd for key in watched if key.events & selectors.EVENT_WRITE]
@@ -149,8 +150,9 @@ class SelectorLikeWindows(selectors.SelectSelector):
                     os.fstat(descriptor)
                 except OSError:
                     raise OSError(10038, "WSAENOTSOCK") from None
-            readable, writable, _ = select.select(readers, writers, [], self.SLICE if timeout != 0 else 0)
-            if readable or writable or (deadline is not None and monotonic() >= deadline):
+            left = max(deadline - monotonic(), 0)
+            readable, writable, _ = select.select(readers, writers, [], min(left, self.SLICE))
+            if readable or writable or left <= self.SLICE:
                 ready = {*readable, *writable}
                 return [(key, key.events) for key in watched if key.fd in ready]
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from multicast_expert import IfaceInfo, MulticastExpertError
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import InterfaceChoice
-from multicast_expert.core.memberships import Attachment, Memberships
+from multicast_expert.core.memberships import Attachment, Memberships, Revision
 from multicast_expert.core.plan import Join
 
 GROUPS = [ip_address(text) for text in ("239.1.2.3", "239.1.2.4")]
@@ -41,6 +41,14 @@ class MembershipsMachine(RuleBasedStateMachine):
         """The keys of the model."""
         return [(group, self.attachments[number]) for number in chosen]
 
+    def revise(self, revision: Revision) -> None:
+        """Undo what was never done, which changes nothing; then do it, twice."""
+        before = list(self.memberships)
+        self.memberships.put(revision.group, revision.before)
+        assert set(self.memberships) == set(before)
+        for _ in range(2):
+            self.memberships.put(revision.group, revision.after)
+
     @initialize(absent=numbers)
     def some_are_absent(self, absent: list[int]) -> None:
         """All interfaces but some are there."""
@@ -61,7 +69,7 @@ class MembershipsMachine(RuleBasedStateMachine):
             with pytest.raises(MulticastExpertError, match="joined"):
                 self.memberships.join(group, None, attachments)
             return
-        self.memberships.join(group, None, attachments)
+        self.revise(self.memberships.join(group, None, attachments))
         self.but |= {place: set() for place in places}
 
     @rule(group=groups, source=sources, chosen=numbers)
@@ -73,7 +81,7 @@ class MembershipsMachine(RuleBasedStateMachine):
             with pytest.raises(MulticastExpertError, match="joined"):
                 self.memberships.join(group, source, attachments)
             return
-        self.memberships.join(group, source, attachments)
+        self.revise(self.memberships.join(group, source, attachments))
         for place in places:
             self.only.setdefault(place, set()).add(source)
 
@@ -92,7 +100,8 @@ class MembershipsMachine(RuleBasedStateMachine):
             for source in self.only.get(place, {None})
             if held.present
         }
-        left = self.memberships.leave(group, None, attachments)
+        revision, left = self.memberships.leave(group, None, attachments)
+        self.revise(revision)
         assert set(left) == expected
         assert len(left) == len(expected)
         for place in places:
@@ -108,7 +117,8 @@ class MembershipsMachine(RuleBasedStateMachine):
             with pytest.raises(MulticastExpertError, match="not joined"):
                 self.memberships.leave(group, source, attachments)
             return
-        left = self.memberships.leave(group, source, attachments)
+        revision, left = self.memberships.leave(group, source, attachments)
+        self.revise(revision)
         assert left == [Join(group, source, held.choice) for held in attachments if held.present]
         for place in places:
             self.only[place].remove(source)
@@ -127,7 +137,9 @@ class MembershipsMachine(RuleBasedStateMachine):
         expected = [
             (Join(group, source, held.choice), len(self.but[group, held])) for held in attachments if held.present
         ]
-        assert self.memberships.block(group, source, attachments, blocked) == expected
+        revision, changes = self.memberships.block(group, source, attachments, blocked)
+        assert changes == expected
+        self.revise(revision)
         for place in places:
             (self.but[place].add if blocked else self.but[place].remove)(source)
 

@@ -4,45 +4,36 @@ import pytest
 
 from interruptions.running import EXTENSION, SLOW, async_setups, blocking_setups, run
 
-LONG = pytest.mark.parametrize(
-    ("seconds", "rounds"),
-    [pytest.param(1.0, 100, id="short"), pytest.param(30, 5000, id="long", marks=[SLOW, pytest.mark.timeout(100)])],
-)
+SECONDS, ROUNDS = 1.0, 100
 """For how long, and how often at most."""
 
 
 @pytest.mark.parametrize("closers", [1, 2])
 @blocking_setups
-@LONG
-def test_closing_while_four_threads_receive(pure: bool, count: int, closers: int, seconds: float, rounds: int) -> None:
+def test_closing_while_four_threads_receive(pure: bool, count: int, closers: int) -> None:
     """One close succeeds; other closes and all receives raise MulticastExpertError; the descriptors are gone."""
-    arguments = {"count": count, "seconds": seconds, "rounds": rounds, "closers": closers}
-    run("closing", "close_under_threads", pure=pure, deadline=seconds + 15, **arguments)
+    arguments = {"count": count, "seconds": SECONDS, "rounds": ROUNDS, "closers": closers}
+    run("closing", "close_under_threads", pure=pure, **arguments)
 
 
 @pytest.mark.parametrize("pure", EXTENSION)
-@LONG
-def test_closing_while_threads_send(pure: bool, seconds: float, rounds: int) -> None:
+def test_closing_while_threads_send(pure: bool) -> None:
     """The same for a transmitter."""
-    run("closing", "close_a_sender_under_threads", pure=pure, deadline=seconds + 15, seconds=seconds, rounds=rounds)
+    run("closing", "close_a_sender_under_threads", pure=pure, seconds=SECONDS, rounds=ROUNDS)
 
 
 @pytest.mark.parametrize("waiters", [3])
 @blocking_setups
-@LONG
-def test_joining_while_three_threads_wait(pure: bool, count: int, waiters: int, seconds: float, rounds: int) -> None:
+def test_joining_while_three_threads_wait(pure: bool, count: int, waiters: int) -> None:
     """Every waiting thread hears a group that another thread joined, and the old one after that left again."""
-    arguments = {"count": count, "seconds": seconds, "rounds": rounds, "waiters": waiters}
-    run("closing", "join_under_threads", pure=pure, deadline=seconds + 15, **arguments)
+    arguments = {"count": count, "seconds": SECONDS, "rounds": ROUNDS, "waiters": waiters}
+    run("closing", "join_under_threads", pure=pure, **arguments)
 
 
 @blocking_setups
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(1.0, id="short"), pytest.param(30, id="long", marks=[SLOW, pytest.mark.timeout(100)])]
-)
-def test_a_descriptor_number_is_used_by_its_owner_only(pure: bool, count: int, seconds: float) -> None:
+def test_a_descriptor_number_is_used_by_its_owner_only(pure: bool, count: int) -> None:
     """While numbers are freed and taken anew all the time, no receive takes what another socket holds."""
-    run("closing", "reuse_numbers", pure=pure, deadline=seconds + 15, count=count, seconds=seconds)
+    run("closing", "reuse_numbers", pure=pure, count=count, seconds=SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -63,19 +54,15 @@ def test_a_descriptor_number_is_used_by_its_owner_only(pure: bool, count: int, s
     ],
 )
 @pytest.mark.parametrize("face", ["asyncio", "uvloop", "trio"])
-@LONG
-def test_closing_while_tasks_wait(
-    face: str, pure: bool, count: int, closer: str, debug: bool, seconds: float, rounds: int
-) -> None:
+def test_closing_while_tasks_wait(face: str, pure: bool, count: int, closer: str, debug: bool) -> None:
     """Whoever closes, in development mode too, every waiting task is told, and the loop can be used afterwards."""
     options = ("-X", "dev") if debug else ()
-    arguments = {"count": count, "closer": closer, "debug": debug, "seconds": seconds, "rounds": rounds, "face": face}
-    run("closing", "close_under_tasks", pure=pure, options=options, deadline=seconds + 15, **arguments)
+    arguments = {"count": count, "closer": closer, "debug": debug, "seconds": SECONDS, "rounds": ROUNDS, "face": face}
+    run("closing", "close_under_tasks", pure=pure, options=options, **arguments)
 
 
 @async_setups
-@LONG
-def test_joining_in_a_thread_while_a_task_waits(face: str, pure: bool, count: int, seconds: float, rounds: int) -> None:
+def test_joining_in_a_thread_while_a_task_waits(face: str, pure: bool, count: int) -> None:
     """A waiting task hears a group that a thread joined meanwhile, and the old one after that left again."""
-    arguments = {"face": face, "count": count, "seconds": seconds, "rounds": rounds}
-    run("closing", "join_under_tasks", pure=pure, deadline=seconds + 15, **arguments)
+    arguments = {"face": face, "count": count, "seconds": SECONDS, "rounds": ROUNDS}
+    run("closing", "join_under_tasks", pure=pure, **arguments)

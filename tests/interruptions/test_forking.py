@@ -28,16 +28,6 @@ def test_forking_while_threads_are_busy(pure: bool, count: int, what: str) -> No
     run("forking", "fork_while_threads_are_busy", pure=pure, count=count, what=what, forks=40)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("what", ["receive", "join", "send"])
-@pytest.mark.parametrize("pure", EXTENSION)
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_thousand_forks_while_threads_are_busy(pure: bool, count: int, what: str) -> None:
-    """The same for longer."""
-    run("forking", "fork_while_threads_are_busy", pure=pure, deadline=60, count=count, what=what, forks=1000)
-
-
 @blocking_setups
 def test_a_backlog_is_not_handed_out_twice(pure: bool, count: int) -> None:
     """Datagrams that the parent holds stay the parent's."""

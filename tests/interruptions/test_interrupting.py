@@ -12,17 +12,6 @@ def test_interrupts_of_loops_that_receive(pure: bool, count: int) -> None:
     run("interrupting", "receive_under_interrupts", pure=pure, count=count, loops=[*LOOPS], interrupts=400)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("pure", EXTENSION)
-@pytest.mark.parametrize("count", [1, 5])
-def test_thousands_of_interrupts_of_one_kind_of_loop(pure: bool, count: int, loop: str) -> None:
-    """The same for each way to receive by itself, for longer."""
-    arguments = {"count": count, "loops": [loop], "interrupts": 3000}
-    run("interrupting", "receive_under_interrupts", pure=pure, deadline=60, **arguments)
-
-
 @blocking_setups
 def test_interrupts_of_opening_and_closing(pure: bool, count: int) -> None:
     """An interrupt while a receiver is opened or closed leaves no group joined.

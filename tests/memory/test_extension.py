@@ -66,7 +66,11 @@ def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
 def test_valgrind_finds_nothing(tmp_path: Path) -> None:
-    """No use of uninitialised memory, and no block lost, with the extension in the call stack."""
+    """No use of uninitialised memory, and no block lost, with the extension in the call stack.
+
+    What the import of the extension makes is left out where valgrind calls it possibly lost: the names of its types'
+    attributes, which the interpreter keeps to its end by pointers into their middle.
+    """
     extension = build(tmp_path, "-O1")
     report = tmp_path / "report.xml"
     options = ["--leak-check=full", "--show-leak-kinds=definite,possible", "--xml=yes", f"--xml-file={report}"]
@@ -76,5 +80,6 @@ def test_valgrind_finds_nothing(tmp_path: Path) -> None:
         ElementTree.tostring(error, encoding="unicode")
         for error in errors
         if any(frame.text == str(extension) for frame in error.iter("obj"))
+        and not (error.findtext("kind") == "Leak_PossiblyLost" and any(of.text == "execute" for of in error.iter("fn")))
     ]
     assert not ours, "\n".join(ours)

@@ -257,10 +257,11 @@ def test_a_look_at_the_clock_tells_the_end(script: ScriptedEvents, monkeypatch: 
         watcher.unwatch(recorder, NOWHERE)
         watcher.watch(recorder, NOWHERE)
     watcher.unwatch(recorder, NOWHERE)
-    assert len(waits) <= 2, "it looked up once"
+    # It may look up again where one rang while it looked at the clock.
+    assert len(waits) <= 3, waits
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert len(waits) <= 4
+    assert len(waits) <= 5, waits
 
 
 # Reports

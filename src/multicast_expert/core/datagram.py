@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
 class Datagram:
     """One datagram with all that the kernel reported about it. Parts that an OS does not report are None."""
 
-    __slots__ = ("_data", "_origin", "_timestamp_ns", "_truncated")
+    __slots__ = ("_data", "_origin", "_sender", "_timestamp_ns", "_truncated")
     __match_args__ = (
         "data",
         "sender",
@@ -44,6 +45,7 @@ class Datagram:
         truncated: bool = False,
     ) -> None:
         self._data = data
+        self._sender = sender
         self._origin: Origin = sender, group, interface_index, interface_name, hop_limit
         self._timestamp_ns = timestamp_ns
         self._truncated = truncated
@@ -56,7 +58,7 @@ class Datagram:
     @property
     def sender(self) -> IPv4Or6Address:
         """As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`."""
-        return self._origin[0]
+        return self._sender
 
     @property
     def group(self) -> str | None:
@@ -106,12 +108,18 @@ class Datagram:
 
 
 PythonDatagram = Datagram
+for name in ("data", "sender"):
+    # These getters are no Python functions, so that no signal handler comes between a receive and the pair that
+    # `recvfrom` returns.
+    described = property(attrgetter(f"_{name}"), doc=getattr(PythonDatagram, name).__doc__)
+    setattr(PythonDatagram, name, described)
 
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram:
     """Return a Datagram of its parts, the quickest way."""
     datagram = object.__new__(PythonDatagram)
     datagram._data = data
+    datagram._sender = origin[0]
     datagram._origin = origin
     datagram._timestamp_ns = timestamp_ns
     datagram._truncated = truncated

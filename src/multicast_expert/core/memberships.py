@@ -5,15 +5,14 @@ The kernels accept much that silently delivers nothing, or less than before; wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import InterfaceChoice, missing_interface
 from multicast_expert.core.plan import Join
-
-_ANY = (None,)
 
 
 @dataclass(slots=True, eq=False)
@@ -36,38 +35,54 @@ class Attachment:
         return self.choice if self.present else InterfaceChoice(missing_interface(self.name), None, True)
 
 
-class SourceFilter:
+class SourceFilter(NamedTuple):
     """From whom a group is wanted on one interface."""
 
-    __slots__ = ("blocked", "sources")
+    sources: frozenset[IPAddress] | None = None
+    """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
+    blocked: frozenset[IPAddress] = frozenset()
 
-    def __init__(self, sources: set[IPAddress] | None = None, blocked: Iterable[IPAddress] = ()) -> None:
-        self.sources: set[IPAddress] | None = sources
-        """Only these (include mode); None: from anyone but `blocked` (exclude mode)."""
-        self.blocked: set[IPAddress] = set(blocked)
+
+Holders = dict[Attachment, SourceFilter]
+"""Where a group is wanted, and from whom."""
+
+
+class Revision(NamedTuple):
+    """One change of what is wanted of a group: `Memberships.put` with `after` makes it, with `before` undoes it."""
+
+    group: IPAddress
+    before: Holders
+    after: Holders
 
 
 class Memberships:
-    """Which groups are wanted from whom on which interfaces. Every change is checked whole before any of it is made."""
+    """Which groups are wanted from whom on which interfaces.
+
+    A change is checked whole and described; its owner carries it out in the kernel and puts it here last, so that an
+    interrupt can be undone at any moment.
+    """
 
     def __init__(self) -> None:
-        self._filters: dict[IPAddress, dict[Attachment, SourceFilter]] = {}
+        self._filters: dict[IPAddress, Holders] = {}
 
-    def _held(self, group: IPAddress, attachment: Attachment) -> SourceFilter | None:
-        return self._filters.get(group, {}).get(attachment)
+    def put(self, group: IPAddress, holders: Holders) -> None:
+        """Want the group there, and nowhere else. Doing it twice is as good as once."""
+        if holders:
+            self._filters[group] = holders
+        else:
+            self._filters.pop(group, None)
 
-    def join(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> None:
-        """Note a membership. Raises MulticastExpertError where it would mean nothing good."""
-        wanted = self._filters.get(group, {})
+    def join(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> Revision:
+        """Return what a membership changes. Raises MulticastExpertError where it would mean nothing good."""
+        before = self._filters.get(group, {})
+        after = dict(before)
         for attachment in attachments:
-            if attachment in wanted:
-                self._check_join(group, source, attachment, wanted[attachment])
-        self._filters[group] = wanted
-        for attachment in attachments:
-            if source is None:
-                wanted[attachment] = SourceFilter()
-            elif (held := wanted.setdefault(attachment, SourceFilter(set()))).sources is not None:
-                held.sources.add(source)
+            held = before.get(attachment)
+            if held is not None:
+                self._check_join(group, source, attachment, held)
+            sources = frozenset[IPAddress]() if held is None or held.sources is None else held.sources
+            after[attachment] = SourceFilter(None if source is None else sources | {source})
+        return Revision(group, before, after)
 
     def _check_join(
         self, group: IPAddress, source: IPAddress | None, attachment: Attachment, held: SourceFilter
@@ -85,47 +100,47 @@ class Memberships:
                 f"{where} is joined from some sources only; leave the group before you join it from all."
             )
 
-    def leave(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> list[Join]:
-        """Forget a membership and return what to leave; without a source the whole group.
+    def leave(
+        self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]
+    ) -> tuple[Revision, list[Join]]:
+        """Return what it changes to leave, and what the kernel has to leave; without a source the whole group.
 
         Raises MulticastExpertError for what was never joined that way.
         """
+        before = self._filters.get(group, {})
+        after = dict(before)
+        left: list[Join] = []
         for attachment in attachments:
-            held = self._held(group, attachment)
+            held = before.get(attachment)
             if held is None or (source is not None and (held.sources is None or source not in held.sources)):
                 whole = held is not None and held.sources is None
                 hint = ": it is joined from all sources, so block_source() is what excludes one" if whole else ""
                 who = "" if source is None else f" from {source}"
                 raise MulticastExpertError(f"{group}{who} is not joined on {attachment.name}{hint}.")
-        left: list[Join] = []
-        for attachment in attachments:
-            left += self._leave_one(group, source, attachment)
-        return left
-
-    def _leave_one(self, group: IPAddress, source: IPAddress | None, attachment: Attachment) -> list[Join]:
-        held = self._filters[group][attachment]
-        sources: set[IPAddress | None] = {None} if held.sources is None else set(held.sources)
-        if source is not None and held.sources is not None:
-            sources = {source}
-            held.sources.discard(source)
-        if source is None or not held.sources:
-            del self._filters[group][attachment]
-            if not self._filters[group]:
-                del self._filters[group]
-        if not attachment.present:
-            return []
-        return [Join(group, one, attachment.choice) for one in sorted(sources, key=str)]
+            sources = _listed(held) if source is None else (source,)
+            rest = (held.sources or frozenset()).difference(sources)
+            if rest:
+                after[attachment] = SourceFilter(rest)
+            else:
+                after.pop(attachment, None)
+            if attachment.present:
+                left += [Join(group, one, attachment.choice) for one in sources]
+        return Revision(group, before, after), left
 
     def block(
         self, group: IPAddress, source: IPAddress, attachments: Sequence[Attachment], blocked: bool
-    ) -> list[tuple[Join, int]]:
-        """Note that a source is blocked (or no longer) and return what to change, with the number of blocked ones.
+    ) -> tuple[Revision, list[tuple[Join, int]]]:
+        """Return what it changes to block a source (or no longer), and what the kernel has to change.
 
-        Raises MulticastExpertError where the group is not joined from all sources, or nothing would change.
+        Each change comes with the number of sources that are blocked before it. Raises MulticastExpertError where the
+        group is not joined from all sources, or nothing would change.
         """
+        before = self._filters.get(group, {})
+        after = dict(before)
+        changes = []
         for attachment in attachments:
             where = f"{group} on {attachment.name}"
-            held = self._held(group, attachment)
+            held = before.get(attachment)
             if held is None:
                 raise MulticastExpertError(f"{where} is not joined.")
             if held.sources is not None:
@@ -134,13 +149,10 @@ class Memberships:
                 )
             if (source in held.blocked) == blocked:
                 raise MulticastExpertError(f"{source} is {'blocked already' if blocked else 'not blocked'} in {where}.")
-        changes = []
-        for attachment in attachments:
-            held = self._filters[group][attachment]
             if attachment.present:
                 changes.append((Join(group, source, attachment.choice), len(held.blocked)))
-            (held.blocked.add if blocked else held.blocked.discard)(source)
-        return changes
+            after[attachment] = SourceFilter(None, held.blocked ^ {source})
+        return Revision(group, before, after), changes
 
     def joins(self) -> list[Join]:
         """Return all memberships on interfaces that are there."""
@@ -149,7 +161,7 @@ class Memberships:
             for group, holders in self._filters.items()
             for holder, held in holders.items()
             if holder.present
-            for source in (_ANY if held.sources is None else sorted(held.sources, key=str))
+            for source in _listed(held)
         ]
 
     def of(self, attachment: Attachment) -> list[Join]:
@@ -170,8 +182,7 @@ class Memberships:
         """Want on a new interface all that is wanted on another one."""
         for holders in self._filters.values():
             if model in holders:
-                held = holders[model]
-                holders[fresh] = SourceFilter(None if held.sources is None else set(held.sources), held.blocked)
+                holders[fresh] = holders[model]
 
     def attachments(self, group: IPAddress) -> list[Attachment]:
         """Return the interfaces on which the group is wanted."""
@@ -184,5 +195,10 @@ class Memberships:
     def __iter__(self) -> Iterator[tuple[IPAddress, IPAddress | None, Attachment]]:
         for group, holders in list(self._filters.items()):
             for attachment, held in list(holders.items()):
-                for source in _ANY if held.sources is None else sorted(held.sources, key=str):
+                for source in _listed(held):
                     yield group, source, attachment
+
+
+def _listed(held: SourceFilter) -> Sequence[IPAddress | None]:
+    """Return the source of each membership: one for each source, or a single one from all."""
+    return (None,) if held.sources is None else sorted(held.sources, key=str)

@@ -6,8 +6,8 @@ It owns the lock under which memberships change. Another thread may take datagra
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
@@ -44,19 +44,19 @@ class ReceiveSockets:
 
         An interface that the user did not name may fail with a MulticastWarning, unless no membership is left.
         """
-        done: list[Join] = []
+        wanted = list(joins)
         skipped: MulticastOSError | None = None
         with self.lock:
             try:
-                for plan in plan_receive(self._kernel.platform, self._settings, joins, self._open):
-                    skipped = self._carry_out(plan, done) or skipped
+                for plan in plan_receive(self._kernel.platform, self._settings, wanted, self._open):
+                    skipped = self._carry_out(plan) or skipped
                 if skipped is not None and not self._homes:
                     raise skipped
             except BaseException:
-                self._give_up(done)
+                self.undo(wanted)
                 raise
 
-    def _carry_out(self, plan: SocketPlan, done: list[Join]) -> MulticastOSError | None:
+    def _carry_out(self, plan: SocketPlan) -> MulticastOSError | None:
         """Open the socket of the plan unless it is open, and join; return the error of a skipped interface, if any."""
         skipped: MulticastOSError | None = None
         held = self._open.get(plan.key)
@@ -71,16 +71,16 @@ class ReceiveSockets:
                 join = change.join
                 try:
                     sources = 0 if join.source is None else held.sources(join)
-                    change_membership(self._kernel, held.socket, change, sources)
-                except MulticastOSError as error:
-                    self._skip_or_raise(error, (change,))
-                    skipped = error
-                else:
-                    held.add(change.key, join)
+                    # Noted first: what is interrupted is then known, and can be undone.
                     self._homes[change.key] = held
+                    held.add(change.key, join)
+                    change_membership(self._kernel, held.socket, change, sources)
                     iface = join.interface.iface
                     self._source.name_interface(iface.index, iface.display_name)
-                    done.append(join)
+                except MulticastOSError as error:
+                    self._drop(join, held)
+                    self._skip_or_raise(error, (change,))
+                    skipped = error
         finally:
             if not held.joins:
                 self._forget_sockets([held])
@@ -125,16 +125,22 @@ class ReceiveSockets:
         """
         with self.lock:
             lost = [join for held in self._open.values() for join in held.joins.values()]
-            self._give_up([join for join in lost if join.interface.iface.index == interface_index])
+            self._give_up([join for join in lost if join.interface.iface.index == interface_index], True)
 
-    def _give_up(self, joins: Iterable[Join]) -> None:
-        """Leave, whatever the kernel says to it."""
+    def undo(self, joins: Iterable[Join]) -> None:
+        """Leave, wherever an interrupt or an error has left what concerns these memberships."""
+        with self.lock:
+            self._give_up(joins, False)
+            self._forget_sockets([held for held in self._open.values() if not held.joins])
+
+    def _give_up(self, joins: Iterable[Join], keep: bool) -> None:
+        """Leave, whatever the kernel says to it; `keep`: what was received already is handed out."""
         emptied = []
         for join in joins:
             held = self._homes.get(join.key)
             if held is None:
                 continue
-            if len(held.joins) == 1:
+            if keep and len(held.joins) == 1:
                 self._source.drain(held)
             # Closing the socket is not enough: a program that is just being started holds it open until it runs, and at
             # that later moment Linux would leave, by the index, what was joined anew meanwhile.
@@ -145,8 +151,9 @@ class ReceiveSockets:
 
     def _drop(self, join: Join, held: ReceiveSocket) -> list[ReceiveSocket]:
         """Forget a membership; return its socket if that has no other."""
-        del self._homes[join.key]
         held.discard(join)
+        # Last: as long as it is here, an interrupted change is found again.
+        self._homes.pop(join.key, None)
         return [] if held.joins else [held]
 
     # Sockets
@@ -166,10 +173,12 @@ class ReceiveSockets:
         return held
 
     def _forget_sockets(self, sockets: list[ReceiveSocket]) -> None:
-        for held in sockets:
-            self._past_drops += held.drops(self._kernel.platform) or 0
-            self._open.pop(held.key, None)
+        drops = sum(held.drops(self._kernel.platform) or 0 for held in sockets)
         self._source.retire(sockets)
+        self._past_drops += drops
+        for held in sockets:
+            if self._open.get(held.key) is held:
+                del self._open[held.key]
 
     def close(self) -> None:
         """Close everything and wake every waiting thread; a second call finishes what an interrupt left undone."""
@@ -184,12 +193,23 @@ class ReceiveSockets:
         self.inherited = True
         self._source.abandon()
 
-    def disinherit(self) -> None:
-        """Close the child's copies of the sockets; the parent's memberships stay. `add` opens new ones."""
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """In the child of a fork: a block that opens sockets of its own; then close the copies of the parent's.
+
+        The parent's memberships stay. What the block raises leaves the copies in use.
+        """
         with self.lock:
-            self.inherited = False
-            self._homes.clear()
-            self._forget_sockets(list(self._open.values()))
+            copies, homes = self._open, self._homes
+            self._open, self._homes = {}, {}
+            try:
+                yield
+                self.inherited = False
+            except BaseException:
+                self._forget_sockets(list(self._open.values()))
+                self._open, self._homes = copies, homes
+                raise
+            self._forget_sockets(list(copies.values()))
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""

@@ -66,14 +66,19 @@ class SendSocket:
     def set_hop_limit(self, hop_limit: int) -> None:
         """Let its datagrams go so many hops from now on. Raises MulticastOSError."""
         while hop_limit != self.hop_limit:
-            self._open_shortcut(-1)
-            self.hop_limit = -1
+            self.forget_hop_limit()
             self._changes = change = self._changes + 1
             set_option(self._kernel, self.socket, self._kernel.platform.hop_limit(self._version, hop_limit))
             # Otherwise a signal handler has sent meanwhile, with another hop limit.
             if self._changes == change:
                 self.hop_limit = hop_limit
             self._open_shortcut(self.hop_limit)
+
+    def forget_hop_limit(self) -> None:
+        """Let the next send set its own hop limit."""
+        # In this order: a signal handler that sends in between leaves the shortcut closed.
+        self.hop_limit = -1
+        self._open_shortcut(-1)
 
     def _open_shortcut(self, hop_limit: int) -> None:
         """Let datagrams of this hop limit go the short way; -1: none."""

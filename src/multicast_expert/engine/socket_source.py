@@ -276,9 +276,12 @@ class SocketSource:
         if self._filters or not self._sweeps or waitset.epoll < 0:
             return False
         # The extension asks for all of them anew, so nothing is known to be ready.
-        while self._ready:
-            self._ready[0].queued = False
-            del self._ready[0]
+        ready = self._ready
+        while True:
+            if not ready:
+                break
+            ready[0].queued = False
+            del ready[0]
         while len(datagrams) < limit and not waitset.closed:
             room = limit - len(datagrams)
             try:

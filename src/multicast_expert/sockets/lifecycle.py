@@ -61,18 +61,17 @@ class Openable:
         """
         if not self.is_opened:
             self._check_open()
-        self._is_closing = True
-        self.is_opened = False
-        self._finish()
+        try:
+            self._is_closing = True
+            self.is_opened = False
+            self._finish()
+        except BaseException:
+            self._finish()
+            raise
 
     def _finish(self) -> None:
-        try:
-            self._close()
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            _open_sockets.pop(id(self), None)
+        self._close()
+        _open_sockets.pop(id(self), None)
         self._is_closing = False
 
     def _check_open(self) -> None:

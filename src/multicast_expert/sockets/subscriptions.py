@@ -6,9 +6,10 @@ Every change is checked whole, then carried out by ReceiveSockets, and undone if
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_group, parse_source
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
@@ -90,7 +91,7 @@ class Subscriptions:
         """Note the groups, each from these sources, on every interface; `open` joins them."""
         for group in groups:
             for source in sources:
-                self.wanted.join(group, source, self._all())
+                self.wanted.put(group, self.wanted.join(group, source, self._all()).after)
 
     def _all(self) -> list[Attachment]:
         return self.attachments if self.everywhere is None else [self.everywhere, *self.attachments]
@@ -121,8 +122,8 @@ class Subscriptions:
         """In the child of a fork, open sockets of its own instead of those that the parent goes on using."""
         sockets = self.sockets
         if sockets.inherited:
-            sockets.disinherit()
-            self._join_all()
+            with sockets.own():
+                self._join_all()
 
     def describe(self, attachment: Attachment, iface: IfaceInfo) -> None:
         """Note what the interface is now."""
@@ -138,13 +139,18 @@ class Subscriptions:
         with self.sockets.lock:
             attachments = self._targets(iface)
             self.own()
-            self.wanted.join(parsed, parsed_source, attachments)
+            revision = self.wanted.join(parsed, parsed_source, attachments)
+            joins = [Join(parsed, parsed_source, each.choice) for each in attachments if each.present]
+            known = self.attachments
             try:
-                self.sockets.add(Join(parsed, parsed_source, each.choice) for each in attachments if each.present)
+                self.sockets.add(joins)
+                self.attachments = [*known, *(each for each in attachments if each not in self._all())]
+                self.wanted.put(parsed, revision.after)
             except BaseException:
-                self.wanted.leave(parsed, parsed_source, attachments)
+                self.sockets.undo(joins)
+                self.attachments = known
+                self.wanted.put(parsed, revision.before)
                 raise
-            self.attachments += [each for each in attachments if each not in self._all()]
         return Membership(self, parsed, parsed_source, [each for each in attachments if each is not self.everywhere])
 
     def _targets(self, iface: IfaceSpecifier | None) -> list[Attachment]:
@@ -173,7 +179,15 @@ class Subscriptions:
         self._check_open()
         with self.sockets.lock:
             self.own()
-            self.sockets.remove(self.wanted.leave(group, source, attachments))
+            revision, joins = self.wanted.leave(group, source, attachments)
+            try:
+                self.sockets.remove(joins)
+                self.wanted.put(group, revision.after)
+            except BaseException:
+                # What was interrupted, or refused, is left all the same.
+                self.sockets.undo(joins)
+                self.wanted.put(group, revision.after)
+                raise
 
     def block(self, group: IPAddress, source: MulticastAddress, attachments: list[Attachment], blocked: bool) -> None:
         """Block a source of a group, or let it in again. Raises MulticastExpertError."""
@@ -181,17 +195,18 @@ class Subscriptions:
         parsed = parse_source(source, self.version)
         with self.sockets.lock:
             self.own()
-            done = []
-            changes = self.wanted.block(group, parsed, attachments, blocked)
+            revision, changes = self.wanted.block(group, parsed, attachments, blocked)
             forth, back = _BLOCK if blocked else reversed(_BLOCK)
             try:
                 for join, count in changes:
                     self.sockets.change_source(join, forth, count)
-                    done.append((join, count))
+                self.wanted.put(group, revision.after)
             except BaseException:
-                self.wanted.block(group, parsed, attachments, not blocked)
-                for join, count in done:
-                    self.sockets.change_source(join, back, count)
+                for join, count in changes:
+                    # The kernel refuses to undo what was not done.
+                    with suppress(MulticastOSError):
+                        self.sockets.change_source(join, back, count)
+                self.wanted.put(group, revision.before)
                 raise
 
     def _check_open(self) -> None:

@@ -96,7 +96,7 @@ class Outlet:
                 self._busy = interrupting
                 if interrupting and before < 0:
                     # The interrupted send was about to set its own.
-                    self.socket.hop_limit = -1
+                    self.socket.forget_hop_limit()
                 elif interrupting and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
 

@@ -77,8 +77,9 @@ class Watcher:
         """The changes that a subscriber failed to give up, by its id."""
         self._failures: set[object] = set()
         """The kinds of failures that were logged since the last success."""
-        self._idle_since: float | None = monotonic()
-        self._is_timed = True
+        self._idle_since: float | None = None
+        """When the last subscriber went; None: longer ago than matters."""
+        self._is_timed = False
         """Whether the thread will wake by itself."""
         self._reporter = Reporter()
         self.thread: threading.Thread = threading.Thread(
@@ -88,7 +89,6 @@ class Watcher:
     def add(self, subscriber: Subscriber, soon: bool) -> None:
         """Serve a subscriber; `_lock` is held."""
         self.subscribers[id(subscriber)] = weakref.ref(subscriber)
-        self._idle_since = None
         if soon:
             self.again = True
             self.wake()
@@ -97,7 +97,7 @@ class Watcher:
         """Serve it no longer; `_lock` is held."""
         self.subscribers.pop(id(subscriber), None)
         self._owed.pop(id(subscriber), None)
-        if not self.subscribers and self._idle_since is None:
+        if not self.subscribers:
             self._idle_since = monotonic()
             if not self._is_timed:
                 self.wake()
@@ -137,10 +137,15 @@ class Watcher:
                 self._idle_since = monotonic()
             timers = [] if self._events.interval is None else [self._events.interval]
             if self._idle_since is not None:
-                timers.append(self._idle_since + LINGER - monotonic())
-                if timers[-1] < 0:
+                left = self._idle_since + LINGER - monotonic()
+                if left >= 0:
+                    # Also where another one came meanwhile: where many come and go, none of them has to ring.
+                    timers.append(left)
+                elif self.subscribers:
+                    self._idle_since = None
+                else:
                     self.stopped = True
-            elif self.again:
+            if self.again and self.subscribers:
                 timers.append(RETRY_INTERVAL)
             self._is_timed = bool(timers)
             return -1 if self.stopped else min(timers, default=None)

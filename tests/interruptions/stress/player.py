@@ -8,7 +8,6 @@ Generation N does what `random.Random("SEED/FACE/N")` says. The threads, the ker
 import asyncio
 import contextlib
 import faulthandler
-import functools
 import logging
 import random
 import signal
@@ -44,7 +43,7 @@ from interruptions.programs.parts import (
     wait_until,
 )
 from interruptions.stress.ledger import Board, Ledger
-from multicast_expert import MulticastExpertError
+from multicast_expert import MulticastExpertError, MulticastOSError
 
 STEADY = [f"239.1.2.{number}" for number in range(1, 9)]
 """Groups on the loopback interface, of which each datagram is accounted for."""
@@ -139,7 +138,13 @@ class Generation:
 
     def fork_one(self) -> None:
         """Let a child do something to what it inherited; from this thread, or from that of the receiver."""
-        act = functools.partial(self.plan.choice(CHILDREN), self.rx)
+        child = self.plan.choice(CHILDREN)
+
+        def act() -> None:
+            # The interface may go in the middle of it.
+            with contextlib.suppress(MulticastOSError):
+                child(self.rx)
+
         children: list[Any] = []
         if self.plan.random() < 0.5:
             children.append(fork(act))

@@ -1,0 +1,87 @@
+"""Every moment at which CPython may run a signal handler or another thread, one after the other.
+
+CPython does so when a function begins, after a call of something that is no Python function, and where a loop turns
+(`eval_frame_handle_pending` in Python/ceval.c); never between two other bytecodes. A trace function sees each of these
+moments in the library's own code. So a test that takes them in turn is no matter of luck, as one with real signals is.
+"""
+
+import dis
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+import multicast_expert
+
+_LIBRARY = (str(Path(multicast_expert.__file__).parent), "selectors.py")
+_CALLS = {"CALL", "CALL_FUNCTION_EX", "CALL_KW"}
+
+
+class Moments:
+    """A block in which `act` is called at some of the moments, counted from 1. What it raises, the library meets."""
+
+    def __init__(self, at: Collection[int], act: Callable[[], object]) -> None:
+        self._at = at
+        self._act = act
+        self.passed = 0
+        """How many moments there were."""
+        self.where: list[str] = []
+        """Where those were at which it acted."""
+        self._entered: set[FrameType] = set()
+        """The frames that have called a Python function since their last bytecode."""
+
+    def __enter__(self) -> "Moments":
+        sys.settrace(self._called)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.settrace(None)
+        # They would keep alive what they hold.
+        self._entered.clear()
+
+    def _called(self, frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_back is not None:
+            self._entered.add(frame.f_back)
+        if not frame.f_code.co_filename.startswith(_LIBRARY[0]) and not frame.f_code.co_filename.endswith(_LIBRARY[1]):
+            return None
+        frame.f_trace_lines = False
+        frame.f_trace_opcodes = True
+        self._moment(frame)
+        return functools.partial(self._stepped, [-1])
+
+    def _stepped(self, before: list[int], frame: FrameType, event: str, _argument: object) -> Any:
+        if event == "opcode":
+            last, before[0] = before[0], frame.f_lasti
+            name = _operations(frame.f_code).get(last, "")
+            if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name:
+                if frame.f_lasti < last:
+                    self._moment(frame)
+            elif name in _CALLS and frame not in self._entered:
+                self._moment(frame)
+            self._entered.discard(frame)
+        return functools.partial(self._stepped, before)
+
+    def _moment(self, frame: FrameType) -> None:
+        self.passed += 1
+        if self.passed in self._at:
+            self.where.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+            self._act()
+
+
+@functools.cache
+def _operations(code: CodeType) -> dict[int, str]:
+    return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+
+
+def each_moment(act: Callable[[], object]) -> Iterator[Moments]:
+    """Yield a block for the first moment, for the second, and so on, until a block ends before its moment comes."""
+    for at in itertools.count(1):
+        moments = Moments((at,), act)
+        yield moments
+        if moments.passed < at:
+            return
