@@ -108,11 +108,11 @@ class Datagram:
 
 
 PythonDatagram = Datagram
-for name in ("data", "sender"):
+for _name in ("data", "sender"):
     # These getters are no Python functions, so that no signal handler comes between a receive and the pair that
     # `recvfrom` returns.
-    described = property(attrgetter(f"_{name}"), doc=getattr(PythonDatagram, name).__doc__)
-    setattr(PythonDatagram, name, described)
+    _described = property(attrgetter(f"_{_name}"), doc=getattr(PythonDatagram, _name).__doc__)
+    setattr(PythonDatagram, _name, _described)
 
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram:
