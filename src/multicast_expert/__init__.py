@@ -16,7 +16,14 @@ if TYPE_CHECKING:
         parse_endpoint,
     )
     from multicast_expert.core.datagram import Datagram, ReceiveStats
-    from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+    from multicast_expert.core.errors import (
+        MulticastExpertError,
+        MulticastOSError,
+        MulticastWarning,
+        NotJoinedError,
+        NotOpenError,
+        UnknownInterfaceError,
+    )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.healing import HealingEvent
@@ -52,7 +59,10 @@ __all__ = [
     "MulticastExpertError",
     "MulticastOSError",
     "MulticastWarning",
+    "NotJoinedError",
+    "NotOpenError",
     "ReceiveStats",
+    "UnknownInterfaceError",
     "find_interfaces",
     "get_default_gateway_iface",
     "get_default_gateway_iface_ip",
@@ -69,7 +79,8 @@ if not TYPE_CHECKING:
     _HOMES = {
         "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 Endpoint IPv4Or6Address MulticastAddress parse_endpoint",
         "core.datagram": "Datagram ReceiveStats",
-        "core.errors": "MulticastExpertError MulticastOSError MulticastWarning",
+        "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
+        "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
         "sockets.aio": "AsyncMcastRxSocket AsyncMcastTxSocket",
         "sockets.healing": "HealingEvent",

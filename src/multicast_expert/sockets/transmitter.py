@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
 from multicast_expert.engine import SendSocket, error_name
@@ -89,7 +89,7 @@ class Outlet:
                         return send(sock)
                     except MulticastOSError as error:
                         if sock.closed and sock is self.socket:
-                            raise MulticastExpertError("The sender was closed while it was being used.") from None
+                            raise NotOpenError("The sender was closed while it was being used.") from None
                         if sock is self.socket and not self._renew(error):
                             raise
             finally:
