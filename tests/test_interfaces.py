@@ -142,7 +142,7 @@ def test_a_lone_specifier_is_no_list(alone: Any) -> None:
         one_spelling(iface=None, ifaces=alone)
 
 
-@pytest.mark.parametrize("several", [["lo"], ("lo", "eth0"), {"lo"}, 5])
+@pytest.mark.parametrize("several", [["lo"], ("lo", "eth0"), {"lo"}, 2.5])
 def test_a_list_is_no_specifier(several: Any) -> None:
     """iface= takes one."""
     with pytest.raises(MulticastExpertError, match="iface takes one interface"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_group, parse_source
 from multicast_expert.core.errors import NotJoinedError, NotOpenError
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, means_any, missing_interface
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
 from multicast_expert.engine import ReceiveSockets
@@ -149,7 +149,7 @@ class Subscriptions:
 
     def _targets(self, iface: IfaceSpecifier | None) -> list[Attachment]:
         """Return the interfaces that a run-time change is about; None: all of this receiver's."""
-        if iface is None:
+        if iface is None or means_any(iface):
             return self._all()
         name = iface.machine_name if isinstance(iface, IfaceInfo) else str(iface)
         away = [each for each in self.attachments if not each.present and each.choice.iface.machine_name == name]
@@ -163,7 +163,8 @@ class Subscriptions:
 
     def joined(self, group: IPAddress, iface: IfaceSpecifier | None) -> list[Attachment]:
         """Return the interfaces on which the group is joined. Raises NotJoinedError where there is none."""
-        attachments = self.wanted.attachments(group) if iface is None else self._targets(iface)
+        everywhere = iface is None or means_any(iface)
+        attachments = self.wanted.attachments(group) if everywhere else self._targets(iface)
         if not attachments:
             raise NotJoinedError(f"{group} is not joined.")
         return attachments

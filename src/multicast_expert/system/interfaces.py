@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import ip_address
 
-from multicast_expert.core.errors import MulticastExpertError, warn
+from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceError, warn
 from multicast_expert.core.interfaces import (
     IfaceInfo,
     IfaceSpecifier,
@@ -16,7 +15,9 @@ from multicast_expert.core.interfaces import (
     choose_interfaces,
     choose_one_interface,
     interface_address_text,
+    means_any,
 )
+from multicast_expert.core.specifiers import Readings, readings
 from multicast_expert.system import kernel, routes
 from multicast_expert.system.kernel import ip_version, os_error
 
@@ -29,7 +30,7 @@ def scan_interfaces() -> list[IfaceInfo]:
     return _asked()
 
 
-def _asked(meant: Collection[str] | None = None) -> list[IfaceInfo]:
+def _asked(meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
     try:
         return kernel.SYSTEM.interfaces(meant)
     except OSError as error:
@@ -50,10 +51,11 @@ def find_interfaces(
     """Return the interfaces that the specifiers mean, each once, in the order asked for.
 
     `ifaces`: the interfaces to choose from; without it the OS is asked, unless all specifiers are IfaceInfo objects.
-    Raises MulticastExpertError for a specifier that fits no interface.
+    Raises UnknownInterfaceError for a specifier that fits no interface.
     """
     wanted = list(specifiers)
-    return [choice.iface for choice in choose_interfaces(wanted, _known(wanted, ifaces), ignore_case=_ignores_case())]
+    choices = _choose(wanted, lambda known: choose_interfaces(wanted, known, ignore_case=_ignores_case()), ifaces)
+    return [choice.iface for choice in choices]
 
 
 def _ignores_case() -> bool:
@@ -64,16 +66,22 @@ def _known(specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo] | N
     if ifaces is not None:
         return ifaces
     # Describing an interface costs more than finding it, so the system describes only those that a specifier may mean.
-    meant = {_without_scope(specifier) for specifier in specifiers if not isinstance(specifier, IfaceInfo)}
-    return _asked(meant) if meant else ()
+    meant = [readings(specifier) for specifier in specifiers if not isinstance(specifier, IfaceInfo)]
+    return _asked([each for each in meant if each is not None]) if meant else ()
 
 
-def _without_scope(specifier: object) -> str:
-    """Return an address as the OS spells it, without its scope; a name as it is."""
-    text = str(specifier)
-    with suppress(ValueError):
-        return str(ip_address(text.partition("%")[0]))
-    return text
+def _choose(
+    specifiers: Sequence[IfaceSpecifier],
+    choose: Callable[[Sequence[IfaceInfo]], list[InterfaceChoice]],
+    ifaces: Sequence[IfaceInfo] | None = None,
+) -> list[InterfaceChoice]:
+    """Choose among the interfaces that the specifiers may mean; if one fits none of them, among all that there are."""
+    try:
+        return choose(_known(specifiers, ifaces))
+    except UnknownInterfaceError:
+        if ifaces is not None:
+            raise
+    return choose(scan_interfaces())
 
 
 def choose_for_receiving(
@@ -83,8 +91,8 @@ def choose_for_receiving(
 
     Asks the OS once at most. Raises MulticastExpertError when there is none, unless `allow_missing`.
     """
-    if specifiers is not None:
-        return choose_interfaces(specifiers, _known(specifiers), allow_missing, _ignores_case())
+    if specifiers is not None and not all(map(means_any, specifiers)):
+        return _choose(specifiers, lambda known: choose_interfaces(specifiers, known, allow_missing, _ignores_case()))
     choices = [
         InterfaceChoice(iface, required=False)
         for iface in scan_interfaces()
@@ -103,9 +111,11 @@ def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int
 
     Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit one specifier.
     """
-    if specifiers is not None:
-        known = _known(specifiers)
-        choices = [choose_one_interface(specifier, known, _ignores_case()) for specifier in specifiers]
+    if specifiers is not None and not all(map(means_any, specifiers)):
+        ignore_case = _ignores_case()
+        choices = _choose(
+            specifiers, lambda known: [choose_one_interface(each, known, ignore_case) for each in specifiers]
+        )
         return list({choice.iface.index: choice for choice in choices}.values())
     found = _default_route(version, None)
     if found is None:
