@@ -10,12 +10,11 @@ if TYPE_CHECKING:
     from multicast_expert.core.addresses import (
         LOCALHOST_IPV4,
         LOCALHOST_IPV6,
-        Endpoint,
         IPv4Or6Address,
         MulticastAddress,
-        parse_endpoint,
     )
     from multicast_expert.core.datagram import Datagram, ReceiveStats
+    from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
     from multicast_expert.core.errors import (
         MulticastExpertError,
         MulticastOSError,
@@ -70,6 +69,7 @@ __all__ = [
     "get_default_gateway_iface_ip_v6",
     "get_interface_ips",
     "parse_endpoint",
+    "parse_endpoints",
     "scan_interfaces",
     "validate_mcast_ip",
 ]
@@ -77,8 +77,9 @@ __all__ = [
 # Type checkers read the imports above instead, and so report a misspelt name.
 if not TYPE_CHECKING:
     _HOMES = {
-        "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 Endpoint IPv4Or6Address MulticastAddress parse_endpoint",
+        "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 IPv4Or6Address MulticastAddress",
         "core.datagram": "Datagram ReceiveStats",
+        "core.endpoints": "Endpoint parse_endpoint parse_endpoints",
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
         "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
