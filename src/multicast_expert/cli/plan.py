@@ -14,7 +14,7 @@ from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.core.specifiers import readings
 from multicast_expert.platforms import PLATFORMS, Platform
@@ -54,13 +54,14 @@ def command(
     """
     platform = SYSTEM.platform if system is None else PLATFORMS[system]
     named = one_interface(endpoint, iface)
+    specifiers = one_spelling(iface=named)
     chosen = None if platform is SYSTEM.platform and not example else _interface(named, example)
     version = endpoint.group.version
-    choices = [chosen] if chosen else choose_for_receiving(None if named is None else [named], version)
+    choices = [chosen] if chosen else choose_for_receiving(specifiers, version)
     joins = [Join(endpoint.group, endpoint.source, choice) for choice in choices]
     receiving = plan_receive(platform, ReceiveSettings(version, endpoint.port or 0, loopback=loopback), joins)
     try:
-        sender = chosen or choose_for_sending(None if named is None else [named], version)[0]
+        sender = chosen or choose_for_sending(specifiers, version)[0]
         sending: SocketPlan | MulticastExpertError = plan_send(platform, version, sender, ttl, loopback)
     except MulticastExpertError as error:
         sending = error

@@ -274,4 +274,4 @@ def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -
     specifiers = list(value)
     if not specifiers:
         raise MulticastExpertError(f"{name} is empty: name at least one interface, or leave it out.")
-    return None if all(map(means_any, specifiers)) else specifiers
+    return None if all(means_any(specifier) for specifier in specifiers) else specifiers

@@ -15,7 +15,6 @@ from multicast_expert.core.interfaces import (
     choose_interfaces,
     choose_one_interface,
     interface_address_text,
-    means_any,
 )
 from multicast_expert.core.specifiers import Readings, readings
 from multicast_expert.system import kernel, routes
@@ -54,8 +53,7 @@ def find_interfaces(
     Raises UnknownInterfaceError for a specifier that fits no interface.
     """
     wanted = list(specifiers)
-    choices = _choose(wanted, lambda known: choose_interfaces(wanted, known, ignore_case=_ignores_case()), ifaces)
-    return [choice.iface for choice in choices]
+    return [choice.iface for choice in _choose(choose_interfaces, wanted, ifaces)]
 
 
 def _ignores_case() -> bool:
@@ -71,17 +69,24 @@ def _known(specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo] | N
 
 
 def _choose(
+    choose: Callable[[Sequence[IfaceSpecifier], Sequence[IfaceInfo], bool, bool], list[InterfaceChoice]],
     specifiers: Sequence[IfaceSpecifier],
-    choose: Callable[[Sequence[IfaceInfo]], list[InterfaceChoice]],
     ifaces: Sequence[IfaceInfo] | None = None,
+    allow_missing: bool = False,
 ) -> list[InterfaceChoice]:
     """Choose among the interfaces that the specifiers may mean; if one fits none of them, among all that there are."""
     try:
-        return choose(_known(specifiers, ifaces))
+        return choose(specifiers, _known(specifiers, ifaces), allow_missing, _ignores_case())
     except UnknownInterfaceError:
         if ifaces is not None:
             raise
-    return choose(scan_interfaces())
+    return choose(specifiers, scan_interfaces(), allow_missing, _ignores_case())
+
+
+def _choose_one_for_each(
+    specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo], _: bool, ignore_case: bool
+) -> list[InterfaceChoice]:
+    return [choose_one_interface(specifier, ifaces, ignore_case) for specifier in specifiers]
 
 
 def choose_for_receiving(
@@ -89,10 +94,11 @@ def choose_for_receiving(
 ) -> list[InterfaceChoice]:
     """Return the interfaces to listen on: the named ones, or all with an address of the IP version, except loopback.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, unless `allow_missing`.
+    Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
+    MulticastExpertError when there is none to listen on, unless `allow_missing`.
     """
-    if specifiers is not None and not all(map(means_any, specifiers)):
-        return _choose(specifiers, lambda known: choose_interfaces(specifiers, known, allow_missing, _ignores_case()))
+    if specifiers is not None:
+        return _choose(choose_interfaces, specifiers, None, allow_missing)
     choices = [
         InterfaceChoice(iface, required=False)
         for iface in scan_interfaces()
@@ -109,13 +115,11 @@ def choose_for_receiving(
 def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
     """Return the interfaces to send from: the named ones, or that of the default gateway.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit one specifier.
+    Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
+    MulticastExpertError when there is none to send from, or several fit one specifier.
     """
-    if specifiers is not None and not all(map(means_any, specifiers)):
-        ignore_case = _ignores_case()
-        choices = _choose(
-            specifiers, lambda known: [choose_one_interface(each, known, ignore_case) for each in specifiers]
-        )
+    if specifiers is not None:
+        choices = _choose(_choose_one_for_each, specifiers)
         return list({choice.iface.index: choice for choice in choices}.values())
     found = _default_route(version, None)
     if found is None:

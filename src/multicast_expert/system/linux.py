@@ -145,16 +145,31 @@ def _meant_links(channel: Channel, meant: Iterable[Readings], addresses: Sequenc
     """Return the links that the readings fit, by MAC address none: to ask for one link is cheaper than to list all."""
     links = []
     for reading in meant:
-        requests = [netlink.link_request(name=name) for name in reading.names if _could_be_name(name)]
-        if reading.number is not None and reading.number <= _LARGEST_INDEX:
-            requests.append(netlink.link_request(reading.number))
-        requests += [netlink.link_request(number) for number in sorted(_holders(reading, addresses))]
-        for request in requests:
-            try:
-                links += channel.ask(request)
-            except OSError as error:
-                if error.errno not in _MISSING:
-                    raise
+        found = _links(channel, map(_link_of, reading.names[:1]))
+        if not found:
+            # Not the name of an interface, so it may be all else that it can be read as.
+            requests = [*map(_link_of, reading.names[1:])]
+            if reading.number is not None and reading.number <= _LARGEST_INDEX:
+                requests.append(netlink.link_request(reading.number))
+            found = _links(channel, requests + [netlink.link_request(each) for each in _holders(reading, addresses)])
+        links += found
+    return links
+
+
+def _link_of(name: str) -> bytes | None:
+    """Return the request for the link of this name; None for a text that can be no name."""
+    return netlink.link_request(name=name) if _could_be_name(name) else None
+
+
+def _links(channel: Channel, requests: Iterable[bytes | None]) -> list[bytes]:
+    """Return the links that there are among those that are asked for."""
+    links = []
+    for request in requests:
+        try:
+            links += [] if request is None else channel.ask(request)
+        except OSError as error:
+            if error.errno not in _MISSING:
+                raise
     return links
 
 
