@@ -329,9 +329,9 @@ class McastRxSocket(Receiver):
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
     mcast_ips: the groups, text or `ipaddress` objects.
     port: the UDP port, 1 to 65535.
-    iface, ifaces: the interface or interfaces to listen on: an address, a name or an IfaceInfo. `iface_ip` and
-        `iface_ips` are older names of the two; at most one of the four may be given. None of them: every interface that
-        has an address of the family, except the loopback interface.
+    iface, ifaces: the interface or interfaces to listen on, by any name, address or number (see IfaceSpecifier).
+        `iface_ip` and `iface_ips` are older names of the two; at most one of the four may be given. None of them,
+        0.0.0.0 or ::: every interface that has an address of the family, except the loopback interface.
     source_ips: only datagrams from these hosts (source-specific multicast, RFC 4607); None or empty: from any.
     timeout: seconds that a receive waits; None: for ever; 0: not at all.
     blocking: older form of timeout, and stronger: True is None, False is 0.

@@ -318,8 +318,8 @@ class McastTxSocket(Transmitter):
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
     mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any.
-    iface, ifaces: the interface or interfaces to send from: an address, a name or an IfaceInfo; `iface_ip` is an older
-        name of `iface`. None of them: the interface of the default gateway.
+    iface, ifaces: the interface or interfaces to send from, by any name, address or number (see IfaceSpecifier);
+        `iface_ip` is an older name of `iface`. None of them, 0.0.0.0 or ::: the interface of the default gateway.
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.
