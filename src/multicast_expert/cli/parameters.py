@@ -17,7 +17,7 @@ UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__
 def read_endpoint(text: str) -> Endpoint:
     """Return the endpoint; UsageError if it makes no sense or names no port."""
     try:
-        return _with_port(parse_endpoint(text), text)
+        return parse_endpoint(text, needs_port=True)
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
 
@@ -25,34 +25,9 @@ def read_endpoint(text: str) -> Endpoint:
 def read_endpoints(texts: Iterable[str]) -> list[Endpoint]:
     """Return the endpoints that the texts name, ranges included; UsageError if one makes no sense or names no port."""
     try:
-        return [_with_port(endpoint, text) for text in texts for endpoint in parse_endpoints(text)]
+        return [endpoint for text in texts for endpoint in parse_endpoints(text, needs_port=True)]
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
-
-
-def _with_port(endpoint: Endpoint, text: str) -> Endpoint:
-    """Return the endpoint. Raises UsageError if it names no port, with a spelling that does."""
-    if endpoint.port is None:
-        example = _port_at_the_end(endpoint) or endpoint._replace(port=5000)
-        raise UsageError(f"endpoint {text!r} names no port; write {example} for port {example.port}.")
-    return endpoint
-
-
-def _port_at_the_end(endpoint: Endpoint) -> Endpoint | None:
-    """Return what is meant if the port stands behind the interface, or behind an IPv6 group without brackets."""
-    if endpoint.iface is not None:
-        iface, _, digits = endpoint.iface.rpartition(":")
-        candidate = f"{endpoint._replace(port=5000, iface=None)}".removesuffix("5000") + f"{digits}%{iface}"
-    else:
-        group, _, digits = str(endpoint.group).rpartition(":")
-        source = "" if endpoint.source is None else f"{endpoint.source}@"
-        candidate = f"{source}[{group}]:{digits}"
-    try:
-        meant = parse_endpoint(candidate)
-    except MulticastExpertError:
-        return None
-    # Four digits at least: a group may end with a short number.
-    return meant if len(digits) >= 4 and meant.port is not None else None
 
 
 def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:

@@ -13,6 +13,7 @@ from multicast_expert.core.near_misses import repairs
 
 LARGEST_RANGE = 65536
 """How many endpoints one text may name."""
+EXAMPLE_PORT = 5000
 
 _URL = re.compile(r"(?:udp|rtp)://@?(?P<endpoint>[^?]*?)/?(?:\?(?P<options>.*))?", re.IGNORECASE)
 # How programs call the own interface in a URL: ffmpeg, VLC, GStreamer.
@@ -42,55 +43,101 @@ class Endpoint(NamedTuple):
         return f"{source}{group}{port}" + ("" if self.iface is None else f"%{self.iface}")
 
 
-def parse_endpoint(text: str, *, any_address: bool = False) -> Endpoint:
+class _Wanted(NamedTuple):
+    """What a text has to be."""
+
+    any_address: bool = False
+    needs_port: bool = False
+    most: int = 1
+    """How many endpoints it may name."""
+
+
+def parse_endpoint(text: str, *, any_address: bool = False, needs_port: bool = False) -> Endpoint:
     """Return the endpoint that `[source@]group[:port][%iface]` names; an IPv6 group with a port stands in brackets.
 
     `239.1.2.3:5000`, `10.0.0.7@232.1.2.3:5000%eth0`, `[ff15::1234]:5000%eth0`, `ff15::1234`; and what other programs
     write: `[ff02::1%eth0]:5000`, `udp://@239.1.2.3:5000` (also `rtp://`), `udp://10.0.0.7@232.1.2.3:5000`,
-    `udp://239.1.2.3:5000?localaddr=10.0.0.1&sources=10.0.0.7`. Further options of a URL are left out of account.
+    `udp://239.1.2.3:5000?localaddr=10.0.0.1&sources=10.0.0.7`. Further options of a URL are ignored.
 
-    With `any_address`, the group may be any IP address. Raises MulticastExpertError for anything else, also for a text
-    that names several endpoints; if a small correction makes sense of the text, the error ends with it.
+    With `any_address`, the group may be any IP address; with `needs_port`, a port has to be there. Raises
+    MulticastExpertError for anything else, also for a text that names several endpoints. If a small correction makes
+    sense of the text, the error ends with it.
     """
-    return _parse(text, any_address, 1)[0]
+    return _parse(text, _Wanted(any_address, needs_port))[0]
 
 
-def parse_endpoints(text: str) -> list[Endpoint]:
+def parse_endpoints(text: str, *, needs_port: bool = False) -> list[Endpoint]:
     """Return the endpoints that a text names: one, as for `parse_endpoint`, or a range.
 
     `239.1.1.1+20:5000`: 20 groups, up to 239.1.1.20 (IPv6: `[ff15::1+20]:5000`). `239.1.1.1:5000-5003`: four ports.
     With both, every group on every port. `?sources=` of a URL may name several sources, each its own endpoint.
 
-    Raises MulticastExpertError for anything else, and for more than 65,536 endpoints.
+    With `needs_port`, a port has to be there. Raises MulticastExpertError for anything else, and for more than 65,536
+    endpoints.
     """
-    return _parse(text, False, LARGEST_RANGE)
+    return _parse(text, _Wanted(False, needs_port, LARGEST_RANGE))
 
 
-def _parse(text: str, any_address: bool, most: int) -> list[Endpoint]:
-    """Return up to `most` endpoints. Raises MulticastExpertError, with a spelling that is valid if one is near."""
+def _parse(text: str, wanted: _Wanted) -> list[Endpoint]:
+    """Return the endpoints. Raises MulticastExpertError, with a spelling that is valid if one is near."""
     if not isinstance(text, str):
         raise MulticastExpertError(f"endpoint {text!r} is not text.")
     try:
-        return _read(text, any_address, most)
+        found = _read(text, wanted)
     except MulticastExpertError as error:
-        hint = _hint(text, any_address, most)
+        hint = _hint(text, wanted)
         raise MulticastExpertError(f"{error} Did you mean {hint}?" if hint else str(error)) from None
+    if wanted.needs_port and found[0].port is None:
+        example = _port_at_the_end(found[0]) or found[0]._replace(port=EXAMPLE_PORT)
+        raise MulticastExpertError(
+            f"endpoint {text!r} names no port; write {_spelling(found, example)} for port {example.port}."
+        )
+    return found
 
 
-def _hint(text: str, any_address: bool, most: int) -> str | None:
+def _hint(text: str, wanted: _Wanted) -> str | None:
     """Return the nearest text that is valid, in its usual spelling; None if there is none near."""
     for candidate in repairs(text.strip()):
         try:
-            found = _read(candidate, any_address, most)
-            spelling = str(found[0]) if len(found) == 1 else candidate
-            if _read(spelling, any_address, most) == found:
+            found = _read(candidate, wanted)
+            spelling = candidate
+            if wanted.needs_port and found[0].port is None:
+                spelling = _spelling(found, found[0]._replace(port=EXAMPLE_PORT))
+                found = [each._replace(port=EXAMPLE_PORT) for each in found]
+            elif len(found) == 1:
+                spelling = str(found[0])
+            if _read(spelling, wanted) == found:
                 return spelling
         except MulticastExpertError:
             pass
     return None
 
 
-def _read(text: str, any_address: bool, most: int) -> list[Endpoint]:
+def _spelling(found: list[Endpoint], example: Endpoint) -> str:
+    """Return the text of an example that is like the first of these, for all of their groups."""
+    groups = len({each.group for each in found})
+    text = str(example)
+    return text if groups == 1 else text.replace(f"{example.group}", f"{example.group}+{groups}", 1)
+
+
+def _port_at_the_end(endpoint: Endpoint) -> Endpoint | None:
+    """Return what is meant if the port stands behind the interface, or behind an IPv6 group without brackets."""
+    source = "" if endpoint.source is None else f"{endpoint.source}@"
+    if endpoint.iface is not None:
+        iface, _, digits = endpoint.iface.rpartition(":")
+        candidate = f"{source}[{endpoint.group}]:{digits}%{iface}"
+    else:
+        group, _, digits = str(endpoint.group).rpartition(":")
+        candidate = f"{source}[{group}]:{digits}"
+    try:
+        meant = _read(candidate, _Wanted())[0]
+    except MulticastExpertError:
+        return None
+    # Four digits at least: the name of an address, or a group, may end with a short number.
+    return meant if len(digits) >= 4 else None
+
+
+def _read(text: str, wanted: _Wanted) -> list[Endpoint]:
     body, ifaces, source_texts = _taken_apart(text)
     match = _FORM.fullmatch(body)
     if match is None:
@@ -99,7 +146,7 @@ def _read(text: str, any_address: bool, most: int) -> list[Endpoint]:
             "[ff15::1234]:5000%eth0."
         )
     part = match.groupdict()
-    first, count = _groups(part["bracketed"] or part["plain4"] or part["plain6"], any_address, text)
+    first, count = _groups(part["bracketed"] or part["plain4"] or part["plain6"], wanted.any_address, text)
     ports: list[int | None] = [*_ports(part["port6"] if part["port6"] is not None else part["port4"], text)]
     source_texts = [each for each in (part["source6"], part["source"]) if each] + source_texts
     sources: list[IPAddress | None] = [*dict.fromkeys(parse_source(each, first.version) for each in source_texts)]
@@ -107,8 +154,8 @@ def _read(text: str, any_address: bool, most: int) -> list[Endpoint]:
     if len(ifaces) > 1:
         raise MulticastExpertError(f"endpoint {text!r} names the interfaces {' and '.join(ifaces)}: name one.")
     found = count * max(1, len(ports)) * max(1, len(sources))
-    if found > most:
-        limit = "one can be used here" if most == 1 else f"{most:,} can be named at once"
+    if found > wanted.most:
+        limit = "one can be used here" if wanted.most == 1 else f"{wanted.most:,} can be named at once"
         raise MulticastExpertError(f"endpoint {text!r} names {found:,} endpoints, but only {limit}.")
     return [
         Endpoint(first + step, port, source, ifaces[0] if ifaces else None)
