@@ -116,26 +116,39 @@ def choose_interfaces(
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        found = fitting(specifier, ifaces, ignore_case)
-        if not found and allow_missing and (name := _future_name(specifier)):
-            found = [InterfaceChoice(missing_interface(name))]
-        if not found:
-            raise _unknown(specifier, ifaces)
-        for choice in found:
+        for choice in _meant(specifier, ifaces, allow_missing, ignore_case):
             choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
 
 
+def _meant(
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], allow_missing: bool, ignore_case: bool
+) -> list[InterfaceChoice]:
+    """Return the interfaces that the specifier fits, or what stands for one that is missing, or raise."""
+    found = fitting(specifier, ifaces, ignore_case)
+    if not found and allow_missing and (missing := _missing(specifier)) is not None:
+        return [missing]
+    if not found:
+        raise _unknown(specifier, ifaces)
+    return found
+
+
+def _missing(specifier: IfaceSpecifier) -> InterfaceChoice | None:
+    """Return what stands for the interface that will have this name; None where the text is no name."""
+    meant = None if isinstance(specifier, IfaceInfo) else readings(specifier)
+    if meant is None or meant.number is not None or meant.network is not None or meant.hardware or not meant.names:
+        return None
+    return InterfaceChoice(missing_interface(meant.names[-1]))
+
+
 def choose_one_interface(
-    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False, allow_missing: bool = False
 ) -> InterfaceChoice:
-    """Return the only interface that the specifier fits.
+    """Return the only interface that the specifier fits; `allow_missing` as in `choose_interfaces`.
 
     Raises UnknownInterfaceError where it fits none, MulticastExpertError where it fits several.
     """
-    choices = fitting(specifier, ifaces, ignore_case)
-    if not choices:
-        raise _unknown(specifier, ifaces)
+    choices = _meant(specifier, ifaces, allow_missing, ignore_case)
     if len(choices) > 1:
         names = ", ".join(choice.iface.display_name for choice in choices)
         raise MulticastExpertError(
@@ -207,14 +220,6 @@ def _by_address(meant: Readings, ifaces: Sequence[IfaceInfo], ignore_case: bool)
 
 def _hardware(iface: IfaceInfo) -> str:
     return hardware_digits(iface.link_layer_address or "")
-
-
-def _future_name(specifier: IfaceSpecifier) -> str:
-    """Return the name that a missing interface will have; empty where the text is no name but an address or number."""
-    meant = None if isinstance(specifier, IfaceInfo) else readings(specifier)
-    if meant is None or meant.number is not None or meant.network is not None or meant.hardware or not meant.names:
-        return ""
-    return meant.names[-1]
 
 
 def _unknown(specifier: object, ifaces: Sequence[IfaceInfo]) -> UnknownInterfaceError:

@@ -84,9 +84,9 @@ def _choose(
 
 
 def _choose_one_for_each(
-    specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo], _: bool, ignore_case: bool
+    specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo], allow_missing: bool, ignore_case: bool
 ) -> list[InterfaceChoice]:
-    return [choose_one_interface(specifier, ifaces, ignore_case) for specifier in specifiers]
+    return [choose_one_interface(specifier, ifaces, ignore_case, allow_missing) for specifier in specifiers]
 
 
 def choose_for_receiving(
