@@ -116,7 +116,11 @@ def choose_interfaces(
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        for choice in _meant(specifier, ifaces, allow_missing, ignore_case):
+        if isinstance(specifier, IfaceInfo):
+            found = [InterfaceChoice(specifier)]
+        else:
+            found = _meant(specifier, ifaces, allow_missing, ignore_case)
+        for choice in found:
             choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
 
@@ -271,7 +275,7 @@ def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -
     value = keywords[name]
     if isinstance(value, _SPECIFIERS):
         if not name.endswith("s"):
-            return None if means_any(value) else [value]
+            return [value] if isinstance(value, IfaceInfo) or not means_any(value) else None
         value = None
     if not name.endswith("s") or not isinstance(value, Iterable):
         kind = "takes a list of interfaces" if name.endswith("s") else "takes one interface"
