@@ -22,7 +22,7 @@ _REWRITINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\[?(?P<group>[0-9a-f:.]+)\]?", "{group}"),
         (rf"(?P<group>[0-9a-f:.]*:[0-9a-f:.]*):{_PORT}{_REST}", "[{group}]:{port}{rest}"),
         # The number of groups behind the bracket.
-        (rf"\[(?P<group>[^\]]+)\](?P<count>\+[0-9]+)(?::{_PORT})?{_REST}", "[{group}{count}]:{port}{rest}"),
+        (rf"\[(?P<group>[^\]]+)\](?P<count>\+[0-9]+)(?P<port>:[0-9-]+)?{_REST}", "[{group}{count}]{port}{rest}"),
         # Another sign before the port, or none behind the colon.
         (rf"(?P<group>[0-9.]+)(?:[ ,;.#|]+|/(?=[0-9]{{3}})|:\s+|\s+:){_PORT}{_REST}", "{group}:{port}{rest}"),
         (rf"(?P<group>[0-9a-f:]+)(?:[ ,;.#|]+|/(?=[0-9]{{4}})){_PORT}{_REST}", "[{group}]:{port}{rest}"),
