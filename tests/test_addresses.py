@@ -1,4 +1,4 @@
-"""Groups, sources, ports and endpoints: what is taken, what is refused, and what is known about a group."""
+"""Groups, sources and ports: what is taken, what is refused, and what is known about a group."""
 
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from multicast_expert import Endpoint, MulticastExpertError, parse_endpoint
+from multicast_expert import MulticastExpertError
 from multicast_expert.core.addresses import (
     ethernet_address,
     is_source_specific,
@@ -20,9 +20,6 @@ from multicast_expert.core.addresses import (
 
 ADDRESSES = st.ip_addresses()
 GROUPS = st.one_of(st.ip_addresses(network="224.0.0.0/4"), st.ip_addresses(network="ff00::/8"))
-PORTS = st.one_of(st.none(), st.integers(1, 65535))
-NAMES = st.from_regex(r"[^\s\n]([^\n]*[^\s\n])?", fullmatch=True).filter(lambda name: name == name.strip())
-IFACES = st.one_of(st.none(), NAMES)
 
 
 def is_group(address: IPv4Address | IPv6Address) -> bool:
@@ -147,81 +144,3 @@ def test_scopes(group: str, name: str) -> None:
 def test_ethernet_addresses(group: str, ethernet: str) -> None:
     """The low 23 bits of an IPv4 group (RFC 1112), the low 32 of an IPv6 one (RFC 2464)."""
     assert ethernet_address(ip_address(group)) == ethernet
-
-
-@pytest.mark.parametrize(
-    ("text", "endpoint"),
-    [
-        ("239.1.2.3", Endpoint(ip_address("239.1.2.3"))),
-        ("239.1.2.3:5000", Endpoint(ip_address("239.1.2.3"), 5000)),
-        ("239.1.2.3%eth0", Endpoint(ip_address("239.1.2.3"), iface="eth0")),
-        ("239.1.2.3:5000%127.0.0.1", Endpoint(ip_address("239.1.2.3"), 5000, iface="127.0.0.1")),
-        (
-            "10.0.0.7@232.1.2.3:5000%eth0",
-            Endpoint(ip_address("232.1.2.3"), 5000, ip_address("10.0.0.7"), "eth0"),
-        ),
-        ("ff15::1234", Endpoint(ip_address("ff15::1234"))),
-        ("ff15::1234%eth0", Endpoint(ip_address("ff15::1234"), iface="eth0")),
-        ("[ff15::1234]", Endpoint(ip_address("ff15::1234"))),
-        ("[ff15::1234]:5000%Ethernet 2", Endpoint(ip_address("ff15::1234"), 5000, iface="Ethernet 2")),
-        ("fd00::7@[ff35::1]:5000", Endpoint(ip_address("ff35::1"), 5000, ip_address("fd00::7"))),
-        ("fd00::7@ff35::1%fe80::1%eth0", Endpoint(ip_address("ff35::1"), None, ip_address("fd00::7"), "fe80::1%eth0")),
-        ("  239.1.2.3:5000\n", Endpoint(ip_address("239.1.2.3"), 5000)),
-    ],
-)
-def test_endpoints(text: str, endpoint: Endpoint) -> None:
-    """[source@]group[:port][%iface], in every combination."""
-    assert parse_endpoint(text) == endpoint
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "endpoint '' is not of the form"),
-        ("5000", "is not an IP address"),
-        ("239.1.2.3:", "port '' is not a number"),
-        ("239.1.2.3:0", "out of range"),
-        ("239.1.2.3:65536", "out of range"),
-        ("239.1.2.3:\u0665\u0660\u0660\u0660", "is not a number"),
-        ("239.1.2.3:5000:1", "is not an IP address"),
-        ("239.1.2.3%", "is not of the form"),
-        ("@239.1.2.3", "is not of the form"),
-        ("10.0.0.7@", "is not of the form"),
-        ("10.0.0.1:5000", "is not a multicast address"),
-        ("239.9.9.9@232.1.2.3", "source 239.9.9.9 is a multicast address"),
-        ("fd00::7@232.1.2.3", "is IPv6 but this is an AF_INET socket"),
-        ("[ff15::1234]5000", "is not of the form"),
-        ("[ff15::1234%eth0]:5000", "is not of the form"),
-        ("ff15::1234:5000:1:2:3:4:5:6:7", "is not an IP address"),
-    ],
-)
-def test_endpoints_that_are_none(text: str, words: str) -> None:
-    """Each is refused with the part that is wrong."""
-    with pytest.raises(MulticastExpertError, match=words):
-        parse_endpoint(text)
-
-
-@given(GROUPS, PORTS, st.one_of(st.none(), ADDRESSES.filter(is_host)), IFACES)
-def test_endpoints_round_trip(
-    group: IPv4Address | IPv6Address, port: int | None, source: IPv4Address | IPv6Address | None, iface: str | None
-) -> None:
-    """The text of an endpoint parses to the same endpoint."""
-    endpoint = Endpoint(group, port, source if source is None or source.version == group.version else None, iface)
-    assert parse_endpoint(str(endpoint)) == endpoint
-
-
-@given(st.one_of(st.text(max_size=40), st.text("0123456789abcdef.:%@[]/ ", max_size=40)))
-def test_random_text_is_an_endpoint_or_an_error(text: str) -> None:
-    """Whatever is taken keeps its meaning through its own text; all else is MulticastExpertError."""
-    try:
-        endpoint = parse_endpoint(text)
-    except MulticastExpertError:
-        return
-    assert parse_endpoint(str(endpoint)) == endpoint
-
-
-@given(st.text(max_size=20), st.integers(0, 99999), st.text(max_size=10))
-def test_text_around_an_endpoint(before: str, port: int, after: str) -> None:
-    """Text that is almost right raises nothing else either, and keeps the group when taken."""
-    with suppress(MulticastExpertError):
-        assert parse_endpoint(f"{before}239.1.2.3:{port}{after}").group.version == 4

@@ -15,6 +15,7 @@ from multicast_expert import (
     McastRxSocket,
     McastTxSocket,
     MulticastExpertError,
+    MulticastOSError,
     find_interfaces,
 )
 from multicast_expert.system import interfaces as discovery
@@ -129,7 +130,7 @@ def test_bad_input(call: Callable[[], Any], words: str, sockets_made: list[tuple
     """Is a MulticastExpertError that names what is wrong, before any socket exists."""
     with pytest.raises(MulticastExpertError, match=words) as caught:
         call()
-    assert not isinstance(caught.value, OSError)
+    assert not isinstance(caught.value, MulticastOSError)
     assert sockets_made == []
 
 

@@ -123,6 +123,8 @@ def test_labels_are_no_interfaces(wire: Wire) -> None:
     assert [str(one.ip) for one in iface.ip4_addrs] == ["10.78.0.1", "10.78.0.2"]
     assert not any(":" in name for name in by_name())
     assert find_interfaces(["10.78.0.2"]) == [iface]
+    assert iface.labels == (("label0:1", ip_address("10.78.0.2")),)
+    assert find_interfaces(["label0:1"]) == [iface]
 
 
 @needs_ip
@@ -348,13 +350,33 @@ def test_windows_link_local_addresses_have_their_scope() -> None:
 
 @pytest.mark.usefixtures("on_windows")
 @pytest.mark.parametrize(
-    "specifier", ["Ethernet 2", "ethernet 2", "ETHERNET 2", GUID, GUID.lower(), "192.168.7.4", "fd07::4"]
+    "specifier",
+    [
+        "Ethernet 2",
+        "ethernet 2",
+        "ETHERNET 2",
+        GUID,
+        GUID.lower(),
+        "192.168.7.4",
+        "fd07::4",
+        "fe80::9%ethernet 2",
+        "12",
+        12,
+        "192.168.0.0/16",
+        "02-AB-CD-EF-00-01",
+        "02:ab:cd:ef:00:01",
+        "0.0.0.0",
+    ],
 )
-def test_windows_specifiers(specifier: str) -> None:
-    """By friendly name, by GUID and by address; Windows does not tell capital letters from small ones."""
-    assert [iface.index for iface in find_interfaces([specifier])] == [12]
-    assert [choice.iface.index for choice in choose_for_sending([specifier], 4)] == [12]
-    assert [choice.iface.index for choice in choose_for_receiving([specifier], 4, True)] == [12]
+def test_windows_specifiers(specifier: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each name, address and number; Windows does not tell capital letters from small ones."""
+    monkeypatch.setattr(discovery, "_default_route", lambda *_: (find_interfaces([GUID])[0], "192.168.7.4"))
+    found = [find_interfaces([specifier])]
+    found += [[choice.iface for choice in choose_for_sending([specifier], 4)]]
+    found += [[choice.iface for choice in choose_for_receiving([specifier], 4, True)]]
+    for ifaces in found:
+        # Any interface: the tunnel of ADAPTERS has an IPv6 address only.
+        assert [iface.index for iface in ifaces] == [12]
 
 
 def row(family: int, address: str, netmask: str | None = None) -> SimpleNamespace:

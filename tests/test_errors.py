@@ -8,7 +8,16 @@ from string import Formatter
 
 import pytest
 
-from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket, MulticastExpertError, MulticastOSError
+from multicast_expert import (
+    IfaceInfo,
+    McastRxSocket,
+    McastTxSocket,
+    MulticastExpertError,
+    MulticastOSError,
+    NotJoinedError,
+    NotOpenError,
+    UnknownInterfaceError,
+)
 from multicast_expert.core.errors import CASES, DUPLICATE, Case, explain
 from multicast_expert.platforms import PLATFORMS
 
@@ -195,6 +204,26 @@ def test_the_number_of_windows_travels_too(protocol: int) -> None:
     twin = pickle.loads(pickle.dumps(error, protocol))
     assert (twin.errno, twin.winerror) == (13, 10013)
     assert getattr(pickle.loads(pickle.dumps(ERROR, protocol)), "winerror", None) is None
+
+
+NUMBERED = [
+    (UnknownInterfaceError, errno.ENODEV),
+    (NotJoinedError, errno.EADDRNOTAVAIL),
+    (NotOpenError, errno.EBADF),
+]
+
+
+@pytest.mark.parametrize(("kind", "number"), NUMBERED)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_with_a_number(kind: type[MulticastExpertError], number: int, protocol: int) -> None:
+    """They are OSErrors with that errno, read as the text alone, and pickling and copying keep both."""
+    error = kind("239.1.2.3 on eth0 is not there.")
+    for each in (error, pickle.loads(pickle.dumps(error, protocol)), copy.copy(error)):
+        assert type(each) is kind
+        assert isinstance(each, OSError)
+        assert not isinstance(each, MulticastOSError)
+        assert (each.errno, each.strerror, str(each)) == (number, str(error), "239.1.2.3 on eth0 is not there.")
+        assert each.args == ("239.1.2.3 on eth0 is not there.",)
 
 
 GONE = IfaceInfo("gone0", 4095, None, (), ())

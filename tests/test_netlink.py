@@ -54,6 +54,28 @@ def test_links() -> None:
     assert (links["port"].floods, links["far"].floods) == (False, True)
 
 
+def test_names() -> None:
+    """A link has all its alternative names, also long ones, and is found by each; an address has its label."""
+    names = ["uplink", "n" * 127, "caf\xe9"]
+    with Lab() as lab:
+        host = lab.host("host")
+        host.ip(
+            "link add eth0 type veth peer name far",
+            f"link property add dev eth0 altname {' altname '.join(names)}",
+            "addr add 10.1.0.1/24 dev eth0",
+            "addr add 10.1.0.2/24 dev eth0 label eth0:backup",
+        )
+        links = [host.run(ask, netlink.link_request(name=name)) for name in ["eth0", *names]]
+        addresses = [netlink.parse_address(body) for body in host.run(ask, netlink.address_request())]
+        index = host.run(socket.if_nametoindex, "eth0")
+    for (body,) in links:
+        link = netlink.parse_link(body)
+        assert link is not None
+        assert (link.name, link.number, link.alternative_names) == ("eth0", index, tuple(names))
+    labels = {ip_address(address.packed): address.label for address in addresses if address and address.number == index}
+    assert labels == {ip_address("10.1.0.1"): "eth0", ip_address("10.1.0.2"): "eth0:backup"}
+
+
 def test_routes() -> None:
     """Interface, source and gateway of a route; None where there is none, or it is a dead end."""
     with Lab() as lab:

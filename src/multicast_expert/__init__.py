@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from multicast_expert.core.addresses import (
         LOCALHOST_IPV4,
         LOCALHOST_IPV6,
-        Endpoint,
         IPv4Or6Address,
         MulticastAddress,
-        parse_endpoint,
     )
     from multicast_expert.core.datagram import Datagram, ReceiveStats
-    from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
+    from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
+    from multicast_expert.core.errors import (
+        MulticastExpertError,
+        MulticastOSError,
+        MulticastWarning,
+        NotJoinedError,
+        NotOpenError,
+        UnknownInterfaceError,
+    )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.healing import HealingEvent
@@ -52,7 +58,10 @@ __all__ = [
     "MulticastExpertError",
     "MulticastOSError",
     "MulticastWarning",
+    "NotJoinedError",
+    "NotOpenError",
     "ReceiveStats",
+    "UnknownInterfaceError",
     "find_interfaces",
     "get_default_gateway_iface",
     "get_default_gateway_iface_ip",
@@ -60,6 +69,7 @@ __all__ = [
     "get_default_gateway_iface_ip_v6",
     "get_interface_ips",
     "parse_endpoint",
+    "parse_endpoints",
     "scan_interfaces",
     "validate_mcast_ip",
 ]
@@ -67,9 +77,11 @@ __all__ = [
 # Type checkers read the imports above instead, and so report a misspelt name.
 if not TYPE_CHECKING:
     _HOMES = {
-        "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 Endpoint IPv4Or6Address MulticastAddress parse_endpoint",
+        "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 IPv4Or6Address MulticastAddress",
         "core.datagram": "Datagram ReceiveStats",
-        "core.errors": "MulticastExpertError MulticastOSError MulticastWarning",
+        "core.endpoints": "Endpoint parse_endpoint parse_endpoints",
+        "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
+        "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
         "sockets.aio": "AsyncMcastRxSocket AsyncMcastTxSocket",
         "sockets.healing": "HealingEvent",

@@ -1,7 +1,8 @@
 """What the command shows, as text at a fixed width: the same result always gives the same lines."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
 
 import pytest
 from hypothesis import given
@@ -74,11 +75,30 @@ def test_interfaces_fit_80_columns() -> None:
     ]
 
 
+def test_further_names_of_an_interface() -> None:
+    """Alternative names and the labels of addresses are shown, because they name the interface, too."""
+    named = replace(
+        ETHERNET,
+        ip4_addrs=[IPv4Interface("10.9.0.1/24"), IPv4Interface("10.9.0.2/24")],
+        ip6_addrs=[],
+        alternative_names=("uplink", "\x1b[31mred"),
+        labels=(("eth0:1", IPv4Address("10.9.0.2")),),
+    )
+    assert shown(interface_lines([named], None, None))[2:] == [
+        "    10.9.0.1/24",
+        "    10.9.0.2/24  called eth0:1",
+        "    also called uplink, \\x1b[31mred",
+    ]
+    found = interface_object(named, [])
+    assert (found["alternative_names"], found["labels"]) == (["uplink", "\x1b[31mred"], {"eth0:1": "10.9.0.2"})
+
+
 def test_an_interface_as_json() -> None:
     """The JSON object has both names and all that is known."""
     assert interface_object(ETHERNET, ["IPv6"]) == {
         "name": "{E61AD7AD-0000-0000-0000-000000000001}",
         "friendly_name": "Ethernet 2",
+        "alternative_names": [],
         "index": 12,
         "up": True,
         "mtu": 1500,
@@ -87,6 +107,7 @@ def test_an_interface_as_json() -> None:
         "link_layer_address": "02:00:00:00:00:05",
         "ipv4": ["10.9.0.1/24"],
         "ipv6": ["2001:db8:1111:2222:3333:4444:5555:6666/64"],
+        "labels": {},
         "default_for": ["IPv6"],
     }
 

@@ -1,6 +1,7 @@
 """What every receiver does, blocking or async: one set of claims for all faces."""
 
 import contextlib
+import errno
 import gc
 import math
 import warnings
@@ -12,7 +13,7 @@ import pytest
 from faces.faces import Face
 from faces.network import GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
-from multicast_expert import Datagram, MulticastExpertError
+from multicast_expert import Datagram, MulticastExpertError, NotOpenError
 
 
 def receiver_of(face: Face, version: int, *groups: str, **keywords: Any) -> Any:
@@ -361,25 +362,31 @@ class TestOpeningAndClosing:
                 await receiver.receive(0)
 
     async def test_nothing_works_on_a_closed_receiver(self, face: Face, network: Network, version: int) -> None:
-        """Every method of a receiver that is not open says so."""
+        """Every method of a receiver that is not open says so, as an OSError with EBADF too."""
         receiver = receiver_of(face, version)
         for method in (receiver.receive, receiver.recv, receiver.recvfrom, receiver.receive_many):
-            with pytest.raises(MulticastExpertError, match="not open"):
+            with pytest.raises(MulticastExpertError, match="not open") as refused:
                 await method()
+            assert isinstance(refused.value, OSError)
+            assert refused.value.errno == errno.EBADF
         changes = (
             lambda: receiver.join_group(OTHER_GROUP[version]),
             lambda: receiver.leave_group(GROUP[version]),
             lambda: receiver.block_source(GROUP[version], SECOND_SOURCE[version]),
+            *(each.leave for each in receiver.memberships),
+            receiver.close,
             receiver.stats,
             receiver.filenos,
             lambda: receiver.receive_buffer,
         )
         for change in changes:
-            with pytest.raises(MulticastExpertError, match="not open"):
+            with pytest.raises(MulticastExpertError, match="not open") as refused:
                 change()
+            assert isinstance(refused.value, OSError)
+            assert refused.value.errno == errno.EBADF
 
     async def test_closing_wakes_who_waits(self, face: Face, network: Network, version: int) -> None:
-        """Everyone who waits when it is closed gets a MulticastExpertError, promptly; nothing is left behind."""
+        """Everyone who waits when it is closed gets a NotOpenError, promptly; nothing is left behind."""
         left = []
         for method in ("receive", "recv", "recvfrom", "receive_many", "__aiter__"):
             receiver = receiver_of(face, version, timeout=None).open()
@@ -394,7 +401,7 @@ class TestOpeningAndClosing:
                 receiver.close()
                 outcomes = await waiting.outcomes()
                 assert monotonic() - start < 1
-            assert [type(outcome) for outcome in outcomes] == [MulticastExpertError] * 3
+            assert [type(outcome) for outcome in outcomes] == [NotOpenError] * 3
             left.append((open_descriptors(), watched_descriptors()))
         assert left == left[:1] * 5
 

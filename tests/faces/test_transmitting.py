@@ -1,6 +1,7 @@
 """What transmitters do in all faces: several interfaces, DSCP, any group, full buffers, addresses not yet ready."""
 
 import contextlib
+import errno
 import os
 import socket
 from time import monotonic
@@ -13,7 +14,7 @@ from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, wai
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from linux.judges import slow_line
 from linux.plain_sockets import LEVEL, join, member_on, nothing_for, open_descriptors
-from multicast_expert import MulticastExpertError, MulticastOSError
+from multicast_expert import MulticastExpertError, MulticastOSError, NotOpenError
 from multicast_expert.testing import Host, Interface, Lab
 
 # ip(7), ipv6(7): what switches the received traffic class on, and the control message that it comes in; then hop limit.
@@ -141,10 +142,13 @@ async def test_a_closed_transmitter(face: Face, network: Network, version: int) 
         lambda: transmitter.sendto(b"x", (GROUP[version], PORT)),
         lambda: transmitter.send_many([b"x"], (GROUP[version], PORT)),
     ):
-        with pytest.raises(MulticastExpertError, match="not open"):
+        with pytest.raises(MulticastExpertError, match="not open") as refused:
             await use()
-    with pytest.raises(MulticastExpertError, match="not open"):
-        transmitter.close()
+        assert isinstance(refused.value, OSError)
+        assert refused.value.errno == errno.EBADF
+    for ask in (transmitter.close, transmitter.fileno, transmitter.filenos, transmitter.getsockname):
+        with pytest.raises(NotOpenError, match="not open"):
+            ask()
     for _ in range(2):
         transmitter.open()
         with pytest.raises(MulticastExpertError, match="already"):
@@ -226,7 +230,7 @@ async def test_hop_limits_while_others_wait_for_room(face: Face, network: Networ
 
 @every_selector
 async def test_closing_wakes_who_waits_for_room(face: Face, network: Network, version: int) -> None:
-    """Who waits for room when the transmitter is closed gets a MulticastExpertError, promptly."""
+    """Who waits for room when the transmitter is closed gets a NotOpenError, promptly."""
     before = open_descriptors()
     with slow_line(network.near[0], "8kbit"):
         transmitter = face.transmitter(family(version), [GROUP[version]], "eth0").open()
@@ -237,7 +241,7 @@ async def test_closing_wakes_who_waits_for_room(face: Face, network: Network, ve
             transmitter.close()
             (outcome,) = await sending.outcomes()
             assert monotonic() - start < 1
-    assert isinstance(outcome, MulticastExpertError)
+    assert isinstance(outcome, NotOpenError)
     assert open_descriptors() == before
 
 

@@ -82,6 +82,31 @@ async def test_a_trap_is_refused_and_changes_nothing(
             assert (await receiver.receive()).data == b"wanted"
 
 
+# What a program that catches OSError is told, with the state of TRAPS.
+NUMBERED = {
+    "leaving what was never joined": errno.EADDRNOTAVAIL,
+    "leaving it on an interface where it is not joined": errno.EADDRNOTAVAIL,
+    "leaving a source that was never joined": errno.EADDRNOTAVAIL,
+    "leaving one source of the whole group": errno.EADDRNOTAVAIL,
+    "blocking in a group that is not joined": errno.EADDRNOTAVAIL,
+    "an interface that does not exist": errno.ENODEV,
+}
+
+
+async def test_traps_that_the_os_has_a_number_for(face: Face, network: Network, version: int) -> None:
+    """An unknown interface and a group that is not joined are OSErrors, too; other misuse is not."""
+    async with face.receiver(family(version), [GROUP[version]], PORT, "eth0") as receiver:
+        receiver.block_source(GROUP[version], SECOND_SOURCE[version])
+        receiver.join_group(OTHER_GROUP[version], source=SECOND_SOURCE[version])
+        left = receiver.join_group(THIRD_GROUP[version])
+        left.leave()
+        for name, change, _ in [*TRAPS, ("leaving what was never joined", lambda _, __: left.leave(), "")]:
+            with pytest.raises(MulticastExpertError) as refused:
+                change(receiver, version)
+            number = refused.value.errno if isinstance(refused.value, OSError) else None
+            assert number == NUMBERED.get(name), name
+
+
 def sources(network: Network, version: int) -> list[str]:
     """The addresses that the far host sends from."""
     return [network.source(version), SECOND_SOURCE[version]]

@@ -43,7 +43,7 @@ def _mcast(
     """Send, receive and understand IP multicast, IPv4 and IPv6.
 
     An ENDPOINT is [source@]group[:port][%interface]: 239.1.2.3:5000, 10.0.0.7@232.1.2.3:5000%eth0,
-    [ff15::1234]:5000%eth0.
+    [ff15::1234]:5000%eth0; or a URL as VLC and ffmpeg take it: udp://@239.1.2.3:5000.
     """
     if context.invoked_subcommand is None:
         for line in context.get_help().splitlines():

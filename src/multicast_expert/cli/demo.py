@@ -28,7 +28,7 @@ from multicast_expert.cli.render.demo import (
     trial_lines,
 )
 from multicast_expert.core.errors import MulticastOSError
-from multicast_expert.core.interfaces import IfaceInfo, interface_address_text
+from multicast_expert.core.interfaces import IfaceInfo, interface_address_text, one_spelling
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
@@ -57,7 +57,7 @@ def command(iface: InterfaceOption = None) -> None:
         if iface is None:
             result = _show_inside(version, ifaces)
         else:
-            result = _show_on(version, choose_for_sending([iface], version)[0].iface)
+            result = _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
         results.append(result)
         if isinstance(result, Trial):
             terminal.show_lines(trial_lines(result), sys.stdout)

@@ -19,7 +19,8 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import InterfaceOption, JsonOption, UsageError, one_interface
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
 from multicast_expert.cli.render.text import Line, counted
-from multicast_expert.core.addresses import Endpoint, parse_endpoint, parse_source
+from multicast_expert.core.addresses import parse_source
+from multicast_expert.core.endpoints import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.collector import LISTEN, collect
 from multicast_expert.doctor.facts import Facts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, TypeAlias, cast
 
 import typer
 
-from multicast_expert.core.addresses import Endpoint, parse_endpoint
+from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 
 # The error for a wrong command line. Typer takes this class from click or, in newer versions, from its own copy.
@@ -17,13 +17,17 @@ UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__
 def read_endpoint(text: str) -> Endpoint:
     """Return the endpoint; UsageError if it makes no sense or names no port."""
     try:
-        endpoint = parse_endpoint(text)
+        return parse_endpoint(text, needs_port=True)
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
-    if endpoint.port is None:
-        example = endpoint._replace(port=5000)
-        raise UsageError(f"endpoint {text!r} names no port; write {example} for port 5000.")
-    return endpoint
+
+
+def read_endpoints(texts: Iterable[str]) -> list[Endpoint]:
+    """Return the endpoints that the texts name, ranges included; UsageError if one makes no sense or names no port."""
+    try:
+        return [endpoint for text in texts for endpoint in parse_endpoints(text, needs_port=True)]
+    except MulticastExpertError as error:
+        raise UsageError(str(error)) from None
 
 
 def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:
@@ -43,16 +47,17 @@ def named_interfaces(endpoint: Endpoint, ifaces: Sequence[str]) -> list[str]:
     return [endpoint.iface]
 
 
+INTERFACE_HELP = "Name, address, network, MAC address or index."
 EndpointArgument: TypeAlias = Annotated[
     Endpoint,
     typer.Argument(metavar="ENDPOINT", parser=read_endpoint, show_default=False, help="group:port[%interface]"),
 ]
 InterfaceOption: TypeAlias = Annotated[
-    str | None, typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address.")
+    str | None, typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help=INTERFACE_HELP)
 ]
 InterfacesOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help="Name or address; repeatable."),
+    typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help=f"{INTERFACE_HELP} Repeatable."),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 LoopbackOption: TypeAlias = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Annotated
 
 import typer
@@ -12,10 +12,11 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, LoopbackOption, one_interface
 from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
-from multicast_expert.core.addresses import Endpoint
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
+from multicast_expert.core.specifiers import readings
 from multicast_expert.platforms import PLATFORMS, Platform
 from multicast_expert.system.interfaces import choose_for_receiving, choose_for_sending
 from multicast_expert.system.kernel import SYSTEM
@@ -53,13 +54,14 @@ def command(
     """
     platform = SYSTEM.platform if system is None else PLATFORMS[system]
     named = one_interface(endpoint, iface)
+    specifiers = one_spelling(iface=named)
     chosen = None if platform is SYSTEM.platform and not example else _interface(named, example)
     version = endpoint.group.version
-    choices = [chosen] if chosen else choose_for_receiving(None if named is None else [named], version)
+    choices = [chosen] if chosen else choose_for_receiving(specifiers, version)
     joins = [Join(endpoint.group, endpoint.source, choice) for choice in choices]
     receiving = plan_receive(platform, ReceiveSettings(version, endpoint.port or 0, loopback=loopback), joins)
     try:
-        sender = chosen or choose_for_sending(None if named is None else [named], version)[0]
+        sender = chosen or choose_for_sending(specifiers, version)[0]
         sending: SocketPlan | MulticastExpertError = plan_send(platform, version, sender, ttl, loopback)
     except MulticastExpertError as error:
         sending = error
@@ -81,18 +83,16 @@ def _interface(named: str | None, example: bool) -> InterfaceChoice:
         try:
             return choose_for_receiving([named], 4)[0]
         except MulticastExpertError:
-            if _is_address(named):
+            if not _could_be_elsewhere(named):
                 raise
     addresses = (IPv4Interface("10.0.0.1/24"),), (IPv6Interface("fd00::1/64"),)
     return InterfaceChoice(IfaceInfo(named or "eth0", 5, None, *addresses))
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+def _could_be_elsewhere(text: str) -> bool:
+    """Return whether the text is a name that an interface of another host may have, and no address or number."""
+    meant = readings(text)
+    return meant is not None and meant.network is None and meant.number is None and not meant.hardware
 
 
 def _write_json(

@@ -17,10 +17,11 @@ import typer
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals
-from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces, read_endpoint
+from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces, read_endpoints
 from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
 from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
-from multicast_expert.core.addresses import Endpoint, IPAddress, parse_source
+from multicast_expert.core.addresses import IPAddress, parse_source
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import interface_address_text
 from multicast_expert.sockets.healing import HealingEvent
@@ -35,9 +36,8 @@ GROUPS_NAMED = 8
 
 
 def command(
-    endpoints: Annotated[
-        list[Endpoint],
-        typer.Argument(metavar="ENDPOINT...", parser=read_endpoint, show_default=False, help="group:port, several."),
+    texts: Annotated[
+        list[str], typer.Argument(metavar="ENDPOINT...", show_default=False, help="group:port, several, or ranges.")
     ],
     ifaces: InterfacesOption = None,
     source: Annotated[
@@ -64,13 +64,15 @@ def command(
     --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
     `mcast send --stamp` also duplicates, order and latency. The exit status is 1 if nothing came, or fewer than -c.
 
+    A range is 239.1.1.1+20:5000 for 20 groups, or 239.1.1.1:5000-5003 for four ports.
+
     Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
     """
     if as_json + as_hex + as_raw > 1:
         raise UsageError("--json, --hex and --raw exclude each other.")
     show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_line
     excluded = _hosts(exclude or [])
-    receivers = _receivers(endpoints, ifaces or [], _hosts(source or []), excluded, buffer)
+    receivers = _receivers(read_endpoints(texts), ifaces or [], _hosts(source or []), excluded, buffer)
     _allow_descriptors(receivers)
     count, streams = Count(), Streams()
     interrupted = False

@@ -24,8 +24,8 @@ from multicast_expert.cli.parameters import (
     named_interfaces,
 )
 from multicast_expert.cli.render.text import counted
-from multicast_expert.core.addresses import Endpoint
 from multicast_expert.core.datagram import MAX_DATAGRAM
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.sockets.transmitter import McastTxSocket
 
 DEFAULT_TEXT = "hello from mcast"

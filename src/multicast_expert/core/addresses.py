@@ -1,12 +1,11 @@
-"""Groups, sources and endpoints: parsed, validated and classified. Pure: touches no OS."""
+"""Groups, sources and ports: parsed, validated and classified. Pure: touches no OS."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from multicast_expert.core.errors import MulticastExpertError
 
@@ -161,53 +160,3 @@ def ethernet_address(group: IPAddress) -> str:
     else:
         octets = (0x33, 0x33, *group.packed[12:])
     return ":".join(f"{octet:02x}" for octet in octets)
-
-
-class Endpoint(NamedTuple):
-    """What `[source@]group[:port][%iface]` names; the parts that were left out are None."""
-
-    group: IPAddress
-    port: int | None = None
-    source: IPAddress | None = None
-    iface: str | None = None
-
-    def __str__(self) -> str:
-        group = f"[{self.group}]" if self.group.version == 6 and self.port is not None else str(self.group)
-        source = "" if self.source is None else f"{self.source}@"
-        port = "" if self.port is None else f":{self.port}"
-        return f"{source}{group}{port}" + ("" if self.iface is None else f"%{self.iface}")
-
-
-ENDPOINT = re.compile(
-    r"(?:(?P<source>[^@\[\]%]+)@)?"
-    r"(?:\[(?P<bracketed>[^\[\]%]+)\](?::(?P<port6>[^:%]*))?"
-    r"|(?P<plain4>[^:@\[\]%]+)(?::(?P<port4>[^:%]*))?"
-    r"|(?P<plain6>[^@\[\]%]*:[^@\[\]%]*))"
-    r"(?:%(?P<iface>.+))?"
-)
-
-
-def parse_endpoint(text: str, *, any_address: bool = False) -> Endpoint:
-    """Parse `[source@]group[:port][%iface]`; an IPv6 group stands in brackets when a port follows.
-
-    `239.1.2.3:5000`, `10.0.0.7@232.1.2.3:5000%eth0`, `[ff15::1234]:5000%eth0`, `ff15::1234`.
-    With `any_address`, the group may be any IP address. Raises MulticastExpertError for anything else.
-    """
-    match = ENDPOINT.fullmatch(text.strip())
-    if match is None:
-        raise MulticastExpertError(
-            f"endpoint {text!r} is not of the form [source@]group[:port][%iface], for instance 239.1.2.3:5000 or "
-            "[ff15::1234]:5000%eth0."
-        )
-    part = match.groupdict()
-    group_text = part["bracketed"] or part["plain4"] or part["plain6"]
-    group = parse_address(group_text, "group") if any_address else parse_group(group_text)
-    port_text = part["port6"] if part["port6"] is not None else part["port4"]
-    source = None if part["source"] is None else parse_source(part["source"], group.version)
-    return Endpoint(group, None if port_text is None else _parse_port_text(port_text, text), source, part["iface"])
-
-
-def _parse_port_text(digits: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", digits):
-        raise MulticastExpertError(f"endpoint {text!r}: port {digits!r} is not a number from 1 to 65535.")
-    return parse_port(int(digits))

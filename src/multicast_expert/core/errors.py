@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import warnings
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 
 class MulticastExpertError(RuntimeError):
@@ -46,6 +47,41 @@ def _sentence(text: str) -> str:
     if text.partition(" ")[0].rstrip(",:;?!").isalpha():
         text = text[0].upper() + text[1:]
     return text if text.endswith(("?", "!")) else f"{text}."
+
+
+class _NumberedError(MulticastExpertError, OSError):
+    """An error that this library finds by itself where the OS has a number for it, which `errno` gives."""
+
+    _number: ClassVar[int]
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.errno: int | None = self._number
+        self.strerror: str = text
+
+    def __str__(self) -> str:
+        return self.strerror
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.strerror,)
+
+
+class UnknownInterfaceError(_NumberedError):
+    """No interface of this host goes by that name or address. It is an OSError with the errno ENODEV."""
+
+    _number = errno.ENODEV
+
+
+class NotJoinedError(_NumberedError):
+    """The group is not joined there, or not from that source. It is an OSError with the errno EADDRNOTAVAIL."""
+
+    _number = errno.EADDRNOTAVAIL
+
+
+class NotOpenError(_NumberedError):
+    """The socket is closed, was closed meanwhile, or was never opened. It is an OSError with the errno EBADF."""
+
+    _number = errno.EBADF
 
 
 class MulticastWarning(UserWarning):

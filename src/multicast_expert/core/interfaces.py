@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NamedTuple, TypeAlias
 
 from multicast_expert.core.addresses import LOCALHOST_IPV4, LOCALHOST_IPV6, IPAddress
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceError
+from multicast_expert.core.specifiers import Readings, Text, hardware_digits, readings
 
 _LOCALHOSTS = (IPv4Address(LOCALHOST_IPV4).packed, IPv6Address(LOCALHOST_IPV6).packed)
 
@@ -37,6 +38,10 @@ class IfaceInfo:
     """Whether the OS marks it as a loopback interface."""
     mtu: int | None = None
     """The largest packet it carries, in bytes; None where the OS does not say."""
+    alternative_names: Sequence[str] = ()
+    """Further names of it, on Linux (`ip link property add`)."""
+    labels: Sequence[tuple[str, IPv4Address]] = ()
+    """Names of single addresses of it, on Linux: `eth0:1`, which older programs take for an interface."""
 
     def is_localhost(self) -> bool:
         """Whether this is the loopback interface: marked as one, or holding 127.0.0.1 or ::1."""
@@ -66,9 +71,10 @@ class IfaceInfo:
         return self.friendly_name or self.machine_name
 
 
-IfaceSpecifier: TypeAlias = str | IPv4Address | IPv6Address | IfaceInfo
-"""An address of the interface (text or object; the IPv6 scope is optional), its name, or an IfaceInfo."""
-_SPECIFIERS = (IfaceInfo, str, IPv4Address, IPv6Address)
+IfaceSpecifier: TypeAlias = Text | IfaceInfo
+"""A name of the interface, its index, an address of it (the IPv6 scope is optional), a network that it has an address
+in, its MAC address, or an IfaceInfo. All but the last may be text."""
+_SPECIFIERS = (IfaceInfo, str, int, IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 
 
 def missing_interface(name: str) -> IfaceInfo:
@@ -105,41 +111,48 @@ def choose_interfaces(
 ) -> list[InterfaceChoice]:
     """Return the interfaces among `ifaces` that the specifiers mean; each once, in the order of the specifiers.
 
-    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, an unknown name stands for the
+    Raises UnknownInterfaceError for a specifier that fits none; with `allow_missing`, an unknown name stands for the
     interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        if allow_missing and isinstance(specifier, str) and not _could_be(specifier, ifaces, ignore_case):
-            found = [InterfaceChoice(missing_interface(specifier))]
+        if isinstance(specifier, IfaceInfo):
+            found = [InterfaceChoice(specifier)]
         else:
-            found = _matches(specifier, ifaces, ignore_case)
+            found = _meant(specifier, ifaces, allow_missing, ignore_case)
         for choice in found:
             choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
 
 
-def _has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
-    names = (iface.machine_name, iface.friendly_name)
-    return name in names or (ignore_case and name.casefold() in map(str.casefold, names))
+def _meant(
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], allow_missing: bool, ignore_case: bool
+) -> list[InterfaceChoice]:
+    """Return the interfaces that the specifier fits, or what stands for one that is missing, or raise."""
+    found = fitting(specifier, ifaces, ignore_case)
+    if not found and allow_missing and (missing := _missing(specifier)) is not None:
+        return [missing]
+    if not found:
+        raise _unknown(specifier, ifaces)
+    return found
 
 
-def _could_be(specifier: str, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> bool:
-    """Return whether the text is the name of an interface, or an address."""
-    if any(_has_name(iface, specifier, ignore_case) for iface in ifaces):
-        return True
-    try:
-        ip_address(specifier)
-    except ValueError:
-        return False
-    return True
+def _missing(specifier: IfaceSpecifier) -> InterfaceChoice | None:
+    """Return what stands for the interface that will have this name; None where the text is no name."""
+    meant = None if isinstance(specifier, IfaceInfo) else readings(specifier)
+    if meant is None or meant.number is not None or meant.network is not None or meant.hardware or not meant.names:
+        return None
+    return InterfaceChoice(missing_interface(meant.names[-1]))
 
 
 def choose_one_interface(
-    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False, allow_missing: bool = False
 ) -> InterfaceChoice:
-    """Return the only interface that the specifier fits, else raise MulticastExpertError."""
-    choices = _matches(specifier, ifaces, ignore_case)
+    """Return the only interface that the specifier fits; `allow_missing` as in `choose_interfaces`.
+
+    Raises UnknownInterfaceError where it fits none, MulticastExpertError where it fits several.
+    """
+    choices = _meant(specifier, ifaces, allow_missing, ignore_case)
     if len(choices) > 1:
         names = ", ".join(choice.iface.display_name for choice in choices)
         raise MulticastExpertError(
@@ -149,54 +162,106 @@ def choose_one_interface(
     return choices[0]
 
 
-def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> list[InterfaceChoice]:
+def means_any(specifier: IfaceSpecifier) -> bool:
+    """Return whether it is 0.0.0.0 or ::, which stand for any interface, as if none was named."""
+    if isinstance(specifier, IfaceInfo):
+        return False
+    meant = readings(specifier)
+    return meant is not None and meant.means_any
+
+
+def has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
+    """Return whether the interface goes by this name."""
+    names = (iface.machine_name, iface.friendly_name, *iface.alternative_names)
+    return name in names or (ignore_case and name.casefold() in map(str.casefold, names))
+
+
+def fitting(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False) -> list[InterfaceChoice]:
+    """Return the interfaces that the specifier fits, none where it fits none.
+
+    A text is read as a name first, then as the label of an address, an index, an address or a network, and a MAC
+    address. The first reading that fits an interface is what is meant.
+    """
     if isinstance(specifier, IfaceInfo):
         return [InterfaceChoice(specifier)]
-    if isinstance(specifier, str):
-        named = [iface for iface in ifaces if specifier and _has_name(iface, specifier, ignore_case)]
-        if named:
-            return [InterfaceChoice(iface) for iface in named]
-    address = _specifier_address(specifier, ifaces)
-    scope = address.scope_id if isinstance(address, IPv6Address) else None
-    choices = [
-        InterfaceChoice(iface, address)
-        for iface in ifaces
-        if any(own.packed == address.packed for own in iface.addresses(address.version))
-        and (scope in (None, str(iface.index)) or _has_name(iface, str(scope), ignore_case))
-    ]
-    if not choices:
-        raise MulticastExpertError(
-            f"No matches found for interface IP address {specifier}. {_known_addresses(ifaces, address.version)}"
-        )
-    return choices
-
-
-def _specifier_address(specifier: object, ifaces: Sequence[IfaceInfo]) -> IPAddress:
-    if isinstance(specifier, IPv4Address | IPv6Address):
-        return specifier
-    if isinstance(specifier, str):
-        for kind in (IPv4Address, IPv6Address):
-            try:
-                return kind(specifier)
-            except ValueError:
-                pass
-    names = ", ".join(iface.display_name for iface in ifaces)
-    raise MulticastExpertError(
-        f"{specifier!r} does not appear to be a valid interface name or IP address. Interfaces here: {names or 'none'}."
+    meant = readings(specifier)
+    if meant is None:
+        return []
+    return (
+        _by_name(meant, ifaces, ignore_case)
+        or [InterfaceChoice(iface) for iface in ifaces if iface.index == meant.number]
+        or _by_address(meant, ifaces, ignore_case)
+        or [InterfaceChoice(iface) for iface in ifaces if meant.hardware and _hardware(iface) == meant.hardware]
     )
 
 
-def _known_addresses(ifaces: Sequence[IfaceInfo], version: int) -> str:
-    known = [
-        f"{interface_address_text(interface)} ({iface.display_name})"
-        for iface in ifaces
-        for interface in iface.addresses(version)
-    ]
-    return f"IPv{version} addresses here: {', '.join(known) or 'none'}."
+def _by_name(meant: Readings, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> list[InterfaceChoice]:
+    for name in meant.names:
+        found = [InterfaceChoice(iface) for iface in ifaces if has_name(iface, name, ignore_case)]
+        if not found:
+            labels = [(iface, address) for iface in ifaces for label, address in iface.labels if label == name]
+            found = [InterfaceChoice(iface, address) for iface, address in labels[:1]]
+        if found:
+            return found
+    return []
+
+
+def _by_address(meant: Readings, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> list[InterfaceChoice]:
+    network = meant.network
+    if network is None:
+        return []
+    if meant.means_any:
+        able = [iface for iface in ifaces if iface.addresses(network.version) and not iface.is_localhost()]
+        return [InterfaceChoice(iface, required=False) for iface in able]
+    choices = []
+    for iface in ifaces:
+        if meant.scope in (None, str(iface.index)) or has_name(iface, str(meant.scope), ignore_case):
+            own = next((own.ip for own in iface.addresses(network.version) if own in network), None)
+            if own is not None:
+                choices.append(InterfaceChoice(iface, meant.address or own))
+    return choices
+
+
+def _hardware(iface: IfaceInfo) -> str:
+    return hardware_digits(iface.link_layer_address or "")
+
+
+def _unknown(specifier: object, ifaces: Sequence[IfaceInfo]) -> UnknownInterfaceError:
+    """Return the error for a specifier that fits none of the interfaces; it lists all that would fit."""
+    meant = readings(specifier) or Readings()
+    if meant.network is not None:
+        version = meant.network.version
+        known = [
+            f"{interface_address_text(interface)} ({iface.display_name})"
+            for iface in ifaces
+            for interface in iface.addresses(version)
+        ]
+        return UnknownInterfaceError(
+            f"No matches found for interface IP address {specifier}. {_listed(f'IPv{version} addresses here', known)}"
+        )
+    others = [(name, iface) for iface in ifaces for name in (*iface.alternative_names, *dict(iface.labels))]
+    lists = [_listed("Interfaces here", [iface.display_name for iface in ifaces])]
+    if others:
+        lists.append(_listed("Other names here", [f"{name} ({iface.display_name})" for name, iface in others]))
+    if meant.number is not None:
+        lists.append(_listed("Indexes here", [f"{iface.index} ({iface.display_name})" for iface in ifaces]))
+    if meant.hardware:
+        with_one = [iface for iface in ifaces if iface.link_layer_address]
+        known = [f"{iface.link_layer_address} ({iface.display_name})" for iface in with_one]
+        lists.append(_listed("MAC addresses here", known))
+    return UnknownInterfaceError(
+        f"{specifier!r} does not appear to be a valid interface name or IP address. {' '.join(lists)}"
+    )
+
+
+def _listed(title: str, entries: Sequence[str]) -> str:
+    return f"{title}: {', '.join(entries) or 'none'}."
 
 
 def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -> list[IfaceSpecifier] | None:
     """Return the specifiers of the one keyword that was given, None when none was; a plural keyword takes a list.
+
+    None also where all that was given is 0.0.0.0 or ::, which mean any interface.
 
     Raises MulticastExpertError when several keywords were given, a list without an entry, or one value where a list
     belongs.
@@ -210,7 +275,7 @@ def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -
     value = keywords[name]
     if isinstance(value, _SPECIFIERS):
         if not name.endswith("s"):
-            return [value]
+            return [value] if isinstance(value, IfaceInfo) or not means_any(value) else None
         value = None
     if not name.endswith("s") or not isinstance(value, Iterable):
         kind = "takes a list of interfaces" if name.endswith("s") else "takes one interface"
@@ -218,4 +283,4 @@ def one_spelling(**keywords: IfaceSpecifier | Iterable[IfaceSpecifier] | None) -
     specifiers = list(value)
     if not specifiers:
         raise MulticastExpertError(f"{name} is empty: name at least one interface, or leave it out.")
-    return specifiers
+    return None if all(means_any(specifier) for specifier in specifiers) else specifiers

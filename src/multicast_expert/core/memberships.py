@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, NotJoinedError
 from multicast_expert.core.interfaces import InterfaceChoice, missing_interface
 from multicast_expert.core.plan import Join
 
@@ -116,7 +116,7 @@ class Memberships:
                 whole = held is not None and held.sources is None
                 hint = ": it is joined from all sources, so block_source() is what excludes one" if whole else ""
                 who = "" if source is None else f" from {source}"
-                raise MulticastExpertError(f"{group}{who} is not joined on {attachment.name}{hint}.")
+                raise NotJoinedError(f"{group}{who} is not joined on {attachment.name}{hint}.")
             sources = _listed(held) if source is None else (source,)
             rest = (held.sources or frozenset()).difference(sources)
             if rest:
@@ -142,7 +142,7 @@ class Memberships:
             where = f"{group} on {attachment.name}"
             held = before.get(attachment)
             if held is None:
-                raise MulticastExpertError(f"{where} is not joined.")
+                raise NotJoinedError(f"{where} is not joined.")
             if held.sources is not None:
                 raise MulticastExpertError(
                     f"{where} is joined from some sources only; join and leave sources there instead of blocking them."

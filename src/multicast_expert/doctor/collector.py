@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module, metadata
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress, parse_address, parse_port, parse_source
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import IfaceSpecifier, InterfaceChoice, missing_interface
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, means_any, missing_interface
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
 from multicast_expert.doctor.host.any_os import Host
@@ -58,6 +58,8 @@ def collect(
     in the thread that calls it, in that thread's network namespace. A name or an address that no interface has becomes
     a finding. Raises MulticastExpertError for an impossible source or port, and if the interfaces cannot be listed.
     """
+    if iface is not None and means_any(iface):
+        iface = None
     address = _group(group)
     version = None if address is None else address.version
     if port is not None:
@@ -78,7 +80,7 @@ def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]
     try:
         return choose_for_receiving(None if iface is None else [iface], version, allow_missing=True)
     except MulticastExpertError:
-        if not isinstance(iface, str | IPv4Address | IPv6Address):
+        if iface is None or isinstance(iface, IfaceInfo):
             raise
         return [InterfaceChoice(missing_interface(str(iface)))]
     except OSError as error:

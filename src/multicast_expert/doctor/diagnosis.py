@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from multicast_expert.core.addresses import Endpoint, parse_endpoint
+from multicast_expert.core.endpoints import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.core.plan import Join, ReceiveSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from multicast_expert.core.addresses import Endpoint
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.doctor.facts import Facts, Unread, address_of
 
 

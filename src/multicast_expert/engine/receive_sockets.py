@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
+from multicast_expert.core.errors import MulticastOSError, NotOpenError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
 from multicast_expert.engine.opening import change_membership, error_name, open_socket
 from multicast_expert.engine.receive_socket import ReceiveSocket
@@ -165,7 +165,7 @@ class ReceiveSockets:
             self._source.add(held)
             if self.closed:
                 # By a signal handler, since this began.
-                raise MulticastExpertError("The receiver was closed while it was being used.")
+                raise NotOpenError("The receiver was closed while it was being used.")
             self._open[plan.key] = held
         except BaseException:
             self._source.retire([held])

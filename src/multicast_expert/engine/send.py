@@ -12,7 +12,7 @@ from typing import Protocol
 
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.errors import MulticastOSError, NotOpenError
 from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.plan import SocketPlan
 from multicast_expert.engine import offload
@@ -140,10 +140,10 @@ class SendSocket:
         return os_error(self._kernel, error, "send", doing, **words)
 
     def waitset(self) -> WaitSet[bool]:
-        """Return the set that waits until there is room to send. Raises MulticastExpertError once this is closed."""
+        """Return the set that waits until there is room to send. Raises NotOpenError once this is closed."""
         if self._waitset is None:
             if self.closed:
-                raise MulticastExpertError("The sender was closed while it was being used.")
+                raise NotOpenError("The sender was closed while it was being used.")
             try:
                 waitset: WaitSet[bool] = WaitSet()
                 waitset.add(self.socket.fileno(), True, selectors.EVENT_WRITE)

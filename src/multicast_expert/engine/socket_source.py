@@ -15,7 +15,7 @@ from time import monotonic
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, NotOpenError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
 from multicast_expert.engine.opening import error_name, os_error
 from multicast_expert.engine.receive_socket import ReceiveSocket
@@ -343,7 +343,7 @@ class SocketSource:
     # Waiting
 
     def waitset(self) -> WaitSet[ReceiveSocket]:
-        """Return what waits for the sockets. Raises MulticastExpertError once this is closed, and MulticastOSError."""
+        """Return what waits for the sockets. Raises NotOpenError once this is closed, and MulticastOSError."""
         with self._lock:
             if self._waitset is None and not self.closed:
                 try:
@@ -356,7 +356,7 @@ class SocketSource:
             if self.closed or self._waitset is None:
                 # By a signal handler, perhaps, since this began.
                 self._close_waitset()
-                raise MulticastExpertError("The receiver was closed while it was being used.")
+                raise NotOpenError("The receiver was closed while it was being used.")
             return self._waitset
 
     def _close_waitset(self) -> None:
@@ -373,7 +373,7 @@ class SocketSource:
     def wait(self, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
         """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be.
 
-        None waits for ever. May return False early. Raises MulticastExpertError when the receiver is closed meanwhile.
+        None waits for ever. May return False early. Raises NotOpenError when the receiver is closed meanwhile.
         """
         sole = self.quick
         if sole is None or not self.by_descriptor:
@@ -402,7 +402,7 @@ class SocketSource:
             elif (inside or waitset.watchers) and len(backlog) > 1:
                 waitset.ring()
         if self.closed:
-            raise MulticastExpertError("The receiver was closed while it was waiting.")
+            raise NotOpenError("The receiver was closed while it was waiting.")
         return found
 
     def _look(self, timeout: float | None) -> bool:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
-from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
@@ -68,12 +68,11 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         super()._open()
         try:
             self._waits()
-        except OSError as error:
+        except BaseException as error:
+            self._close()
             # For the import of an event loop, too, there may be no descriptor left.
-            self._close()
-            raise os_error(kernel.SYSTEM, error, "wait", "wait in an event loop") from error
-        except BaseException:
-            self._close()
+            if isinstance(error, OSError) and not isinstance(error, MulticastExpertError):
+                raise os_error(kernel.SYSTEM, error, "wait", "wait in an event loop") from error
             raise
 
     def _close(self) -> None:

@@ -1,7 +1,7 @@
 """Openable: what all sockets of this library share. Opened once, closed once, also across interrupts and forks.
 
 The contract
-- Of several threads that close at once, one does it; the others get MulticastExpertError. The check and the change are
+- Of several threads that close at once, one does it; the others get NotOpenError. The check and the change are
   neighbouring bytecodes, between which CPython lets nothing come.
 - An interrupt while it closes is held back until everything is closed. What a second interrupt leaves open, `__del__`
   closes. So `_close` has to be callable again.
@@ -16,7 +16,7 @@ import weakref
 from types import TracebackType
 from typing import Self
 
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, NotOpenError
 
 
 class Openable:
@@ -54,10 +54,9 @@ class Openable:
         return self
 
     def close(self) -> None:
-        """Close the socket. Raises MulticastExpertError when it is not open.
+        """Close the socket. Raises NotOpenError when it is not open.
 
-        Any thread may call it, and a signal handler. Receives and sends that wait elsewhere end with
-        MulticastExpertError.
+        Any thread may call it, and a signal handler. Receives and sends that wait elsewhere end with NotOpenError.
         """
         if not self.is_opened:
             self._check_open()
@@ -76,9 +75,7 @@ class Openable:
 
     def _check_open(self) -> None:
         if not self.is_opened:
-            raise MulticastExpertError(
-                f"This {type(self).__name__} is not open: use it in a with block, or call open()."
-            )
+            raise NotOpenError(f"This {type(self).__name__} is not open: use it in a with block, or call open().")
 
     def __enter__(self) -> Self:
         try:

@@ -17,7 +17,7 @@ from multicast_expert.core.addresses import (
     parse_sources,
 )
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
-from multicast_expert.core.errors import MulticastExpertError, warn
+from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.engine import ReceiveSockets, receiving
@@ -174,7 +174,7 @@ class Receiver(Openable):
     ) -> None:
         """Leave a group, or one source of it, on one interface or wherever it is joined.
 
-        Raises MulticastExpertError for a membership that does not exist, and MulticastOSError.
+        Raises NotJoinedError for a membership that does not exist, and MulticastOSError.
         """
         self._check_open()
         parsed = parse_group(group, self._version)
@@ -239,7 +239,7 @@ class Receiver(Openable):
                 if parsed in (None, joined):
                     joins.setdefault(joined, []).append(Join(joined, source, attachment.where_joined))
         if not joins:
-            raise MulticastExpertError("No group is joined." if parsed is None else f"{parsed} is not joined.")
+            raise NotJoinedError("No group is joined." if parsed is None else f"{parsed} is not joined.")
         for wanted in joins.values():
             report = explain_receiver(self._settings, wanted, self._as_facts(), listen, progress)
             if report.verdict != "ok":
@@ -329,9 +329,9 @@ class McastRxSocket(Receiver):
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
     mcast_ips: the groups, text or `ipaddress` objects.
     port: the UDP port, 1 to 65535.
-    iface, ifaces: the interface or interfaces to listen on: an address, a name or an IfaceInfo. `iface_ip` and
-        `iface_ips` are older names of the two; at most one of the four may be given. None of them: every interface that
-        has an address of the family, except the loopback interface.
+    iface, ifaces: the interface or interfaces to listen on, by any name, address or number (see IfaceSpecifier).
+        `iface_ip` and `iface_ips` are older names of the two; at most one of the four may be given. None of them,
+        0.0.0.0 or ::: every interface that has an address of the family, except the loopback interface.
     source_ips: only datagrams from these hosts (source-specific multicast, RFC 4607); None or empty: from any.
     timeout: seconds that a receive waits; None: for ever; 0: not at all.
     blocking: older form of timeout, and stronger: True is None, False is 0.
@@ -410,7 +410,7 @@ class McastRxSocket(Receiver):
         listen: seconds to listen for each group; up to two more pass.
 
         It joins the same with sockets of its own, so that no datagram is taken away from this receiver. Call it in a
-        thread if the program has other work meanwhile. Raises MulticastExpertError for a group that is not joined.
+        thread if the program has other work meanwhile. Raises NotJoinedError for a group that is not joined.
         """
         return self._explain(group, listen)
 

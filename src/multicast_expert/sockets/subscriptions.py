@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_group, parse_source
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface
+from multicast_expert.core.errors import MulticastOSError, NotJoinedError, NotOpenError
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, means_any, missing_interface
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
 from multicast_expert.engine import ReceiveSockets
@@ -56,7 +56,7 @@ class Membership:
         return [attachment.choice.iface for attachment in self._attachments]
 
     def leave(self) -> None:
-        """Leave the group, or this source of it. Raises MulticastExpertError when that was done already."""
+        """Leave the group, or this source of it. Raises NotJoinedError when that was done already."""
         self._subscriptions.leave(self._group, self._source, self._attachments)
 
     def block(self, source: MulticastAddress) -> None:
@@ -155,7 +155,7 @@ class Subscriptions:
 
     def _targets(self, iface: IfaceSpecifier | None) -> list[Attachment]:
         """Return the interfaces that a run-time change is about; None: all of this receiver's."""
-        if iface is None:
+        if iface is None or means_any(iface):
             return self._all()
         name = iface.machine_name if isinstance(iface, IfaceInfo) else str(iface)
         away = [each for each in self.attachments if not each.present and each.choice.iface.machine_name == name]
@@ -168,14 +168,15 @@ class Subscriptions:
         return targets
 
     def joined(self, group: IPAddress, iface: IfaceSpecifier | None) -> list[Attachment]:
-        """Return the interfaces on which the group is joined. Raises MulticastExpertError where there is none."""
-        attachments = self.wanted.attachments(group) if iface is None else self._targets(iface)
+        """Return the interfaces on which the group is joined. Raises NotJoinedError where there is none."""
+        everywhere = iface is None or means_any(iface)
+        attachments = self.wanted.attachments(group) if everywhere else self._targets(iface)
         if not attachments:
-            raise MulticastExpertError(f"{group} is not joined.")
+            raise NotJoinedError(f"{group} is not joined.")
         return attachments
 
     def leave(self, group: IPAddress, source: IPAddress | None, attachments: list[Attachment]) -> None:
-        """Leave the group, or one source of it, on these interfaces. Raises MulticastExpertError."""
+        """Leave the group, or one source of it, on these interfaces. Raises NotJoinedError."""
         self._check_open()
         with self.sockets.lock:
             self.own()
@@ -210,8 +211,8 @@ class Subscriptions:
                 raise
 
     def _check_open(self) -> None:
-        if self.sockets.closed:
-            raise MulticastExpertError("This receiver is not open: use it in a with block, or call open().")
+        if not hasattr(self, "sockets") or self.sockets.closed:
+            raise NotOpenError("This receiver is not open: use it in a with block, or call open().")
 
     @property
     def memberships(self) -> list[Membership]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
 from multicast_expert.engine import SendSocket, error_name
@@ -89,7 +89,7 @@ class Outlet:
                         return send(sock)
                     except MulticastOSError as error:
                         if sock.closed and sock is self.socket:
-                            raise MulticastExpertError("The sender was closed while it was being used.") from None
+                            raise NotOpenError("The sender was closed while it was being used.") from None
                         if sock is self.socket and not self._renew(error):
                             raise
             finally:
@@ -318,8 +318,8 @@ class McastTxSocket(Transmitter):
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
     mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any.
-    iface, ifaces: the interface or interfaces to send from: an address, a name or an IfaceInfo; `iface_ip` is an older
-        name of `iface`. None of them: the interface of the default gateway.
+    iface, ifaces: the interface or interfaces to send from, by any name, address or number (see IfaceSpecifier);
+        `iface_ip` is an older name of `iface`. None of them, 0.0.0.0 or ::: the interface of the default gateway.
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import Platform
 from multicast_expert.system.changes import Events, PolledEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
@@ -71,11 +72,11 @@ class System:
 
         return platform.release()
 
-    def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
+    def interfaces(self, meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
         """Return the network interfaces, by index.
 
-        `meant`: names and addresses (without scope); interfaces that have none of them may be left out, unless no
-        interface has any.
+        `meant`: what specifiers may mean; interfaces that fit none of them may be left out, and those that fit by their
+        MAC address only.
         """
         raise NotImplementedError
 

@@ -13,6 +13,7 @@ from typing import Any
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import Platform
 from multicast_expert.system.base import System, is_scarcity
 from multicast_expert.system.commands import run
@@ -27,7 +28,7 @@ class BsdSystem(System):
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
 
-    def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
+    def interfaces(self, meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
         """Return the network interfaces, by index; one that vanished in between is left out."""
         import psutil  # noqa: PLC0415 - other systems do without it
 

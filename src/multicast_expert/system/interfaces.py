@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import ip_address
 
-from multicast_expert.core.errors import MulticastExpertError, warn
+from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceError, warn
 from multicast_expert.core.interfaces import (
     IfaceInfo,
     IfaceSpecifier,
@@ -17,6 +16,7 @@ from multicast_expert.core.interfaces import (
     choose_one_interface,
     interface_address_text,
 )
+from multicast_expert.core.specifiers import Readings, readings
 from multicast_expert.system import kernel, routes
 from multicast_expert.system.kernel import ip_version, os_error
 
@@ -29,7 +29,7 @@ def scan_interfaces() -> list[IfaceInfo]:
     return _asked()
 
 
-def _asked(meant: Collection[str] | None = None) -> list[IfaceInfo]:
+def _asked(meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
     try:
         return kernel.SYSTEM.interfaces(meant)
     except OSError as error:
@@ -50,10 +50,10 @@ def find_interfaces(
     """Return the interfaces that the specifiers mean, each once, in the order asked for.
 
     `ifaces`: the interfaces to choose from; without it the OS is asked, unless all specifiers are IfaceInfo objects.
-    Raises MulticastExpertError for a specifier that fits no interface.
+    Raises UnknownInterfaceError for a specifier that fits no interface.
     """
     wanted = list(specifiers)
-    return [choice.iface for choice in choose_interfaces(wanted, _known(wanted, ifaces), ignore_case=_ignores_case())]
+    return [choice.iface for choice in _choose(choose_interfaces, wanted, ifaces)]
 
 
 def _ignores_case() -> bool:
@@ -64,16 +64,29 @@ def _known(specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo] | N
     if ifaces is not None:
         return ifaces
     # Describing an interface costs more than finding it, so the system describes only those that a specifier may mean.
-    meant = {_without_scope(specifier) for specifier in specifiers if not isinstance(specifier, IfaceInfo)}
-    return _asked(meant) if meant else ()
+    meant = [readings(specifier) for specifier in specifiers if not isinstance(specifier, IfaceInfo)]
+    return _asked([each for each in meant if each is not None]) if meant else ()
 
 
-def _without_scope(specifier: object) -> str:
-    """Return an address as the OS spells it, without its scope; a name as it is."""
-    text = str(specifier)
-    with suppress(ValueError):
-        return str(ip_address(text.partition("%")[0]))
-    return text
+def _choose(
+    choose: Callable[[Sequence[IfaceSpecifier], Sequence[IfaceInfo], bool, bool], list[InterfaceChoice]],
+    specifiers: Sequence[IfaceSpecifier],
+    ifaces: Sequence[IfaceInfo] | None = None,
+    allow_missing: bool = False,
+) -> list[InterfaceChoice]:
+    """Choose among the interfaces that the specifiers may mean; if one fits none of them, among all that there are."""
+    try:
+        return choose(specifiers, _known(specifiers, ifaces), allow_missing, _ignores_case())
+    except UnknownInterfaceError:
+        if ifaces is not None:
+            raise
+    return choose(specifiers, scan_interfaces(), allow_missing, _ignores_case())
+
+
+def _choose_one_for_each(
+    specifiers: Sequence[IfaceSpecifier], ifaces: Sequence[IfaceInfo], allow_missing: bool, ignore_case: bool
+) -> list[InterfaceChoice]:
+    return [choose_one_interface(specifier, ifaces, ignore_case, allow_missing) for specifier in specifiers]
 
 
 def choose_for_receiving(
@@ -81,10 +94,11 @@ def choose_for_receiving(
 ) -> list[InterfaceChoice]:
     """Return the interfaces to listen on: the named ones, or all with an address of the IP version, except loopback.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, unless `allow_missing`.
+    Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
+    MulticastExpertError when there is none to listen on, unless `allow_missing`.
     """
     if specifiers is not None:
-        return choose_interfaces(specifiers, _known(specifiers), allow_missing, _ignores_case())
+        return _choose(choose_interfaces, specifiers, None, allow_missing)
     choices = [
         InterfaceChoice(iface, required=False)
         for iface in scan_interfaces()
@@ -101,11 +115,11 @@ def choose_for_receiving(
 def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
     """Return the interfaces to send from: the named ones, or that of the default gateway.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit one specifier.
+    Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
+    MulticastExpertError when there is none to send from, or several fit one specifier.
     """
     if specifiers is not None:
-        known = _known(specifiers)
-        choices = [choose_one_interface(specifier, known, _ignores_case()) for specifier in specifiers]
+        choices = _choose(_choose_one_for_each, specifiers)
         return list({choice.iface.index: choice for choice in choices}.values())
     found = _default_route(version, None)
     if found is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 from typing import Any, Self
 
 from multicast_expert.core.addresses import IPAddress, address_text
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import LINUX
 from multicast_expert.system import netlink, proc
 from multicast_expert.system.base import Socket, System
@@ -20,7 +20,8 @@ from multicast_expert.system.changes import Events, NetlinkEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
 
 _SOCK_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
-_LONGEST_NAME = 15
+_LONGEST_ALTERNATIVE_NAME = 127
+_LARGEST_INDEX = 0x7FFFFFFF
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 """Errors of a sandbox that allows no netlink sockets."""
 _MISSING = (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE)
@@ -83,12 +84,11 @@ class LinuxSystem(System):
         opened: Socket = made
         return opened
 
-    def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
-        """Return the network interfaces, by index; with `meant`, those that it names, or all where it names none."""
+    def interfaces(self, meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
+        """Return the network interfaces, by index; with `meant`, those that fit it by name, index or address."""
         with Channel() as channel:
             addresses = channel.ask(netlink.address_request())
-            links = [] if meant is None else _meant_links(channel, meant, addresses)
-            links = links or channel.ask(netlink.link_request())
+            links = channel.ask(netlink.link_request()) if meant is None else _meant_links(channel, meant, addresses)
         found = {link.number: link for link in map(netlink.parse_link, links) if link is not None}
         by_index: dict[int, list[netlink.Address]] = {index: [] for index in sorted(found)}
         for body in addresses:
@@ -141,27 +141,65 @@ class LinuxSystem(System):
         return super().change_events()
 
 
-def _meant_links(channel: Channel, meant: Collection[str], addresses: Iterable[bytes]) -> list[bytes]:
-    """Return the links with these names or addresses: to ask for one link is cheaper than to list all."""
-    packed = set()
-    requests = []
-    for text in meant:
-        with suppress(ValueError):
-            packed.add(ip_address(text).packed)
-        with suppress(UnicodeEncodeError):
-            if 0 < len(text.encode("utf-8", "surrogateescape")) <= _LONGEST_NAME:
-                requests.append(netlink.link_request(name=text))
-    for body in addresses if packed else ():
-        if any(each in body for each in packed) and (address := netlink.parse_address(body)) is not None:
-            requests += [netlink.link_request(address.number)] if address.packed in packed else []
+def _meant_links(channel: Channel, meant: Iterable[Readings], addresses: Sequence[bytes]) -> list[bytes]:
+    """Return the links that the readings fit, by MAC address none: to ask for one link is cheaper than to list all."""
+    links = []
+    for reading in meant:
+        found = _links(channel, map(_link_of, reading.names[:1]))
+        if not found:
+            # Not the name of an interface, so it may be all else that it can be read as.
+            requests = [*map(_link_of, reading.names[1:])]
+            if reading.number is not None and reading.number <= _LARGEST_INDEX:
+                requests.append(netlink.link_request(reading.number))
+            found = _links(channel, requests + [netlink.link_request(each) for each in _holders(reading, addresses)])
+        links += found
+    return links
+
+
+def _link_of(name: str) -> bytes | None:
+    """Return the request for the link of this name; None for a text that can be no name."""
+    return netlink.link_request(name=name) if _could_be_name(name) else None
+
+
+def _links(channel: Channel, requests: Iterable[bytes | None]) -> list[bytes]:
+    """Return the links that there are among those that are asked for."""
     links = []
     for request in requests:
         try:
-            links += channel.ask(request)
+            links += [] if request is None else channel.ask(request)
         except OSError as error:
             if error.errno not in _MISSING:
                 raise
     return links
+
+
+def _could_be_name(text: str) -> bool:
+    try:
+        return 0 < len(text.encode("utf-8", "surrogateescape")) <= _LONGEST_ALTERNATIVE_NAME
+    except UnicodeEncodeError:
+        return False
+
+
+def _holders(reading: Readings, addresses: Iterable[bytes]) -> set[int]:
+    """Return the indexes of the links that have an address of that label, that address, or one in that network."""
+    network = reading.network
+    wanted = [name.encode("utf-8", "surrogateescape") for name in reading.names if _could_be_name(name)]
+    exact = None
+    if network is not None and network.prefixlen == network.max_prefixlen:
+        exact = network.network_address.packed
+        wanted.append(exact)
+    found = set()
+    for body in addresses:
+        # To look for the bytes is cheaper than to parse every address.
+        if (network is not None and exact is None) or any(each in body for each in wanted):
+            address = netlink.parse_address(body)
+            if address is not None and (
+                address.packed == exact
+                or address.label in reading.names
+                or (network is not None and exact is None and ip_address(address.packed) in network)
+            ):
+                found.add(address.number)
+    return found
 
 
 # To make these objects takes most of the time of a scan, and the next scan finds mostly the same.
@@ -178,9 +216,12 @@ def _ipv6(packed: bytes, prefix_length: int, scope: str) -> IPv6Interface:
 def _describe(link: netlink.Link, addresses: Iterable[netlink.Address]) -> IfaceInfo:
     ipv4: dict[bytes, IPv4Interface] = {}
     ipv6: dict[bytes, IPv6Interface] = {}
+    labels = []
     for address in addresses:
         if len(address.packed) == 4:
             ipv4[address.packed] = _ipv4(address.packed, address.prefix_length)
+            if address.label not in ("", link.name):
+                labels.append((address.label, ipv4[address.packed].ip))
         else:
             # Link-local: fe80::/10.
             scoped = address.packed[0] == 0xFE and address.packed[1] >> 6 == 2
@@ -197,4 +238,6 @@ def _describe(link: netlink.Link, addresses: Iterable[netlink.Address]) -> Iface
         link.is_loopback or link.supports_multicast,
         link.is_loopback,
         link.mtu,
+        link.alternative_names,
+        tuple(labels),
     )

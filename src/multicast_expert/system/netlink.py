@@ -41,6 +41,12 @@ _SIGNED = Struct("=i")
 _MDB_ENTRY = Struct("=IBBH16s2s2x")
 _TYPE_MASK = 0x3FFF
 
+_IFLA_IFNAME = 3
+_IFLA_PROP_LIST = 52
+_IFLA_ALT_IFNAME = 53
+# Bytes of a name without the zero at its end (IFNAMSIZ); only an alternative name may be longer.
+_LONGEST_NAME = 15
+
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
 _IFF_RUNNING = 0x40
@@ -74,6 +80,8 @@ class Address(NamedTuple):
     prefix_length: int
     is_duplicate: bool
     """Whether the kernel found it on another host too (IFA_F_DADFAILED)."""
+    label: str = ""
+    """Its name, for IPv4: that of the interface, unless it was given one of its own, such as `eth0:1`."""
 
 
 class Querier(NamedTuple):
@@ -113,6 +121,7 @@ class Link(NamedTuple):
     supports_multicast: bool = True
     """Whether it has the flag for that; the loopback interface does not, and works all the same."""
     hardware_address: bytes = b""
+    alternative_names: tuple[str, ...] = ()
 
 
 class RouteAnswer(NamedTuple):
@@ -136,7 +145,9 @@ def link_request(index: int = 0, name: str = "") -> bytes:
     kind, mask = _WITHOUT_STATISTICS
     body = _IFINFO.pack(0, 0, index, 0, 0) + _attribute(kind, _UNSIGNED.pack(mask))
     if name:
-        body += _attribute(3, name.encode("utf-8", "surrogateescape") + b"\0")
+        text = name.encode("utf-8", "surrogateescape")
+        # By the first attribute the kernel looks for alternative names, too.
+        body += _attribute(_IFLA_IFNAME if len(text) <= _LONGEST_NAME else _IFLA_ALT_IFNAME, text + b"\0")
     return _request(_RTM_GETLINK, 0 if index or name else _NLM_F_DUMP, body)
 
 
@@ -222,7 +233,7 @@ def parse_address(body: bytes) -> Address | None:
     packed = found.get(2) or found.get(1, b"")
     if len(packed) not in (4, 16) or prefix_length > len(packed) * 8:
         return None
-    return Address(index, packed, prefix_length, bool(flags & _IFA_F_DADFAILED))
+    return Address(index, packed, prefix_length, bool(flags & _IFA_F_DADFAILED), _text(found.get(3)) or "")
 
 
 def parse_link(body: bytes) -> Link | None:
@@ -248,7 +259,16 @@ def parse_link(body: bytes) -> Link | None:
         bool(flags & _IFF_RUNNING),
         bool(flags & _IFF_MULTICAST),
         found.get(1, b""),
+        tuple(_names(found[_IFLA_PROP_LIST])) if _IFLA_PROP_LIST in found else (),
     )
+
+
+def _names(properties: bytes) -> Iterator[str]:
+    """Yield the alternative names in a list of properties; Linux 5.5 and later."""
+    for kind, value in _each_attribute(properties):
+        name = _text(value)
+        if kind == _IFLA_ALT_IFNAME and name:
+            yield name
 
 
 def _bridge_state(data: bytes) -> BridgeState:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import WINDOWS
 from multicast_expert.platforms.layouts import socket_address
 from multicast_expert.system.base import Socket, System
@@ -41,7 +42,7 @@ class WindowsSystem(System):
         opened: Socket = _winsock().WinSocket(family, kind)
         return opened
 
-    def interfaces(self, meant: Collection[str] | None = None) -> list[IfaceInfo]:
+    def interfaces(self, meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
         """Return the network interfaces that have an index, by index."""
         found = parse_adapters(*_winsock().adapters_addresses())
         return sorted(found, key=lambda iface: iface.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from ipaddress import IPv4Interface
 from typing import Any
 
 from multicast_expert.cli.render.text import Line, printable
@@ -12,7 +13,7 @@ from multicast_expert.core.interfaces import IfaceInfo
 def interface_lines(
     ifaces: Sequence[IfaceInfo], default4: IfaceInfo | None, default6: IfaceInfo | None
 ) -> Iterator[Line]:
-    """Yield a line for every interface and, below it, one for each of its addresses, which may be long."""
+    """Yield a line for every interface and, below it, one for each of its addresses, and for its further names."""
     names = [printable(iface.display_name) for iface in ifaces]
     width = max(map(len, ["interface", *names]))
     yield Line(f" #  {'interface':<{width}}  state    mtu  multicast  default", style="bold")
@@ -24,8 +25,12 @@ def interface_lines(
             ("  up   ", "green") if iface.is_up else ("  down ", "red"),
             f"  {'' if iface.mtu is None else iface.mtu:>5}  {multicast_ability(iface):<9}  {versions}",
         )
+        labels = {address: printable(label) for label, address in iface.labels}
         for interface in (*iface.ip4_addrs, *iface.ip6_addrs):
-            yield Line(f"    {interface}")
+            label = labels.get(interface.ip) if isinstance(interface, IPv4Interface) else None
+            yield Line(f"    {interface}" + (f"  called {label}" if label else ""))
+        if iface.alternative_names:
+            yield Line(f"    also called {', '.join(map(printable, iface.alternative_names))}")
 
 
 def multicast_ability(iface: IfaceInfo) -> str:
@@ -40,6 +45,7 @@ def interface_object(iface: IfaceInfo, default_for: Collection[str]) -> dict[str
     return {
         "name": iface.machine_name,
         "friendly_name": iface.display_name,
+        "alternative_names": list(iface.alternative_names),
         "index": iface.index,
         "up": iface.is_up,
         "mtu": iface.mtu,
@@ -48,5 +54,6 @@ def interface_object(iface: IfaceInfo, default_for: Collection[str]) -> dict[str
         "link_layer_address": iface.link_layer_address,
         "ipv4": [str(interface) for interface in iface.ip4_addrs],
         "ipv6": [str(interface) for interface in iface.ip6_addrs],
+        "labels": {label: str(address) for label, address in iface.labels},
         "default_for": list(default_for),
     }
