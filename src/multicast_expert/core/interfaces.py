@@ -119,14 +119,15 @@ def choose_interfaces(
     return list(choices.values())
 
 
-def _has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
+def has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
+    """Return whether the interface goes by this name."""
     names = (iface.machine_name, iface.friendly_name)
     return name in names or (ignore_case and name.casefold() in map(str.casefold, names))
 
 
 def _could_be(specifier: str, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> bool:
     """Return whether the text is the name of an interface, or an address."""
-    if any(_has_name(iface, specifier, ignore_case) for iface in ifaces):
+    if any(has_name(iface, specifier, ignore_case) for iface in ifaces):
         return True
     try:
         ip_address(specifier)
@@ -153,7 +154,7 @@ def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case
     if isinstance(specifier, IfaceInfo):
         return [InterfaceChoice(specifier)]
     if isinstance(specifier, str):
-        named = [iface for iface in ifaces if specifier and _has_name(iface, specifier, ignore_case)]
+        named = [iface for iface in ifaces if specifier and has_name(iface, specifier, ignore_case)]
         if named:
             return [InterfaceChoice(iface) for iface in named]
     address = _specifier_address(specifier, ifaces)
@@ -162,7 +163,7 @@ def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case
         InterfaceChoice(iface, address)
         for iface in ifaces
         if any(own.packed == address.packed for own in iface.addresses(address.version))
-        and (scope in (None, str(iface.index)) or _has_name(iface, str(scope), ignore_case))
+        and (scope in (None, str(iface.index)) or has_name(iface, str(scope), ignore_case))
     ]
     if not choices:
         raise MulticastExpertError(

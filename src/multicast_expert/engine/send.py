@@ -48,6 +48,7 @@ class SendSocket:
     def __init__(self, system: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
         self._kernel = system
         self._interface = iface.display_name
+        self.interface_index: int = iface.index
         self._mtu = iface.mtu
         self._version = plan.version
         self._unheard = system.platform.unheard_error if iface.is_localhost() else None

@@ -202,9 +202,9 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        address, hops = self._checked(address, hop_limit)
+        address, hops, outlets = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
-        for outlet in self._outlets:
+        for outlet in outlets:
             try:
                 while not outlet.send(data, address, hops):
                     await self._wait_for_room(outlet.socket)

@@ -11,7 +11,6 @@ from multicast_expert.core.addresses import (
     IPv4Or6Address,
     MulticastAddress,
     parse_group,
-    parse_groups,
     parse_port,
     parse_source,
     parse_sources,
@@ -20,6 +19,7 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings
+from multicast_expert.core.scopes import parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
 from multicast_expert.sockets.healing import Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
@@ -72,7 +72,7 @@ class Receiver(Openable):
         gro: bool = True,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = parse_groups(mcast_ips, version)
+        groups = parse_scoped_groups(mcast_ips, version)
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*parse_sources(source_ips, version)] or [None]
@@ -177,8 +177,7 @@ class Receiver(Openable):
         Raises MulticastExpertError for a membership that does not exist, and MulticastOSError.
         """
         self._check_open()
-        parsed = parse_group(group, self._version)
-        attachments = self._subscriptions.joined(parsed, iface)
+        parsed, attachments = self._subscriptions.joined(group, iface)
         self._subscriptions.leave(parsed, None if source is None else parse_source(source, self._version), attachments)
 
     def block_source(
@@ -197,8 +196,8 @@ class Receiver(Openable):
         self, group: MulticastAddress, source: MulticastAddress, iface: IfaceSpecifier | None, blocked: bool
     ) -> None:
         self._check_open()
-        parsed = parse_group(group, self._version)
-        self._subscriptions.block(parsed, source, self._subscriptions.joined(parsed, iface), blocked)
+        parsed, attachments = self._subscriptions.joined(group, iface)
+        self._subscriptions.block(parsed, source, attachments, blocked)
 
     @property
     def memberships(self) -> list[Membership]:
@@ -327,7 +326,8 @@ class McastRxSocket(Receiver):
     """Receives the datagrams of its own groups on its own interfaces, and nothing else.
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups, text or `ipaddress` objects.
+    mcast_ips: the groups, text or `ipaddress` objects. `ff02::5%eth1`: this group on that one of its interfaces only; so
+        it is in `join_group`, `leave_group`, `block_source` and `unblock_source`.
     port: the UDP port, 1 to 65535.
     iface, ifaces: the interface or interfaces to listen on: an address, a name or an IfaceInfo. `iface_ip` and
         `iface_ips` are older names of the two; at most one of the four may be given. None of them: every interface that

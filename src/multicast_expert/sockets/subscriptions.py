@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_group, parse_source
+from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_source
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, missing_interface
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
+from multicast_expert.core.scopes import Scope, ScopedGroup, in_scope, parse_scoped_group
 from multicast_expert.engine import ReceiveSockets
 from multicast_expert.platforms.table import Operation
+from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import choose_for_receiving
 
 _BLOCK: tuple[Operation, Operation] = ("block source", "unblock source")
@@ -86,11 +88,21 @@ class Subscriptions:
             self.everywhere = Attachment(InterfaceChoice(missing_interface("all interfaces")), present=False)
         self.sockets: ReceiveSockets
 
-    def want(self, groups: Iterable[IPAddress], sources: Iterable[IPAddress | None]) -> None:
-        """Note the groups, each from these sources, on every interface; `open` joins them."""
-        for group in groups:
+    def want(self, groups: Iterable[ScopedGroup], sources: Iterable[IPAddress | None]) -> None:
+        """Note the groups, each from these sources, on every interface or those of its scopes; `open` joins them."""
+        chosen: dict[IPAddress, list[Attachment]] = {}
+        for group, scope in groups:
+            chosen.setdefault(group, []).extend(self._in_scope(group, scope, self._all()))
+        for group, attachments in chosen.items():
             for source in sources:
-                self.wanted.join(group, source, self._all())
+                self.wanted.join(group, source, list(dict.fromkeys(attachments)))
+
+    def _in_scope(self, group: IPAddress, scope: Scope | None, attachments: list[Attachment]) -> list[Attachment]:
+        """Return the attachments that the scope of a group means; None: all. Raises MulticastExpertError for none."""
+        if scope is None:
+            return attachments
+        places = [(each, [each.choice.iface]) for each in attachments if each is not self.everywhere]
+        return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
 
     def _all(self) -> list[Attachment]:
         return self.attachments if self.everywhere is None else [self.everywhere, *self.attachments]
@@ -133,10 +145,10 @@ class Subscriptions:
         self, group: MulticastAddress, source: MulticastAddress | None, iface: IfaceSpecifier | None
     ) -> Membership:
         """See `McastRxSocket.join_group`."""
-        parsed = parse_group(group, self.version)
+        parsed, scope = parse_scoped_group(group, self.version)
         parsed_source = None if source is None else parse_source(source, self.version)
         with self.sockets.lock:
-            attachments = self._targets(iface)
+            attachments = self._in_scope(parsed, scope, self._targets(iface))
             self.own()
             self.wanted.join(parsed, parsed_source, attachments)
             try:
@@ -161,12 +173,13 @@ class Subscriptions:
             targets += known or [Attachment(choice)]
         return targets
 
-    def joined(self, group: IPAddress, iface: IfaceSpecifier | None) -> list[Attachment]:
-        """Return the interfaces on which the group is joined. Raises MulticastExpertError where there is none."""
-        attachments = self.wanted.attachments(group) if iface is None else self._targets(iface)
+    def joined(self, group: MulticastAddress, iface: IfaceSpecifier | None) -> tuple[IPAddress, list[Attachment]]:
+        """Return the group and the interfaces on which it is joined. Raises MulticastExpertError without any."""
+        parsed, scope = parse_scoped_group(group, self.version)
+        attachments = self.wanted.attachments(parsed) if iface is None else self._targets(iface)
         if not attachments:
-            raise MulticastExpertError(f"{group} is not joined.")
-        return attachments
+            raise MulticastExpertError(f"{parsed} is not joined.")
+        return parsed, self._in_scope(parsed, scope, attachments)
 
     def leave(self, group: IPAddress, source: IPAddress | None, attachments: list[Attachment]) -> None:
         """Leave the group, or one source of it, on these interfaces. Raises MulticastExpertError."""

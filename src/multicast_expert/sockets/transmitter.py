@@ -8,10 +8,18 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
+from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, parse_port
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
+from multicast_expert.core.scopes import (
+    Scope,
+    ScopedGroup,
+    in_scope,
+    parse_scoped_group,
+    parse_scoped_groups,
+    scope_number,
+)
 from multicast_expert.engine import SendSocket, error_name
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
@@ -174,16 +182,15 @@ class Transmitter(Openable):
         heal: bool = True,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = None
-        if mcast_ips is not None:
-            groups = parse_groups(mcast_ips, version)
-        self._groups = groups
-        self._known = {str(group): str(group) for group in groups or ()}
+        groups = None if mcast_ips is None else parse_scoped_groups(mcast_ips, version)
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
         self._outlets = [
             Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
             for choice in choose_for_sending(specifiers, version)
         ]
+        self._groups = None if groups is None else self._ways(groups)
+        self._known: dict[str, tuple[str, list[Outlet]]] = {}
+        """By the spelling of a group without a scope: its usual spelling, and where it leaves."""
         self._shortcut: Shortcut | None = None
         """That of the socket that sent last, where there is but one."""
         self.addr_family = addr_family
@@ -209,36 +216,59 @@ class Transmitter(Openable):
         for outlet in self._outlets:
             outlet.abandon()
 
-    def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int]:
-        """Check where a datagram shall go; return the destination with its usual spelling, and the hop limit."""
+    def _ways(self, groups: Iterable[ScopedGroup]) -> dict[IPAddress, list[Outlet]]:
+        """Return where each group leaves: all interfaces, or those of its scopes. Raises MulticastExpertError."""
+        ways: dict[IPAddress, list[Outlet]] = {}
+        for group, scope in groups:
+            ways.setdefault(group, [])
+            ways[group] += self._outlets if scope is None else self._in_scope(group, scope, self._outlets)
+        return {group: [each for each in self._outlets if each in chosen] for group, chosen in ways.items()}
+
+    def _in_scope(self, group: object, scope: Scope, outlets: Iterable[Outlet]) -> list[Outlet]:
+        places = [(outlet, [outlet.choice.iface]) for outlet in outlets]
+        return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
+
+    def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int, Sequence[Outlet]]:
+        """Check where a datagram shall go; return the destination with its usual spelling, hop limit and outlets.
+
+        The destination has no scope: its outlet chooses the interface.
+        """
         self._check_open()
-        group = self._known.get(address[0]) or self._learn(address[0])
+        text = address[0]
+        group, outlets = self._known.get(text) or self._learn(text)
         parse_port(address[1])
+        scope = scope_number(address)
+        if scope:
+            outlets = self._in_scope(group, scope, outlets)
         if hop_limit is None:
             hop_limit = self.ttl
         check_hop_limit(hop_limit)
-        return (address if group == address[0] else (group, *address[1:])), hop_limit
+        if group != text or scope:
+            address = (group, *address[1:3], 0) if len(address) > 3 else (group, *address[1:])
+        return address, hop_limit, outlets
 
-    def _learn(self, text: str) -> str:
-        """Remember a spelling of a group that may be sent to and return its usual one, or raise.
-
-        A scope is left out: the interface is chosen already, and getaddrinfo knows scopes of link-local groups only.
-        """
-        group = parse_group(text.partition("%")[0] if isinstance(text, str) else text, self._version)
-        if self._groups is not None and group not in self._groups:
+    def _learn(self, text: str) -> tuple[str, list[Outlet]]:
+        """Return the usual spelling of a group that may be sent to, and where it leaves, or raise."""
+        group, scope = parse_scoped_group(text, self._version)
+        outlets = self._outlets if self._groups is None else self._groups.get(group)
+        if outlets is None:
             raise MulticastExpertError(
                 f"The destination {text} is none of the groups that this socket was made for: "
-                f"{', '.join(str(known) for known in self._groups)}."
+                f"{', '.join(self.mcast_ips)}."
             )
+        if scope is not None:
+            return str(group), self._in_scope(group, scope, outlets)
         if len(self._known) < 4096:
-            self._known[text] = str(group)
-        return str(group)
+            self._known[text] = str(group), outlets
+        return str(group), outlets
 
     def _learn_shortcut(self, address: IPv4Or6Address) -> None:
         """Let further datagrams for an address that was checked go the short way, if there is a single one."""
         if len(self._outlets) == 1:
-            self._shortcut = self._outlets[0].socket.shortcut
-            if self._shortcut is not None:
+            opened = self._outlets[0].socket
+            self._shortcut = opened.shortcut
+            # The kernel obeys a scope more than the interface of the socket, which may have moved meanwhile.
+            if self._shortcut is not None and (len(address) < 4 or address[3] in (0, opened.interface_index)):
                 self._shortcut.learn(address)
 
     def _sending(
@@ -248,12 +278,12 @@ class Transmitter(Openable):
 
         Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads.
         """
-        address, hops = self._checked(address, hop_limit)
+        address, hops, outlets = self._checked(address, hop_limit)
         total = 0
-        for batch in batches(payloads, limit, at_once=len(self._outlets) == 1):
+        for batch in batches(payloads, limit, at_once=len(outlets) == 1):
             failure: MulticastOSError | None = None
             gone = len(batch)
-            for outlet in self._outlets:
+            for outlet in outlets:
                 sent = 0
                 try:
                     while True:
@@ -317,7 +347,8 @@ class McastTxSocket(Transmitter):
     """Sends datagrams to its groups out of one interface, or several.
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any.
+    mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any. `ff02::5%eth1`: this group out of
+        that one of its interfaces only.
     iface, ifaces: the interface or interfaces to send from: an address, a name or an IfaceInfo; `iface_ip` is an older
         name of `iface`. None of them: the interface of the default gateway.
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
@@ -332,9 +363,10 @@ class McastTxSocket(Transmitter):
     def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram to `address`: `(ip, port)`, or the IPv6 form `(ip, port, flow info, scope id)`.
 
+        A scope, as the last number or as in `ff02::5%eth1`, chooses among the interfaces of this socket.
         `hop_limit`: how many hops this one may go, instead of `ttl`. Waits while the send buffer is full. With several
         interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
-        none of `mcast_ips`, and MulticastOSError.
+        none of `mcast_ips` and for a scope that is none of its interfaces, and MulticastOSError.
         """
         try:
             shortcut = self._shortcut
@@ -342,9 +374,9 @@ class McastTxSocket(Transmitter):
                 return
         except OSError as error:
             self._outlets[0].cope(error, data, address)
-        destination, hops = self._checked(address, hop_limit)
+        destination, hops, outlets = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
-        for outlet in self._outlets:
+        for outlet in outlets:
             try:
                 while not outlet.send(data, destination, hops):
                     outlet.wait()
@@ -353,7 +385,7 @@ class McastTxSocket(Transmitter):
                 failure = failure or error
         if failure is not None:
             raise failure
-        if destination is address:
+        if destination[0] == address[0]:
             self._learn_shortcut(address)
 
     def send_many(self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None) -> int:
