@@ -78,7 +78,8 @@ def command(
 ) -> None:
     """Send datagrams to a group.
 
-    They leave from the interface of the default route unless -i or the endpoint names another; you may repeat -i.
+    They leave from the interface of the default route, or without one that of a route for the group, unless -i or the
+    endpoint names another; you may repeat -i.
     A stamp takes the first 40 bytes of each datagram.
 
     Example: mcast send 239.1.2.3:5000%eth0 'hello' -c 3

@@ -326,8 +326,8 @@ class McastRxSocket(Receiver):
     """Receives the datagrams of its own groups on its own interfaces, and nothing else.
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups, text or `ipaddress` objects. `ff02::5%eth1`: this group on that one of its interfaces only; so
-        it is in `join_group`, `leave_group`, `block_source` and `unblock_source`.
+    mcast_ips: the groups, text or `ipaddress` objects. `ff02::5%eth1`: this group on that one of its interfaces only;
+        likewise in `join_group`, `leave_group`, `block_source` and `unblock_source`.
     port: the UDP port, 1 to 65535.
     iface, ifaces: the interface or interfaces to listen on: an address, a name or an IfaceInfo. `iface_ip` and
         `iface_ips` are older names of the two; at most one of the four may be given. None of them: every interface that

@@ -25,7 +25,7 @@ from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
+from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces, warn_of_other_route
 from multicast_expert.system.kernel import ip_version
 
 Result = TypeVar("Result")
@@ -186,9 +186,11 @@ class Transmitter(Openable):
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
         self._outlets = [
             Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
-            for choice in choose_for_sending(specifiers, version)
+            for choice in choose_for_sending(specifiers, version, [group for group, _ in groups or ()])
         ]
         self._groups = None if groups is None else self._ways(groups)
+        self._is_routed = specifiers is None
+        """Whether the interface was chosen by the routes of this host."""
         self._known: dict[str, tuple[str, list[Outlet]]] = {}
         """By the spelling of a group without a scope: its usual spelling, and where it leaves."""
         self._shortcut: Shortcut | None = None
@@ -258,6 +260,8 @@ class Transmitter(Openable):
             )
         if scope is not None:
             return str(group), self._in_scope(group, scope, outlets)
+        if self._is_routed and self._groups is None:
+            warn_of_other_route(group, self.network_interface)
         if len(self._known) < 4096:
             self._known[text] = str(group), outlets
         return str(group), outlets
@@ -350,7 +354,8 @@ class McastTxSocket(Transmitter):
     mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any. `ff02::5%eth1`: this group out of
         that one of its interfaces only.
     iface, ifaces: the interface or interfaces to send from: an address, a name or an IfaceInfo; `iface_ip` is an older
-        name of `iface`. None of them: the interface of the default gateway.
+        name of `iface`. None of them: the interface of the default gateway, or without one that of a route for the
+        group; a MulticastWarning names both where they differ.
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError, warn
 from multicast_expert.core.interfaces import (
     IfaceInfo,
@@ -19,6 +20,7 @@ from multicast_expert.core.interfaces import (
 )
 from multicast_expert.system import kernel, routes
 from multicast_expert.system.kernel import ip_version, os_error
+from multicast_expert.system.netlink import RouteAnswer
 
 # Any address of the internet does, because nothing is sent to it. These are public name servers.
 _INTERNET = {4: "8.8.8.8", 6: "2001:4860:4860::8888"}
@@ -98,23 +100,64 @@ def choose_for_receiving(
     return choices
 
 
-def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
+def choose_for_sending(
+    specifiers: Sequence[IfaceSpecifier] | None, version: int, groups: Sequence[IPAddress] = ()
+) -> list[InterfaceChoice]:
     """Return the interfaces to send from: the named ones, or that of the default gateway.
 
-    Asks the OS once at most. Raises MulticastExpertError when there is none, or several fit one specifier.
+    Without a default gateway, it is the one that a route for the first of the `groups` leads to that has one. Issues a
+    MulticastWarning for groups that a route leads elsewhere. Raises MulticastExpertError when there is no interface, or
+    several fit one specifier.
     """
     if specifiers is not None:
         known = _known(specifiers)
         choices = [choose_one_interface(specifier, known, _ignores_case()) for specifier in specifiers]
         return list({choice.iface.index: choice for choice in choices}.values())
-    found = _default_route(version, None)
-    if found is None:
-        raise MulticastExpertError(
-            f"This host has no default IPv{version} route, so you have to name an interface with iface= "
-            "(mcast interfaces lists them)."
+    default = _default_route(version, None)
+    found = routes.group_routes(groups, None if default is None else default[1])
+    if default is not None:
+        iface, address = default
+        choice = InterfaceChoice(iface, ip_address(address) if version == 4 else None)
+        _warn_of_other_routes(iface, "the interface of the default route", found)
+    else:
+        choice = _by_group_route(found, version)
+        _warn_of_other_routes(choice.iface, f"where the route for {next(iter(found))} leads", found)
+    return [choice]
+
+
+def _by_group_route(found: Mapping[IPAddress, RouteAnswer], version: int) -> InterfaceChoice:
+    """Return the interface that the first of these routes leads to. Raises MulticastExpertError when there is none."""
+    for route in found.values():
+        for iface in scan_interfaces():
+            if iface.index == route.interface_index:
+                own = {entry.ip for entry in iface.addresses(version)}
+                return InterfaceChoice(iface, route.source if version == 4 and route.source in own else None)
+    raise MulticastExpertError(
+        f"This host has no default IPv{version} route and none for the group, so you have to name an interface with "
+        "iface= (mcast interfaces lists them)."
+    )
+
+
+def warn_of_other_route(group: IPAddress, iface: IfaceInfo) -> None:
+    """Issue a MulticastWarning if a route leads the group elsewhere than to the interface that was chosen for all."""
+    usual = next((str(entry.ip) for entry in iface.addresses(group.version)), None)
+    _warn_of_other_routes(iface, "the interface of the default route", routes.group_routes([group], usual))
+
+
+def _warn_of_other_routes(iface: IfaceInfo, reason: str, found: Mapping[IPAddress, RouteAnswer]) -> None:
+    elsewhere: dict[int, list[IPAddress]] = defaultdict(list)
+    for group, route in found.items():
+        if route.interface_index != iface.index:
+            elsewhere[route.interface_index].append(group)
+    if not elsewhere:
+        return
+    names = {each.index: each.display_name for each in scan_interfaces()}
+    for index, groups in elsewhere.items():
+        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+        warn(
+            f"{groups[0]}{more} will be sent out of {iface.display_name}, {reason}, but this host has a route for that "
+            f"out of {names.get(index, index)}: name the interface that you mean with iface=."
         )
-    iface, address = found
-    return [InterfaceChoice(iface, ip_address(address) if version == 4 else None)]
 
 
 def get_interface_ips(include_ipv4: bool = True, include_ipv6: bool = True) -> list[str]:

@@ -47,6 +47,7 @@ _IFF_RUNNING = 0x40
 _IFF_MULTICAST = 0x1000
 _IFF_LOWER_UP = 0x10000
 _IFA_F_DADFAILED = 0x08
+_RTPROT_KERNEL = 2
 # Types of routes that lead nowhere: blackhole, unreachable, prohibit.
 _REJECTING = (6, 7, 8)
 
@@ -121,6 +122,8 @@ class RouteAnswer(NamedTuple):
     interface_index: int
     source: IPAddress | None = None
     gateway: IPAddress | None = None
+    is_automatic: bool = False
+    """Whether the kernel made the route by itself, as that of IPv6 for all groups on every interface."""
 
 
 class BridgeMember(NamedTuple):
@@ -265,7 +268,10 @@ def _bridge_state(data: bytes) -> BridgeState:
 
 def parse_route(body: bytes) -> RouteAnswer | None:
     """Return the answer in an RTM_NEWROUTE message; None where the route leads nowhere."""
-    if len(body) < _RTMSG.size or _RTMSG.unpack_from(body)[7] in _REJECTING:
+    if len(body) < _RTMSG.size:
+        return None
+    _, _, _, _, _, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+    if kind in _REJECTING:
         return None
     found = _attributes(body[_RTMSG.size :])
     index = _number(found.get(4))
@@ -277,7 +283,7 @@ def parse_route(body: bytes) -> RouteAnswer | None:
         gateway = _address(found[18][2:])
     if gateway is not None and gateway.is_unspecified:
         gateway = None
-    return RouteAnswer(index, _address(found.get(7)), gateway)
+    return RouteAnswer(index, _address(found.get(7)), gateway, protocol == _RTPROT_KERNEL)
 
 
 def parse_members(body: bytes) -> Iterator[BridgeMember]:
