@@ -37,6 +37,8 @@ class IfaceInfo:
     """Whether the OS marks it as a loopback interface."""
     mtu: int | None = None
     """The largest packet it carries, in bytes; None where the OS does not say."""
+    master: int | None = None
+    """The index of the bridge, bond or team that it is a port of, which gets its packets; None: of none, or unknown."""
 
     def is_localhost(self) -> bool:
         """Whether this is the loopback interface: marked as one, or holding 127.0.0.1 or ::1."""
@@ -105,18 +107,26 @@ def choose_interfaces(
 ) -> list[InterfaceChoice]:
     """Return the interfaces among `ifaces` that the specifiers mean; each once, in the order of the specifiers.
 
-    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, an unknown name stands for the
-    interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
+    Raises MulticastExpertError for a specifier that fits none; with `allow_missing`, an unknown name or address stands
+    for the interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
-        if allow_missing and isinstance(specifier, str) and not _could_be(specifier, ifaces, ignore_case):
-            found = [InterfaceChoice(missing_interface(specifier))]
-        else:
-            found = _matches(specifier, ifaces, ignore_case)
-        for choice in found:
+        missing = _missing(specifier, ifaces, ignore_case) if allow_missing else None
+        for choice in [missing] if missing is not None else _matches(specifier, ifaces, ignore_case):
             choices.setdefault((choice.iface.index, choice.iface.machine_name), choice)
     return list(choices.values())
+
+
+def _missing(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> InterfaceChoice | None:
+    """Return what stands for an interface that is not there yet; None where the specifier fits one, or never will."""
+    if isinstance(specifier, IfaceInfo) or not isinstance(specifier, _SPECIFIERS) or not str(specifier):
+        return None
+    try:
+        _matches(specifier, ifaces, ignore_case)
+    except MulticastExpertError:
+        return InterfaceChoice(missing_interface(str(specifier)), _address(specifier))
+    return None
 
 
 def has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
@@ -125,21 +135,16 @@ def has_name(iface: IfaceInfo, name: str, ignore_case: bool) -> bool:
     return name in names or (ignore_case and name.casefold() in map(str.casefold, names))
 
 
-def _could_be(specifier: str, ifaces: Sequence[IfaceInfo], ignore_case: bool) -> bool:
-    """Return whether the text is the name of an interface, or an address."""
-    if any(has_name(iface, specifier, ignore_case) for iface in ifaces):
-        return True
-    try:
-        ip_address(specifier)
-    except ValueError:
-        return False
-    return True
-
-
 def choose_one_interface(
-    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False
+    specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case: bool = False, allow_missing: bool = False
 ) -> InterfaceChoice:
-    """Return the only interface that the specifier fits, else raise MulticastExpertError."""
+    """Return the only interface that the specifier fits, else raise MulticastExpertError.
+
+    `allow_missing`: as in `choose_interfaces`.
+    """
+    missing = _missing(specifier, ifaces, ignore_case) if allow_missing else None
+    if missing is not None:
+        return missing
     choices = _matches(specifier, ifaces, ignore_case)
     if len(choices) > 1:
         names = ", ".join(choice.iface.display_name for choice in choices)
@@ -172,15 +177,19 @@ def _matches(specifier: IfaceSpecifier, ifaces: Sequence[IfaceInfo], ignore_case
     return choices
 
 
+def _address(specifier: object) -> IPAddress | None:
+    if isinstance(specifier, str | IPv4Address | IPv6Address):
+        try:
+            return ip_address(specifier)
+        except ValueError:
+            pass
+    return None
+
+
 def _specifier_address(specifier: object, ifaces: Sequence[IfaceInfo]) -> IPAddress:
-    if isinstance(specifier, IPv4Address | IPv6Address):
-        return specifier
-    if isinstance(specifier, str):
-        for kind in (IPv4Address, IPv6Address):
-            try:
-                return kind(specifier)
-            except ValueError:
-                pass
+    address = _address(specifier)
+    if address is not None:
+        return address
     names = ", ".join(iface.display_name for iface in ifaces)
     raise MulticastExpertError(
         f"{specifier!r} does not appear to be a valid interface name or IP address. Interfaces here: {names or 'none'}."

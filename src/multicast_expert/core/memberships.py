@@ -6,7 +6,7 @@ The kernels accept much that silently delivers nothing, or less than before; wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
@@ -21,9 +21,14 @@ class Attachment:
     """An interface that a receiver wants to be joined on, now or when it comes."""
 
     choice: InterfaceChoice
-    """As it was last seen; it gets another index when it is deleted and comes back."""
+    """The interface in use, as it was last seen; it gets another index when it is deleted and comes back."""
     present: bool = True
     """Whether memberships on it are held at this moment."""
+    asked: InterfaceChoice = field(init=False)
+    """The interface that was asked for, as it was last seen; another one is in use while it is a port of that."""
+
+    def __post_init__(self) -> None:
+        self.asked = self.choice
 
     @property
     def name(self) -> str:
@@ -114,7 +119,25 @@ class Memberships:
                 del self._filters[group]
         if not attachment.present:
             return []
-        return [Join(group, one, attachment.choice) for one in sorted(sources, key=str)]
+        return [
+            Join(group, one, attachment.choice)
+            for one in sorted(sources, key=str)
+            if not self._is_shared(group, one, attachment)
+        ]
+
+    def _is_shared(self, group: IPAddress, source: IPAddress | None, attachment: Attachment) -> bool:
+        """Return whether the same is wanted for another one that is on the same interface at this moment.
+
+        That is so while an interface is a port of another one of the receiver's.
+        """
+        index = attachment.choice.iface.index
+        return any(
+            other is not attachment
+            and other.present
+            and other.choice.iface.index == index
+            and (held.sources is None if source is None else held.sources is not None and source in held.sources)
+            for other, held in self._filters.get(group, {}).items()
+        )
 
     def block(
         self, group: IPAddress, source: IPAddress, attachments: Sequence[Attachment], blocked: bool
@@ -155,6 +178,10 @@ class Memberships:
     def of(self, attachment: Attachment) -> list[Join]:
         """Return all memberships that are wanted on one interface."""
         return [Join(group, source, attachment.choice) for group, source, holder in self if holder is attachment]
+
+    def sole(self, attachment: Attachment) -> list[Join]:
+        """Return those that no other one on the same interface wants too."""
+        return [join for join in self.of(attachment) if not self._is_shared(join.group, join.source, attachment)]
 
     def blocked(self, attachment: Attachment | None = None) -> list[tuple[Join, int]]:
         """Return the blocked sources, on one interface or all that are there, each with the number before it."""

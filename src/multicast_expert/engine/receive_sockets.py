@@ -53,7 +53,7 @@ class ReceiveSockets:
                 if skipped is not None and not self._homes:
                     raise skipped
             except BaseException:
-                self._give_up(done)
+                self.give_up(done)
                 raise
 
     def _carry_out(self, plan: SocketPlan, done: list[Join]) -> MulticastOSError | None:
@@ -125,10 +125,14 @@ class ReceiveSockets:
         """
         with self.lock:
             lost = [join for held in self._open.values() for join in held.joins.values()]
-            self._give_up([join for join in lost if join.interface.iface.index == interface_index])
+            self.give_up([join for join in lost if join.interface.iface.index == interface_index])
 
-    def _give_up(self, joins: Iterable[Join]) -> None:
-        """Leave, whatever the kernel says to it."""
+    def holds(self, join: Join) -> bool:
+        """Return whether this membership is held already."""
+        return join.key in self._homes
+
+    def give_up(self, joins: Iterable[Join]) -> None:
+        """Leave, whatever the kernel says to it; what was received is kept. `lock` is held."""
         emptied = []
         for join in joins:
             held = self._homes.get(join.key)

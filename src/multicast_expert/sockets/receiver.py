@@ -21,7 +21,7 @@ from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spel
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.core.scopes import parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
-from multicast_expert.sockets.healing import Healer, HealingEvent
+from multicast_expert.sockets.healing import Events, Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.subscriptions import Membership, Subscriptions
 from multicast_expert.system import kernel
@@ -82,10 +82,10 @@ class Receiver(Openable):
             version, parse_port(port), timestamps, receive_buffer, enable_external_loopback, gro
         )
         specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
-        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal)
+        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal, follow=heal)
         self._subscriptions.want(groups, sources)
         self._heal = heal
-        self._on_event = on_event
+        self._events = Events(on_event)
         self.addr_family = addr_family
         self.port = port
         self.settimeout((None if blocking else 0) if blocking is not None else timeout)
@@ -137,11 +137,11 @@ class Receiver(Openable):
 
     def report(self) -> None:
         """Report what was done about memberships; called by the watch, in a thread of its own and without a lock."""
-        self._healing().report()
+        self._events.report()
 
     def _healing(self) -> Healer:
         if self._healer is None:
-            self._healer = Healer(self._subscriptions, self._on_event)
+            self._healer = Healer(self._subscriptions, self._events)
         return self._healer
 
     # Memberships
@@ -160,9 +160,9 @@ class Receiver(Openable):
         """
         self._check_open()
         membership = self._subscriptions.join(group, source, iface)
-        if self._heal and self._namespace is None:
+        if self._heal and (self._namespace is None or self._subscriptions.diverted):
             # The child of a fork has sockets of its own from here on.
-            self._watch(False)
+            self._watch(bool(self._subscriptions.diverted))
         return membership
 
     def leave_group(

@@ -5,7 +5,7 @@ Every change is checked whole, then carried out by ReceiveSockets, and undone if
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_source
 from multicast_expert.core.errors import MulticastExpertError
@@ -13,10 +13,11 @@ from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, Interfac
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
 from multicast_expert.core.scopes import Scope, ScopedGroup, in_scope, parse_scoped_group
+from multicast_expert.core.tracking import Place, locate
 from multicast_expert.engine import ReceiveSockets
 from multicast_expert.platforms.table import Operation
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_receiving
+from multicast_expert.system.interfaces import choose_for_receiving, scan_interfaces
 
 _BLOCK: tuple[Operation, Operation] = ("block source", "unblock source")
 
@@ -77,8 +78,14 @@ class Membership:
 class Subscriptions:
     """What one receiver wants to receive; `sockets` is set while it is open."""
 
-    def __init__(self, version: int, specifiers: list[IfaceSpecifier] | None, allow_missing: bool) -> None:
+    def __init__(
+        self, version: int, specifiers: list[IfaceSpecifier] | None, allow_missing: bool, follow: bool = False
+    ) -> None:
         self.version: int = version
+        self._follow = follow
+        """Whether to join where the packets of an interface go, instead of on the interface itself."""
+        self.diverted: list[Attachment] = []
+        """Those that were put there since the program was last told."""
         self.wanted: Memberships = Memberships()
         choices = choose_for_receiving(specifiers, version, allow_missing)
         self.attachments: list[Attachment] = [Attachment(choice, choice.iface.index != 0) for choice in choices]
@@ -101,33 +108,69 @@ class Subscriptions:
         """Return the attachments that the scope of a group means; None: all. Raises MulticastExpertError for none."""
         if scope is None:
             return attachments
-        places = [(each, [each.choice.iface]) for each in attachments if each is not self.everywhere]
+        places = [(each, [each.asked.iface, each.choice.iface]) for each in attachments if each is not self.everywhere]
         return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
 
     def _all(self) -> list[Attachment]:
         return self.attachments if self.everywhere is None else [self.everywhere, *self.attachments]
 
     def open(self, sockets: ReceiveSockets) -> bool:
-        """Join all that is wanted; return whether an interface is missing. Raises MulticastOSError."""
+        """Join all that is wanted; return whether an interface is missing or diverted. Raises MulticastOSError."""
         self.sockets = sockets
         missing = not self.attachments
         for attachment in self.attachments:
             attachment.present = attachment.choice.iface.index != 0
             missing = missing or not attachment.present
+        self._divert(self.attachments)
         self._join_all()
-        return missing
+        return missing or bool(self.diverted)
+
+    def _divert(self, attachments: Iterable[Attachment]) -> None:
+        """Let those that are ports of other interfaces use these. Raises MulticastOSError."""
+        ports = [
+            each
+            for each in attachments
+            if each.present and each.choice.required and each.choice.iface.master is not None
+        ]
+        if not ports or not self._follow:
+            return
+        by_index = {iface.index: iface for iface in scan_interfaces()}
+        for attachment in ports:
+            place = self.place(attachment, by_index)
+            if place is not None and place.used.index != attachment.choice.iface.index:
+                self.settle(attachment, place)
+                self.diverted.append(attachment)
+
+    def place(self, attachment: Attachment, by_index: Mapping[int, IfaceInfo]) -> Place | None:
+        """Return where its interface is among those of now; None if it is missing."""
+        return locate(attachment.asked, by_index, kernel.SYSTEM.platform.names_ignore_case)
+
+    def settle(self, attachment: Attachment, place: Place) -> None:
+        """Note that it is there from now on, to be joined there."""
+        attachment.choice = place.choice(attachment.asked)
+        attachment.asked = attachment.asked._replace(iface=place.asked)
+        self.sockets.name_interface(place.used.index, place.used.display_name)
 
     def _join_all(self) -> None:
-        self.sockets.add(self.wanted.joins())
+        self._add(self.wanted.joins())
         for join, count in self.wanted.blocked():
             self.sockets.change_source(join, "block source", count)
 
     def join_again(self, attachment: Attachment) -> None:
         """Join what is wanted on an interface that has come. Raises MulticastOSError."""
         named = attachment.choice._replace(required=True)
-        self.sockets.add([join._replace(interface=named) for join in self.wanted.of(attachment)])
+        self._add([join._replace(interface=named) for join in self.wanted.of(attachment)])
         for join, count in self.wanted.blocked(attachment):
             self.sockets.change_source(join, "block source", count)
+
+    def _add(self, joins: Iterable[Join]) -> None:
+        """Join what is not held already: an interface may stand for another one of the receiver's, its port."""
+        missing = {join.key: join for join in joins if not self.sockets.holds(join)}
+        self.sockets.add(missing.values())
+
+    def give_up(self, attachment: Attachment) -> None:
+        """Leave what is held for this one alone, and keep what was received."""
+        self.sockets.give_up(self.wanted.sole(attachment))
 
     def own(self) -> None:
         """In the child of a fork, open sockets of its own instead of those that the parent goes on using."""
@@ -139,6 +182,8 @@ class Subscriptions:
     def describe(self, attachment: Attachment, iface: IfaceInfo) -> None:
         """Note what the interface is now."""
         attachment.choice = attachment.choice._replace(iface=iface)
+        if not attachment.choice.required:
+            attachment.asked = attachment.choice
         self.sockets.name_interface(iface.index, iface.display_name)
 
     def join(
@@ -149,14 +194,17 @@ class Subscriptions:
         parsed_source = None if source is None else parse_source(source, self.version)
         with self.sockets.lock:
             attachments = self._in_scope(parsed, scope, self._targets(iface))
+            fresh = [each for each in attachments if each not in self._all()]
             self.own()
             self.wanted.join(parsed, parsed_source, attachments)
             try:
-                self.sockets.add(Join(parsed, parsed_source, each.choice) for each in attachments if each.present)
+                self._divert(fresh)
+                self._add([Join(parsed, parsed_source, each.choice) for each in attachments if each.present])
             except BaseException:
                 self.wanted.leave(parsed, parsed_source, attachments)
+                self.diverted = [each for each in self.diverted if each not in fresh]
                 raise
-            self.attachments += [each for each in attachments if each not in self._all()]
+            self.attachments += fresh
         return Membership(self, parsed, parsed_source, [each for each in attachments if each is not self.everywhere])
 
     def _targets(self, iface: IfaceSpecifier | None) -> list[Attachment]:
@@ -164,12 +212,14 @@ class Subscriptions:
         if iface is None:
             return self._all()
         name = iface.machine_name if isinstance(iface, IfaceInfo) else str(iface)
-        away = [each for each in self.attachments if not each.present and each.choice.iface.machine_name == name]
+        away = [each for each in self.attachments if not each.present and each.asked.iface.machine_name == name]
         if away:
             return away
         targets = []
         for choice in choose_for_receiving([iface], self.version):
-            known = [each for each in self.attachments if each.choice.iface.index == choice.iface.index]
+            index = choice.iface.index
+            known = [each for each in self.attachments if each.asked.iface.index == index]
+            known = known or [each for each in self.attachments if each.present and each.choice.iface.index == index]
             targets += known or [Attachment(choice)]
         return targets
 

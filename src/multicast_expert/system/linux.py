@@ -27,6 +27,8 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPO
 _MISSING = (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE)
 """Errors that say that no interface has the name or index, or can have it."""
 _ATTEMPTS = 10
+_TAKING_OVER = ("bridge", "bond", "team")
+"""Masters that get the packets of their ports; a port of a VRF keeps its addresses and memberships."""
 
 
 class Channel:
@@ -216,4 +218,5 @@ def _describe(link: netlink.Link, addresses: Iterable[netlink.Address]) -> Iface
         link.is_loopback or link.supports_multicast,
         link.is_loopback,
         link.mtu,
+        link.master if link.port_kind in _TAKING_OVER else None,
     )

@@ -114,6 +114,8 @@ class Link(NamedTuple):
     supports_multicast: bool = True
     """Whether it has the flag for that; the loopback interface does not, and works all the same."""
     hardware_address: bytes = b""
+    port_kind: str | None = None
+    """The kind of its master: "bridge", "bond", "team", "vrf" and so on."""
 
 
 class RouteAnswer(NamedTuple):
@@ -236,7 +238,8 @@ def parse_link(body: bytes) -> Link | None:
     found = _attributes(body[_IFINFO.size :])
     info = _attributes(found.get(18, b""))
     kind = _text(info.get(1))
-    port = _attributes(info.get(5, b"")) if _text(info.get(4)) == "bridge" else {}
+    port_kind = _text(info.get(4))
+    port = _attributes(info.get(5, b"")) if port_kind == "bridge" else {}
     return Link(
         index,
         _text(found.get(3)) or str(index),
@@ -251,6 +254,7 @@ def parse_link(body: bytes) -> Link | None:
         bool(flags & _IFF_RUNNING),
         bool(flags & _IFF_MULTICAST),
         found.get(1, b""),
+        port_kind,
     )
 
 
