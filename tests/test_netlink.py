@@ -77,7 +77,7 @@ def test_routes() -> None:
         "10.3.0.9": [],
         "10.9.0.9": [],
         "fd02::9": [netlink.RouteAnswer(index, own6, ip_address("fd01::ffff"))],
-        "fd01::9": [netlink.RouteAnswer(index, own6)],
+        "fd01::9": [netlink.RouteAnswer(index, own6, is_automatic=True)],
         "fd03::9": found["fd03::9"],
     }
     assert found["fd03::9"] in ([], [None])
