@@ -11,11 +11,11 @@ from contextlib import suppress
 
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
-from multicast_expert.engine.opening import change_membership, error_name, open_socket
+from multicast_expert.engine.opening import change_membership, error_name, namespace_of, open_socket
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.platforms.table import Operation
-from multicast_expert.system.kernel import Kernel, network_namespace
+from multicast_expert.system.kernel import Kernel
 
 # Errors that mean "this interface cannot", as opposed to "this program cannot".
 _INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
@@ -196,16 +196,8 @@ class ReceiveSockets:
             self._forget_sockets(list(self._open.values()))
 
     def network_namespace(self) -> int:
-        """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""
-        option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
-        if option is not None and self._open:
-            # Linux 5.14; much cheaper than looking into /proc.
-            for held in self._open.values():
-                try:
-                    return int.from_bytes(held.socket.getsockopt(option[0] or 0, option[1], 8), "little")
-                except OSError:
-                    break
-        return network_namespace()
+        """Return a number for the network namespace of its sockets, or of this thread when none is open."""
+        return namespace_of(self._kernel, (held.socket for held in self._open.values()))
 
     def name_interface(self, index: int, name: str) -> None:
         """Call the interface so in datagrams from now on."""

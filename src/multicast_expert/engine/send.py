@@ -135,6 +135,11 @@ class SendSocket:
         words = {"group": address[0], "interface": self._interface, "port": address[1]}
         return os_error(self._kernel, error, "send", doing, **words)
 
+    def mute(self) -> None:
+        """Let nothing go the short way any more: its interface is gone, and another one may have the index."""
+        self._open_shortcut(-1)
+        self.shortcut = None
+
     def waitset(self) -> WaitSet[bool]:
         """Return the set that waits until there is room to send. Raises MulticastExpertError once this is closed."""
         if self._waitset is None:

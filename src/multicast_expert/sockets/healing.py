@@ -14,6 +14,7 @@ from multicast_expert.core.tracking import Place, seen
 from multicast_expert.sockets.subscriptions import Subscriptions
 from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import interface_exists
+from multicast_expert.system.watch import look_soon
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
@@ -48,10 +49,14 @@ class Events:
     def __init__(self, on_event: Callable[[HealingEvent], None] | None) -> None:
         self._on_event = on_event
         self._events: deque[HealingEvent] = deque()
+        self.namespace: int | None = None
+        """The network namespace whose watch calls `report`; None: no watch does."""
 
-    def note(self, event: HealingEvent) -> None:
-        """Have an event reported. Any lock may be held."""
+    def note(self, event: HealingEvent, soon: bool = False) -> None:
+        """Have an event reported; any lock may be held. `soon`: it was not the watch that found it."""
         self._events.append(event)
+        if soon and self.namespace is not None:
+            look_soon(self.namespace)
 
     def report(self) -> None:
         """Report to the log and to the program. No lock is held: its callback may use the socket, and wait."""

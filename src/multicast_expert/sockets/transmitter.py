@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
-from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, parse_port
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
-from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
+from multicast_expert.core.plan import check_hop_limit
 from multicast_expert.core.scopes import (
     Scope,
     ScopedGroup,
@@ -20,149 +16,22 @@ from multicast_expert.core.scopes import (
     parse_scoped_groups,
     scope_number,
 )
-from multicast_expert.engine import SendSocket, error_name
+from multicast_expert.engine import namespace_of
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
+from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces, warn_of_other_route
+from multicast_expert.system.changes import Changes
+from multicast_expert.system.interfaces import (
+    choose_for_sending,
+    find_route,
+    scan_interfaces,
+    warn_of_other_route,
+)
 from multicast_expert.system.kernel import ip_version
-
-Result = TypeVar("Result")
-
-logger: logging.Logger = logging.getLogger("multicast_expert")
-
-# What a send answers when its interface was deleted, or lost the address that the socket is bound to.
-_INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
-
-
-class Outlet:
-    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back.
-
-    One reentrant lock covers sending, renewing and closing: of many threads that meet a lost interface, one renews the
-    socket, and none uses it afterwards. A signal handler may send, and close, while its own thread sends.
-    """
-
-    def __init__(
-        self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None, heal: bool
-    ) -> None:
-        self.choice: InterfaceChoice = choice
-        self._version = version
-        self._hop_limit = hop_limit
-        self._loopback = loopback
-        self._dscp = dscp
-        self._heal = heal
-        self._plan = self._planned(choice, 0)
-        self._lock = threading.RLock()
-        self._busy = False
-        """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
-        self._inherited = False
-        """Whether the socket is a parent's, from before a fork: to send with, and not to be changed."""
-        self.socket: SendSocket
-
-    def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
-        platform = kernel.SYSTEM.platform
-        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
-
-    def open(self) -> None:
-        """Open the socket."""
-        self.socket = self._opened(self._plan)
-        self._inherited = False
-
-    def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
-        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
-
-    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
-        """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
-        return self._attempt(lambda sock: sock.try_send(data, address), hop_limit)
-
-    def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
-        """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
-        return self._attempt(lambda sock: sock.try_send_many(payloads, address), hop_limit)
-
-    def _attempt(self, send: Callable[[SendSocket], Result], hop_limit: int) -> Result:
-        with self._lock:
-            before = self.socket.hop_limit
-            interrupting, self._busy = self._busy, True
-            try:
-                while True:
-                    sock = self.socket
-                    try:
-                        if self._inherited and hop_limit != sock.hop_limit:
-                            self.socket = self._opened(self._plan)
-                            self._inherited = False
-                            sock.close()
-                            continue
-                        sock.set_hop_limit(hop_limit)
-                        return send(sock)
-                    except MulticastOSError as error:
-                        if sock.closed and sock is self.socket:
-                            raise MulticastExpertError("The sender was closed while it was being used.") from None
-                        if sock is self.socket and not self._renew(error):
-                            raise
-            finally:
-                self._busy = interrupting
-                if interrupting and before < 0:
-                    # The interrupted send was about to set its own.
-                    self.socket.hop_limit = -1
-                elif interrupting and self.socket.hop_limit != before:
-                    self.socket.set_hop_limit(before)
-
-    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
-        """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""
-        with self._lock:
-            failure = self.socket.refusal(error, data, address)
-            if not self._renew(failure):
-                raise failure from error
-
-    def wait(self) -> None:
-        """Wait until there is room to send, or this is closed."""
-        with self._lock:
-            waitset = self.socket.waitset()
-        waitset.wait(None)
-
-    def _renew(self, error: MulticastOSError) -> bool:
-        """Open the socket anew if the interface is there with another index or address; return whether it was."""
-        if not self._heal or error_name(kernel.SYSTEM, error) not in _INTERFACE_CHANGED:
-            return False
-        named = self.choice.iface.machine_name
-        iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
-        if iface is None:
-            return False
-        address = self.choice.address
-        if address is not None and all(own.packed != address.packed for own in iface.addresses(address.version)):
-            address = None
-        choice = InterfaceChoice(iface, address)
-        try:
-            if self._planned(choice, self._plan.address[1]) == self._plan:
-                return False
-            # An address may still be tentative; then the old socket stays, for the next attempt to start from.
-            spare = self._opened(self._planned(choice, 0), iface)
-        except MulticastExpertError:
-            return False
-        old, self.socket = self.socket, spare
-        self.choice = choice
-        port = old.socket.getsockname()[1]
-        self._plan = self._planned(choice, port)
-        old.close()
-        # Better another port than no socket.
-        with suppress(MulticastOSError):
-            self.socket = self._opened(self._plan, iface)
-            spare.close()
-        logger.info("sending on %s again", iface.display_name)
-        return True
-
-    def close(self) -> None:
-        """Close the socket and wake every waiting thread."""
-        with self._lock:
-            self.socket.close()
-
-    def abandon(self) -> None:
-        """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
-        self._lock = threading.RLock()
-        self._busy = False
-        self._inherited = True
-        self.socket.abandon()
+from multicast_expert.system.watch import unwatch, watch
 
 
 class Transmitter(Openable):
@@ -180,13 +49,33 @@ class Transmitter(Openable):
         ifaces: Iterable[IfaceSpecifier] | None = None,
         dscp: int | None = None,
         heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
     ) -> None:
         self._version = version = ip_version(addr_family)
         groups = None if mcast_ips is None else parse_scoped_groups(mcast_ips, version)
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
+        allow_missing = allow_missing and heal
+        wanted = [group for group, _ in groups or ()]
+        choices = choose_for_sending(specifiers, version, wanted, allow_missing)
+        self._awaits_route = specifiers is None and not choices[0].iface.index
+        """Whether no interface was named, and no route has led to one yet."""
+        self._heal = heal
+        self._namespace: int | None = None
+        self._events = Events(on_event)
         self._outlets = [
-            Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
-            for choice in choose_for_sending(specifiers, version, [group for group, _ in groups or ()])
+            Outlet(
+                version,
+                choice,
+                ttl,
+                enable_external_loopback,
+                dscp,
+                heal,
+                allow_missing,
+                self._events,
+                len(set(wanted)),
+            )
+            for choice in choices
         ]
         self._groups = None if groups is None else self._ways(groups)
         self._is_routed = specifiers is None
@@ -200,23 +89,61 @@ class Transmitter(Openable):
 
     def _open(self) -> None:
         opened: list[Outlet] = []
+        self._namespace = None
         try:
             for outlet in self._outlets:
                 outlet.open()
                 opened += (outlet,)
+            if self._heal:
+                self._watch()
         except BaseException:
             for outlet in opened:
                 outlet.close()
             raise
 
+    def _watch(self) -> None:
+        namespace = namespace_of(kernel.SYSTEM, (outlet.socket.socket for outlet in self._outlets))
+        try:
+            # The watch may call before this returns.
+            watch(self, namespace, any(outlet.is_missing for outlet in self._outlets))
+        except MulticastOSError:
+            raise
+        except MulticastExpertError:
+            # The program is ending: what it has to say now it sends at once, and a failed send looks for itself.
+            return
+        self._namespace = self._events.namespace = namespace
+
     def _close(self) -> None:
         self._shortcut = None
+        if self._namespace is not None:
+            unwatch(self, self._namespace)
         for outlet in self._outlets:
             outlet.close()
 
     def _abandon(self) -> None:
+        self._namespace = self._events.namespace = None
         for outlet in self._outlets:
             outlet.abandon()
+
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Send nothing any more from interfaces that are gone; called by the watch for interface changes."""
+        for outlet in self._outlets:
+            outlet.give_up(changes, ifaces)
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Send from where the interfaces are now; called by the watch for interface changes, after `give_up`."""
+        if self._awaits_route:
+            way = find_route(self._version, list(self._groups or ()))
+            if way is None:
+                return True
+            self._outlets[0].asked = way.choice
+            self._awaits_route = False
+        outcomes = [outlet.restore(ifaces) for outlet in self._outlets]
+        return any(outcomes)
+
+    def report(self) -> None:
+        """Report what became of the interfaces; called by the watch, in a thread of its own and without a lock."""
+        self._events.report()
 
     def _ways(self, groups: Iterable[ScopedGroup]) -> dict[IPAddress, list[Outlet]]:
         """Return where each group leaves: all interfaces, or those of its scopes. Raises MulticastExpertError."""
@@ -227,8 +154,22 @@ class Transmitter(Openable):
         return {group: [each for each in self._outlets if each in chosen] for group, chosen in ways.items()}
 
     def _in_scope(self, group: object, scope: Scope, outlets: Iterable[Outlet]) -> list[Outlet]:
-        places = [(outlet, [outlet.choice.iface]) for outlet in outlets]
-        return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
+        """Return the outlets that the scope means. Raises MulticastExpertError for none."""
+
+        def among() -> list[Outlet]:
+            places = [(outlet, [outlet.asked.iface, outlet.choice.iface]) for outlet in outlets]
+            return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
+
+        try:
+            return among()
+        except MulticastExpertError:
+            if not self._heal or not self.is_opened:
+                raise
+        # An interface may have come back with another index or name, just now.
+        ifaces = scan_interfaces()
+        self.give_up(Changes(), ifaces)
+        self.restore(ifaces)
+        return among()
 
     def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int, Sequence[Outlet]]:
         """Check where a datagram shall go; return the destination with its usual spelling, hop limit and outlets.
@@ -333,8 +274,8 @@ class Transmitter(Openable):
 
     @property
     def network_interfaces(self) -> list[IfaceInfo]:
-        """The interfaces that it sends from."""
-        return [outlet.choice.iface for outlet in self._outlets]
+        """The interfaces that it sends from, without those that are missing."""
+        return [outlet.choice.iface for outlet in self._outlets if not outlet.is_missing]
 
     @property
     def mcast_ips(self) -> list[str]:
@@ -360,7 +301,11 @@ class McastTxSocket(Transmitter):
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.
     dscp: the priority mark of the datagrams, 0 to 63 (RFC 2474); None leaves it as it is.
-    heal: whether the socket is opened anew when its interface was deleted and is back, or got another address.
+    heal: whether the socket is opened anew when its interface was deleted and is back, got another address, or became a
+        port of a bridge or bond, and when the address that names the interface moved to another one.
+    allow_missing: whether named interfaces may be missing, or have no address, to be used once they are there; without
+        a name, whether the default route may be missing. Sends raise a MulticastOSError (ENODEV) meanwhile.
+    on_event: called with a HealingEvent, in a background thread, when an interface went or is used (again).
 
     Raises MulticastExpertError for input that cannot work, before any socket exists.
     """

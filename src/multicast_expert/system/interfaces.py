@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError, warn
@@ -17,6 +18,7 @@ from multicast_expert.core.interfaces import (
     choose_interfaces,
     choose_one_interface,
     interface_address_text,
+    missing_interface,
 )
 from multicast_expert.system import kernel, routes
 from multicast_expert.system.kernel import ip_version, os_error
@@ -101,41 +103,58 @@ def choose_for_receiving(
 
 
 def choose_for_sending(
-    specifiers: Sequence[IfaceSpecifier] | None, version: int, groups: Sequence[IPAddress] = ()
+    specifiers: Sequence[IfaceSpecifier] | None,
+    version: int,
+    groups: Sequence[IPAddress] = (),
+    allow_missing: bool = False,
 ) -> list[InterfaceChoice]:
-    """Return the interfaces to send from: the named ones, or that of the default gateway.
+    """Return the interfaces to send from: the named ones, or the one that `find_route` finds for the groups.
 
-    Without a default gateway, it is the one that a route for the first of the `groups` leads to that has one. Issues a
-    MulticastWarning for groups that a route leads elsewhere. Raises MulticastExpertError when there is no interface, or
-    several fit one specifier.
+    Issues a MulticastWarning for groups that a route leads elsewhere than to the default gateway. Raises
+    MulticastExpertError when there is no interface, unless `allow_missing`, or several fit one specifier.
     """
     if specifiers is not None:
-        known = _known(specifiers)
-        choices = [choose_one_interface(specifier, known, _ignores_case()) for specifier in specifiers]
-        return list({choice.iface.index: choice for choice in choices}.values())
+        known, ignores_case = _known(specifiers), _ignores_case()
+        choices = [choose_one_interface(each, known, ignores_case, allow_missing) for each in specifiers]
+        return list({(choice.iface.index, choice.iface.machine_name): choice for choice in choices}.values())
+    way = find_route(version, groups)
+    if way is not None:
+        _warn_of_other_routes(way.choice.iface, way.reason, way.found)
+        return [way.choice]
+    if allow_missing:
+        return [InterfaceChoice(missing_interface(f"the interface of a default IPv{version} route"))]
+    raise MulticastExpertError(
+        f"This host has no default IPv{version} route and none for the group, so you have to name an interface with "
+        "iface= (mcast interfaces lists them)."
+    )
+
+
+class Way(NamedTuple):
+    """Where datagrams go when no interface is named."""
+
+    choice: InterfaceChoice
+    reason: str
+    """What leads there."""
+    found: Mapping[IPAddress, RouteAnswer]
+    """The routes for the groups."""
+
+
+def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
+    """Return the interface of the default gateway, or without one that of the first route for a group; else None."""
     default = _default_route(version, None)
     found = routes.group_routes(groups, None if default is None else default[1])
     if default is not None:
         iface, address = default
         choice = InterfaceChoice(iface, ip_address(address) if version == 4 else None)
-        _warn_of_other_routes(iface, "the interface of the default route", found)
-    else:
-        choice = _by_group_route(found, version)
-        _warn_of_other_routes(choice.iface, f"where the route for {next(iter(found))} leads", found)
-    return [choice]
-
-
-def _by_group_route(found: Mapping[IPAddress, RouteAnswer], version: int) -> InterfaceChoice:
-    """Return the interface that the first of these routes leads to. Raises MulticastExpertError when there is none."""
-    for route in found.values():
-        for iface in scan_interfaces():
-            if iface.index == route.interface_index:
-                own = {entry.ip for entry in iface.addresses(version)}
-                return InterfaceChoice(iface, route.source if version == 4 and route.source in own else None)
-    raise MulticastExpertError(
-        f"This host has no default IPv{version} route and none for the group, so you have to name an interface with "
-        "iface= (mcast interfaces lists them)."
-    )
+        return Way(choice, "the interface of the default route", found)
+    by_index = {iface.index: iface for iface in scan_interfaces()} if found else {}
+    for group, route in found.items():
+        leading = by_index.get(route.interface_index)
+        if leading is not None:
+            own = {entry.ip for entry in leading.addresses(version)}
+            source = route.source if version == 4 and route.source in own else None
+            return Way(InterfaceChoice(leading, source), f"where the route for {group} leads", found)
+    return None
 
 
 def warn_of_other_route(group: IPAddress, iface: IfaceInfo) -> None:
