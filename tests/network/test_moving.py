@@ -1,7 +1,7 @@
 """Receivers whose interface becomes a port of a bridge or a bond, or whose address moves to another interface."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from multicast_expert import HealingEvent, IfaceInfo, MulticastExpertError
-from multicast_expert.system import linux, netlink
+from multicast_expert.system import linux
 from multicast_expert.system.interfaces import scan_interfaces
-from multicast_expert.testing import Host
-from network.faults import ADDRESS, delete_and_recreate
+from network.faults import ADDRESS, delete_and_recreate, leave_bridge, move_both
 from network.listener import Listener, send
 from network.traffic import FACES, GROUP, Ear, Traffic, TwoWires, two_wires
 
@@ -21,26 +20,6 @@ every_face = pytest.mark.parametrize("face", FACES)
 
 DEAF_AT_MOST = 1.0
 """Seconds from when the new place can be used until a receiver hears again."""
-
-
-def move_address(host: Host, address: str, old: str, new: str) -> None:
-    """Take an address (with prefix length) away from one interface, and give it to another."""
-    host.ip(f"addr del {address} dev {old}")
-    host.ip(f"addr add {address} dev {new}" + (" nodad" if ":" in address else ""))
-
-
-def move_both(host: Host) -> None:
-    """Move the addresses of eth0 to eth1."""
-    move_address(host, f"{ADDRESS[4]}/24", "eth0", "eth1")
-    move_address(host, f"{ADDRESS[6]}/64", "eth0", "eth1")
-
-
-def leave_bridge(host: Host) -> None:
-    """Take eth0 out of the bridge, and give it its addresses back."""
-    host.ip("link set eth0 nomaster", "link del br0")
-    for address in host.interface("eth0").addresses:
-        host.ip(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
-    host.interface("eth0").wait_until_addresses_are_usable()
 
 
 @every_face
@@ -195,28 +174,6 @@ def test_the_name_of_a_port_is_known(wires: TwoWires, version: int) -> None:
 
 
 # Bonds
-
-
-def reported_as(kind: bytes) -> Callable[[netlink.Message], netlink.Message]:
-    """Read a port of a bridge as that of another kind: no kernel module is needed for that."""
-    port_of_bridge = b"\x0b\0\x04\0bridge\0"
-    assert len(kind) <= 6
-    return lambda message: message._replace(
-        body=message.body.replace(port_of_bridge, b"\x0b\0\x04\0" + kind.ljust(7, b"\0"))
-    )
-
-
-@pytest.fixture(params=["bond", "team", "vrf"])
-def port_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have the kernel's messages say that ports of bridges are ports of something else."""
-    kind: str = request.param
-    rewrite, usual = reported_as(kind.encode()), netlink.messages
-
-    def messages(data: bytes) -> Iterator[netlink.Message]:
-        return map(rewrite, usual(data))
-
-    monkeypatch.setattr(netlink, "messages", messages)
-    return kind
 
 
 @both_versions
