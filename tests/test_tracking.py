@@ -95,7 +95,7 @@ def test_reasons() -> None:
 
 
 def test_missing_ones() -> None:
-    """With allow_missing, what fits nothing stands for what will; what fits is chosen; an IfaceInfo is never missing."""
+    """With allow_missing, what fits nothing stands for what will; what fits is chosen."""
     text, address = "10.7.0.1", IPv6Address("fd07::1")
     specifiers = [text, address, "usb0", "eth1", ETH0, "10.0.0.1"]
     assert choose_interfaces(specifiers, [ETH0, ETH1], allow_missing=True) == [

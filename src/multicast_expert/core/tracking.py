@@ -41,6 +41,11 @@ class Place(NamedTuple):
         return f"it is no port of {before.display_name} any more"
 
 
+def asked_name(asked: InterfaceChoice) -> str:
+    """Return how to call what was asked for: by its address, if it was asked for by that, else by its name."""
+    return asked.iface.display_name if asked.address is None else str(asked.address)
+
+
 def holds(iface: IfaceInfo, address: IPAddress) -> bool:
     """Return whether the interface has the address; a scope in it has to be that of the interface."""
     scope = address.scope_id if isinstance(address, IPv6Address) else None

@@ -13,7 +13,7 @@ from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, missing_interface
 from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send, plan_waiting
-from multicast_expert.core.tracking import Place, holds, locate, seen
+from multicast_expert.core.tracking import Place, asked_name, holds, locate, seen
 from multicast_expert.engine import SendSocket, error_name
 from multicast_expert.engine.waitset import WaitSet
 from multicast_expert.sockets.healing import Events, HealingEvent
@@ -179,12 +179,10 @@ class Outlet:
 
     def _absence(self) -> MulticastOSError:
         """Return the error to raise for a datagram while the interface is missing."""
-        asked = self.asked
-        name = str(asked.address) if asked.address is not None else asked.iface.display_name
         return MulticastOSError(
             errno.ENODEV,
             "send",
-            f"Cannot send out of {name}",
+            f"Cannot send out of {asked_name(self.asked)}",
             f"it is missing, or has no IPv{self._version} address",
             "send again when it is there (mcast interfaces lists those that are)",
         )

@@ -292,6 +292,11 @@ class Receiver(Openable):
         return [each.choice.iface for each in self._subscriptions.attachments if each.choice.iface.index]
 
     @property
+    def missing_interfaces(self) -> list[str]:
+        """The named interfaces that are not there at this moment, by the names or addresses that they were given by."""
+        return self._subscriptions.missing
+
+    @property
     def mcast_ips(self) -> list[str]:
         """The groups, as text."""
         return [str(group) for group in self._subscriptions.wanted.groups()]
@@ -339,10 +344,11 @@ class McastRxSocket(Receiver):
         at the receiver; on Unix the sender decides.
     receive_buffer: bytes to ask the OS for, for each of its sockets; see the property of that name.
     timestamps: whether datagrams carry the time of their arrival; costs the kernel a little for each.
-    heal: whether memberships are restored when an interface is deleted and comes back, and joined on interfaces that
-        appear when no interface was named.
-    allow_missing: whether named interfaces may be missing, to be joined when they appear.
-    on_event: called with a HealingEvent, in a background thread, when memberships were lost or restored.
+    heal: whether memberships are restored when an interface is deleted and comes back, joined on interfaces that appear
+        when no interface was named, and moved along when a named interface becomes a port of a bridge or bond, or when
+        the address that names it moves to another one.
+    allow_missing: whether interfaces may be missing, named or not, to be joined when they appear.
+    on_event: called with a HealingEvent, in a background thread, when memberships were lost, restored or moved.
     gro: whether the kernel may hand over equally long datagrams, sent or arriving back to back, in one piece (generic
         receive offload, Linux). They come out as they were sent, for a fraction of the cost; nothing waits for more to
         come. A time of arrival is then that of the run. See `filenos` for what it means to selectors of your own.

@@ -13,7 +13,7 @@ from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, Interfac
 from multicast_expert.core.memberships import Attachment, Memberships
 from multicast_expert.core.plan import Join
 from multicast_expert.core.scopes import Scope, ScopedGroup, in_scope, parse_scoped_group
-from multicast_expert.core.tracking import Place, locate
+from multicast_expert.core.tracking import Place, asked_name, locate
 from multicast_expert.engine import ReceiveSockets
 from multicast_expert.platforms.table import Operation
 from multicast_expert.system import kernel
@@ -94,6 +94,11 @@ class Subscriptions:
         if specifiers is None:
             self.everywhere = Attachment(InterfaceChoice(missing_interface("all interfaces")), present=False)
         self.sockets: ReceiveSockets
+
+    @property
+    def missing(self) -> list[str]:
+        """What was asked for and is not there: names and addresses."""
+        return [asked_name(each.asked) for each in self.attachments if each.choice.required and not each.present]
 
     def want(self, groups: Iterable[ScopedGroup], sources: Iterable[IPAddress | None]) -> None:
         """Note the groups, each from these sources, on every interface or those of its scopes; `open` joins them."""

@@ -16,6 +16,7 @@ from multicast_expert.core.scopes import (
     parse_scoped_groups,
     scope_number,
 )
+from multicast_expert.core.tracking import asked_name
 from multicast_expert.engine import namespace_of
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
@@ -276,6 +277,11 @@ class Transmitter(Openable):
     def network_interfaces(self) -> list[IfaceInfo]:
         """The interfaces that it sends from, without those that are missing."""
         return [outlet.choice.iface for outlet in self._outlets if not outlet.is_missing]
+
+    @property
+    def missing_interfaces(self) -> list[str]:
+        """The interfaces that are not there at this moment, by the names or addresses that they were given by."""
+        return [asked_name(outlet.asked) for outlet in self._outlets if outlet.is_missing]
 
     @property
     def mcast_ips(self) -> list[str]:
