@@ -62,7 +62,8 @@ class Events:
         """Report to the log and to the program. No lock is held: its callback may use the socket, and wait."""
         while self._events:
             event = self._events.popleft()
-            level = logging.WARNING if event.kind in ("lost", "failed", "silent") else logging.INFO
+            # Sends say by themselves that there is nothing to send from.
+            level = logging.WARNING if event.kind in ("lost", "failed") else logging.INFO
             logger.log(level, "%s", event)
             if self._on_event is not None:
                 try:
