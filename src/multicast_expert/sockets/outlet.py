@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -112,20 +113,20 @@ class Outlet:
 
     def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
         """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
-        return self._attempt(lambda sock: sock.try_send(data, address), hop_limit)
+        return self._attempt(lambda sock: sock.try_send(data, address), address, hop_limit)
 
     def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
         """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
-        return self._attempt(lambda sock: sock.try_send_many(payloads, address), hop_limit)
+        return self._attempt(lambda sock: sock.try_send_many(payloads, address), address, hop_limit)
 
-    def _attempt(self, send: Callable[[SendSocket], Result], hop_limit: int) -> Result:
+    def _attempt(self, send: Callable[[SendSocket], Result], address: IPv4Or6Address, hop_limit: int) -> Result:
         with self._lock:
             before = self.socket.hop_limit
             interrupting, self._busy = self._busy, True
             try:
                 while True:
                     if self.is_missing and not self._follow(self._look(), settle=True) and not self._closed:
-                        raise self._absence()
+                        raise self._absence(address)
                     sock = self.socket
                     try:
                         if self._inherited and hop_limit != sock.hop_limit:
@@ -177,13 +178,14 @@ class Outlet:
 
     # The interface comes, goes and moves
 
-    def _absence(self) -> MulticastOSError:
+    def _absence(self, address: IPv4Or6Address) -> MulticastOSError:
         """Return the error to raise for a datagram while the interface is missing."""
+        doing = f"send to {address[0]} port {address[1]} out of {asked_name(self.asked)}"
         return MulticastOSError(
             errno.ENODEV,
             "send",
-            f"Cannot send out of {asked_name(self.asked)}",
-            f"it is missing, or has no IPv{self._version} address",
+            f"Cannot {doing}: {os.strerror(errno.ENODEV)} (ENODEV {errno.ENODEV})",
+            f"the interface is missing, or has no IPv{self._version} address",
             "send again when it is there (mcast interfaces lists those that are)",
         )
 
