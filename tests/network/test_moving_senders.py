@@ -153,6 +153,8 @@ def test_opened_on_a_port(wires: TwoWires, version: int) -> None:
                 assert heard(beside, b"on the bridge")[0] == ADDRESS[version]
                 heard(judge["a"], b"on the bridge")
             speaker.wait_for_event("sending", "br0")
+            with Speaker(version, "eth0") as second:
+                second.wait_for_event("sending", "br0")
             if version == 6:
                 index = wires.listener.interface("eth0").index()
                 for _ in range(3):

@@ -52,6 +52,11 @@ class Events:
         self.namespace: int | None = None
         """The network namespace whose watch calls `report`; None: no watch does."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to report."""
+        return bool(self._events)
+
     def note(self, event: HealingEvent, soon: bool = False) -> None:
         """Have an event reported; any lock may be held. `soon`: it was not the watch that found it."""
         self._events.append(event)

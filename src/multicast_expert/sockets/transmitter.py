@@ -106,7 +106,7 @@ class Transmitter(Openable):
         namespace = namespace_of(kernel.SYSTEM, (outlet.socket.socket for outlet in self._outlets))
         try:
             # The watch may call before this returns.
-            watch(self, namespace, any(outlet.is_missing for outlet in self._outlets))
+            watch(self, namespace, self._events.is_waiting or any(outlet.is_missing for outlet in self._outlets))
         except MulticastOSError:
             raise
         except MulticastExpertError:
