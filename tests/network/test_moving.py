@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from multicast_expert import HealingEvent, IfaceInfo, MulticastExpertError
-from multicast_expert.system import linux
+from multicast_expert.system import kernel, linux
+from multicast_expert.system.changes import PolledEvents
 from multicast_expert.system.interfaces import scan_interfaces
 from network.faults import ADDRESS, delete_and_recreate, leave_bridge, move_both
 from network.listener import Listener, send
@@ -245,6 +246,17 @@ def test_the_event_of_an_address(wires: TwoWires, version: int) -> None:
         wires.listener.ip(f"addr add {address} dev eth1" + (" nodad" if version == 6 else ""))
         receiver.wait_for_event("moved", "eth1")
         assert receiver.events == [HealingEvent("moved", "eth1", 1, f"it has the address {ADDRESS[version]} now")]
+
+
+@both_versions
+def test_polling_finds_a_moved_address(wires: TwoWires, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has to be looked at, as everywhere but on Linux, a moved address is followed too."""
+    monkeypatch.setattr(kernel.SYSTEM, "change_events", lambda: PolledEvents(scan_interfaces))
+    with Listener(version, iface=ADDRESS[version]) as receiver:
+        move_both(wires.listener)
+        receiver.wait_for_event("moved", "eth1")
+        send(wires, GROUP[version], b"on eth1", talker="b")
+        assert receiver.receive().interface_name == "eth1"
 
 
 @both_versions

@@ -238,6 +238,33 @@ def test_nothing_leaves_by_another_of_its_index(wires: TwoWires, version: int) -
         assert [event.kind for event in speaker.events] == ["silent", "sending"]
 
 
+@both_versions
+def test_a_scope_means_the_interface_of_now(wires: TwoWires, version: int) -> None:
+    """An interface that came back is meant by its new index at once, and by the old one no more; so with names."""
+    host, group = wires.listener, GROUP[version]
+    old = host.interface("eth0").index()
+    with judges(wires, version) as judge, Speaker(version, None, ifaces=["eth0", "eth1"]) as speaker:
+        for _ in range(2):
+            speaker.sendto(b"before", (f"{group}%{old}", PORT))
+            heard(judge["a"], b"before")
+        host.remove_interface("eth0")
+        new = host.recreate_interface("eth0").index()
+        for scope in (str(new), "eth0"):
+            speaker.sendto(b"back", (f"{group}%{scope}", PORT))
+            heard(judge["a"], b"back")
+        host.rename_interface("eth0", "uplink")
+        speaker.sendto(b"renamed", (f"{group}%uplink", PORT))
+        heard(judge["a"], b"renamed")
+        with pytest.raises(MulticastExpertError, match=rf"scope {old} .*uplink \(index {new}\)"):
+            speaker.sendto(b"wrong", (f"{group}%{old}", PORT))
+        if version == 6:
+            speaker.sendto(b"by number", (group, PORT, 0, new))
+            heard(judge["a"], b"by number")
+            with pytest.raises(MulticastExpertError, match="scope"):
+                speaker.sendto(b"wrong", (group, PORT, 0, old))
+        assert nothing_for(judge["b"])
+
+
 # Opened before the interface is there
 
 
