@@ -157,6 +157,7 @@ def test_other_destinations_are_refused(family: int) -> None:
 def test_no_default_route(family: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """No interface named and none to be found is an error that says how to name one."""
     monkeypatch.setattr(routes, "source_address", lambda *_: None)
+    monkeypatch.setattr(routes, "group_routes", lambda *_: {})
     with pytest.raises(MulticastExpertError, match="iface="):
         McastTxSocket(family, [GROUP[family]])
 

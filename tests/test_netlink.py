@@ -94,12 +94,12 @@ def test_routes() -> None:
                 found[text] = [netlink.parse_route(body) for body in bodies]
     own, own6 = ip_address("10.1.0.1"), ip_address("fd01::1")
     assert found == {
-        "10.1.0.9": [(index, own, None)],
-        "10.2.0.9": [(index, own, ip_address("10.1.0.254"))],
+        "10.1.0.9": [netlink.RouteAnswer(index, own)],
+        "10.2.0.9": [netlink.RouteAnswer(index, own, ip_address("10.1.0.254"))],
         "10.3.0.9": [],
         "10.9.0.9": [],
-        "fd02::9": [(index, own6, ip_address("fd01::ffff"))],
-        "fd01::9": [(index, own6, None)],
+        "fd02::9": [netlink.RouteAnswer(index, own6, ip_address("fd01::ffff"))],
+        "fd01::9": [netlink.RouteAnswer(index, own6, is_automatic=True)],
         "fd03::9": found["fd03::9"],
     }
     assert found["fd03::9"] in ([], [None])

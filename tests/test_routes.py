@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from multicast_expert import MulticastOSError
 from multicast_expert.platforms import FREEBSD, MACOS, Platform
-from multicast_expert.system import commands, kernel, netlink
-from multicast_expert.system.bsd import BsdSystem, parse_route_get
+from multicast_expert.system import commands, kernel, netlink, routes
+from multicast_expert.system.bsd import BsdSystem, parse_group_route, parse_route_get
 from multicast_expert.system.routes import interface_index, source_address
 from multicast_expert.system.windows import WindowsSystem
 
@@ -112,6 +112,43 @@ def test_route_get(text: str, name: str | None) -> None:
     assert parse_route_get(text) == name
 
 
+# A route that an administrator set for the group, and those that reject, as FreeBSD has some for IPv6 groups.
+GROUP_GET = """\
+   route to: 239.1.1.1
+destination: 239.0.0.0
+       mask: 255.0.0.0
+        fib: 0
+  interface: vtnet0.7
+      flags: <UP,DONE,STATIC>
+"""
+REJECTED_GET = """\
+   route to: ff02::5
+destination: ff02::
+       mask: ffff::
+    gateway: ::1
+        fib: 0
+  interface: lo0
+      flags: <UP,GATEWAY,REJECT,DONE,STATIC>
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (GROUP_GET, "vtnet0.7"),
+        (MACOS_GET, None),
+        (FREEBSD_GET, None),
+        (REJECTED_GET, None),
+        ("route: writing to routing socket: not in table\n", None),
+        ("  destination: 239.0.0.0\n      flags: <UP>\n", None),
+        ("  interface: en0\n", None),
+    ],
+)
+def test_group_route_get(text: str, name: str | None) -> None:
+    """The interface of a route for the group alone: neither a default route nor one that rejects."""
+    assert parse_group_route(text) == name
+
+
 @given(st.text())
 def test_random_route_get(text: str) -> None:
     """Any text gives a word of it or none."""
@@ -156,6 +193,25 @@ def test_bsd_is_asked_by_command(platform: Platform, text: str, monkeypatch: pyt
     ]
 
 
+def test_bsd_is_asked_for_the_route_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command costs much: it is asked about one group, and only if it leaves with another address."""
+    asked = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        asked.append(command[3:])
+        return SimpleNamespace(stdout=GROUP_GET, returncode=0)
+
+    monkeypatch.setattr(kernel, "SYSTEM", BsdSystem(FREEBSD))
+    monkeypatch.setattr(commands, "find_program", lambda name: f"/sbin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(socket, "if_nametoindex", {"vtnet0.7": 5}.__getitem__)
+    leaving = iter(["10.0.0.1", None, "10.7.0.1"])
+    monkeypatch.setattr(routes, "source_address", lambda version, group: next(leaving))
+    groups = [ip_address("239.1.1.1"), ip_address("239.1.1.2")]
+    assert [routes.group_routes(groups, "10.0.0.1") for _ in range(3)] == [{}, {}, {groups[0]: netlink.RouteAnswer(5)}]
+    assert asked == [["-inet", "239.1.1.1"]]
+
+
 def failing_route(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
     """Run on a macOS whose `route` fails so."""
 
@@ -172,6 +228,8 @@ def test_a_command_that_fails_is_no_answer(failure: Exception, monkeypatch: pyte
     """Without `route`, or when it hangs, the interface is unknown."""
     failing_route(monkeypatch, failure)
     assert interface_index(ip_address("8.8.8.8")) is None
+    monkeypatch.setattr(routes, "source_address", lambda version, group: "10.7.0.1")
+    assert routes.group_routes([ip_address("239.1.1.1")], None) == {}
 
 
 def test_a_command_that_cannot_be_started_for_want_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,4 +254,5 @@ def test_windows_is_asked_with_a_sockaddr(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "multicast_expert.system.winsock", winsock)
     monkeypatch.setattr(kernel, "SYSTEM", WindowsSystem())
     assert interface_index(ip_address("8.8.8.8")) == 12
+    assert routes.group_routes([ip_address("239.1.1.1")], None) == {}, "it does not tell set routes from its own"
     assert asked == [b"\x02\0\0\0\x08\x08\x08\x08"] if sys.byteorder == "little" else asked

@@ -27,7 +27,7 @@ from multicast_expert import (
     MulticastWarning,
     scan_interfaces,
 )
-from multicast_expert.testing import Host, Lab
+from multicast_expert.testing import Host, Lab, wait_until
 from network.watching import end_watches
 
 PORT = 5000
@@ -65,9 +65,9 @@ def receiver(version: int, *ifaces: str, groups: int = 1, sources: int = 0) -> M
     return McastRxSocket(FAMILY[version], names, PORT, ifaces=ifaces or None, source_ips=source_ips, timeout=10)
 
 
-def sender(version: int, iface: str = "eth0") -> McastTxSocket:
+def sender(version: int, iface: str = "eth0", heal: bool = True) -> McastTxSocket:
     """A sender that is not open yet."""
-    return McastTxSocket(FAMILY[version], [GROUP[version]], iface)
+    return McastTxSocket(FAMILY[version], [GROUP[version]], iface, heal=heal)
 
 
 def judge(host: Host, version: int, interface: str = "eth0") -> socket.socket:
@@ -151,15 +151,25 @@ def sending_interface_gone(host: Host, version: int) -> Provoked:
 @contextlib.contextmanager
 def interface_gone_while_sending(host: Host, version: int) -> Provoked:
     """The interface of an open sender vanishes."""
-    with sender(version, "eth1") as opened:
+    with sender(version, "eth1", heal=False) as opened:
         host.remove_interface("eth1")
         yield lambda: opened.sendto(b"x", (GROUP[version], PORT))
 
 
 @contextlib.contextmanager
+def interface_missed_while_sending(host: Host, version: int) -> Provoked:
+    """The interface of an open sender vanishes, which the sender finds out by itself."""
+    with sender(version, "eth1") as opened:
+        host.remove_interface("eth1")
+        wait_until(lambda: opened.missing_interfaces == ["eth1"], "it knows")
+        yield lambda: opened.sendto(b"x", (GROUP[version], PORT))
+    end_watches()
+
+
+@contextlib.contextmanager
 def interface_down_while_sending(host: Host, version: int) -> Provoked:
     """The interface of an open sender is taken down."""
-    with sender(version) as opened:
+    with sender(version, heal=False) as opened:
         host.set_link("eth0", up=False)
         yield lambda: opened.sendto(b"x", (GROUP[version], PORT))
 
@@ -167,14 +177,14 @@ def interface_down_while_sending(host: Host, version: int) -> Provoked:
 @contextlib.contextmanager
 def datagram_too_large(host: Host, version: int) -> Provoked:
     """A datagram larger than UDP can carry."""
-    with sender(version) as opened:
+    with sender(version, heal=False) as opened:
         yield lambda: opened.sendto(bytes(65528), (GROUP[version], PORT))
 
 
 @contextlib.contextmanager
 def firewall(host: Host, version: int) -> Provoked:
     """A rule that rejects what this host sends."""
-    with sender(version) as opened, host.firewall_drop("udp", direction="output"):
+    with sender(version, heal=False) as opened, host.firewall_drop("udp", direction="output"):
         yield lambda: opened.sendto(b"x", (GROUP[version], PORT))
 
 
@@ -197,6 +207,16 @@ FAILURES = [
     ),
     Failure(
         6, interface_gone_while_sending, errno.ENETUNREACH, "send", ("{group}", "5000", "eth1", "route", "ip link")
+    ),
+    *(
+        Failure(
+            version,
+            interface_missed_while_sending,
+            errno.ENODEV,
+            "send",
+            ("{group}", "5000", "eth1", "missing", "again"),
+        )
+        for version in (4, 6)
     ),
     Failure(4, interface_down_while_sending, errno.ENETUNREACH, "send", ("{group}", "5000", "eth0", "up", "ip link")),
     Failure(6, interface_down_while_sending, errno.ENETUNREACH, "send", ("{group}", "5000", "eth0", "up", "ip link")),

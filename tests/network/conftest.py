@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from multicast_expert.system import netlink
 from multicast_expert.testing.private_network import find_tool
 from network.traffic import TwoWires, two_wires
 
@@ -29,3 +30,25 @@ def wires() -> Iterator[TwoWires]:
     """A host with eth0 and eth1, each on a switch with a talker; the test runs in that host."""
     with two_wires() as made, made.listener.entered():
         yield made
+
+
+def reported_as(kind: bytes) -> Callable[[netlink.Message], netlink.Message]:
+    """Read a port of a bridge as that of another kind: no kernel module is needed for that."""
+    port_of_bridge = b"\x0b\0\x04\0bridge\0"
+    assert len(kind) <= 6
+    return lambda message: message._replace(
+        body=message.body.replace(port_of_bridge, b"\x0b\0\x04\0" + kind.ljust(7, b"\0"))
+    )
+
+
+@pytest.fixture(params=["bond", "team", "vrf"])
+def port_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the kernel's messages say that ports of bridges are ports of something else."""
+    kind: str = request.param
+    rewrite, usual = reported_as(kind.encode()), netlink.messages
+
+    def messages(data: bytes) -> Iterator[netlink.Message]:
+        return map(rewrite, usual(data))
+
+    monkeypatch.setattr(netlink, "messages", messages)
+    return kind

@@ -45,3 +45,24 @@ def dip_of_the_mtu(host: Host) -> None:
 
 
 FAULTS = (delete_and_recreate, delete_and_recreate_with_its_index, rename, down_and_up, readdress, dip_of_the_mtu)
+"""What brings eth0 back as it was."""
+
+
+def move_address(host: Host, address: str, old: str, new: str) -> None:
+    """Take an address (with prefix length) away from one interface, and give it to another."""
+    host.ip(f"addr del {address} dev {old}")
+    host.ip(f"addr add {address} dev {new}" + (" nodad" if ":" in address else ""))
+
+
+def move_both(host: Host) -> None:
+    """Move the addresses of eth0 to eth1."""
+    move_address(host, f"{ADDRESS[4]}/24", "eth0", "eth1")
+    move_address(host, f"{ADDRESS[6]}/64", "eth0", "eth1")
+
+
+def leave_bridge(host: Host) -> None:
+    """Take eth0 out of the bridge, and give it its addresses back."""
+    host.ip("link set eth0 nomaster", "link del br0")
+    for address in host.interface("eth0").addresses:
+        host.ip(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
+    host.interface("eth0").wait_until_addresses_are_usable()

@@ -11,42 +11,15 @@ from typing import Any
 
 import pytest
 
-from linux.plain_sockets import FAMILY, member_on, own_address, sender_on, until
-from multicast_expert import Datagram, HealingEvent, McastRxSocket
+from linux.plain_sockets import member_on, own_address, until
+from multicast_expert import HealingEvent
 from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host, wait_until
 from network.faults import delete_and_recreate, delete_and_recreate_with_its_index, dip_of_the_mtu
+from network.listener import Listener, send
 from network.traffic import GROUP, PATIENCE, PORT, TwoWires
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-
-
-class Listener(McastRxSocket):
-    """A receiver on eth0 that notes what it reports, and can wait for it."""
-
-    def __init__(self, version: int, group: str | None = None, **options: Any) -> None:
-        self.events: list[HealingEvent] = []
-        options = {"iface": "eth0", "timeout": PATIENCE, "on_event": self.events.append, **options}
-        super().__init__(FAMILY[version], [group or GROUP[version]], PORT, **options)
-
-    def wait_for_event(self, kind: str, interface: str = "eth0") -> None:
-        """Return when it has reported that."""
-        wait_until(
-            lambda: any((event.kind, event.interface) == (kind, interface) for event in self.events),
-            f"{kind} on {interface}",
-        )
-
-    def drain(self) -> list[Datagram]:
-        """All that is there now."""
-        with contextlib.suppress(TimeoutError):
-            return self.receive_many(timeout=0)
-        return []
-
-
-def send(wires: TwoWires, group: str, payload: bytes, *, talker: str = "a", source: str | None = None) -> None:
-    """A talker sends one datagram."""
-    with sender_on(wires.talkers[talker], 6 if ":" in group else 4, source=source) as sender:
-        sender.sendto(payload, (group, PORT))
 
 
 def second_source(wires: TwoWires, version: int) -> str:

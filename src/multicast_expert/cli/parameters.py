@@ -60,6 +60,9 @@ InterfacesOption: TypeAlias = Annotated[
     typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help=f"{INTERFACE_HELP} Repeatable."),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+WaitOption: TypeAlias = Annotated[
+    bool, typer.Option("--wait", help="Wait for interfaces that are not there yet, instead of failing.")
+]
 LoopbackOption: TypeAlias = Annotated[
     bool, typer.Option("--loopback/--no-loopback", help="Whether receivers on this host hear its own datagrams.")
 ]

@@ -61,7 +61,7 @@ def command(
     joins = [Join(endpoint.group, endpoint.source, choice) for choice in choices]
     receiving = plan_receive(platform, ReceiveSettings(version, endpoint.port or 0, loopback=loopback), joins)
     try:
-        sender = chosen or choose_for_sending(specifiers, version)[0]
+        sender = chosen or choose_for_sending(specifiers, version, [endpoint.group])[0]
         sending: SocketPlan | MulticastExpertError = plan_send(platform, version, sender, ttl, loopback)
     except MulticastExpertError as error:
         sending = error

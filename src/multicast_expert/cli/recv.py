@@ -17,7 +17,14 @@ import typer
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals
-from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces, read_endpoints
+from multicast_expert.cli.parameters import (
+    InterfacesOption,
+    JsonOption,
+    UsageError,
+    WaitOption,
+    named_interfaces,
+    read_endpoints,
+)
 from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
 from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
 from multicast_expert.core.addresses import IPAddress, parse_source
@@ -49,7 +56,8 @@ def command(
         typer.Option("--exclude", metavar="ADDR", show_default=False, help="Not from this host; repeatable."),
     ] = None,
     number: Annotated[int | None, typer.Option("-c", "--count", min=1, help="Stop after so many datagrams.")] = None,
-    wait: Annotated[float | None, typer.Option("-W", "--wait", min=0, help="Stop after so many seconds.")] = None,
+    seconds: Annotated[float | None, typer.Option("-W", "--seconds", min=0, help="Stop after so many seconds.")] = None,
+    wait: WaitOption = False,
     buffer: Annotated[
         int | None,
         typer.Option("--receive-buffer", metavar="BYTES", min=1, max=0x3FFFFFFF, help="Receive buffer of each socket."),
@@ -61,6 +69,7 @@ def command(
     """Receive from groups and show every datagram.
 
     It receives until Ctrl-C, -c or -W ends it, on all interfaces but loopback unless -i or the endpoint names one.
+    With --wait it starts before its interfaces, and says once what is missing; they are joined when they come.
     --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
     `mcast send --stamp` also duplicates, order and latency. The exit status is 1 if nothing came, or fewer than -c.
 
@@ -72,7 +81,7 @@ def command(
         raise UsageError("--json, --hex and --raw exclude each other.")
     show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_line
     excluded = _hosts(exclude or [])
-    receivers = _receivers(read_endpoints(texts), ifaces or [], _hosts(source or []), excluded, buffer)
+    receivers = _receivers(read_endpoints(texts), ifaces or [], _hosts(source or []), excluded, buffer, wait)
     _allow_descriptors(receivers)
     count, streams = Count(), Streams()
     interrupted = False
@@ -83,7 +92,9 @@ def command(
         start = time.monotonic()
         try:
             terminal.tell(f"listening to {_described(receivers)}")
-            arriving = arrivals(receivers, None if wait is None else start + wait, {str(each) for each in excluded})
+            _tell_what_is_missing(receivers)
+            deadline = None if seconds is None else start + seconds
+            arriving = arrivals(receivers, deadline, {str(each) for each in excluded})
             for arrival in islice(arriving, number):
                 _count(arrival, count, streams)
                 show(arrival)
@@ -111,6 +122,7 @@ def _receivers(
     sources: Collection[IPAddress],
     excluded: Collection[IPAddress],
     buffer: int | None,
+    wait: bool,
 ) -> list[McastRxSocket]:
     """Return a receiver for every IP version, port, set of sources and interfaces, with all groups that share them."""
     groups: dict[tuple[int, int, tuple[IPAddress, ...], tuple[str, ...]], list[IPAddress]] = defaultdict(list)
@@ -131,6 +143,7 @@ def _receivers(
             enable_external_loopback=True,
             receive_buffer=buffer,
             timestamps=True,
+            allow_missing=wait,
             on_event=_report,
         )
         for (version, port, wanted, named), members in groups.items()
@@ -185,9 +198,21 @@ def _report(event: HealingEvent) -> None:
 def _described(receivers: Iterable[McastRxSocket]) -> str:
     return "; ".join(
         f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
-        f"{', '.join(iface.display_name for iface in receiver.network_interfaces)}"
+        f"{', '.join(iface.display_name for iface in receiver.network_interfaces) or 'no interface yet'}"
         for receiver in receivers
     )
+
+
+def _tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
+    missing = [name for receiver in receivers for name in _missing_of(receiver)]
+    if missing:
+        terminal.tell(f"waiting for {', '.join(dict.fromkeys(missing))}")
+
+
+def _missing_of(receiver: McastRxSocket) -> list[str]:
+    if receiver.network_interfaces or receiver.missing_interfaces:
+        return receiver.missing_interfaces
+    return [f"an interface with an IPv{4 if receiver.addr_family == socket.AF_INET else 6} address"]
 
 
 def _first_of(groups: Sequence[str]) -> str:

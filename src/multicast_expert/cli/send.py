@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -21,13 +22,21 @@ from multicast_expert.cli.parameters import (
     InterfacesOption,
     LoopbackOption,
     UsageError,
+    WaitOption,
     named_interfaces,
 )
 from multicast_expert.cli.render.text import counted
+from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.core.endpoints import Endpoint
+from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.sockets.transmitter import McastTxSocket
+from multicast_expert.system.kernel import SYSTEM, error_name
 
+# What a send answers while the interface or its address is not there, or cannot be used yet.
+NOT_YET = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "ENETUNREACH", "ENETDOWN")
+# Seconds between two attempts.
+PAUSE = 0.2
 DEFAULT_TEXT = "hello from mcast"
 # RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 explains their use.
 DSCP = {
@@ -74,11 +83,14 @@ def command(
     stamping: Annotated[
         bool, typer.Option("--stamp", help="Number datagrams: `mcast recv` then reports loss, order and latency.")
     ] = False,
+    wait: WaitOption = False,
     loopback: LoopbackOption = True,
 ) -> None:
     """Send datagrams to a group.
 
-    They leave from the interface of the default route unless -i or the endpoint names another; you may repeat -i.
+    They leave from the interface of the default route, or without one that of a route for the group, unless -i or the
+    endpoint names another; you may repeat -i. With --wait it starts before its interfaces, or before there is a route,
+    says once what is missing, and sends when all are there; and again, should a single one go meanwhile.
     A stamp takes the first 40 bytes of each datagram.
 
     Example: mcast send 239.1.2.3:5000%eth0 'hello' -c 3
@@ -98,12 +110,23 @@ def command(
     if stamping and length > MAX_DATAGRAM:
         raise UsageError(f"stamp and payload are {counted(length, 'byte')}; a datagram has at most {MAX_DATAGRAM:,}.")
     family = socket.AF_INET if endpoint.group.version == 4 else socket.AF_INET6
+    changed = threading.Event()
     transmitter = McastTxSocket(
-        family, [endpoint.group], ifaces=named or None, ttl=ttl, enable_external_loopback=loopback, dscp=dscp
+        family,
+        [endpoint.group],
+        ifaces=named or None,
+        ttl=ttl,
+        enable_external_loopback=loopback,
+        dscp=dscp,
+        allow_missing=wait,
+        on_event=lambda event: changed.set(),
     )
     with transmitter:
+        patience = Patience(transmitter, changed) if wait else None
+        if patience is not None:
+            patience.wait_for_all()
         compose = _stamper(payload, length) if stamping else _repeater(payload.ljust(length, b"\0"))
-        sent = _send_all(transmitter, endpoint, compose, number, interval)
+        sent = _send_all(transmitter, endpoint, compose, number, interval, patience)
     if number and sent < number:
         raise typer.Exit(130)
 
@@ -124,8 +147,61 @@ def _stamper(payload: bytes, length: int) -> Callable[[int], bytes]:
     return lambda turn: stamp.stamped(stamp.Stamp(stream, turn + 1, time_ns()), payload, length)
 
 
+class Patience:
+    """Waits for interfaces that are missing, and says once what it waits for."""
+
+    def __init__(self, transmitter: McastTxSocket, changed: threading.Event) -> None:
+        self._transmitter = transmitter
+        self._changed = changed
+        self._told = ""
+
+    def wait_for_all(self) -> None:
+        """Return when all interfaces are there."""
+        while missing := self._transmitter.missing_interfaces:
+            self._tell(f"waiting for {', '.join(missing)}")
+            self._pause()
+
+    def wait_after(self, error: MulticastOSError) -> None:
+        """Wait a little before the datagram is sent again. Raises the error where waiting does not help.
+
+        With several interfaces that is so: the others have sent it.
+        """
+        if len(self._transmitter.filenos()) > 1 or error_name(SYSTEM, error) not in NOT_YET:
+            raise error
+        self._tell(f"waiting: {error}")
+        self._pause()
+
+    def _tell(self, message: str) -> None:
+        if message != self._told:
+            self._told = message
+            terminal.tell(message)
+
+    def _pause(self) -> None:
+        self._changed.wait(PAUSE)
+        self._changed.clear()
+
+
+def _send_one(transmitter: McastTxSocket, datagram: bytes, address: IPv4Or6Address, patience: Patience | None) -> float:
+    """Send one datagram; return for how many seconds it had to wait."""
+    start = None
+    while True:
+        try:
+            transmitter.sendto(datagram, address)
+            return 0.0 if start is None else monotonic() - start
+        except MulticastOSError as error:
+            if patience is None:
+                raise
+            start = start or monotonic()
+            patience.wait_after(error)
+
+
 def _send_all(
-    transmitter: McastTxSocket, endpoint: Endpoint, compose: Callable[[int], bytes], number: int, interval: float
+    transmitter: McastTxSocket,
+    endpoint: Endpoint,
+    compose: Callable[[int], bytes],
+    number: int,
+    interval: float,
+    patience: Patience | None,
 ) -> int:
     """Send until all are sent or Ctrl-C ends it; write and return how many went."""
     address = (str(endpoint.group), endpoint.port or 0)
@@ -135,7 +211,8 @@ def _send_all(
         for turn in range(number) if number else count():
             sleep(max(0.0, start + turn * interval - monotonic()))
             datagram = compose(turn)
-            transmitter.sendto(datagram, address)
+            # The next ones keep their distance to one that had to wait, instead of catching up.
+            start += _send_one(transmitter, datagram, address, patience)
             sent = turn + 1
             size += len(datagram)
     except KeyboardInterrupt:

@@ -35,20 +35,12 @@ def parse_address(address: MulticastAddress, role: str) -> IPAddress:
     return parsed
 
 
-def parse_groups(groups: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
-    """Return the groups as address objects, each once, in order. Raises MulticastExpertError, also for none."""
-    parsed = _unique([parse_group(group, version) for group in _listed(groups, "mcast_ips")])
-    if not parsed:
-        raise MulticastExpertError("mcast_ips is empty: name at least one group.")
-    return parsed
-
-
 def parse_sources(sources: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
     """Return the sources as address objects, each once, in order. Raises MulticastExpertError."""
-    return _unique([parse_source(source, version) for source in _listed(sources, "source_ips")])
+    return _unique([parse_source(source, version) for source in listed(sources, "source_ips")])
 
 
-def _listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
+def listed(values: Iterable[MulticastAddress], name: str) -> Iterable[MulticastAddress]:
     """Return the values. Raises for a single text, because its characters would be taken for addresses."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise MulticastExpertError(f"{name} is a list of addresses; {values!r} alone goes into brackets.")

@@ -42,6 +42,8 @@ class IfaceInfo:
     """Further names of it, on Linux (`ip link property add`)."""
     labels: Sequence[tuple[str, IPv4Address]] = ()
     """Names of single addresses of it, on Linux: `eth0:1`, which older programs take for an interface."""
+    master: int | None = None
+    """The index of the bridge, bond or team that it is a port of, which gets its packets; None: of none, or unknown."""
 
     def is_localhost(self) -> bool:
         """Whether this is the loopback interface: marked as one, or holding 127.0.0.1 or ::1."""
@@ -111,8 +113,8 @@ def choose_interfaces(
 ) -> list[InterfaceChoice]:
     """Return the interfaces among `ifaces` that the specifiers mean; each once, in the order of the specifiers.
 
-    Raises UnknownInterfaceError for a specifier that fits none; with `allow_missing`, an unknown name stands for the
-    interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
+    Raises UnknownInterfaceError for a specifier that fits none; with `allow_missing`, an unknown name or address stands
+    for the interface that will have it. `ignore_case`: "ethernet 2" names `Ethernet 2`, as on Windows.
     """
     choices: dict[tuple[int, str], InterfaceChoice] = {}
     for specifier in specifiers:
@@ -138,9 +140,13 @@ def _meant(
 
 
 def _missing(specifier: IfaceSpecifier) -> InterfaceChoice | None:
-    """Return what stands for the interface that will have this name; None where the text is no name."""
+    """Return what stands for the interface that will have this name or address; None where the text is neither."""
     meant = None if isinstance(specifier, IfaceInfo) else readings(specifier)
-    if meant is None or meant.number is not None or meant.network is not None or meant.hardware or not meant.names:
+    if meant is None or meant.number is not None or meant.hardware:
+        return None
+    if meant.address is not None:
+        return InterfaceChoice(missing_interface(str(specifier)), meant.address)
+    if meant.network is not None or not meant.names:
         return None
     return InterfaceChoice(missing_interface(meant.names[-1]))
 

@@ -6,7 +6,7 @@ The kernels accept much that silently delivers nothing, or less than before; wha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
@@ -20,9 +20,14 @@ class Attachment:
     """An interface that a receiver wants to be joined on, now or when it comes."""
 
     choice: InterfaceChoice
-    """As it was last seen; it gets another index when it is deleted and comes back."""
+    """The interface in use, as it was last seen; it gets another index when it is deleted and comes back."""
     present: bool = True
     """Whether memberships on it are held at this moment."""
+    asked: InterfaceChoice = field(init=False)
+    """The interface that was asked for, as it was last seen; another one is in use while it is a port of that."""
+
+    def __post_init__(self) -> None:
+        self.asked = self.choice
 
     @property
     def name(self) -> str:
@@ -124,7 +129,9 @@ class Memberships:
             else:
                 after.pop(attachment, None)
             if attachment.present:
-                left += [Join(group, one, attachment.choice) for one in sources]
+                left += [
+                    Join(group, one, attachment.choice) for one in sources if not _is_shared(after, one, attachment)
+                ]
         return Revision(group, before, after), left
 
     def block(
@@ -168,6 +175,12 @@ class Memberships:
         """Return all memberships that are wanted on one interface."""
         return [Join(group, source, attachment.choice) for group, source, holder in self if holder is attachment]
 
+    def sole(self, attachment: Attachment) -> list[Join]:
+        """Return those that no other one on the same interface wants too."""
+        return [
+            join for join in self.of(attachment) if not _is_shared(self._filters[join.group], join.source, attachment)
+        ]
+
     def blocked(self, attachment: Attachment | None = None) -> list[tuple[Join, int]]:
         """Return the blocked sources, on one interface or all that are there, each with the number before it."""
         return [
@@ -202,3 +215,18 @@ class Memberships:
 def _listed(held: SourceFilter) -> Sequence[IPAddress | None]:
     """Return the source of each membership: one for each source, or a single one from all."""
     return (None,) if held.sources is None else sorted(held.sources, key=str)
+
+
+def _is_shared(holders: Holders, source: IPAddress | None, attachment: Attachment) -> bool:
+    """Return whether the same is wanted for another one that is on the same interface at this moment.
+
+    That is so while an interface is a port of another one of the receiver's.
+    """
+    index = attachment.choice.iface.index
+    return any(
+        other is not attachment
+        and other.present
+        and other.choice.iface.index == index
+        and (held.sources is None if source is None else held.sources is not None and source in held.sources)
+        for other, held in holders.items()
+    )

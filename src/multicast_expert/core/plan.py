@@ -212,8 +212,7 @@ def plan_send(
     out of range, and where the interface has no address of the family.
     """
     check_hop_limit(hop_limit)
-    if dscp is not None and not 0 <= dscp <= 63:
-        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
+    check_dscp(dscp)
     iface = interface.iface
     if not iface.addresses(version):
         consequence = "would leave with the source 0.0.0.0, which receivers drop" if version == 4 else "could not leave"
@@ -236,6 +235,18 @@ def plan_send(
     text = _unspecified(version) if source is None else str(source).partition("%")[0]
     address = _bind_address(text, version, port, scope)
     return SocketPlan((None, iface.index, 0), version, platform.family(version), options, address)
+
+
+def plan_waiting(platform: Platform, version: int, port: int = 0) -> SocketPlan:
+    """Return the socket that holds the port of a sender whose interface is missing; nothing is sent from it."""
+    address = _bind_address(_unspecified(version), version, port, 0)
+    return SocketPlan((None, 0, 0), version, platform.family(version), (), address)
+
+
+def check_dscp(dscp: int | None) -> None:
+    """Raise MulticastExpertError unless the DSCP is 0 to 63, or None."""
+    if dscp is not None and not 0 <= dscp <= 63:
+        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
 
 
 def check_hop_limit(hop_limit: int) -> None:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from multicast_expert import extension
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.plan import Change, SocketPlan
 from multicast_expert.platforms import Option
-from multicast_expert.system.kernel import Kernel, Socket, error_name, os_error
+from multicast_expert.system.kernel import Kernel, Socket, error_name, network_namespace, os_error
 
-__all__ = ["change_membership", "error_name", "open_socket", "os_error", "set_option", "set_options"]
+__all__ = ["change_membership", "error_name", "namespace_of", "open_socket", "os_error", "set_option", "set_options"]
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {
@@ -136,3 +136,16 @@ def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
         sock.close()
         raise
     return sock, filtered
+
+
+def namespace_of(kernel: Kernel, sockets: Iterable[Socket]) -> int:
+    """Return a number for the network namespace of these sockets, or of this thread when there is none."""
+    option = kernel.platform.options.get("SO_NETNS_COOKIE")
+    if option is not None:
+        # Linux 5.14; much cheaper than looking into /proc.
+        for sock in sockets:
+            try:
+                return int.from_bytes(sock.getsockopt(option[0] or 0, option[1], 8), "little")
+            except OSError:
+                break
+    return network_namespace()

@@ -130,6 +130,8 @@ class Reader:
                 self._source.ring()
         except BaseException:
             backlog += datagrams[::-1]
+            if backlog:
+                self._source.ring()
             raise
         return datagrams
 

@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 
 from multicast_expert.core.errors import MulticastOSError, NotOpenError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
-from multicast_expert.engine.opening import change_membership, error_name, open_socket
+from multicast_expert.engine.opening import change_membership, error_name, namespace_of, open_socket
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.platforms.table import Operation
-from multicast_expert.system.kernel import Kernel, network_namespace
+from multicast_expert.system.kernel import Kernel
 
 # Errors that mean "this interface cannot", as opposed to "this program cannot".
 _INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
@@ -125,16 +125,20 @@ class ReceiveSockets:
         """
         with self.lock:
             lost = [join for held in self._open.values() for join in held.joins.values()]
-            self._give_up([join for join in lost if join.interface.iface.index == interface_index], True)
+            self.give_up([join for join in lost if join.interface.iface.index == interface_index])
+
+    def holds(self, join: Join) -> bool:
+        """Return whether this membership is held already."""
+        return join.key in self._homes
 
     def undo(self, joins: Iterable[Join]) -> None:
         """Leave, wherever an interrupt or an error has left what concerns these memberships."""
         with self.lock:
-            self._give_up(joins, False)
+            self.give_up(joins, keep=False)
             self._forget_sockets([held for held in self._open.values() if not held.joins])
 
-    def _give_up(self, joins: Iterable[Join], keep: bool) -> None:
-        """Leave, whatever the kernel says to it; `keep`: what was received already is handed out."""
+    def give_up(self, joins: Iterable[Join], keep: bool = True) -> None:
+        """Leave, whatever the kernel says to it; `keep`: what was received is kept. `lock` is held."""
         emptied = []
         for join in joins:
             held = self._homes.get(join.key)
@@ -212,16 +216,8 @@ class ReceiveSockets:
             self._forget_sockets(list(copies.values()))
 
     def network_namespace(self) -> int:
-        """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""
-        option = self._kernel.platform.options.get("SO_NETNS_COOKIE")
-        if option is not None and self._open:
-            # Linux 5.14; much cheaper than looking into /proc.
-            for held in self._open.values():
-                try:
-                    return int.from_bytes(held.socket.getsockopt(option[0] or 0, option[1], 8), "little")
-                except OSError:
-                    break
-        return network_namespace()
+        """Return a number for the network namespace of its sockets, or of this thread when none is open."""
+        return namespace_of(self._kernel, (held.socket for held in self._open.values()))
 
     def name_interface(self, index: int, name: str) -> None:
         """Call the interface so in datagrams from now on."""

@@ -48,6 +48,7 @@ class SendSocket:
     def __init__(self, system: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
         self._kernel = system
         self._interface = iface.display_name
+        self.interface_index: int = iface.index
         self._mtu = iface.mtu
         self._version = plan.version
         self._unheard = system.platform.unheard_error if iface.is_localhost() else None
@@ -138,6 +139,11 @@ class SendSocket:
         doing = f"send {len(data)} bytes to {address[0]} port {address[1]} out of {self._interface}"
         words = {"group": address[0], "interface": self._interface, "port": address[1]}
         return os_error(self._kernel, error, "send", doing, **words)
+
+    def mute(self) -> None:
+        """Let nothing go the short way any more: its interface is gone, and another one may have the index."""
+        self._open_shortcut(-1)
+        self.shortcut = None
 
     def waitset(self) -> WaitSet[bool]:
         """Return the set that waits until there is room to send. Raises NotOpenError once this is closed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from threading import get_ident
 from time import monotonic
 
@@ -106,10 +107,13 @@ class SocketSource:
         self._close_retired()
 
     def _close_retired(self) -> None:
-        if self._retired and self._settle():
-            while self._retired:
-                self._retired[-1].close()
-                del self._retired[-1]
+        retired = list(self._retired)
+        if retired and self._settle():
+            for sock in retired:
+                # Twice does no harm: another thread may close them as well.
+                sock.close()
+                with suppress(ValueError):
+                    self._retired.remove(sock)
 
     def _settle(self) -> bool:
         """Return whether no other thread uses a descriptor that it took before."""

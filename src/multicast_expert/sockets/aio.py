@@ -13,6 +13,7 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
@@ -201,24 +202,25 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
 
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        address, hops = self._checked(address, hop_limit)
+        address, hops, outlets = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
-        for outlet in self._outlets:
+        for outlet in outlets:
             try:
                 while not outlet.send(data, address, hops):
-                    await self._wait_for_room(outlet.socket)
+                    await self._wait_for_room(outlet)
                     self._check_open()
             except MulticastOSError as error:
                 failure = failure or error
         if failure is not None:
             raise failure
 
-    async def _wait_for_room(self, socket: SendSocket) -> None:
+    async def _wait_for_room(self, outlet: Outlet) -> None:
         from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import, and few need it
 
+        socket, waitset = outlet.room()
         room = self._rooms.get(socket)
         if room is None:
-            room = self._rooms[socket] = LoopWaits(socket.waitset(), lambda: None, lambda: False)
+            room = self._rooms[socket] = LoopWaits(waitset, lambda: None, lambda: False)
         await room.wait()
 
     async def send_many(
@@ -232,4 +234,4 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
             except StopIteration as finished:
                 sent: int = finished.value
                 return sent
-            await (_checkpoint() if outlet is None else self._wait_for_room(outlet.socket))
+            await (_checkpoint() if outlet is None else self._wait_for_room(outlet))

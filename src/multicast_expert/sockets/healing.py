@@ -4,73 +4,163 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.memberships import Attachment
+from multicast_expert.core.tracking import Place, seen
 from multicast_expert.sockets.subscriptions import Subscriptions
 from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import interface_exists
+from multicast_expert.system.watch import look_soon
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
 
 class HealingEvent(NamedTuple):
-    """What was done about an interface that went, came or came back."""
+    """What was done about an interface that went, came, came back or moved."""
 
-    kind: Literal["lost", "joined", "failed"]
+    kind: Literal["lost", "joined", "moved", "failed", "silent", "sending"]
+    """Of a receiver: its groups were lost, joined, moved to this interface, or could not be joined. Of a sender: it is
+    silent while the interface is missing, or is sending from it (again)."""
     interface: str
     groups: int
-    """How many groups it concerns."""
+    """How many groups it concerns; 0 for a sender to any group."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, or moved."""
 
     def __str__(self) -> str:
-        words = {"lost": "lost with", "joined": "joined on", "failed": "could not be joined on"}[self.kind]
-        return f"{self.groups} group(s) {words} {self.interface}" + (f": {self.reason}" if self.reason else "")
+        words = {
+            "lost": f"{self.groups} group(s) lost with",
+            "joined": f"{self.groups} group(s) joined on",
+            "moved": f"{self.groups} group(s) moved to",
+            "failed": f"{self.groups} group(s) could not be joined on",
+            "silent": "nothing can be sent from",
+            "sending": "sending from",
+        }[self.kind]
+        return f"{words} {self.interface}" + (f": {self.reason}" if self.reason else "")
+
+
+class Events:
+    """The events of one socket, until they are reported to the log and to the program."""
+
+    def __init__(self, on_event: Callable[[HealingEvent], None] | None) -> None:
+        self._on_event = on_event
+        self._events: deque[HealingEvent] = deque()
+        self.namespace: int | None = None
+        """The network namespace whose watch calls `report`; None: no watch does."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is something to report."""
+        return bool(self._events)
+
+    def note(self, event: HealingEvent, soon: bool = False) -> None:
+        """Have an event reported; any lock may be held. `soon`: it was not the watch that found it."""
+        self._events.append(event)
+        if soon and self.namespace is not None:
+            look_soon(self.namespace)
+
+    def report(self) -> None:
+        """Report to the log and to the program. No lock is held: its callback may use the socket, and wait."""
+        while self._events:
+            event = self._events.popleft()
+            # Sends say by themselves that there is nothing to send from.
+            level = logging.WARNING if event.kind in ("lost", "failed") else logging.INFO
+            logger.log(level, "%s", event)
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    logger.exception("The on_event callback failed")
 
 
 class Healer:
-    """Restores the subscriptions of one receiver. Its methods but `report` are called under their lock."""
+    """Restores the subscriptions of one receiver. Its methods are called under their lock."""
 
-    def __init__(self, subscriptions: Subscriptions, on_event: Callable[[HealingEvent], None] | None) -> None:
+    def __init__(self, subscriptions: Subscriptions, events: Events) -> None:
         self._subscriptions = subscriptions
-        self._on_event = on_event
+        self._events = events
         self._failures: dict[str, str] = {}
-        self._events: deque[HealingEvent] = deque()
+        self._left: dict[Attachment, IfaceInfo] = {}
+        """Those that are moving, and the interface that each was on."""
 
     def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
-        """Leave the interfaces that are gone, and note the names that others have now."""
-        version = self._subscriptions.version
+        """Leave the interfaces that are gone or no longer meant, and note the names that others have now."""
+        self._tell_of_diverted()
         by_index = {iface.index: iface for iface in ifaces}
-        dead = changes.deleted | (changes.without_ipv6 if version == 6 else frozenset())
+        dead = changes.deleted | (changes.without_ipv6 if self._subscriptions.version == 6 else frozenset())
         for attachment in self._subscriptions.attachments:
+            asked = attachment.asked.iface.index
+            is_deleted = not asked or asked in changes.deleted or not (asked in by_index or interface_exists(asked))
+            attachment.asked = seen(attachment.asked, by_index, is_deleted)
             index = attachment.choice.iface.index
-            if attachment.present and (index in dead or (index not in by_index and not interface_exists(index))):
+            if not attachment.present:
+                continue
+            if index in dead or (index not in by_index and not interface_exists(index)):
                 attachment.present = False
                 self._subscriptions.sockets.forget(index)
                 self._note("lost", attachment)
-            elif attachment.present and index in by_index:
+            elif index in by_index:
                 # While it is held it is known by its index, whatever its name is now; afterwards only the name is left.
                 self._subscriptions.describe(attachment, by_index[index])
+                self._leave_where_it_is_not(attachment, by_index)
+
+    def _leave_where_it_is_not(self, attachment: Attachment, by_index: Mapping[int, IfaceInfo]) -> None:
+        """Give up an interface that is there, if the one that was asked for is elsewhere or missing."""
+        used, asked = attachment.choice.iface, attachment.asked.iface
+        if not attachment.choice.required or (asked.index and asked.index not in by_index):
+            # Part of all interfaces; or being renamed, so that the list misses it.
+            return
+        place = self._subscriptions.place(attachment, by_index)
+        if place is None or place.used.index != used.index:
+            self._subscriptions.give_up(attachment)
+            attachment.present = False
+            self._left[attachment] = used
+
+    def _tell_of_diverted(self) -> None:
+        for attachment in self._subscriptions.diverted:
+            self._note("moved", attachment, f"{attachment.asked.iface.display_name} is a port of it")
+        self._subscriptions.diverted = []
 
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
         """Join on the interfaces that are there; return whether something is still to be done."""
+        by_index = {iface.index: iface for iface in ifaces}
         attachments = self._subscriptions.attachments
-        taken = {attachment.choice.iface.index for attachment in attachments if attachment.present}
-        free = {iface.machine_name: iface for iface in ifaces if iface.index not in taken}
+        free = {
+            index: iface
+            for index, iface in by_index.items()
+            if not any(
+                each.present and index == each.choice.iface.index == each.asked.iface.index for each in attachments
+            )
+        }
         missing = []
         for attachment in attachments:
-            iface = free.get(attachment.choice.iface.machine_name)
-            if not attachment.present and iface is not None:
-                del free[iface.machine_name]
-                self._subscriptions.describe(attachment, iface)
+            if not attachment.present and self._find(attachment, by_index, free):
                 missing.append(attachment)
+                free.pop(attachment.asked.iface.index, None)
         missing += self._new(free.values())
         outcomes = [self._join(attachment) for attachment in missing]
         return not all(outcomes)
+
+    def _find(self, attachment: Attachment, by_index: Mapping[int, IfaceInfo], free: Mapping[int, IfaceInfo]) -> bool:
+        """Look for the interface of one that is on none; return whether there is something to join on."""
+        subscriptions = self._subscriptions
+        if not attachment.choice.required:
+            name = attachment.choice.iface.machine_name
+            iface = next((each for each in free.values() if each.machine_name == name), None)
+            if iface is not None:
+                subscriptions.describe(attachment, iface)
+            return iface is not None
+        place = subscriptions.place(attachment, by_index)
+        if place is not None:
+            subscriptions.settle(attachment, place)
+            return True
+        if self._left.pop(attachment, None) is not None:
+            self._note("lost", attachment)
+        return False
 
     def _new(self, ifaces: Iterable[IfaceInfo]) -> list[Attachment]:
         """Copy the memberships on all interfaces to those that have appeared."""
@@ -91,27 +181,24 @@ class Healer:
         try:
             self._subscriptions.join_again(attachment)
         except MulticastOSError as error:
-            self._subscriptions.sockets.forget(attachment.choice.iface.index)
+            self._subscriptions.give_up(attachment)
             if self._failures.get(attachment.name) != str(error):
                 self._failures[attachment.name] = str(error)
                 self._note("failed", attachment, str(error))
             return False
         attachment.present = True
         self._failures.pop(attachment.name, None)
-        self._note("joined", attachment)
+        before = self._left.pop(attachment, None)
+        place = Place(attachment.asked.iface, attachment.choice.iface)
+        if before is not None:
+            self._note("moved", attachment, place.reason(attachment.asked, before))
+        else:
+            is_port = place.asked.index != place.used.index
+            self._note("joined", attachment, place.reason(attachment.asked, place.used) if is_port else "")
         return True
 
-    def _note(self, kind: Literal["lost", "joined", "failed"], attachment: Attachment, reason: str = "") -> None:
+    def _note(
+        self, kind: Literal["lost", "joined", "moved", "failed"], attachment: Attachment, reason: str = ""
+    ) -> None:
         groups = len({join.group for join in self._subscriptions.wanted.of(attachment)})
-        self._events.append(HealingEvent(kind, attachment.name, groups, reason))
-
-    def report(self) -> None:
-        """Report to the log and to the program. No lock is held: its callback may use the receiver, and wait."""
-        while self._events:
-            event = self._events.popleft()
-            logger.log(logging.INFO if event.kind == "joined" else logging.WARNING, "%s", event)
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:
-                    logger.exception("The on_event callback failed")
+        self._events.note(HealingEvent(kind, attachment.name, groups, reason))

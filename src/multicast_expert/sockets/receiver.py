@@ -11,7 +11,6 @@ from multicast_expert.core.addresses import (
     IPv4Or6Address,
     MulticastAddress,
     parse_group,
-    parse_groups,
     parse_port,
     parse_source,
     parse_sources,
@@ -20,8 +19,9 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings
+from multicast_expert.core.scopes import parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
-from multicast_expert.sockets.healing import Healer, HealingEvent
+from multicast_expert.sockets.healing import Events, Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.subscriptions import Membership, Subscriptions
 from multicast_expert.system import kernel
@@ -72,7 +72,7 @@ class Receiver(Openable):
         gro: bool = True,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = parse_groups(mcast_ips, version)
+        groups = parse_scoped_groups(mcast_ips, version)
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*parse_sources(source_ips, version)] or [None]
@@ -82,10 +82,10 @@ class Receiver(Openable):
             version, parse_port(port), timestamps, receive_buffer, enable_external_loopback, gro
         )
         specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
-        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal)
+        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal, follow=heal)
         self._subscriptions.want(groups, sources)
         self._heal = heal
-        self._on_event = on_event
+        self._events = Events(on_event)
         self.addr_family = addr_family
         self.port = port
         self.settimeout((None if blocking else 0) if blocking is not None else timeout)
@@ -137,11 +137,11 @@ class Receiver(Openable):
 
     def report(self) -> None:
         """Report what was done about memberships; called by the watch, in a thread of its own and without a lock."""
-        self._healing().report()
+        self._events.report()
 
     def _healing(self) -> Healer:
         if self._healer is None:
-            self._healer = Healer(self._subscriptions, self._on_event)
+            self._healer = Healer(self._subscriptions, self._events)
         return self._healer
 
     # Memberships
@@ -160,9 +160,9 @@ class Receiver(Openable):
         """
         self._check_open()
         membership = self._subscriptions.join(group, source, iface)
-        if self._heal and self._namespace is None:
+        if self._heal and (self._namespace is None or self._subscriptions.diverted):
             # The child of a fork has sockets of its own from here on.
-            self._watch(False)
+            self._watch(bool(self._subscriptions.diverted))
         return membership
 
     def leave_group(
@@ -177,8 +177,7 @@ class Receiver(Openable):
         Raises NotJoinedError for a membership that does not exist, and MulticastOSError.
         """
         self._check_open()
-        parsed = parse_group(group, self._version)
-        attachments = self._subscriptions.joined(parsed, iface)
+        parsed, attachments = self._subscriptions.joined(group, iface)
         self._subscriptions.leave(parsed, None if source is None else parse_source(source, self._version), attachments)
 
     def block_source(
@@ -197,8 +196,8 @@ class Receiver(Openable):
         self, group: MulticastAddress, source: MulticastAddress, iface: IfaceSpecifier | None, blocked: bool
     ) -> None:
         self._check_open()
-        parsed = parse_group(group, self._version)
-        self._subscriptions.block(parsed, source, self._subscriptions.joined(parsed, iface), blocked)
+        parsed, attachments = self._subscriptions.joined(group, iface)
+        self._subscriptions.block(parsed, source, attachments, blocked)
 
     @property
     def memberships(self) -> list[Membership]:
@@ -293,6 +292,11 @@ class Receiver(Openable):
         return [each.choice.iface for each in self._subscriptions.attachments if each.choice.iface.index]
 
     @property
+    def missing_interfaces(self) -> list[str]:
+        """The named interfaces that are not there at this moment, by the names or addresses that they were given by."""
+        return self._subscriptions.missing
+
+    @property
     def mcast_ips(self) -> list[str]:
         """The groups, as text."""
         return [str(group) for group in self._subscriptions.wanted.groups()]
@@ -327,7 +331,8 @@ class McastRxSocket(Receiver):
     """Receives the datagrams of its own groups on its own interfaces, and nothing else.
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups, text or `ipaddress` objects.
+    mcast_ips: the groups, text or `ipaddress` objects. `ff02::5%eth1`: this group on that one of its interfaces only;
+        likewise in `join_group`, `leave_group`, `block_source` and `unblock_source`.
     port: the UDP port, 1 to 65535.
     iface, ifaces: the interface or interfaces to listen on, by any name, address or number (see IfaceSpecifier).
         `iface_ip` and `iface_ips` are older names of the two; at most one of the four may be given. None of them,
@@ -339,10 +344,11 @@ class McastRxSocket(Receiver):
         at the receiver; on Unix the sender decides.
     receive_buffer: bytes to ask the OS for, for each of its sockets; see the property of that name.
     timestamps: whether datagrams carry the time of their arrival; costs the kernel a little for each.
-    heal: whether memberships are restored when an interface is deleted and comes back, and joined on interfaces that
-        appear when no interface was named.
-    allow_missing: whether named interfaces may be missing, to be joined when they appear.
-    on_event: called with a HealingEvent, in a background thread, when memberships were lost or restored.
+    heal: whether memberships are restored when an interface is deleted and comes back, joined on interfaces that appear
+        when no interface was named, and moved along when a named interface becomes a port of a bridge or bond, or when
+        the address that names it moves to another one.
+    allow_missing: whether interfaces may be missing, named or not, to be joined when they appear.
+    on_event: called with a HealingEvent, in a background thread, when memberships were lost, restored or moved.
     gro: whether the kernel may hand over equally long datagrams, sent or arriving back to back, in one piece (generic
         receive offload, Linux). They come out as they were sent, for a fraction of the cost; nothing waits for more to
         come. A time of arrival is then that of the run. See `filenos` for what it means to selectors of your own.

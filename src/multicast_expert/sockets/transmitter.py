@@ -2,159 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
-from typing import TypeVar
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
-from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
-from multicast_expert.engine import SendSocket, error_name
+from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, parse_port
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
+from multicast_expert.core.plan import check_hop_limit
+from multicast_expert.core.scopes import (
+    Scope,
+    ScopedGroup,
+    in_scope,
+    parse_scoped_group,
+    parse_scoped_groups,
+    scope_number,
+)
+from multicast_expert.core.tracking import asked_name
+from multicast_expert.engine import namespace_of
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.send import Shortcut
+from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
+from multicast_expert.system.changes import Changes
+from multicast_expert.system.interfaces import (
+    choose_for_sending,
+    find_route,
+    scan_interfaces,
+    warn_of_other_route,
+)
 from multicast_expert.system.kernel import ip_version
-
-Result = TypeVar("Result")
-
-logger: logging.Logger = logging.getLogger("multicast_expert")
-
-# What a send answers when its interface was deleted, or lost the address that the socket is bound to.
-_INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
-
-
-class Outlet:
-    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back.
-
-    One reentrant lock covers sending, renewing and closing: of many threads that meet a lost interface, one renews the
-    socket, and none uses it afterwards. A signal handler may send, and close, while its own thread sends.
-    """
-
-    def __init__(
-        self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None, heal: bool
-    ) -> None:
-        self.choice: InterfaceChoice = choice
-        self._version = version
-        self._hop_limit = hop_limit
-        self._loopback = loopback
-        self._dscp = dscp
-        self._heal = heal
-        self._plan = self._planned(choice, 0)
-        self._lock = threading.RLock()
-        self._busy = False
-        """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
-        self._inherited = False
-        """Whether the socket is a parent's, from before a fork: to send with, and not to be changed."""
-        self.socket: SendSocket
-
-    def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
-        platform = kernel.SYSTEM.platform
-        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
-
-    def open(self) -> None:
-        """Open the socket."""
-        self.socket = self._opened(self._plan)
-        self._inherited = False
-
-    def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
-        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
-
-    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
-        """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
-        return self._attempt(lambda sock: sock.try_send(data, address), hop_limit)
-
-    def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
-        """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
-        return self._attempt(lambda sock: sock.try_send_many(payloads, address), hop_limit)
-
-    def _attempt(self, send: Callable[[SendSocket], Result], hop_limit: int) -> Result:
-        with self._lock:
-            before = self.socket.hop_limit
-            interrupting, self._busy = self._busy, True
-            try:
-                while True:
-                    sock = self.socket
-                    try:
-                        if self._inherited and hop_limit != sock.hop_limit:
-                            self.socket = self._opened(self._plan)
-                            self._inherited = False
-                            sock.close()
-                            continue
-                        sock.set_hop_limit(hop_limit)
-                        return send(sock)
-                    except MulticastOSError as error:
-                        if sock.closed and sock is self.socket:
-                            raise NotOpenError("The sender was closed while it was being used.") from None
-                        if sock is self.socket and not self._renew(error):
-                            raise
-            finally:
-                self._busy = interrupting
-                if interrupting and before < 0:
-                    # The interrupted send was about to set its own.
-                    self.socket.forget_hop_limit()
-                elif interrupting and self.socket.hop_limit != before:
-                    self.socket.set_hop_limit(before)
-
-    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
-        """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""
-        with self._lock:
-            failure = self.socket.refusal(error, data, address)
-            if not self._renew(failure):
-                raise failure from error
-
-    def wait(self) -> None:
-        """Wait until there is room to send, or this is closed."""
-        with self._lock:
-            waitset = self.socket.waitset()
-        waitset.wait(None)
-
-    def _renew(self, error: MulticastOSError) -> bool:
-        """Open the socket anew if the interface is there with another index or address; return whether it was."""
-        if not self._heal or error_name(kernel.SYSTEM, error) not in _INTERFACE_CHANGED:
-            return False
-        named = self.choice.iface.machine_name
-        iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
-        if iface is None:
-            return False
-        address = self.choice.address
-        if address is not None and all(own.packed != address.packed for own in iface.addresses(address.version)):
-            address = None
-        choice = InterfaceChoice(iface, address)
-        try:
-            if self._planned(choice, self._plan.address[1]) == self._plan:
-                return False
-            # An address may still be tentative; then the old socket stays, for the next attempt to start from.
-            spare = self._opened(self._planned(choice, 0), iface)
-        except MulticastExpertError:
-            return False
-        old, self.socket = self.socket, spare
-        self.choice = choice
-        port = old.socket.getsockname()[1]
-        self._plan = self._planned(choice, port)
-        old.close()
-        # Better another port than no socket.
-        with suppress(MulticastOSError):
-            self.socket = self._opened(self._plan, iface)
-            spare.close()
-        logger.info("sending on %s again", iface.display_name)
-        return True
-
-    def close(self) -> None:
-        """Close the socket and wake every waiting thread."""
-        with self._lock:
-            self.socket.close()
-
-    def abandon(self) -> None:
-        """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
-        self._lock = threading.RLock()
-        self._busy = False
-        self._inherited = True
-        self.socket.abandon()
+from multicast_expert.system.watch import unwatch, watch
 
 
 class Transmitter(Openable):
@@ -172,18 +50,39 @@ class Transmitter(Openable):
         ifaces: Iterable[IfaceSpecifier] | None = None,
         dscp: int | None = None,
         heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = None
-        if mcast_ips is not None:
-            groups = parse_groups(mcast_ips, version)
-        self._groups = groups
-        self._known = {str(group): str(group) for group in groups or ()}
+        groups = None if mcast_ips is None else parse_scoped_groups(mcast_ips, version)
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
+        allow_missing = allow_missing and heal
+        wanted = [group for group, _ in groups or ()]
+        choices = choose_for_sending(specifiers, version, wanted, allow_missing)
+        self._awaits_route = specifiers is None and not choices[0].iface.index
+        """Whether no interface was named, and no route has led to one yet."""
+        self._heal = heal
+        self._namespace: int | None = None
+        self._events = Events(on_event)
         self._outlets = [
-            Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
-            for choice in choose_for_sending(specifiers, version)
+            Outlet(
+                version,
+                choice,
+                ttl,
+                enable_external_loopback,
+                dscp,
+                heal,
+                allow_missing,
+                self._events,
+                len(set(wanted)),
+            )
+            for choice in choices
         ]
+        self._groups = None if groups is None else self._ways(groups)
+        self._is_routed = specifiers is None
+        """Whether the interface was chosen by the routes of this host."""
+        self._known: dict[str, tuple[str, list[Outlet]]] = {}
+        """By the spelling of a group without a scope: its usual spelling, and where it leaves."""
         self._shortcut: Shortcut | None = None
         """That of the socket that sent last, where there is but one."""
         self.addr_family = addr_family
@@ -191,54 +90,131 @@ class Transmitter(Openable):
 
     def _open(self) -> None:
         opened: list[Outlet] = []
+        self._namespace = None
         try:
             for outlet in self._outlets:
                 outlet.open()
                 opened += (outlet,)
+            if self._heal:
+                self._watch()
         except BaseException:
             for outlet in opened:
                 outlet.close()
             raise
 
+    def _watch(self) -> None:
+        namespace = namespace_of(kernel.SYSTEM, (outlet.socket.socket for outlet in self._outlets))
+        try:
+            # The watch may call before this returns.
+            watch(self, namespace, self._events.is_waiting or any(outlet.is_missing for outlet in self._outlets))
+        except MulticastOSError:
+            raise
+        except MulticastExpertError:
+            # The program is ending: what it has to say now it sends at once, and a failed send looks for itself.
+            return
+        self._namespace = self._events.namespace = namespace
+
     def _close(self) -> None:
         self._shortcut = None
+        if self._namespace is not None:
+            unwatch(self, self._namespace)
         for outlet in self._outlets:
             outlet.close()
 
     def _abandon(self) -> None:
+        self._namespace = self._events.namespace = None
         for outlet in self._outlets:
             outlet.abandon()
 
-    def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int]:
-        """Check where a datagram shall go; return the destination with its usual spelling, and the hop limit."""
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Send nothing any more from interfaces that are gone; called by the watch for interface changes."""
+        for outlet in self._outlets:
+            outlet.give_up(changes, ifaces)
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Send from where the interfaces are now; called by the watch for interface changes, after `give_up`."""
+        if self._awaits_route:
+            way = find_route(self._version, list(self._groups or ()))
+            if way is None:
+                return True
+            self._outlets[0].asked = way.choice
+            self._awaits_route = False
+        outcomes = [outlet.restore(ifaces) for outlet in self._outlets]
+        return any(outcomes)
+
+    def report(self) -> None:
+        """Report what became of the interfaces; called by the watch, in a thread of its own and without a lock."""
+        self._events.report()
+
+    def _ways(self, groups: Iterable[ScopedGroup]) -> dict[IPAddress, list[Outlet]]:
+        """Return where each group leaves: all interfaces, or those of its scopes. Raises MulticastExpertError."""
+        ways: dict[IPAddress, list[Outlet]] = {}
+        for group, scope in groups:
+            ways.setdefault(group, [])
+            ways[group] += self._outlets if scope is None else self._in_scope(group, scope, self._outlets)
+        return {group: [each for each in self._outlets if each in chosen] for group, chosen in ways.items()}
+
+    def _in_scope(self, group: object, scope: Scope, outlets: Iterable[Outlet]) -> list[Outlet]:
+        """Return the outlets that the scope means. Raises MulticastExpertError for none."""
+
+        def among() -> list[Outlet]:
+            places = [(outlet, [outlet.asked.iface, outlet.choice.iface]) for outlet in outlets]
+            return in_scope(group, scope, places, kernel.SYSTEM.platform.names_ignore_case)
+
+        try:
+            return among()
+        except MulticastExpertError:
+            if not self._heal or not self.is_opened:
+                raise
+        # An interface may have come back with another index or name, just now.
+        ifaces = scan_interfaces()
+        self.give_up(Changes(), ifaces)
+        self.restore(ifaces)
+        return among()
+
+    def _checked(self, address: IPv4Or6Address, hop_limit: int | None) -> tuple[IPv4Or6Address, int, Sequence[Outlet]]:
+        """Check where a datagram shall go; return the destination with its usual spelling, hop limit and outlets.
+
+        The destination has no scope: its outlet chooses the interface.
+        """
         self._check_open()
-        group = self._known.get(address[0]) or self._learn(address[0])
+        text = address[0]
+        group, outlets = self._known.get(text) or self._learn(text)
         parse_port(address[1])
+        scope = scope_number(address)
+        if scope:
+            outlets = self._in_scope(group, scope, outlets)
         if hop_limit is None:
             hop_limit = self.ttl
         check_hop_limit(hop_limit)
-        return (address if group == address[0] else (group, *address[1:])), hop_limit
+        if group != text or scope:
+            address = (group, *address[1:3], 0) if len(address) > 3 else (group, *address[1:])
+        return address, hop_limit, outlets
 
-    def _learn(self, text: str) -> str:
-        """Remember a spelling of a group that may be sent to and return its usual one, or raise.
-
-        A scope is left out: the interface is chosen already, and getaddrinfo knows scopes of link-local groups only.
-        """
-        group = parse_group(text.partition("%")[0] if isinstance(text, str) else text, self._version)
-        if self._groups is not None and group not in self._groups:
+    def _learn(self, text: str) -> tuple[str, list[Outlet]]:
+        """Return the usual spelling of a group that may be sent to, and where it leaves, or raise."""
+        group, scope = parse_scoped_group(text, self._version)
+        outlets = self._outlets if self._groups is None else self._groups.get(group)
+        if outlets is None:
             raise MulticastExpertError(
                 f"The destination {text} is none of the groups that this socket was made for: "
-                f"{', '.join(str(known) for known in self._groups)}."
+                f"{', '.join(self.mcast_ips)}."
             )
+        if scope is not None:
+            return str(group), self._in_scope(group, scope, outlets)
+        if self._is_routed and self._groups is None:
+            warn_of_other_route(group, self.network_interface)
         if len(self._known) < 4096:
-            self._known[text] = str(group)
-        return str(group)
+            self._known[text] = str(group), outlets
+        return str(group), outlets
 
     def _learn_shortcut(self, address: IPv4Or6Address) -> None:
         """Let further datagrams for an address that was checked go the short way, if there is a single one."""
         if len(self._outlets) == 1:
-            self._shortcut = self._outlets[0].socket.shortcut
-            if self._shortcut is not None:
+            opened = self._outlets[0].socket
+            self._shortcut = opened.shortcut
+            # The kernel obeys a scope more than the interface of the socket, which may have moved meanwhile.
+            if self._shortcut is not None and (len(address) < 4 or address[3] in (0, opened.interface_index)):
                 self._shortcut.learn(address)
 
     def _sending(
@@ -248,12 +224,12 @@ class Transmitter(Openable):
 
         Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads.
         """
-        address, hops = self._checked(address, hop_limit)
+        address, hops, outlets = self._checked(address, hop_limit)
         total = 0
-        for batch in batches(payloads, limit, at_once=len(self._outlets) == 1):
+        for batch in batches(payloads, limit, at_once=len(outlets) == 1):
             failure: MulticastOSError | None = None
             gone = len(batch)
-            for outlet in self._outlets:
+            for outlet in outlets:
                 sent = 0
                 try:
                     while True:
@@ -299,8 +275,13 @@ class Transmitter(Openable):
 
     @property
     def network_interfaces(self) -> list[IfaceInfo]:
-        """The interfaces that it sends from."""
-        return [outlet.choice.iface for outlet in self._outlets]
+        """The interfaces that it sends from, without those that are missing."""
+        return [outlet.choice.iface for outlet in self._outlets if not outlet.is_missing]
+
+    @property
+    def missing_interfaces(self) -> list[str]:
+        """The interfaces that are not there at this moment, by the names or addresses that they were given by."""
+        return [asked_name(outlet.asked) for outlet in self._outlets if outlet.is_missing]
 
     @property
     def mcast_ips(self) -> list[str]:
@@ -317,14 +298,20 @@ class McastTxSocket(Transmitter):
     """Sends datagrams to its groups out of one interface, or several.
 
     addr_family: `socket.AF_INET` or `socket.AF_INET6`.
-    mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any.
+    mcast_ips: the groups that it may send to, text or `ipaddress` objects; None: any. `ff02::5%eth1`: this group out of
+        that one of its interfaces only.
     iface, ifaces: the interface or interfaces to send from, by any name, address or number (see IfaceSpecifier);
-        `iface_ip` is an older name of `iface`. None of them, 0.0.0.0 or ::: the interface of the default gateway.
+        `iface_ip` is an older name of `iface`. None of them, 0.0.0.0 or ::: the interface of the default gateway, or
+        without one that of a route for the group; a MulticastWarning names both where they differ.
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.
     dscp: the priority mark of the datagrams, 0 to 63 (RFC 2474); None leaves it as it is.
-    heal: whether the socket is opened anew when its interface was deleted and is back, or got another address.
+    heal: whether the socket is opened anew when its interface was deleted and is back, got another address, or became a
+        port of a bridge or bond, and when the address that names the interface moved to another one.
+    allow_missing: whether named interfaces may be missing, or have no address, to be used once they are there; without
+        a name, whether the default route may be missing. Sends raise a MulticastOSError (ENODEV) meanwhile.
+    on_event: called with a HealingEvent, in a background thread, when an interface went or is used (again).
 
     Raises MulticastExpertError for input that cannot work, before any socket exists.
     """
@@ -332,9 +319,10 @@ class McastTxSocket(Transmitter):
     def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram to `address`: `(ip, port)`, or the IPv6 form `(ip, port, flow info, scope id)`.
 
+        A scope, as the last number or as in `ff02::5%eth1`, chooses among the interfaces of this socket.
         `hop_limit`: how many hops this one may go, instead of `ttl`. Waits while the send buffer is full. With several
         interfaces, all are tried before an error of one is raised. Raises MulticastExpertError for an address that is
-        none of `mcast_ips`, and MulticastOSError.
+        none of `mcast_ips` and for a scope that is none of its interfaces, and MulticastOSError.
         """
         try:
             shortcut = self._shortcut
@@ -342,9 +330,9 @@ class McastTxSocket(Transmitter):
                 return
         except OSError as error:
             self._outlets[0].cope(error, data, address)
-        destination, hops = self._checked(address, hop_limit)
+        destination, hops, outlets = self._checked(address, hop_limit)
         failure: MulticastOSError | None = None
-        for outlet in self._outlets:
+        for outlet in outlets:
             try:
                 while not outlet.send(data, destination, hops):
                     outlet.wait()
@@ -353,7 +341,7 @@ class McastTxSocket(Transmitter):
                 failure = failure or error
         if failure is not None:
             raise failure
-        if destination is address:
+        if destination[0] == address[0]:
             self._learn_shortcut(address)
 
     def send_many(self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None) -> int:

@@ -13,6 +13,7 @@ from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import Platform
 from multicast_expert.system.changes import Events, PolledEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.netlink import RouteAnswer
 
 _WSAENOBUFS = 10055
 
@@ -91,6 +92,14 @@ class System:
     def route_interface(self, destination: IPAddress) -> int | None:
         """Return the index of the interface that a datagram to `destination` would leave from; None without a route."""
         raise NotImplementedError
+
+    def group_routes(self, groups: Iterable[IPAddress]) -> dict[IPAddress, RouteAnswer]:
+        """Return the routes that lead each group somewhere, as far as the OS tells them from those it made by itself.
+
+        A default route may be among them. Empty where the OS tells nothing, as on Windows: it makes routes for all
+        groups on every interface and does not mark them.
+        """
+        return {}
 
     def joined_groups(self, sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
         """Return the groups that this host has joined; see `groups.joined_groups`."""

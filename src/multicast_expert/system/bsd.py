@@ -18,6 +18,10 @@ from multicast_expert.platforms import Platform
 from multicast_expert.system.base import System, is_scarcity
 from multicast_expert.system.commands import run
 from multicast_expert.system.listings import JoinedGroup, UdpSocket, parse_ifmcstat
+from multicast_expert.system.netlink import RouteAnswer
+
+_FAMILY = {4: "-inet", 6: "-inet6"}
+_DEFAULT = ("default", "0.0.0.0", "::")
 
 
 class BsdSystem(System):
@@ -41,9 +45,18 @@ class BsdSystem(System):
 
     def route_interface(self, destination: IPAddress) -> int | None:
         """Return the index of the interface that a datagram to `destination` would leave from; None without a route."""
-        family = "-inet" if destination.version == 4 else "-inet6"
-        name = parse_route_get(run(["route", "-n", "get", family, str(destination)], timeout=5))
+        name = parse_route_get(run(["route", "-n", "get", _FAMILY[destination.version], str(destination)], timeout=5))
         return None if name is None else socket.if_nametoindex(name)
+
+    def group_routes(self, groups: Iterable[IPAddress]) -> dict[IPAddress, RouteAnswer]:
+        """Return the routes that lead each group somewhere, from `route get`; a default route is none of them."""
+        found = {}
+        for group in groups:
+            name = parse_group_route(run(["route", "-n", "get", _FAMILY[group.version], str(group)], timeout=5))
+            index = None if name is None else _index(name)
+            if index is not None:
+                found[group] = RouteAnswer(index)
+        return found
 
     def joined_groups(self, sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
         """Return the groups that this host has joined, from ifmcstat(8)."""
@@ -100,3 +113,12 @@ def parse_route_get(text: str) -> str | None:
     """Return the interface in the output of `route -n get`; None where there is none."""
     match = re.search(r"^[ \t]*interface:[ \t]*(\S+)", text, re.MULTILINE)
     return match and match[1]
+
+
+def parse_group_route(text: str) -> str | None:
+    """Return the interface in the output of `route -n get`; None for a default route, and one that rejects."""
+    lines = dict(re.findall(r"^[ \t]*(destination|interface|flags):[ \t]*(\S+)", text, re.MULTILINE))
+    flags = lines.get("flags", "").strip("<>").split(",")
+    if lines.get("destination") in (None, *_DEFAULT) or not {"REJECT", "BLACKHOLE"}.isdisjoint(flags):
+        return None
+    return lines.get("interface")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
+from typing import NamedTuple
 
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceError, warn
 from multicast_expert.core.interfaces import (
     IfaceInfo,
@@ -15,10 +17,12 @@ from multicast_expert.core.interfaces import (
     choose_interfaces,
     choose_one_interface,
     interface_address_text,
+    missing_interface,
 )
 from multicast_expert.core.specifiers import Readings, readings
 from multicast_expert.system import kernel, routes
 from multicast_expert.system.kernel import ip_version, os_error
+from multicast_expert.system.netlink import RouteAnswer
 
 # Any address of the internet does, because nothing is sent to it. These are public name servers.
 _INTERNET = {4: "8.8.8.8", 6: "2001:4860:4860::8888"}
@@ -112,23 +116,80 @@ def choose_for_receiving(
     return choices
 
 
-def choose_for_sending(specifiers: Sequence[IfaceSpecifier] | None, version: int) -> list[InterfaceChoice]:
-    """Return the interfaces to send from: the named ones, or that of the default gateway.
+def choose_for_sending(
+    specifiers: Sequence[IfaceSpecifier] | None,
+    version: int,
+    groups: Sequence[IPAddress] = (),
+    allow_missing: bool = False,
+) -> list[InterfaceChoice]:
+    """Return the interfaces to send from: the named ones, or the one that `find_route` finds for the groups.
 
-    Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
-    MulticastExpertError when there is none to send from, or several fit one specifier.
+    Issues a MulticastWarning for groups that a route leads elsewhere than to the default gateway. Raises
+    MulticastExpertError when there is no interface, unless `allow_missing`, or several fit one specifier.
     """
     if specifiers is not None:
-        choices = _choose(_choose_one_for_each, specifiers)
-        return list({choice.iface.index: choice for choice in choices}.values())
-    found = _default_route(version, None)
-    if found is None:
-        raise MulticastExpertError(
-            f"This host has no default IPv{version} route, so you have to name an interface with iface= "
-            "(mcast interfaces lists them)."
+        choices = _choose(_choose_one_for_each, specifiers, None, allow_missing)
+        return list({(choice.iface.index, choice.iface.machine_name): choice for choice in choices}.values())
+    way = find_route(version, groups)
+    if way is not None:
+        _warn_of_other_routes(way.choice.iface, way.reason, way.found)
+        return [way.choice]
+    if allow_missing:
+        return [InterfaceChoice(missing_interface(f"the interface of a default IPv{version} route"))]
+    raise MulticastExpertError(
+        f"This host has no default IPv{version} route and none for the group, so you have to name an interface with "
+        "iface= (mcast interfaces lists them)."
+    )
+
+
+class Way(NamedTuple):
+    """Where datagrams go when no interface is named."""
+
+    choice: InterfaceChoice
+    reason: str
+    """What leads there."""
+    found: Mapping[IPAddress, RouteAnswer]
+    """The routes for the groups."""
+
+
+def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
+    """Return the interface of the default gateway, or without one that of the first route for a group; else None."""
+    default = _default_route(version, None)
+    found = routes.group_routes(groups, None if default is None else default[1])
+    if default is not None:
+        iface, address = default
+        choice = InterfaceChoice(iface, ip_address(address) if version == 4 else None)
+        return Way(choice, "the interface of the default route", found)
+    by_index = {iface.index: iface for iface in scan_interfaces()} if found else {}
+    for group, route in found.items():
+        leading = by_index.get(route.interface_index)
+        if leading is not None:
+            own = {entry.ip for entry in leading.addresses(version)}
+            source = route.source if version == 4 and route.source in own else None
+            return Way(InterfaceChoice(leading, source), f"where the route for {group} leads", found)
+    return None
+
+
+def warn_of_other_route(group: IPAddress, iface: IfaceInfo) -> None:
+    """Issue a MulticastWarning if a route leads the group elsewhere than to the interface that was chosen for all."""
+    usual = next((str(entry.ip) for entry in iface.addresses(group.version)), None)
+    _warn_of_other_routes(iface, "the interface of the default route", routes.group_routes([group], usual))
+
+
+def _warn_of_other_routes(iface: IfaceInfo, reason: str, found: Mapping[IPAddress, RouteAnswer]) -> None:
+    elsewhere: dict[int, list[IPAddress]] = defaultdict(list)
+    for group, route in found.items():
+        if route.interface_index != iface.index:
+            elsewhere[route.interface_index].append(group)
+    if not elsewhere:
+        return
+    names = {each.index: each.display_name for each in scan_interfaces()}
+    for index, groups in elsewhere.items():
+        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+        warn(
+            f"{groups[0]}{more} will be sent out of {iface.display_name}, {reason}, but this host has a route for that "
+            f"out of {names.get(index, index)}: name the interface that you mean with iface=."
         )
-    iface, address = found
-    return [InterfaceChoice(iface, ip_address(address) if version == 4 else None)]
 
 
 def get_interface_ips(include_ipv4: bool = True, include_ipv6: bool = True) -> list[str]:

@@ -15,9 +15,10 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import LINUX
 from multicast_expert.system import netlink, proc
-from multicast_expert.system.base import Socket, System
+from multicast_expert.system.base import Socket, System, is_scarcity
 from multicast_expert.system.changes import Events, NetlinkEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.netlink import RouteAnswer
 
 _SOCK_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
 _LONGEST_ALTERNATIVE_NAME = 127
@@ -27,6 +28,8 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPO
 _MISSING = (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE)
 """Errors that say that no interface has the name or index, or can have it."""
 _ATTEMPTS = 10
+_TAKING_OVER = ("bridge", "bond", "team")
+"""Masters that get the packets of their ports; a port of a VRF keeps its addresses and memberships."""
 
 
 class Channel:
@@ -122,6 +125,24 @@ class LinuxSystem(System):
         family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
         routes = map(netlink.parse_route, ask(netlink.route_request(destination, family)))
         return next((route.interface_index for route in routes if route is not None), None)
+
+    def group_routes(self, groups: Iterable[IPAddress]) -> dict[IPAddress, RouteAnswer]:
+        """Return the routes that lead each group somewhere; those that the kernel made by itself are left out."""
+        found = {}
+        with Channel() as channel:
+            for group in groups:
+                family = socket.AF_INET if group.version == 4 else socket.AF_INET6
+                try:
+                    answers = channel.ask(netlink.route_request(group, family))
+                except OSError as error:
+                    # The kernel answers with an error that there is no route, or one that rejects.
+                    if is_scarcity(error):
+                        raise
+                    continue
+                for route in map(netlink.parse_route, answers):
+                    if route is not None and not route.is_automatic:
+                        found[group] = route
+        return found
 
     def joined_groups(self, sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
         """Return the groups that this host has joined, from /proc/net."""
@@ -240,4 +261,5 @@ def _describe(link: netlink.Link, addresses: Iterable[netlink.Address]) -> Iface
         link.mtu,
         link.alternative_names,
         tuple(labels),
+        link.master if link.port_kind in _TAKING_OVER else None,
     )

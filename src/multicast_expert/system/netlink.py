@@ -53,6 +53,7 @@ _IFF_RUNNING = 0x40
 _IFF_MULTICAST = 0x1000
 _IFF_LOWER_UP = 0x10000
 _IFA_F_DADFAILED = 0x08
+_RTPROT_KERNEL = 2
 # Types of routes that lead nowhere: blackhole, unreachable, prohibit.
 _REJECTING = (6, 7, 8)
 
@@ -122,6 +123,8 @@ class Link(NamedTuple):
     """Whether it has the flag for that; the loopback interface does not, and works all the same."""
     hardware_address: bytes = b""
     alternative_names: tuple[str, ...] = ()
+    port_kind: str | None = None
+    """The kind of its master: "bridge", "bond", "team", "vrf" and so on."""
 
 
 class RouteAnswer(NamedTuple):
@@ -130,6 +133,8 @@ class RouteAnswer(NamedTuple):
     interface_index: int
     source: IPAddress | None = None
     gateway: IPAddress | None = None
+    is_automatic: bool = False
+    """Whether the kernel made the route by itself, as that of IPv6 for all groups on every interface."""
 
 
 class BridgeMember(NamedTuple):
@@ -244,7 +249,8 @@ def parse_link(body: bytes) -> Link | None:
     found = _attributes(body[_IFINFO.size :])
     info = _attributes(found.get(18, b""))
     kind = _text(info.get(1))
-    port = _attributes(info.get(5, b"")) if _text(info.get(4)) == "bridge" else {}
+    port_kind = _text(info.get(4))
+    port = _attributes(info.get(5, b"")) if port_kind == "bridge" else {}
     return Link(
         index,
         _text(found.get(3)) or str(index),
@@ -260,6 +266,7 @@ def parse_link(body: bytes) -> Link | None:
         bool(flags & _IFF_MULTICAST),
         found.get(1, b""),
         tuple(_names(found[_IFLA_PROP_LIST])) if _IFLA_PROP_LIST in found else (),
+        port_kind,
     )
 
 
@@ -285,7 +292,10 @@ def _bridge_state(data: bytes) -> BridgeState:
 
 def parse_route(body: bytes) -> RouteAnswer | None:
     """Return the answer in an RTM_NEWROUTE message; None where the route leads nowhere."""
-    if len(body) < _RTMSG.size or _RTMSG.unpack_from(body)[7] in _REJECTING:
+    if len(body) < _RTMSG.size:
+        return None
+    _, _, _, _, _, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+    if kind in _REJECTING:
         return None
     found = _attributes(body[_RTMSG.size :])
     index = _number(found.get(4))
@@ -297,7 +307,7 @@ def parse_route(body: bytes) -> RouteAnswer | None:
         gateway = _address(found[18][2:])
     if gateway is not None and gateway.is_unspecified:
         gateway = None
-    return RouteAnswer(index, _address(found.get(7)), gateway)
+    return RouteAnswer(index, _address(found.get(7)), gateway, protocol == _RTPROT_KERNEL)
 
 
 def parse_members(body: bytes) -> Iterator[BridgeMember]:

@@ -30,7 +30,7 @@ from multicast_expert.system.changes import Changes, Events
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import os_error
 
-__all__ = ["Changes", "Subscriber", "unwatch", "watch"]
+__all__ = ["Changes", "Subscriber", "look_soon", "unwatch", "watch"]
 
 logger: logging.Logger = logging.getLogger("multicast_expert")
 
@@ -43,7 +43,7 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 
 
 class Subscriber(Protocol):
-    """A receiver to restore. All subscribers give up before any restores.
+    """A receiver or sender to restore. All subscribers give up before any restores.
 
     When a stale socket is closed, Linux takes its membership from the interface that has the index now
     (ip_mc_drop_socket, ipv6_sock_mc_close): that could be one that another receiver has just restored.
@@ -292,6 +292,15 @@ def watch(subscriber: Subscriber, namespace: int, soon: bool = False) -> None:
             if isinstance(error, RuntimeError):
                 raise _no_thread(error) from error
             raise
+
+
+def look_soon(namespace: int) -> None:
+    """Call all subscribers of a network namespace without waiting for a change."""
+    with _lock:
+        watcher = _watchers.get(namespace)
+        if watcher is not None:
+            watcher.again = True
+            watcher.wake()
 
 
 def _refusal(error: OSError) -> MulticastOSError:

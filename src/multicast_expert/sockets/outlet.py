@@ -1,0 +1,323 @@
+"""Outlet: one interface that a sender sends from, with its open socket, wherever that interface is now."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from time import sleep
+from typing import Literal, TypeVar
+
+from multicast_expert.core.addresses import IPv4Or6Address
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
+from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, missing_interface
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send, plan_waiting
+from multicast_expert.core.tracking import Place, asked_name, holds, locate, seen
+from multicast_expert.engine import SendSocket, error_name
+from multicast_expert.engine.waitset import WaitSet
+from multicast_expert.sockets.healing import Events, HealingEvent
+from multicast_expert.system import kernel
+from multicast_expert.system.changes import Changes
+from multicast_expert.system.interfaces import interface_exists, scan_interfaces
+
+Result = TypeVar("Result")
+
+_PAUSES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.0)
+"""Seconds between attempts to bind the port of a socket that was just closed: a program that is just being started by
+another thread holds it open until it runs."""
+
+# What a send answers when its interface was deleted, or lost the address that the socket is bound to.
+_INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
+
+
+class Outlet:
+    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back.
+
+    One reentrant lock covers sending, renewing and closing: of many threads that meet a lost interface, one renews the
+    socket, and none uses it afterwards. A signal handler may send, and close, while its own thread sends. The watch for
+    interface changes calls `give_up` and `restore`.
+
+    It always has a socket. While the interface is missing, that one only keeps the port, and every send looks for the
+    interface and raises if it is still missing.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        choice: InterfaceChoice,
+        hop_limit: int,
+        loopback: bool,
+        dscp: int | None,
+        heal: bool,
+        allow_missing: bool = False,
+        events: Events | None = None,
+        groups: int = 0,
+    ) -> None:
+        check_hop_limit(hop_limit)
+        check_dscp(dscp)
+        self.asked: InterfaceChoice = choice
+        """The interface that was asked for, as it was last seen; another one is in use while it is a port of that."""
+        if allow_missing and not choice.iface.addresses(version):
+            choice = InterfaceChoice(missing_interface(choice.iface.display_name))
+        self.choice: InterfaceChoice = choice
+        """The interface in use, as it was last seen."""
+        self.is_missing: bool = choice.iface.index == 0
+        """Whether there is no interface to send from at this moment."""
+        self._version = version
+        self._hop_limit = hop_limit
+        self._loopback = loopback
+        self._dscp = dscp
+        self._heal = heal
+        self._events = events
+        self._groups = groups
+        self._plan = self._planned(choice, 0)
+        self._lock = threading.RLock()
+        self._busy = False
+        """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
+        self._inherited = False
+        """Whether the socket is a parent's, from before a fork: to send with, and not to be changed."""
+        self._closed = True
+        self._is_refused = False
+        """Whether the OS refused the socket for an interface that is there."""
+        self.socket: SendSocket
+
+    def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
+        platform = kernel.SYSTEM.platform
+        if not choice.iface.index:
+            return plan_waiting(platform, self._version, port)
+        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
+
+    def open(self) -> None:
+        """Open the socket."""
+        if self._heal and self.choice.iface.master is not None:
+            self._divert()
+        self.is_missing = self.choice.iface.index == 0
+        self.socket = self._opened(self._plan)
+        self._inherited = False
+        self._closed = False
+
+    def _divert(self) -> None:
+        """Use the bridge or bond that the interface is a port of, if that has an address."""
+        place = self._locate(scan_interfaces(), set())
+        if place is not None and place.used.index != self.choice.iface.index:
+            with suppress(MulticastExpertError):
+                choice = self._source(place)
+                self._plan = self._planned(choice, 0)
+                self.choice = choice
+                self._note("sending", place.reason(self.asked, self.choice.iface), soon=True)
+
+    def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
+        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
+
+    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
+        """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
+        return self._attempt(lambda sock: sock.try_send(data, address), address, hop_limit)
+
+    def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
+        """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
+        return self._attempt(lambda sock: sock.try_send_many(payloads, address), address, hop_limit)
+
+    def _attempt(self, send: Callable[[SendSocket], Result], address: IPv4Or6Address, hop_limit: int) -> Result:
+        with self._lock:
+            before = self.socket.hop_limit
+            interrupting, self._busy = self._busy, True
+            try:
+                while True:
+                    if self.is_missing and not self._follow(self._look(), settle=True) and not self._closed:
+                        raise self._absence(address)
+                    sock = self.socket
+                    try:
+                        if self._inherited and hop_limit != sock.hop_limit:
+                            self.socket = self._opened(self._plan)
+                            self._inherited = False
+                            sock.close()
+                            continue
+                        sock.set_hop_limit(hop_limit)
+                        return send(sock)
+                    except MulticastOSError as error:
+                        if sock.closed and sock is self.socket:
+                            raise NotOpenError("The sender was closed while it was being used.") from None
+                        if sock is self.socket and not self._renew(error):
+                            raise
+            finally:
+                self._busy = interrupting
+                if interrupting and before < 0:
+                    # The interrupted send was about to set its own.
+                    self.socket.forget_hop_limit()
+                elif interrupting and self.socket.hop_limit != before:
+                    self.socket.set_hop_limit(before)
+
+    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
+        """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""
+        with self._lock:
+            failure = self.socket.refusal(error, data, address)
+            if not self._renew(failure):
+                raise failure from error
+
+    def wait(self) -> None:
+        """Wait until there is room to send, or this is closed or renewed."""
+        self.room()[1].wait(None)
+
+    def room(self) -> tuple[SendSocket, WaitSet[bool]]:
+        """Return the socket of this moment, and the set to wait in until it has room to send."""
+        with self._lock:
+            return self.socket, self.socket.waitset()
+
+    def _with_its_port(self, iface: IfaceInfo) -> SendSocket | None:
+        """Return the socket of the plan; None where its port is taken, or the interface is gone already."""
+        for pause in _PAUSES:
+            try:
+                return self._opened(self._plan, iface)
+            except MulticastOSError as error:
+                if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
+                    break
+            sleep(pause)
+        return None
+
+    # The interface comes, goes and moves
+
+    def _absence(self, address: IPv4Or6Address) -> MulticastOSError:
+        """Return the error to raise for a datagram while the interface is missing."""
+        doing = f"send to {address[0]} port {address[1]} out of {asked_name(self.asked)}"
+        return MulticastOSError(
+            errno.ENODEV,
+            "send",
+            f"Cannot {doing}: {os.strerror(errno.ENODEV)} (ENODEV {errno.ENODEV})",
+            f"the interface is missing, or has no IPv{self._version} address",
+            "send again when it is there (mcast interfaces lists those that are)",
+        )
+
+    def _note(self, kind: Literal["silent", "sending"], reason: str = "", soon: bool = False) -> None:
+        if self._events is not None:
+            self._events.note(HealingEvent(kind, self.choice.iface.display_name, self._groups, reason), soon)
+
+    def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
+        """Send nothing any more from an interface that is gone; called by the watch for interface changes."""
+        with self._lock:
+            if self._closed:
+                return
+            place = self._locate(ifaces, changes.deleted)
+            used = self.choice.iface.index
+            is_gone = used in changes.deleted or not (
+                any(iface.index == used for iface in ifaces) or interface_exists(used)
+            )
+            if not self.is_missing and (is_gone or (place is None and not self.asked.iface.index)):
+                self.is_missing = True
+                self.socket.mute()
+                self._note("silent")
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Send from where the interface is now; return whether to be called again soon. Called by the watch."""
+        with self._lock:
+            self._is_refused = False
+            self._follow(ifaces, settle=False)
+            return self._is_refused
+
+    def _look(self) -> list[IfaceInfo]:
+        return scan_interfaces() if self._heal else []
+
+    def _locate(self, ifaces: Iterable[IfaceInfo], deleted: Collection[int]) -> Place | None:
+        """Return where the interface is that was asked for, and note what it looks like now."""
+        by_index = {iface.index: iface for iface in ifaces}
+        index = self.asked.iface.index
+        is_deleted = not index or index in deleted or not (index in by_index or interface_exists(index))
+        self.asked = seen(self.asked, by_index, is_deleted)
+        place = locate(self.asked, by_index, kernel.SYSTEM.platform.names_ignore_case)
+        if place is not None:
+            self.asked = self.asked._replace(iface=place.asked)
+        return place
+
+    def _source(self, place: Place) -> InterfaceChoice:
+        """Return the interface to use with the address that was asked for, else the one of now, else any."""
+        choice = place.choice(self.asked)
+        if choice.address is None or choice.address.version != self._version:
+            own = [entry.ip for entry in place.used.addresses(self._version)]
+            kept = [each for each in own if str(each).partition("%")[0] == self._plan.address[0]]
+            choice = choice._replace(address=kept[0] if kept else None)
+        return choice
+
+    def _should_move(self, place: Place) -> bool:
+        """Return whether to open a socket in this place before a send fails.
+
+        An address that was asked for is waited for; and as long as the interface stays the same, a send finds out.
+        """
+        address = self.asked.address
+        if address is not None and address.version == self._version:
+            if holds(place.used, address):
+                return True
+            if not holds(place.asked, address):
+                return False
+        return self.is_missing or place.used.index != self.choice.iface.index
+
+    def _renew(self, error: MulticastOSError) -> bool:
+        """Open the socket anew if the interface is there with another index or address; return whether it was."""
+        if not self._heal or error_name(kernel.SYSTEM, error) not in _INTERFACE_CHANGED:
+            return False
+        ifaces = scan_interfaces()
+        asked = self.asked.iface
+        # Another interface may have the index already, which the watch will find out in a moment.
+        replaced = {
+            asked.index for each in ifaces if each.machine_name == asked.machine_name and each.index != asked.index
+        }
+        return self._follow(ifaces, settle=True, deleted=replaced)
+
+    def _follow(self, ifaces: list[IfaceInfo], settle: bool, deleted: Collection[int] = ()) -> bool:
+        """Open the socket anew where the interface is now; return whether there is a new one.
+
+        `settle`: do so with another address than the one that was asked for, if need be.
+        """
+        if self._closed:
+            return False
+        place = self._locate(ifaces, deleted)
+        if place is None:
+            return False
+        if place.used.index == self.choice.iface.index:
+            self.choice = self.choice._replace(iface=place.used)
+        if not settle and not self._should_move(place):
+            return False
+        choice = self._source(place)
+        try:
+            if self._planned(choice, self._plan.address[1]) == self._plan and not self.is_missing:
+                return False
+            # An address may still be tentative; then the old socket stays, for the next attempt to start from.
+            spare = self._opened(self._planned(choice, 0), place.used)
+        except MulticastExpertError as error:
+            self._is_refused = isinstance(error, MulticastOSError)
+            return False
+        old, self.socket = self.socket, spare
+        before, self.choice = self.choice.iface, choice
+        port = old.socket.getsockname()[1]
+        self._plan = self._planned(choice, port)
+        old.close()
+        # Better another port than no socket.
+        kept = self._with_its_port(place.used)
+        if kept is not None:
+            self.socket = kept
+            spare.close()
+        self._inherited = False
+        was_missing, self.is_missing = self.is_missing, False
+        if self._closed:
+            # By a signal handler, since this began.
+            self.socket.close()
+        if place.used.index == before.index and not was_missing:
+            self._note("sending", "its address has changed", soon=settle)
+        elif was_missing and place.asked.index == place.used.index:
+            self._note("sending", soon=settle)
+        else:
+            self._note("sending", place.reason(self.asked, before), soon=settle)
+        return True
+
+    def close(self) -> None:
+        """Close the socket and wake every waiting thread."""
+        with self._lock:
+            self._closed = True
+            self.socket.close()
+
+    def abandon(self) -> None:
+        """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
+        self._lock = threading.RLock()
+        self._busy = False
+        self._inherited = True
+        self.socket.abandon()
