@@ -26,7 +26,7 @@ class Intake:
         cls,
         fields: Mapping[tuple[int, int], str],
         msg_trunc: int,
-        learn: Callable[[bytes | None, int | None], tuple[str | None, str | None]],
+        learn: Callable[[bytes | None, int | None], tuple[str | None, str | None, str | None]],
         /,
     ) -> Intake: ...
     def batch(self, handle: int, limit: int, datagrams: list[Datagram], /) -> bool: ...

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
 
-from multicast_expert.core.addresses import address_text
+from multicast_expert.core.addresses import address_text, is_multicast
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
@@ -41,7 +41,7 @@ class SocketSource:
     def __init__(self, system: Kernel, coalesced: bool, backlog: list[Datagram]) -> None:
         self._kernel = system
         self._backlog = backlog
-        self._groups: dict[bytes, str] = {}
+        self._texts: dict[bytes, str] = {}
         self._names: dict[int, str] = {}
         self.intake: Intake = choose(system, coalesced, self._learn)
         self.by_descriptor: bool = hasattr(self.intake, "expect")
@@ -155,17 +155,17 @@ class SocketSource:
             self._names[index] = name
             self.intake.forget_places()
 
-    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
-        """Return the group as text and the name of the interface."""
+    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
+        """Return the group (None: the destination is none) and the destination as text, and the interface's name."""
         name = None if index is None else self._names.get(index)
         if destination is None:
-            return None, name
-        group = self._groups.get(destination)
-        if group is None:
-            group = address_text(destination)
-            if len(self._groups) < 65536:
-                self._groups[destination] = group
-        return group, name
+            return None, None, name
+        text = self._texts.get(destination)
+        if text is None:
+            text = address_text(destination)
+            if len(self._texts) < 65536:
+                self._texts[destination] = text
+        return text if is_multicast(destination) else None, text, name
 
     # Taking
 
