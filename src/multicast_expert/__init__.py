@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from multicast_expert.core.datagram import Datagram, ReceiveStats
     from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, MulticastWarning
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
-    from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
+    from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
+    from multicast_expert.sockets.both_ways import McastSocket
     from multicast_expert.sockets.healing import HealingEvent
     from multicast_expert.sockets.receiver import McastRxSocket
     from multicast_expert.sockets.subscriptions import Membership
@@ -38,6 +39,7 @@ __all__ = [
     "LOCALHOST_IPV4",
     "LOCALHOST_IPV6",
     "AsyncMcastRxSocket",
+    "AsyncMcastSocket",
     "AsyncMcastTxSocket",
     "Datagram",
     "Endpoint",
@@ -46,6 +48,7 @@ __all__ = [
     "IfaceInfo",
     "IfaceSpecifier",
     "McastRxSocket",
+    "McastSocket",
     "McastTxSocket",
     "Membership",
     "MulticastAddress",
@@ -71,7 +74,8 @@ if not TYPE_CHECKING:
         "core.datagram": "Datagram ReceiveStats",
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
-        "sockets.aio": "AsyncMcastRxSocket AsyncMcastTxSocket",
+        "sockets.aio": "AsyncMcastRxSocket AsyncMcastSocket AsyncMcastTxSocket",
+        "sockets.both_ways": "McastSocket",
         "sockets.healing": "HealingEvent",
         "sockets.receiver": "McastRxSocket",
         "sockets.subscriptions": "Membership",

@@ -36,10 +36,10 @@ def parse_address(address: MulticastAddress, role: str) -> IPAddress:
     return parsed
 
 
-def parse_groups(groups: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
-    """Return the groups as address objects, each once, in order. Raises MulticastExpertError, also for none."""
+def parse_groups(groups: Iterable[MulticastAddress], version: int, may_be_empty: bool = False) -> list[IPAddress]:
+    """Return the groups as address objects, each once, in order. Raises MulticastExpertError, also for none at all."""
     parsed = _unique([parse_group(group, version) for group in _listed(groups, "mcast_ips")])
-    if not parsed:
+    if not (parsed or may_be_empty):
         raise MulticastExpertError("mcast_ips is empty: name at least one group.")
     return parsed
 
@@ -109,6 +109,22 @@ def parse_source(source: MulticastAddress, version: int | None = None) -> IPAddr
     if parsed.is_unspecified or parsed == IPv4Address("255.255.255.255"):
         raise MulticastExpertError(f"source {source} is not the address of a host.")
     _check_version(parsed, version, "source")
+    return parsed
+
+
+def parse_host(address: MulticastAddress, version: int) -> IPAddress:
+    """Return the address of a host, which may carry a scope. Raises MulticastExpertError for a group or a name."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        raise MulticastExpertError(
+            f"{address!r} is not an IP address; look up a host's address first (socket.getaddrinfo)."
+        ) from None
+    if is_multicast(parsed.packed) or parsed.is_unspecified:
+        raise MulticastExpertError(f"{address} is not the address of a host.")
+    if parsed == IPv4Address("255.255.255.255"):
+        raise MulticastExpertError(f"{address} is a broadcast address; send to a group or to a host.")
+    _check_version(parsed, version, "address")
     return parsed
 
 

@@ -2,14 +2,14 @@
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.plan import ReceiveSettings
-from multicast_expert.engine.opening import error_name, os_error
+from multicast_expert.engine.opening import error_name, free_port, os_error
 from multicast_expert.engine.reader import Reader
 from multicast_expert.engine.receive_sockets import ReceiveSockets
 from multicast_expert.engine.send import SendSocket
 from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.system.kernel import Kernel
 
-__all__ = ["Reader", "ReceiveSockets", "SendSocket", "SocketSource", "error_name", "os_error", "receiving"]
+__all__ = ["Reader", "ReceiveSockets", "SendSocket", "SocketSource", "error_name", "free_port", "os_error", "receiving"]
 
 
 def receiving(system: Kernel, settings: ReceiveSettings) -> tuple[ReceiveSockets, Reader, SocketSource]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from multicast_expert import extension
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.plan import Change, SocketPlan
 from multicast_expert.platforms import Option
+from multicast_expert.system.base import System
 from multicast_expert.system.kernel import Kernel, Socket, error_name, os_error
 
-__all__ = ["change_membership", "error_name", "open_socket", "os_error", "set_option", "set_options"]
+__all__ = ["change_membership", "error_name", "free_port", "open_socket", "os_error", "set_option", "set_options"]
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {
@@ -115,10 +117,33 @@ def change_membership(kernel: Kernel, sock: Socket, change: Change, count: int =
     ) from refused
 
 
-def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
+def free_port(kernel: Kernel, version: int) -> int:
+    """Return a port that no socket of this host has on any address, as far as the OS knows."""
+    address = ("0.0.0.0", 0) if version == 4 else ("::", 0, 0, 0)
+    only6 = (kernel.platform.option("IPV6_V6ONLY", 1),) if version == 6 else ()
+    plan = SocketPlan((None, None, 0), version, kernel.platform.family(version), only6, address)
+    sock, _ = open_socket(kernel, plan)
+    try:
+        port: int = sock.getsockname()[1]
+    finally:
+        sock.close()
+    return port
+
+
+def _mark(kernel: Kernel, sock: Socket, version: int) -> None:
+    if isinstance(kernel, System) and kernel.marks is not None:
+        # Without a loopback interface there is no mark; then payloads are compared.
+        with suppress(OSError):
+            kernel.marks.give(sock, version)
+
+
+def open_socket(
+    kernel: Kernel, plan: SocketPlan, prepare: Callable[[Socket], None] | None = None
+) -> tuple[Socket, bool]:
     """Open and bind the socket of a plan, without its memberships.
 
-    Returns it and whether its datagrams have to be filtered by destination.
+    `prepare` is called just before bind. Returns the socket, and whether its datagrams have to be filtered by
+    destination.
     """
     try:
         sock = kernel.socket(plan.family, SOCK_DGRAM)
@@ -126,12 +151,18 @@ def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
         doing = f"open an IPv{plan.version} UDP socket{_purpose(plan)}"
         raise os_error(kernel, error, "socket", doing) from error
     try:
+        if plan.marked:
+            _mark(kernel, sock, plan.version)
         filtered = not set_options(kernel, sock, plan) or plan.filtered
+        if prepare is not None:
+            prepare(sock)
         try:
             sock.bind(plan.address)
         except OSError as error:
             doing = f"bind to {plan.address[0]} port {plan.address[1]}"
             raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
+        for option in plan.sharing:
+            set_option(kernel, sock, option)
     except BaseException:
         sock.close()
         raise

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
 from time import monotonic
+from typing import Protocol
 
 from multicast_expert.core.addresses import address_text, is_multicast
 from multicast_expert.core.datagram import Datagram
@@ -33,6 +34,13 @@ DRAIN_LIMIT = 65536
 
 # What a datagram that this socket once sent can bring back; it says nothing about the next datagram to receive.
 _STALE_ERRORS = ("ECONNRESET", "ENETRESET", "ECONNREFUSED")
+
+
+class Echo(Protocol):
+    """Recognises what was sent by its receiver."""
+
+    def is_own(self, datagram: Datagram, /) -> bool:
+        """Return whether the receiver itself sent the datagram."""
 
 
 class SocketSource:
@@ -67,6 +75,8 @@ class SocketSource:
         self.filtered: int = 0
         """How many datagrams were refused because of their destination."""
         self._refused_bytes = self._refused_truncated = 0
+        self.echo: Echo | None = None
+        """What recognises by its payload what the owner of the sockets sent itself."""
 
     # Sockets
 
@@ -74,8 +84,7 @@ class SocketSource:
         """Take from this socket too."""
         with self._lock:
             self._sockets[sock] = None
-            # All sockets of a receiver are alike.
-            self._filters = sock.accepts is not None
+            self._filters = self._filters or sock.accepts is not None
             if self._waitset is not None:
                 self._waitset.add(sock.socket.fileno(), sock)
             self._choose_sole()
@@ -291,13 +300,13 @@ class SocketSource:
 
     def _filter(self, sock: ReceiveSocket, datagrams: list[Datagram], newest_first: bool = False) -> bool:
         """Move what has landed into the list, and count what is foreign instead; return whether any was its own."""
-        landing = sock.landing
+        landing, echo = sock.landing, self.echo
         moved = False
         while True:
             if not landing:
                 return moved
             first = landing[0]
-            foreign = self._is_foreign(sock, first)
+            foreign = sock.is_foreign(first) or (echo is not None and echo.is_own(first))
             size, truncated = len(first.data), first.truncated
             # Another thread may have moved it; from here on to the end nothing can come between.
             if landing and landing[0] is first:
@@ -312,10 +321,6 @@ class SocketSource:
                     datagrams += (first,)
                     moved = True
                 del landing[0]
-
-    def _is_foreign(self, sock: ReceiveSocket, datagram: Datagram) -> bool:
-        accepts = sock.accepts
-        return accepts is not None and (datagram.group, datagram.interface_index) not in accepts
 
     def is_over(self, error: OSError, sock: ReceiveSocket | None, /) -> bool:
         """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,9 +10,11 @@ from weakref import WeakKeyDictionary
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
-from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.engine import SendSocket, os_error
+from multicast_expert.sockets.both_ways import BothWays
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.outlet import Outlet, sending_one
 from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
@@ -189,48 +191,139 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
             self._check_open()
 
 
-class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
-    """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
+class Rooms:
+    """Waits for room to send, in event loops."""
 
-    def _open(self) -> None:
-        super()._open()
-        self._rooms: WeakKeyDictionary[SendSocket, LoopWaits] = WeakKeyDictionary()
+    def __init__(self) -> None:
+        self._waits: WeakKeyDictionary[SendSocket, LoopWaits] = WeakKeyDictionary()
 
-    def _abandon(self) -> None:
-        super()._abandon()
-        self._rooms.clear()
-
-    async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
-        """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        address, hops = self._checked(address, hop_limit)
-        failure: MulticastOSError | None = None
-        for outlet in self._outlets:
-            try:
-                while not outlet.send(data, address, hops):
-                    await self._wait_for_room(outlet.socket)
-                    self._check_open()
-            except MulticastOSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    async def _wait_for_room(self, socket: SendSocket) -> None:
+    async def wait(self, socket: SendSocket) -> None:
+        """Wait until there is room to send from this socket, or it is closed."""
         from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import, and few need it
 
-        room = self._rooms.get(socket)
+        room = self._waits.get(socket)
         if room is None:
-            room = self._rooms[socket] = LoopWaits(socket.waitset(), lambda: None, lambda: False)
+            room = self._waits[socket] = LoopWaits(socket.waitset(), lambda: None, lambda: False)
         await room.wait()
 
-    async def send_many(
-        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
-    ) -> int:
-        """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
-        steps = self._sending(payloads, address, hop_limit, YIELD_EVERY)
+    async def send_one(self, steps: Iterable[Outlet]) -> None:
+        """Do what the steps say, and wait for each outlet that they yield."""
+        for outlet in steps:
+            await self.wait(outlet.socket)
+
+    async def send_many(self, steps: Generator[Outlet | None, None, int]) -> int:
+        """Do the same, and let other tasks run where they yield None; return what the steps return."""
         while True:
             try:
                 outlet = next(steps)
             except StopIteration as finished:
                 sent: int = finished.value
                 return sent
-            await (_checkpoint() if outlet is None else self._wait_for_room(outlet.socket))
+            await (_checkpoint() if outlet is None else self.wait(outlet.socket))
+
+
+class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
+    """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._rooms = Rooms()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._rooms = Rooms()
+
+    async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
+        """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
+        address, hops = self._checked(address, hop_limit)
+        await self._rooms.send_one(sending_one(self._outlets, data, address, hops, self._check_open))
+
+    async def send_many(
+        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
+        return await self._rooms.send_many(self._sending(payloads, address, hop_limit, YIELD_EVERY))
+
+
+class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
+    """McastSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited.
+
+    `query` is an async iterator, which sends when the iteration begins. Any number of tasks may receive and send at
+    once.
+    """
+
+    def _open(self) -> None:
+        self._rooms = Rooms()
+        super()._open()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._rooms = Rooms()
+
+    async def sendto(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Send one datagram; waits while the send buffer is full. See `McastSocket.sendto`."""
+        await self._rooms.send_one(self._sending_one(self._route(address, iface), data, hop_limit))
+
+    async def reply(self, datagram: Datagram, data: bytes) -> None:
+        """Send to the sender of a datagram, out of the interface it came in on. See `McastSocket.reply`."""
+        await self._rooms.send_one(self._sending_one(self._reply_route(datagram), data, None))
+
+    async def send_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `McastSocket.send_many`."""
+        return await self._rooms.send_many(self._sending_many(payloads, address, hop_limit, iface, YIELD_EVERY))
+
+    async def query(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        timeout: float,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> AsyncIterator[Datagram]:
+        """Send one datagram, and iterate over all that is received in the next `timeout` seconds.
+
+        See `McastSocket.query`.
+        """
+        await self.sendto(data, address, hop_limit=hop_limit, iface=iface)
+        deadline = monotonic() + timeout
+        while (remaining := deadline - monotonic()) > 0:
+            try:
+                datagram = await self.receive(remaining)
+            except TimeoutError:
+                return
+            yield datagram
+
+    async def _next(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram:
+        try:
+            return await super()._next(timeout, bufsize, flags)
+        finally:
+            self._show_kept()
+
+    async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
+        """Return the datagrams that are there, 1 to `limit` of them. See `AsyncMcastRxSocket.receive_many`."""
+        try:
+            return await super().receive_many(limit, timeout)
+        finally:
+            self._show_kept()
+
+    async def __anext__(self) -> Datagram:
+        """Return the next datagram; the iteration ends when the timeout passes without one."""
+        try:
+            return await super().__anext__()
+        finally:
+            self._show_kept()

@@ -95,17 +95,17 @@ class Subscriptions:
     def _all(self) -> list[Attachment]:
         return self.attachments if self.everywhere is None else [self.everywhere, *self.attachments]
 
-    def open(self, sockets: ReceiveSockets) -> bool:
-        """Join all that is wanted; return whether an interface is missing. Raises MulticastOSError."""
+    def attach(self, sockets: ReceiveSockets) -> bool:
+        """Use these sockets from now on; return whether an interface is missing."""
         self.sockets = sockets
         missing = not self.attachments
         for attachment in self.attachments:
             attachment.present = attachment.choice.iface.index != 0
             missing = missing or not attachment.present
-        self._join_all()
         return missing
 
-    def _join_all(self) -> None:
+    def join_all(self) -> None:
+        """Join all that is wanted. Raises MulticastOSError."""
         self.sockets.add(self.wanted.joins())
         for join, count in self.wanted.blocked():
             self.sockets.change_source(join, "block source", count)
@@ -122,7 +122,7 @@ class Subscriptions:
         sockets = self.sockets
         if sockets.inherited:
             sockets.disinherit()
-            self._join_all()
+            self.join_all()
 
     def describe(self, attachment: Attachment, iface: IfaceInfo) -> None:
         """Note what the interface is now."""

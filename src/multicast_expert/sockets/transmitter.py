@@ -2,159 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Generator, Iterable
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_groups, parse_port
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_hop_limit, plan_send
-from multicast_expert.engine import SendSocket, error_name
-from multicast_expert.engine.batches import LONGEST_BATCH, batches
+from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.send import Shortcut
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.outlet import Outlet, sending_many, sending_one
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
+from multicast_expert.system.interfaces import choose_for_sending
 from multicast_expert.system.kernel import ip_version
-
-Result = TypeVar("Result")
-
-logger: logging.Logger = logging.getLogger("multicast_expert")
-
-# What a send answers when its interface was deleted, or lost the address that the socket is bound to.
-_INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
-
-
-class Outlet:
-    """One interface that a transmitter sends from, with its open socket; finds the interface again when it is back.
-
-    One reentrant lock covers sending, renewing and closing: of many threads that meet a lost interface, one renews the
-    socket, and none uses it afterwards. A signal handler may send, and close, while its own thread sends.
-    """
-
-    def __init__(
-        self, version: int, choice: InterfaceChoice, hop_limit: int, loopback: bool, dscp: int | None, heal: bool
-    ) -> None:
-        self.choice: InterfaceChoice = choice
-        self._version = version
-        self._hop_limit = hop_limit
-        self._loopback = loopback
-        self._dscp = dscp
-        self._heal = heal
-        self._plan = self._planned(choice, 0)
-        self._lock = threading.RLock()
-        self._busy = False
-        """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
-        self._inherited = False
-        """Whether the socket is a parent's, from before a fork: to send with, and not to be changed."""
-        self.socket: SendSocket
-
-    def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
-        platform = kernel.SYSTEM.platform
-        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
-
-    def open(self) -> None:
-        """Open the socket."""
-        self.socket = self._opened(self._plan)
-        self._inherited = False
-
-    def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
-        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
-
-    def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
-        """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
-        return self._attempt(lambda sock: sock.try_send(data, address), hop_limit)
-
-    def send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address, hop_limit: int) -> int:
-        """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
-        return self._attempt(lambda sock: sock.try_send_many(payloads, address), hop_limit)
-
-    def _attempt(self, send: Callable[[SendSocket], Result], hop_limit: int) -> Result:
-        with self._lock:
-            before = self.socket.hop_limit
-            interrupting, self._busy = self._busy, True
-            try:
-                while True:
-                    sock = self.socket
-                    try:
-                        if self._inherited and hop_limit != sock.hop_limit:
-                            self.socket = self._opened(self._plan)
-                            self._inherited = False
-                            sock.close()
-                            continue
-                        sock.set_hop_limit(hop_limit)
-                        return send(sock)
-                    except MulticastOSError as error:
-                        if sock.closed and sock is self.socket:
-                            raise MulticastExpertError("The sender was closed while it was being used.") from None
-                        if sock is self.socket and not self._renew(error):
-                            raise
-            finally:
-                self._busy = interrupting
-                if interrupting and before < 0:
-                    # The interrupted send was about to set its own.
-                    self.socket.hop_limit = -1
-                elif interrupting and self.socket.hop_limit != before:
-                    self.socket.set_hop_limit(before)
-
-    def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
-        """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""
-        with self._lock:
-            failure = self.socket.refusal(error, data, address)
-            if not self._renew(failure):
-                raise failure from error
-
-    def wait(self) -> None:
-        """Wait until there is room to send, or this is closed."""
-        with self._lock:
-            waitset = self.socket.waitset()
-        waitset.wait(None)
-
-    def _renew(self, error: MulticastOSError) -> bool:
-        """Open the socket anew if the interface is there with another index or address; return whether it was."""
-        if not self._heal or error_name(kernel.SYSTEM, error) not in _INTERFACE_CHANGED:
-            return False
-        named = self.choice.iface.machine_name
-        iface = next((each for each in scan_interfaces() if each.machine_name == named), None)
-        if iface is None:
-            return False
-        address = self.choice.address
-        if address is not None and all(own.packed != address.packed for own in iface.addresses(address.version)):
-            address = None
-        choice = InterfaceChoice(iface, address)
-        try:
-            if self._planned(choice, self._plan.address[1]) == self._plan:
-                return False
-            # An address may still be tentative; then the old socket stays, for the next attempt to start from.
-            spare = self._opened(self._planned(choice, 0), iface)
-        except MulticastExpertError:
-            return False
-        old, self.socket = self.socket, spare
-        self.choice = choice
-        port = old.socket.getsockname()[1]
-        self._plan = self._planned(choice, port)
-        old.close()
-        # Better another port than no socket.
-        with suppress(MulticastOSError):
-            self.socket = self._opened(self._plan, iface)
-            spare.close()
-        logger.info("sending on %s again", iface.display_name)
-        return True
-
-    def close(self) -> None:
-        """Close the socket and wake every waiting thread."""
-        with self._lock:
-            self.socket.close()
-
-    def abandon(self) -> None:
-        """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
-        self._lock = threading.RLock()
-        self._busy = False
-        self._inherited = True
-        self.socket.abandon()
 
 
 class Transmitter(Openable):
@@ -180,10 +40,12 @@ class Transmitter(Openable):
         self._groups = groups
         self._known = {str(group): str(group) for group in groups or ()}
         specifiers = one_spelling(iface=iface, iface_ip=iface_ip, ifaces=ifaces)
-        self._outlets = [
-            Outlet(version, choice, ttl, enable_external_loopback, dscp, heal)
-            for choice in choose_for_sending(specifiers, version)
-        ]
+
+        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
+            platform = kernel.SYSTEM.platform
+            return plan_send(platform, version, choice, ttl, enable_external_loopback, dscp, port)
+
+        self._outlets = [Outlet(choice, ttl, planned, heal) for choice in choose_for_sending(specifiers, version)]
         self._shortcut: Shortcut | None = None
         """That of the socket that sent last, where there is but one."""
         self.addr_family = addr_family
@@ -249,33 +111,8 @@ class Transmitter(Openable):
         Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads.
         """
         address, hops = self._checked(address, hop_limit)
-        total = 0
-        for batch in batches(payloads, limit, at_once=len(self._outlets) == 1):
-            failure: MulticastOSError | None = None
-            gone = len(batch)
-            for outlet in self._outlets:
-                sent = 0
-                try:
-                    while True:
-                        self._check_open()
-                        went = outlet.send_many(batch[sent:], address, hops)
-                        sent += went
-                        if sent == len(batch):
-                            break
-                        if not went:
-                            yield outlet
-                except MulticastOSError as error:
-                    if failure is None or sent < gone:
-                        failure, gone = error, sent
-                    # The other interfaces send up to the datagram that this one refused.
-                    batch = batch[: gone + 1]  # noqa: PLW2901
-            total += gone
-            if failure is not None:
-                if not total:
-                    raise failure
-                break
-            yield None
-        return total
+        send = lambda outlet, batch: outlet.send_many(batch, address, hops)  # noqa: E731 - one expression
+        return (yield from sending_many(self._outlets, payloads, send, self._check_open, limit))
 
     def fileno(self) -> int:
         """Return the descriptor of the OS socket; with several interfaces, of the first."""
@@ -343,16 +180,8 @@ class McastTxSocket(Transmitter):
         except OSError as error:
             self._outlets[0].cope(error, data, address)
         destination, hops = self._checked(address, hop_limit)
-        failure: MulticastOSError | None = None
-        for outlet in self._outlets:
-            try:
-                while not outlet.send(data, destination, hops):
-                    outlet.wait()
-                    self._check_open()
-            except MulticastOSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        for outlet in sending_one(self._outlets, data, destination, hops, self._check_open):
+            outlet.wait()
         if destination is address:
             self._learn_shortcut(address)
 

@@ -46,10 +46,25 @@ class Kernel(Protocol):
         """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
 
 
+class Marks(Protocol):
+    """How a kernel marks what a socket sends, so that a filter keeps it from others. All may raise OSError."""
+
+    def give(self, sock: Socket, version: int) -> None:
+        """Let the kernel mark what the socket sends; it must not be bound yet."""
+
+    def read(self, sock: Socket, version: int) -> int:
+        """Return the mark of a bound socket."""
+
+    def screen(self, sock: Socket, marks: Iterable[int], hosts_only: bool) -> None:
+        """Let the socket drop what sockets with these marks sent, and if asked what is not sent to a host."""
+
+
 class System:
     """The OS that runs this program. Every method may raise OSError, and MulticastExpertError for a failed command."""
 
     platform: Platform
+    marks: Marks | None = None
+    """How the kernel marks what a socket sends; None where it does not."""
     routes_are_cheap: bool = True
     """Whether `route_interface` asks the kernel itself; if not, it runs a command."""
 

@@ -1,0 +1,83 @@
+"""OwnEcho: keeps from a socket what it sent itself, and nothing else. Touches the OS; never waits for a datagram.
+
+Where the kernel marks what a socket sends (Linux), a filter on every receiving socket drops it, exactly. Elsewhere each
+payload that was sent is remembered for a moment, and the first datagram with this payload from the own port is dropped:
+if an echo is lost, the same payload from another socket of this host that shares the port may be dropped instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic
+from weakref import WeakKeyDictionary
+
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.engine.send import SendSocket
+from multicast_expert.system.base import Marks, System
+from multicast_expert.system.kernel import Kernel, Socket
+
+MEMORY = 2.0
+"""Seconds after which an echo does not come any more."""
+MOST_REMEMBERED = 4096
+# How many marks of one outlet are kept: what a socket sent just before it was replaced may still come back.
+_MARKS_OF_AN_OUTLET = 3
+
+
+class OwnEcho:
+    """What one owner sent and does not want back; any thread may call it. `version` is the IP version."""
+
+    def __init__(self, system: Kernel, version: int) -> None:
+        self._version = version
+        self._marks: Marks | None = system.marks if isinstance(system, System) else None
+        self._lock = threading.RLock()
+        self._screened: WeakKeyDictionary[Socket, bool] = WeakKeyDictionary()
+        self._known: dict[int, list[int]] = {}
+        self._sent: deque[tuple[float, bytes]] = deque()
+        self.by_payload: bool = self._marks is None
+        """Whether payloads have to be compared, because the kernel has no marks."""
+        self.hosts: set[str] = set()
+        """The addresses that the owner sends from, where payloads are compared."""
+        self.port: int = 0
+
+    def screen(self, sock: Socket, hosts_only: bool) -> None:
+        """Let a socket that is about to be bound drop what the owner sends. Raises OSError."""
+        if self._marks is not None:
+            with self._lock:
+                self._screened[sock] = hosts_only
+                self._marks.screen(sock, self._all_marks(), hosts_only)
+
+    def _all_marks(self) -> list[int]:
+        return [mark for marks in self._known.values() for mark in marks]
+
+    def learn(self, index: int, sender: SendSocket) -> None:
+        """Recognise what this socket sends from now on; it is the one of interface `index`. Raises OSError."""
+        if self._marks is None or self.by_payload:
+            return
+        mark = self._marks.read(sender.socket, self._version)
+        with self._lock:
+            self._known[index] = [*self._known.get(index, []), mark][-_MARKS_OF_AN_OUTLET:]
+            for sock, hosts_only in list(self._screened.items()):
+                if sock.fileno() >= 0:
+                    self._marks.screen(sock, self._all_marks(), hosts_only)
+
+    def note(self, payload: bytes) -> None:
+        """Remember what is about to be sent, out of one interface."""
+        with self._lock:
+            now = monotonic()
+            while self._sent and (self._sent[0][0] < now - MEMORY or len(self._sent) >= MOST_REMEMBERED):
+                self._sent.popleft()
+            self._sent.append((now, bytes(payload)))
+
+    def is_own(self, datagram: Datagram) -> bool:
+        """Return whether the owner sent it, as far as payloads tell; an echo is recognised once."""
+        if not self._sent or datagram.sender[1] != self.port:
+            return False
+        if datagram.sender[0].partition("%")[0] not in self.hosts:
+            return False
+        with self._lock:
+            for place, (_, payload) in enumerate(self._sent):
+                if payload == datagram.data:
+                    del self._sent[place]
+                    return True
+        return False

@@ -1,0 +1,548 @@
+"""McastSocket: receives groups and unicast, and sends, all on one port; and what it shares with the async one.
+
+A receiver (Receiver) with one Outlet for each of its interfaces. Which sockets that takes is data of `core.both_ways`.
+Sending takes the locks of outlets only, so it waits for no change of a membership.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from time import monotonic
+from typing import NamedTuple
+
+from multicast_expert.core.addresses import (
+    IPAddress,
+    IPv4Or6Address,
+    MulticastAddress,
+    is_multicast,
+    parse_groups,
+    parse_host,
+    parse_port,
+)
+from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast, plan_outlet, plan_unicast
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, choose_one_interface
+from multicast_expert.core.memberships import Attachment
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit
+from multicast_expert.engine import SendSocket, error_name, free_port
+from multicast_expert.engine.batches import LONGEST_BATCH
+from multicast_expert.engine.own_echo import OwnEcho
+from multicast_expert.sockets.healing import HealingEvent
+from multicast_expert.sockets.outlet import Outlet, sending_many, sending_one
+from multicast_expert.sockets.receiver import DEFAULT, Default, McastRxSocket, Receiver
+from multicast_expert.system import kernel
+from multicast_expert.system.kernel import Socket
+
+_ATTEMPTS = 10
+"""How often a free port is looked for: another program may take the one that was found."""
+
+
+class Route(NamedTuple):
+    """Where a datagram goes, and out of what."""
+
+    outlets: tuple[Outlet, ...]
+    address: IPv4Or6Address
+    is_group: bool
+    origin: tuple[bytes, int] | None = None
+    """Source address and interface of a datagram to a host, where routing alone would not do."""
+
+
+class BothWays(Receiver):
+    """What McastSocket and AsyncMcastSocket share: everything but the waiting."""
+
+    def __init__(
+        self,
+        addr_family: int,
+        mcast_ips: Iterable[MulticastAddress] = (),
+        port: int = 0,
+        iface: IfaceSpecifier | None = None,
+        ifaces: Iterable[IfaceSpecifier] | None = None,
+        source_ips: Iterable[MulticastAddress] | None = None,
+        timeout: float | None = None,
+        *,
+        ttl: int = 1,
+        unicast: UnicastWish = True,
+        own: bool = False,
+        enable_external_loopback: bool = True,
+        dscp: int | None = None,
+        receive_buffer: int | None = None,
+        timestamps: bool = False,
+        heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
+        gro: bool = True,
+    ) -> None:
+        check_hop_limit(ttl)
+        check_dscp(dscp)
+        super().__init__(
+            addr_family,
+            mcast_ips,
+            port,
+            iface,
+            ifaces,
+            source_ips,
+            timeout,
+            enable_external_loopback=enable_external_loopback,
+            receive_buffer=receive_buffer,
+            timestamps=timestamps,
+            heal=heal,
+            allow_missing=allow_missing,
+            on_event=on_event,
+            gro=gro,
+        )
+        self.ttl = ttl
+        self._unicast = parse_unicast(unicast, self._version)
+        self._sending = SendSettings(ttl, enable_external_loopback, dscp, own)
+        self._settings = self._settings._replace(shares=True)
+        self._asked_port = port
+        self._outlets: dict[Attachment, Outlet] = {}
+        """Replaced as a whole, never changed: other threads read it."""
+        self._echo: OwnEcho | None = None
+        self._routes: dict[IPv4Or6Address, Route] = {}
+        self._complaints: set[str] = set()
+        self._has_descriptor = False
+
+    def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[IPAddress]:
+        return parse_groups(mcast_ips, self._version, may_be_empty=True)
+
+    def _parsed_port(self, port: int) -> int:
+        return 0 if port == 0 and port is not False else parse_port(port)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        self._has_descriptor = False
+        for attempt in range(_ATTEMPTS):
+            self.port = self._asked_port or free_port(kernel.SYSTEM, self._version)
+            self._settings = self._settings._replace(port=self.port)
+            try:
+                super()._open()
+            except BaseException as error:
+                self._close_outlets()
+                taken = isinstance(error, MulticastOSError) and error_name(kernel.SYSTEM, error) == "EADDRINUSE"
+                if self._asked_port or not taken or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _prepare(self) -> None:
+        if not self._sending.own:
+            self._echo = echo = OwnEcho(kernel.SYSTEM, self._version)
+            echo.port = self.port
+            self._sockets.echo = echo
+        self._equip(at_start=True)
+
+    def _close(self) -> None:
+        super()._close()
+        self._close_outlets()
+
+    def _close_outlets(self) -> None:
+        for outlet in self._outlets.values():
+            if hasattr(outlet, "socket"):
+                outlet.close()
+        self._outlets = {}
+        self._routes = {}
+
+    def close(self) -> None:
+        """Close the socket. A second call does nothing.
+
+        Any thread may call it, and a signal handler. Receives and sends that wait elsewhere end with
+        MulticastExpertError.
+        """
+        if self.is_opened or self._is_closing:
+            super().close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        for outlet in self._outlets.values():
+            outlet.abandon()
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Restore memberships, sending and unicast; called by the watch for interface changes, after `give_up`."""
+        with self._sockets.lock:
+            if self._sockets.closed:
+                return False
+            unfinished = super().restore(ifaces)
+            return not self._equip() or unfinished
+
+    def _equip(self, at_start: bool = False) -> bool:
+        """Open what sends and what receives unicast on the interfaces that are there; return whether all is open.
+
+        At the start an interface that was named and cannot be sent from is an error.
+        """
+        complete = True
+        for attachment in self._subscriptions.attachments:
+            if not attachment.present:
+                continue
+            iface = attachment.choice.iface
+            self._sockets.name_interface(iface.index, iface.display_name)
+            try:
+                known = self._outlets.get(attachment)
+                if known is not None:
+                    known.follow(attachment.choice)
+                else:
+                    outlet = self._new_outlet(attachment.choice)
+                    outlet.open()
+                    self._outlets = {**self._outlets, attachment: outlet}
+            except MulticastExpertError as error:
+                if at_start and attachment.choice.required:
+                    raise
+                complete = False
+                if at_start:
+                    warn(f"{error} Nothing is sent there, because it was only part of all interfaces.")
+        self._routes = {}
+        return self._receive_unicast() and complete
+
+    def _receive_unicast(self) -> bool:
+        present = [each.choice for each in self._subscriptions.attachments if each.present]
+        outlets = [outlet.plan for outlet in self._outlets.values()]
+        if self._echo is not None and self._echo.by_payload:
+            self._echo.hosts = {
+                str(own.ip).partition("%")[0] for choice in present for own in choice.iface.addresses(self._version)
+            }
+        plans = plan_unicast(kernel.SYSTEM.platform, self._settings, present, self._unicast, self.port, outlets)
+        absent = False
+        for error in self._sockets.stand(plans):
+            if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
+                absent = True
+            elif str(error) not in self._complaints:
+                self._complaints.add(str(error))
+                warn(
+                    f"Another socket of this host has port {self.port} and receives the unicast that is sent to it. "
+                    "unicast=False asks for none, and unicast=[...] with an address takes it."
+                )
+        return not absent
+
+    def _new_outlet(self, choice: InterfaceChoice) -> Outlet:
+        sockets, echo, settings = self._sockets, self._echo, self._settings
+        sending, unicast = self._sending, self._unicast
+        is_lent = self._version not in kernel.SYSTEM.platform.silent
+
+        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
+            return plan_outlet(kernel.SYSTEM.platform, settings, sending, choice, unicast, port)
+
+        def opened(sock: SendSocket, plan: SocketPlan) -> None:
+            if is_lent:
+                sockets.lend(plan, sock.socket)
+            if echo is not None:
+                echo.learn(plan.key[1] or 0, sock)
+
+        closing: Callable[[Socket], None] | None = sockets.take_back if is_lent else None
+        return Outlet(choice, sending.hop_limit, planned, self._heal, self.port, opened, closing)
+
+    # Where datagrams go
+
+    def _route(self, address: IPv4Or6Address, iface: IfaceSpecifier | None) -> Route:
+        """Return where a datagram to the address goes. Raises MulticastExpertError."""
+        self._check_open()
+        if iface is None:
+            known = self._routes.get(address)
+            if known is not None:
+                return known
+        route = self._find_route(address, iface)
+        if iface is None and len(self._routes) < 4096:
+            self._routes[address] = route
+        return route
+
+    def _find_route(self, address: IPv4Or6Address, iface: IfaceSpecifier | None) -> Route:
+        port = parse_port(address[1])
+        text, _, scope_text = str(address[0]).partition("%")
+        try:
+            parsed = ip_address(text)
+        except ValueError:
+            parsed = parse_host(address[0], self._version)
+        scope = self._scope(scope_text, address)
+        outlet = None if iface is None else self._outlet_of(iface)
+        if scope:
+            by_scope = next((each for each in self._outlets.values() if each.choice.iface.index == scope), None)
+            if by_scope is None or outlet not in (None, by_scope):
+                raise MulticastExpertError(f"{address[0]} has the scope of interface {scope}. {self._known_outlets()}")
+            outlet = by_scope
+        if is_multicast(parsed.packed):
+            parse_groups([str(parsed)], self._version)
+            outlets = self._present_outlets() if outlet is None else (outlet,)
+            return Route(outlets, (str(parsed), port), True)
+        return self._host_route(parse_host(str(parsed), self._version), port, outlet)
+
+    def _scope(self, text: str, address: IPv4Or6Address) -> int:
+        number = address[3] if len(address) == 4 else 0
+        if not text:
+            return number
+        named = self._outlet_of(text if not text.isdecimal() else int(text)).choice.iface.index
+        if number not in (0, named):
+            raise MulticastExpertError(f"{address[0]} and the scope {number} name different interfaces.")
+        return named
+
+    def _outlet_of(self, iface: IfaceSpecifier | int) -> Outlet:
+        """Return the outlet of an interface of this socket. Raises MulticastExpertError."""
+        outlets = tuple(self._outlets.values())
+        if isinstance(iface, int):
+            found = [outlet for outlet in outlets if outlet.choice.iface.index == iface]
+        else:
+            ignore_case = kernel.SYSTEM.platform.names_ignore_case
+            index = choose_one_interface(iface, [each.choice.iface for each in outlets], ignore_case).iface.index
+            found = [outlet for outlet in outlets if outlet.choice.iface.index == index]
+        if not found:
+            raise MulticastExpertError(f"{iface} is none of the interfaces of this socket. {self._known_outlets()}")
+        return found[0]
+
+    def _known_outlets(self) -> str:
+        names = ", ".join(outlet.choice.iface.display_name for outlet in self._outlets.values())
+        return f"This socket sends on: {names or 'no interface'}."
+
+    def _present_outlets(self) -> tuple[Outlet, ...]:
+        """Return the outlets to groups: those of interfaces that are there, or that were named."""
+        found = tuple(
+            outlet for attachment, outlet in self._outlets.items() if attachment.present or attachment.choice.required
+        )
+        if not found:
+            raise MulticastExpertError("No interface of this socket is there to send from.")
+        return found
+
+    def _host_route(self, host: IPAddress, port: int, outlet: Outlet | None) -> Route:
+        if isinstance(host, IPv4Address):
+            self._refuse_broadcast(host)
+        chosen = outlet or self._outlet_towards(host)
+        index = chosen.choice.iface.index
+        if isinstance(host, IPv6Address):
+            only_one = outlet is not None or len(self._outlets) == 1
+            return Route(
+                (chosen,),
+                (str(host), port, 0, index if host.is_link_local and only_one else 0),
+                False,
+                None if outlet is None else (_source(chosen, 6), index),
+            )
+        return Route((chosen,), (str(host), port), False, None if outlet is None else (_source(chosen, 4), index))
+
+    def _outlet_towards(self, host: IPAddress) -> Outlet:
+        """Return the outlet on the host's network, else the first."""
+        outlets = self._present_outlets()
+        for outlet in outlets:
+            if any(host in own.network for own in outlet.choice.iface.addresses(self._version)):
+                return outlet
+        return outlets[0]
+
+    def _refuse_broadcast(self, host: IPv4Address) -> None:
+        for outlet in self._outlets.values():
+            for own in outlet.choice.iface.ip4_addrs:
+                if own.network.prefixlen < 31 and host == own.network.broadcast_address:
+                    raise MulticastExpertError(f"{host} is a broadcast address; send to a group or to a host.")
+
+    def _reply_route(self, datagram: Datagram) -> Route:
+        """Return where a reply to a datagram goes: out of the interface it came in on. Raises MulticastExpertError."""
+        self._check_open()
+        sender, index = datagram.sender, datagram.interface_index
+        outlets = self._outlets.values()
+        outlet = next((each for each in outlets if each.choice.iface.index == index), None)
+        if outlet is None and datagram.interface_name is not None:
+            # It came before its interface was deleted and came back.
+            name = datagram.interface_name
+            outlet = next((each for each in outlets if each.choice.iface.display_name == name), None)
+        if outlet is not None:
+            index = outlet.choice.iface.index
+        to_host = datagram.destination if datagram.group is None else None
+        chosen = outlet or self._outlet_towards(ip_address(sender[0].partition("%")[0]))
+        source = _source(chosen, self._version) if to_host is None else ip_address(to_host).packed
+        if len(sender) == 4:
+            scope = (index or 0) if sender[3] else 0
+            sender = sender[0].partition("%")[0], sender[1], sender[2], scope
+        return Route((chosen,), sender, False, (source, index or 0))
+
+    # Sending, without the waiting
+
+    def _hops(self, hop_limit: int | None) -> int:
+        if hop_limit is None:
+            return self.ttl
+        check_hop_limit(hop_limit)
+        return hop_limit
+
+    def _sending_one(self, route: Route, data: bytes, hop_limit: int | None) -> Generator[Outlet, None, None]:
+        """Send one datagram; yields an outlet that has to be waited for."""
+        hops = self._hops(hop_limit)
+        if self._echo is not None and self._echo.by_payload:
+            for _ in route.outlets:
+                self._echo.note(data)
+        if route.is_group:
+            yield from sending_one(route.outlets, data, route.address, hops, self._check_open)
+            return
+        (outlet,) = route.outlets
+        while not outlet.send_to_host(data, route.address, hop_limit, route.origin):
+            yield outlet
+            self._check_open()
+
+    def _sending_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        hop_limit: int | None,
+        iface: IfaceSpecifier | None,
+        limit: int = LONGEST_BATCH,
+    ) -> Generator[Outlet | None, None, int]:
+        """Do all of `send_many` but the waiting; see `sending_many`."""
+        route, hops = self._route(address, iface), self._hops(hop_limit)
+        echo = self._echo if self._echo is not None and self._echo.by_payload else None
+
+        def send(outlet: Outlet, batch: Sequence[bytes]) -> int:
+            if route.is_group and echo is None:
+                return outlet.send_many(batch, route.address, hops)
+            if echo is not None:
+                echo.note(batch[0])
+            if route.is_group:
+                return int(outlet.send(batch[0], route.address, hops))
+            return int(outlet.send_to_host(batch[0], route.address, hop_limit, route.origin))
+
+        return (yield from sending_many(route.outlets, payloads, send, self._check_open, limit))
+
+    # Facts
+
+    def fileno(self) -> int:
+        """Return one descriptor that is readable while a datagram is there, for a selector of your own.
+
+        It is valid until this socket is closed. Read nothing from it. Raises MulticastExpertError where the OS has no
+        such descriptor (Windows); use `filenos` there.
+        """
+        self._check_open()
+        waitset = self._source.waitset()
+        if waitset.descriptor < 0:
+            raise MulticastExpertError("This OS has no descriptor for several sockets; use filenos().")
+        self._has_descriptor = True
+        waitset.show(self._source.has_kept())
+        return waitset.descriptor
+
+    def _show_kept(self) -> None:
+        """Let the descriptor tell what was taken from the OS and not handed out."""
+        if self._has_descriptor and self.is_opened:
+            self._source.waitset().show(self._source.has_kept())
+
+    def getsockname(self) -> IPv4Or6Address:
+        """Return the unspecified address and the port that this socket receives on and sends from."""
+        self._check_open()
+        return ("0.0.0.0", self.port) if self._version == 4 else ("::", self.port, 0, 0)
+
+
+def _source(outlet: Outlet, version: int) -> bytes:
+    """Return the source of what leaves an interface, packed; zeros leave it to the OS."""
+    source = outlet.choice.source_address(version)
+    return bytes(4 if version == 4 else 16) if source is None else source.packed
+
+
+class McastSocket(BothWays, McastRxSocket):
+    """Asks groups and gets the answers: receives its groups and unicast, and sends, all on one port.
+
+    addr_family: `socket.AF_INET` or `socket.AF_INET6`.
+    mcast_ips: the groups to join, text or `ipaddress` objects; more can be joined later.
+    port: the UDP port to receive on and to send from, shared with programs that share it; 0: a free one that the OS
+        chooses, which the attribute `port` names when the socket is open.
+    iface, ifaces, source_ips, timeout: as for McastRxSocket. Without an interface it uses every one that has an address
+        of the family, except the loopback interface.
+    ttl: how many hops a datagram to a group may go, 0 to 255.
+    unicast: which unicast to the port arrives. True: what is sent to an address of its interfaces, unless another
+        socket of this host had the port first (Linux); "any": to any address of this host; a list of addresses: to
+        these, also where another socket had them; False: none.
+    own: whether it receives what it sent itself. Other sockets of this host hear it in any case.
+    enable_external_loopback: whether receivers on this host hear what it sends.
+    dscp: the priority mark of what it sends, 0 to 63 (RFC 2474); None leaves it as it is.
+    receive_buffer, timestamps, heal, allow_missing, on_event, gro: as for McastRxSocket.
+
+    Any thread, and a signal handler, may call any method, also while others receive.
+
+    Raises MulticastExpertError for input that cannot work, before any socket exists.
+    """
+
+    def sendto(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Send one datagram from `port`: to a group, out of each of its interfaces; to a host, as routed.
+
+        `hop_limit`: how many hops it may go; left out: `ttl` to a group, the default of the OS to a host. `iface`: the
+        only interface to leave from; a scope (`ff02::1%eth0`, or the fourth part of an IPv6 address) names it too.
+        Waits while the send buffer is full. Raises MulticastExpertError for a name, a broadcast address and an
+        interface that is none of its own, and MulticastOSError.
+        """
+        for outlet in self._sending_one(self._route(address, iface), data, hop_limit):
+            outlet.wait()
+
+    def reply(self, datagram: Datagram, data: bytes) -> None:
+        """Send to the sender of a datagram: out of the interface it came in on, from `port`.
+
+        It leaves from the address that the datagram was sent to, if that is a host's. The datagram may be an old one.
+        Raises as `sendto` does.
+        """
+        for outlet in self._sending_one(self._reply_route(datagram), data, None):
+            outlet.wait()
+
+    def send_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `sendto` and `McastTxSocket.send_many`."""
+        steps = self._sending_many(payloads, address, hop_limit, iface)
+        while True:
+            try:
+                outlet = next(steps)
+            except StopIteration as finished:
+                sent: int = finished.value
+                return sent
+            if outlet is not None:
+                outlet.wait()
+
+    def query(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        timeout: float,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> Iterator[Datagram]:
+        """Send one datagram, and return an iterator over all that this socket receives in the next `timeout` seconds.
+
+        Sends at once, as `sendto` does. Answers to the group count too, and so does what came in before.
+        """
+        self.sendto(data, address, hop_limit=hop_limit, iface=iface)
+        return self._until(monotonic() + timeout)
+
+    def _until(self, deadline: float) -> Iterator[Datagram]:
+        while (remaining := deadline - monotonic()) > 0:
+            try:
+                yield self.receive(remaining)
+            except TimeoutError:
+                return
+
+    def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
+        """See `McastRxSocket.recvfrom`."""
+        try:
+            return super().recvfrom(bufsize, flags)
+        finally:
+            self._show_kept()
+
+    def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
+        """See `McastRxSocket.receive`."""
+        try:
+            return super().receive(timeout)
+        finally:
+            self._show_kept()
+
+    def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
+        """See `McastRxSocket.receive_many`."""
+        try:
+            return super().receive_many(limit, timeout)
+        finally:
+            self._show_kept()
+
+    def __iter__(self) -> Iterator[Datagram]:
+        """See `McastRxSocket.__iter__`."""
+        for datagram in super().__iter__():
+            self._show_kept()
+            yield datagram
