@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from ipaddress import ip_address
 from time import monotonic
 from weakref import WeakKeyDictionary
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.engine.send import SendSocket
-from multicast_expert.system.base import Marks, System
+from multicast_expert.system.base import Mark, Marks, Screen, System
 from multicast_expert.system.kernel import Kernel, Socket
 
 MEMORY = 2.0
@@ -27,28 +28,41 @@ _MARKS_OF_AN_OUTLET = 3
 class OwnEcho:
     """What one owner sent and does not want back; any thread may call it. `version` is the IP version."""
 
-    def __init__(self, system: Kernel, version: int) -> None:
+    def __init__(self, system: Kernel, version: int, port: int) -> None:
         self._version = version
         self._marks: Marks | None = system.marks if isinstance(system, System) else None
         self._lock = threading.RLock()
         self._screened: WeakKeyDictionary[Socket, bool] = WeakKeyDictionary()
-        self._known: dict[int, list[int]] = {}
+        self._known: dict[int, list[Mark]] = {}
         self._sent: deque[tuple[float, bytes]] = deque()
         self.by_payload: bool = self._marks is None
         """Whether payloads have to be compared, because the kernel has no marks."""
-        self.hosts: set[str] = set()
-        """The addresses that the owner sends from, where payloads are compared."""
-        self.port: int = 0
+        self._hosts: set[str] = set()
+        self._port = port
 
     def screen(self, sock: Socket, hosts_only: bool) -> None:
         """Let a socket that is about to be bound drop what the owner sends. Raises OSError."""
         if self._marks is not None:
             with self._lock:
                 self._screened[sock] = hosts_only
-                self._marks.screen(sock, self._all_marks(), hosts_only)
+                self._marks.screen(sock, self._screen(hosts_only))
 
-    def _all_marks(self) -> list[int]:
-        return [mark for marks in self._known.values() for mark in marks]
+    def _screen(self, hosts_only: bool) -> Screen:
+        marks = tuple(mark for marks in self._known.values() for mark in marks)
+        hosts = tuple(sorted(ip_address(host).packed for host in self._hosts)) if self._version == 6 else ()
+        return Screen(marks, self._port, hosts, hosts_only)
+
+    def _screen_all(self) -> None:
+        for sock, hosts_only in list(self._screened.items()):
+            if self._marks is not None and sock.fileno() >= 0:
+                self._marks.screen(sock, self._screen(hosts_only))
+
+    def send_from(self, hosts: set[str]) -> None:
+        """Note the addresses that the owner sends from, without scopes. Raises OSError."""
+        with self._lock:
+            if hosts != self._hosts:
+                self._hosts = hosts
+                self._screen_all()
 
     def learn(self, index: int, sender: SendSocket) -> None:
         """Recognise what this socket sends from now on; it is the one of interface `index`. Raises OSError."""
@@ -57,9 +71,7 @@ class OwnEcho:
         mark = self._marks.read(sender.socket, self._version)
         with self._lock:
             self._known[index] = [*self._known.get(index, []), mark][-_MARKS_OF_AN_OUTLET:]
-            for sock, hosts_only in list(self._screened.items()):
-                if sock.fileno() >= 0:
-                    self._marks.screen(sock, self._all_marks(), hosts_only)
+            self._screen_all()
 
     def note(self, payload: bytes) -> None:
         """Remember what is about to be sent, out of one interface."""
@@ -71,9 +83,9 @@ class OwnEcho:
 
     def is_own(self, datagram: Datagram) -> bool:
         """Return whether the owner sent it, as far as payloads tell; an echo is recognised once."""
-        if not self._sent or datagram.sender[1] != self.port:
+        if not self._sent or datagram.sender[1] != self._port:
             return False
-        if datagram.sender[0].partition("%")[0] not in self.hosts:
+        if datagram.sender[0].partition("%")[0] not in self._hosts:
             return False
         with self._lock:
             for place, (_, payload) in enumerate(self._sent):

@@ -129,9 +129,7 @@ class BothWays(Receiver):
 
     def _prepare(self) -> None:
         if not self._sending.own:
-            self._echo = echo = OwnEcho(kernel.SYSTEM, self._version)
-            echo.port = self.port
-            self._sockets.echo = echo
+            self._echo = self._sockets.echo = OwnEcho(kernel.SYSTEM, self._version, self.port)
         self._equip(at_start=True)
 
     def _close(self) -> None:
@@ -198,10 +196,9 @@ class BothWays(Receiver):
     def _receive_unicast(self) -> bool:
         present = [each.choice for each in self._subscriptions.attachments if each.present]
         outlets = [outlet.plan for outlet in self._outlets.values()]
-        if self._echo is not None and self._echo.by_payload:
-            self._echo.hosts = {
-                str(own.ip).partition("%")[0] for choice in present for own in choice.iface.addresses(self._version)
-            }
+        if self._echo is not None:
+            own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
+            self._echo.send_from({address.partition("%")[0] for address in own})
         plans = plan_unicast(kernel.SYSTEM.platform, self._settings, present, self._unicast, self.port, outlets)
         absent = False
         for error in self._sockets.stand(plans):

@@ -11,11 +11,10 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Iterable
 from struct import Struct
 from typing import Any, TypeAlias
 
-from multicast_expert.system.base import Socket
+from multicast_expert.system.base import Mark, Screen, Socket
 
 Instruction: TypeAlias = tuple[int, int, int, int]
 """Code, instructions to skip if equal and if not, value: linux/filter.h and linux/bpf_common.h."""
@@ -23,10 +22,13 @@ Instruction: TypeAlias = tuple[int, int, int, int]
 _INSTRUCTION = Struct("=HBBI")
 _PROGRAM = Struct("@HP")
 _SO_ATTACH_FILTER = 26
-_LOAD, _LOAD_BYTE, _TO_INDEX, _SHIFT_BY_INDEX = 0x20, 0x30, 0x07, 0x7C
+_LOAD, _LOAD_HALF, _LOAD_BYTE, _TO_INDEX, _SHIFT_BY_INDEX = 0x20, 0x28, 0x30, 0x07, 0x7C
 _AND, _ADD, _JUMP, _EQUAL, _RETURN, _RETURN_SUM = 0x54, 0x04, 0x05, 0x15, 0x06, 0x16
-_PACKET_TYPE, _INTERFACE, _MARK = 0xFFFFF004, 0xFFFFF008, 0xFFFFF020
-_TO_THIS_HOST, _COPY_OF_OWN = 0, 5
+_PACKET_TYPE, _INTERFACE, _NUMBER, _IPV6_HEADER = 0xFFFFF004, 0xFFFFF008, 0xFFFFF020, 0xFFF00000
+_IPV6_SOURCE = _IPV6_HEADER + 8
+_LABEL_BITS = 0x000FFFFF
+_SOURCE_PORT = 0
+_TO_THIS_HOST, _TO_A_GROUP, _COPY_OF_OWN = 0, 2, 5
 _LOOPBACK_INTERFACE = 1
 _ALL = 0xFFFFFFFF
 _UDP_HEADER = 8
@@ -35,42 +37,71 @@ _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 _DISCARD = 9
 
 
-def own_filter(marks: Iterable[int], hosts_only: bool = False) -> list[Instruction]:
-    """Return the program that drops what sockets with these marks sent.
+def own_filter(screen: Screen) -> list[Instruction]:
+    """Return the program that drops what the screen says.
 
-    A packet from the wire has a mark of its network card, so only copies and what came over the loopback interface
-    count. `hosts_only`: drop broadcasts and groups too.
+    A packet from the wire has a number of its network card, so numbers count for copies and for what came over the
+    loopback interface only. What left one interface and came in on another one, on the same link, is known by its flow
+    label, its port and its address. (IPv4 drops such a packet before any socket: `accept_local` of ip-sysctl.)
     """
-    known = sorted(set(marks))
     program: list[Instruction] = []
-    if hosts_only:
+    if screen.hosts_only:
         program += [(_LOAD, 0, 0, _PACKET_TYPE), (_EQUAL, 1, 0, _TO_THIS_HOST), (_RETURN, 0, 0, 0)]
-    program.append((_LOAD, 0, 0, _MARK))
-    for place, mark in enumerate(known, 1):
-        # A conditional jump goes 255 instructions far at most.
-        program += [(_EQUAL, 0, 1, mark), (_JUMP, 0, 0, 2 * (len(known) - place) + 1)]
-    return [
-        *program,
-        (_RETURN, 0, 0, _ALL),
+    looped = [
         (_LOAD, 0, 0, _PACKET_TYPE),
-        (_EQUAL, 3, 0, _COPY_OF_OWN),
+        (_EQUAL, 2, 0, _COPY_OF_OWN),
         (_LOAD, 0, 0, _INTERFACE),
-        (_EQUAL, 1, 0, _LOOPBACK_INTERFACE),
-        (_RETURN, 0, 0, _ALL),
+        (_EQUAL, 0, 1, _LOOPBACK_INTERFACE),
         (_RETURN, 0, 0, 0),
     ]
+    program += [(_LOAD, 0, 0, _NUMBER), *_unless({mark.number for mark in screen.marks}, looped)]
+    labels = {mark.label for mark in screen.marks} - {0}
+    if labels and screen.hosts:
+        wired = [
+            (_LOAD, 0, 0, _PACKET_TYPE),
+            (_EQUAL, 1, 0, _TO_A_GROUP),
+            (_RETURN, 0, 0, _ALL),
+            (_LOAD_HALF, 0, 0, _SOURCE_PORT),
+            (_EQUAL, 1, 0, screen.port),
+            (_RETURN, 0, 0, _ALL),
+        ]
+        for host in screen.hosts:
+            upper, lower = int.from_bytes(host[8:12], "big"), int.from_bytes(host[12:], "big")
+            wired += [
+                (_LOAD, 0, 0, _IPV6_SOURCE + 8),
+                (_EQUAL, 0, 3, upper),
+                (_LOAD, 0, 0, _IPV6_SOURCE + 12),
+                (_EQUAL, 0, 1, lower),
+                (_RETURN, 0, 0, 0),
+            ]
+        program += [
+            (_LOAD, 0, 0, _IPV6_HEADER),
+            (_AND, 0, 0, _LABEL_BITS),
+            *_unless(labels, [*wired, (_RETURN, 0, 0, _ALL)]),
+        ]
+    return [*program, (_RETURN, 0, 0, _ALL)]
 
 
-# Cuts a datagram so that its length tells the byte of its mark that the first byte of its payload asks for, by bits.
-_TELLS_MARK: list[Instruction] = [
-    (_LOAD_BYTE, 0, 0, _UDP_HEADER),
-    (_TO_INDEX, 0, 0, 0),
-    (_LOAD, 0, 0, _MARK),
-    (_SHIFT_BY_INDEX, 0, 0, 0),
-    (_AND, 0, 0, 0xFF),
-    (_ADD, 0, 0, _UDP_HEADER + 1),
-    (_RETURN_SUM, 0, 0, 0),
-]
+def _unless(values: set[int], body: list[Instruction]) -> list[Instruction]:
+    """Return the program that skips the body unless what was loaded is one of the values."""
+    program: list[Instruction] = []
+    for place, value in enumerate(sorted(values), 1):
+        # A conditional jump goes 255 instructions far at most.
+        program += [(_EQUAL, 0, 1, value), (_JUMP, 0, 0, 2 * (len(values) - place) + 1)]
+    return [*program, (_JUMP, 0, 0, len(body)), *body]
+
+
+# Cuts a datagram so that its length tells a byte of what is loaded; the payload begins with which, by bits.
+def _telling(*load: Instruction) -> list[Instruction]:
+    return [
+        (_LOAD_BYTE, 0, 0, _UDP_HEADER),
+        (_TO_INDEX, 0, 0, 0),
+        *load,
+        (_SHIFT_BY_INDEX, 0, 0, 0),
+        (_AND, 0, 0, 0xFF),
+        (_ADD, 0, 0, _UDP_HEADER + 1),
+        (_RETURN_SUM, 0, 0, 0),
+    ]
 
 
 class SendMarks:
@@ -85,24 +116,33 @@ class SendMarks:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
-    def read(self, sock: Socket, version: int) -> int:
+    def read(self, sock: Socket, version: int) -> Mark:
         """Return the mark of a bound socket; it sends itself a few bytes over the loopback interface."""
-        family = socket.AF_INET if version == 4 else socket.AF_INET6
-        mark = 0
-        with socket.socket(family, socket.SOCK_DGRAM) as judge:
-            judge.settimeout(_PATIENCE)
-            attach(judge, _TELLS_MARK)
-            judge.bind((_LOOPBACK[version], 0))
-            for bits in (0, 8, 16, 24):
-                sock.sendto(bytes([bits, *bytes(0xFF)]), judge.getsockname())
-            for _ in range(4):
-                told = judge.recv(0xFFFF)
-                mark |= len(told) - 1 << told[0]
-        return mark
+        number = _told(sock, version, _telling((_LOAD, 0, 0, _NUMBER)))
+        if version == 4:
+            return Mark(number)
+        # The kernel makes the flow label out of the number, unless it is told not to (auto_flowlabels of ip-sysctl).
+        return Mark(number, _told(sock, version, _telling((_LOAD, 0, 0, _IPV6_HEADER), (_AND, 0, 0, _LABEL_BITS))))
 
-    def screen(self, sock: Socket, marks: Iterable[int], hosts_only: bool) -> None:
-        """Let the socket drop what sockets with these marks sent, and if asked what is not sent to a host."""
-        attach(sock, own_filter(marks, hosts_only))
+    def screen(self, sock: Socket, screen: Screen) -> None:
+        """Let the socket drop what the screen says, and nothing else."""
+        attach(sock, own_filter(screen))
+
+
+def _told(sock: Socket, version: int, program: list[Instruction]) -> int:
+    """Return the number that the program tells of what the socket sends."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    number = 0
+    with socket.socket(family, socket.SOCK_DGRAM) as judge:
+        judge.settimeout(_PATIENCE)
+        attach(judge, program)
+        judge.bind((_LOOPBACK[version], 0))
+        for bits in (0, 8, 16, 24):
+            sock.sendto(bytes([bits, *bytes(0xFF)]), judge.getsockname())
+        for _ in range(4):
+            told = judge.recv(0xFFFF)
+            number |= len(told) - 1 << told[0]
+    return number
 
 
 def attach(sock: Any, program: list[Instruction]) -> None:
