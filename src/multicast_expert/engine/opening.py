@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from multicast_expert import extension
@@ -130,11 +129,23 @@ def free_port(kernel: Kernel, version: int) -> int:
     return port
 
 
-def _mark(kernel: Kernel, sock: Socket, version: int) -> None:
-    if isinstance(kernel, System) and kernel.marks is not None:
-        # Without a loopback interface there is no mark; then payloads are compared.
-        with suppress(OSError):
-            kernel.marks.give(sock, version)
+def _new_socket(kernel: Kernel, plan: SocketPlan) -> Socket:
+    try:
+        return kernel.socket(plan.family, SOCK_DGRAM)
+    except OSError as error:
+        doing = f"open an IPv{plan.version} UDP socket{_purpose(plan)}"
+        raise os_error(kernel, error, "socket", doing) from error
+
+
+def _is_marked(kernel: Kernel, sock: Socket, version: int) -> bool:
+    """Return whether the kernel marks what the socket sends; without a loopback interface it does not."""
+    if not isinstance(kernel, System) or kernel.marks is None:
+        return True
+    try:
+        kernel.marks.give(sock, version)
+    except OSError:
+        return False
+    return True
 
 
 def open_socket(
@@ -145,14 +156,12 @@ def open_socket(
     `prepare` is called just before bind. Returns the socket, and whether its datagrams have to be filtered by
     destination.
     """
+    sock = _new_socket(kernel, plan)
     try:
-        sock = kernel.socket(plan.family, SOCK_DGRAM)
-    except OSError as error:
-        doing = f"open an IPv{plan.version} UDP socket{_purpose(plan)}"
-        raise os_error(kernel, error, "socket", doing) from error
-    try:
-        if plan.marked:
-            _mark(kernel, sock, plan.version)
+        if plan.marked and not _is_marked(kernel, sock, plan.version):
+            # What a failed attempt left of it cannot be used.
+            sock.close()
+            sock = _new_socket(kernel, plan)
         filtered = not set_options(kernel, sock, plan) or plan.filtered
         if prepare is not None:
             prepare(sock)

@@ -68,7 +68,14 @@ class OwnEcho:
         """Recognise what this socket sends from now on; it is the one of interface `index`. Raises OSError."""
         if self._marks is None or self.by_payload:
             return
-        mark = self._marks.read(sender.socket, self._version)
+        try:
+            mark = self._marks.read(sender.socket, self._version)
+        except OSError:
+            if self._known:
+                raise
+            # The loopback interface is down, or a firewall keeps it silent.
+            self.by_payload = True
+            return
         with self._lock:
             self._known[index] = [*self._known.get(index, []), mark][-_MARKS_OF_AN_OUTLET:]
             self._screen_all()

@@ -26,7 +26,7 @@ from multicast_expert.core.errors import MulticastExpertError, MulticastOSError,
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, choose_one_interface
 from multicast_expert.core.memberships import Attachment
 from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit
-from multicast_expert.engine import SendSocket, error_name, free_port
+from multicast_expert.engine import SendSocket, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.own_echo import OwnEcho
 from multicast_expert.sockets.healing import HealingEvent
@@ -129,7 +129,7 @@ class BothWays(Receiver):
 
     def _prepare(self) -> None:
         if not self._sending.own:
-            self._echo = self._sockets.echo = OwnEcho(kernel.SYSTEM, self._version, self.port)
+            self._echo = self._sockets.echo = self._source.echo = OwnEcho(kernel.SYSTEM, self._version, self.port)
         self._equip(at_start=True)
 
     def _close(self) -> None:
@@ -224,7 +224,11 @@ class BothWays(Receiver):
             if is_lent:
                 sockets.lend(plan, sock.socket)
             if echo is not None:
-                echo.learn(plan.key[1] or 0, sock)
+                try:
+                    echo.learn(plan.key[1] or 0, sock)
+                except OSError as error:
+                    doing = "recognise what this socket sends"
+                    raise os_error(kernel.SYSTEM, error, "send", doing) from error
 
         closing: Callable[[Socket], None] | None = sockets.take_back if is_lent else None
         return Outlet(choice, sending.hop_limit, planned, self._heal, self.port, opened, closing)
