@@ -191,9 +191,9 @@ class BothWays(Receiver):
                 if at_start:
                     warn(f"{error} Nothing is sent there, because it was only part of all interfaces.")
         self._routes = {}
-        return self._receive_unicast() and complete
+        return self._receive_unicast(at_start) and complete
 
-    def _receive_unicast(self) -> bool:
+    def _receive_unicast(self, at_start: bool) -> bool:
         present = [each.choice for each in self._subscriptions.attachments if each.present]
         outlets = [outlet.plan for outlet in self._outlets.values()]
         if self._echo is not None:
@@ -203,6 +203,8 @@ class BothWays(Receiver):
         absent = False
         for error in self._sockets.stand(plans):
             if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
+                if at_start and self._unicast.kind == "named":
+                    raise error
                 absent = True
             elif str(error) not in self._complaints:
                 self._complaints.add(str(error))
