@@ -47,6 +47,8 @@ class Route(NamedTuple):
     is_group: bool
     origin: tuple[bytes, int] | None = None
     """Source address and interface of a datagram to a host, where routing alone would not do."""
+    through: Socket | None = None
+    """The socket that is bound to the source, where the OS takes no other way to choose it."""
 
 
 class BothWays(Receiver):
@@ -351,7 +353,10 @@ class BothWays(Receiver):
         if len(sender) == 4:
             scope = (index or 0) if sender[3] else 0
             sender = sender[0].partition("%")[0], sender[1], sender[2], scope
-        return Route((chosen,), sender, False, (source, index or 0))
+        through = None
+        if to_host is not None and self._version not in kernel.SYSTEM.platform.origin_control:
+            through = self._sockets.bound_to(to_host)
+        return Route((chosen,), sender, False, (source, index or 0), through)
 
     # Sending, without the waiting
 
@@ -371,6 +376,17 @@ class BothWays(Receiver):
             yield from sending_one(route.outlets, data, route.address, hops, self._check_open)
             return
         (outlet,) = route.outlets
+        if route.through is not None:
+            try:
+                route.through.sendto(data, route.address)
+            except BlockingIOError:
+                # Then the interface's own socket waits for room.
+                pass
+            except OSError as error:
+                doing = f"send {len(data)} bytes to {route.address[0]} port {route.address[1]}"
+                raise os_error(kernel.SYSTEM, error, "send", doing) from error
+            else:
+                return
         while not outlet.send_to_host(data, route.address, hop_limit, route.origin):
             yield outlet
             self._check_open()
