@@ -24,13 +24,13 @@ def network(lab: Lab) -> Iterator[Network]:
         yield made
 
 
-def socket_for(kind: Kind, network: Network, version: int, wish: Wish, unicast: object) -> Any:
+def socket_for(kind: Kind, network: Network, version: int, wish: Wish, unicast: object, own: bool = False) -> Any:
     """The socket of what was asked for, open."""
     groups = [GROUPS[version][letter] for letter in wish.groups]
     sources = network.sources(version, wish)
     with network.host.entered():
         made = kind.socket(
-            FAMILY[version], groups, PORT, ifaces=network.names(wish), source_ips=sources, unicast=unicast
+            FAMILY[version], groups, PORT, ifaces=network.names(wish), source_ips=sources, unicast=unicast, own=own
         )
         return made.open()
 
@@ -100,10 +100,11 @@ async def test_unicast_to_the_own_interfaces(kind: Kind, network: Network, versi
     assert sorted(heard) == sorted({*strangers, *groups} - mine)
 
 
-async def test_any_unicast_and_no_broadcast(kind: Kind, network: Network, version: int) -> None:
+@pytest.mark.parametrize("own", [False, True], ids=["", "own"])
+async def test_any_unicast_and_no_broadcast(kind: Kind, network: Network, version: int, own: bool) -> None:
     """With "any", unicast to each address of the host comes, and neither a broadcast nor a group that is not joined."""
     with contextlib.ExitStack() as opened:
-        sock = socket_for(kind, network, version, Wish("a", "0"), "any")
+        sock = socket_for(kind, network, version, Wish("a", "0"), "any", own=own)
         opened.callback(sock.close)
         judge = opened.enter_context(network.eavesdropper(version))
         judge.close()

@@ -7,7 +7,7 @@ address that it is bound to, so the sending socket of an interface receives that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -16,11 +16,13 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import (
     ANY_HOST,
+    Join,
     ReceiveSettings,
     SocketKey,
     SocketPlan,
     bind_address,
     interface_address,
+    plan_receive,
     plan_send,
     receive_options,
     unshared,
@@ -127,6 +129,34 @@ def plan_unicast(
             yields = unicast.kind == "chosen" and version in platform.silent
             plans[key] = _unicast_socket(platform, settings, key, bound, bound[0], yields)
     return list(plans.values())
+
+
+def plan_both_ways(
+    platform: Platform,
+    settings: ReceiveSettings,
+    sending: SendSettings,
+    interfaces: Sequence[InterfaceChoice],
+    joins: Iterable[Join],
+    unicast: Unicast,
+) -> list[SocketPlan]:
+    """Return all sockets that receive these memberships and unicast and send on one port. Raises MulticastExpertError.
+
+    A membership that a sending socket has room for is in that one's plan.
+    """
+    outlets = {
+        plan.key: plan
+        for plan in (
+            plan_outlet(platform, settings, sending, interface, unicast, settings.port) for interface in interfaces
+        )
+    }
+    receiving = []
+    for plan in plan_receive(platform, settings, joins):
+        if settings.version not in platform.silent and plan.key in outlets:
+            outlets[plan.key] = outlets[plan.key]._replace(joins=plan.joins)
+        else:
+            receiving.append(plan)
+    sockets = [*outlets.values()]
+    return [*sockets, *plan_unicast(platform, settings, interfaces, unicast, settings.port, sockets), *receiving]
 
 
 def _addresses(interfaces: Iterable[InterfaceChoice], unicast: Unicast, version: int) -> list[tuple[IPAddress, int]]:

@@ -26,16 +26,17 @@ _MARKS_OF_AN_OUTLET = 3
 
 
 class OwnEcho:
-    """What one owner sent and does not want back; any thread may call it. `version` is the IP version."""
+    """What one owner sent; any thread may call it. `wanted`: whether the owner wants it back."""
 
-    def __init__(self, system: Kernel, version: int, port: int) -> None:
+    def __init__(self, system: Kernel, version: int, port: int, wanted: bool = False) -> None:
         self._version = version
         self._marks: Marks | None = system.marks if isinstance(system, System) else None
         self._lock = threading.RLock()
         self._screened: WeakKeyDictionary[Socket, bool] = WeakKeyDictionary()
         self._known: dict[int, list[Mark]] = {}
         self._sent: deque[tuple[float, bytes]] = deque()
-        self.by_payload: bool = self._marks is None
+        self._is_wanted = wanted
+        self.by_payload: bool = self._marks is None and not wanted
         """Whether payloads have to be compared, because the kernel has no marks."""
         self._hosts: set[str] = set()
         self._port = port
@@ -66,7 +67,7 @@ class OwnEcho:
 
     def learn(self, index: int, sender: SendSocket) -> None:
         """Recognise what this socket sends from now on; it is the one of interface `index`. Raises OSError."""
-        if self._marks is None or self.by_payload:
+        if self._marks is None or self._is_wanted or self.by_payload:
             return
         try:
             mark = self._marks.read(sender.socket, self._version)

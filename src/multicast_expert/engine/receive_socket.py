@@ -62,8 +62,8 @@ class ReceiveSocket:
         accepts = self.accepts
         if accepts is None or (datagram.group, datagram.interface_index) in accepts:
             return False
-        # A Windows or macOS socket may receive groups that nobody asked for.
-        is_to_host = datagram.group is None and datagram.destination is not None
+        # A Windows or macOS socket may receive groups that nobody asked for, and a wildcard one broadcasts.
+        is_to_host = datagram.group is None and datagram.destination not in (None, "255.255.255.255")
         return not (is_to_host and (ANY_HOST in self.hosts or datagram.destination in self.hosts))
 
     def discard(self, join: Join) -> None:

@@ -101,7 +101,7 @@ class BothWays(Receiver):
         self._asked_port = port
         self._outlets: dict[Attachment, Outlet] = {}
         """Replaced as a whole, never changed: other threads read it."""
-        self._echo: OwnEcho | None = None
+        self._echo: OwnEcho
         self._routes: dict[IPv4Or6Address, Route] = {}
         self._complaints: set[str] = set()
         self._has_descriptor = False
@@ -130,8 +130,8 @@ class BothWays(Receiver):
                 return
 
     def _prepare(self) -> None:
-        if not self._sending.own:
-            self._echo = self._sockets.echo = self._source.echo = OwnEcho(kernel.SYSTEM, self._version, self.port)
+        self._echo = OwnEcho(kernel.SYSTEM, self._version, self.port, self._sending.own)
+        self._sockets.echo = self._source.echo = self._echo
         self._equip(at_start=True)
 
     def _close(self) -> None:
@@ -198,9 +198,8 @@ class BothWays(Receiver):
     def _receive_unicast(self, at_start: bool) -> bool:
         present = [each.choice for each in self._subscriptions.attachments if each.present]
         outlets = [outlet.plan for outlet in self._outlets.values()]
-        if self._echo is not None:
-            own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
-            self._echo.send_from({address.partition("%")[0] for address in own})
+        own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
+        self._echo.send_from({address.partition("%")[0] for address in own})
         plans = plan_unicast(kernel.SYSTEM.platform, self._settings, present, self._unicast, self.port, outlets)
         absent = False
         for error in self._sockets.stand(plans):
@@ -227,12 +226,10 @@ class BothWays(Receiver):
         def opened(sock: SendSocket, plan: SocketPlan) -> None:
             if is_lent:
                 sockets.lend(plan, sock.socket)
-            if echo is not None:
-                try:
-                    echo.learn(plan.key[1] or 0, sock)
-                except OSError as error:
-                    doing = "recognise what this socket sends"
-                    raise os_error(kernel.SYSTEM, error, "send", doing) from error
+            try:
+                echo.learn(plan.key[1] or 0, sock)
+            except OSError as error:
+                raise os_error(kernel.SYSTEM, error, "send", "recognise what this socket sends") from error
 
         closing: Callable[[Socket], None] | None = sockets.take_back if is_lent else None
         return Outlet(choice, sending.hop_limit, planned, self._heal, self.port, opened, closing)
@@ -369,7 +366,7 @@ class BothWays(Receiver):
     def _sending_one(self, route: Route, data: bytes, hop_limit: int | None) -> Generator[Outlet, None, None]:
         """Send one datagram; yields an outlet that has to be waited for."""
         hops = self._hops(hop_limit)
-        if self._echo is not None and self._echo.by_payload:
+        if self._echo.by_payload:
             for _ in route.outlets:
                 self._echo.note(data)
         if route.is_group:
@@ -401,7 +398,7 @@ class BothWays(Receiver):
     ) -> Generator[Outlet | None, None, int]:
         """Do all of `send_many` but the waiting; see `sending_many`."""
         route, hops = self._route(address, iface), self._hops(hop_limit)
-        echo = self._echo if self._echo is not None and self._echo.by_payload else None
+        echo = self._echo if self._echo.by_payload else None
 
         def send(outlet: Outlet, batch: Sequence[bytes]) -> int:
             if route.is_group and echo is None:
