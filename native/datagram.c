@@ -180,6 +180,7 @@ static PyGetSetDef datagram_parts[] = {
 };
 
 static PyMemberDef datagram_members[] = {
+    {"_origin", T_OBJECT, offsetof(Datagram, origin), READONLY, NULL},
     {"data", T_OBJECT, offsetof(Datagram, data), READONLY, "The payload; empty for a datagram without one."},
     {"timestamp_ns", T_OBJECT, offsetof(Datagram, timestamp), READONLY,
      "When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."},

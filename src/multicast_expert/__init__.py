@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.both_ways import McastSocket
+    from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint
     from multicast_expert.sockets.healing import HealingEvent
     from multicast_expert.sockets.receiver import McastRxSocket
     from multicast_expert.sockets.subscriptions import Membership
@@ -54,8 +55,10 @@ __all__ = [
     "MulticastAddress",
     "MulticastExpertError",
     "MulticastOSError",
+    "MulticastTransport",
     "MulticastWarning",
     "ReceiveStats",
+    "create_multicast_endpoint",
     "find_interfaces",
     "get_default_gateway_iface",
     "get_default_gateway_iface_ip",
@@ -76,6 +79,7 @@ if not TYPE_CHECKING:
         "core.interfaces": "IfaceInfo IfaceSpecifier",
         "sockets.aio": "AsyncMcastRxSocket AsyncMcastSocket AsyncMcastTxSocket",
         "sockets.both_ways": "McastSocket",
+        "sockets.endpoint": "MulticastTransport create_multicast_endpoint",
         "sockets.healing": "HealingEvent",
         "sockets.receiver": "McastRxSocket",
         "sockets.subscriptions": "Membership",

@@ -127,7 +127,8 @@ async def test_reply_with_the_address_that_was_asked(kind: Kind, network: TwoLin
                 asker.sendto(b"question", (address, PORT))
                 question = await sock.receive(timeout=PATIENCE)
                 assert (question.group, question.destination) == (None, address)
-                stored = Datagram(*(getattr(question, name) for name in Datagram.__match_args__))
+                parts = {name: getattr(question, name) for name in Datagram.__match_args__}
+                stored = Datagram(**{**parts, "sender": list(question.sender)})  # as JSON stores it
                 await sock.reply(stored, b"reply")
                 assert asker.recvfrom(99)[1][:2] == (address, PORT)
     finally:

@@ -278,6 +278,11 @@ class ReceiveSockets:
 
     # Facts
 
+    def sockets(self) -> list[Socket]:
+        """Return the open sockets."""
+        with self.lock:
+            return [held.socket for held in self._open.values()]
+
     def filenos(self) -> list[int]:
         """Return the descriptors of the open sockets."""
         with self.lock:

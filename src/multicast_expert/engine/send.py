@@ -8,7 +8,7 @@ from __future__ import annotations
 import selectors
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address
@@ -41,6 +41,20 @@ class Shortcut(Protocol):
 
     def learn(self, address: IPv4Or6Address, /) -> None:
         """Remember that datagrams may go to this address, unless it is of another form than the usual one."""
+
+    def prepare(self, address: IPv4Or6Address, /) -> bytes:
+        """Return the address of a host as `send_prepared` takes it."""
+
+    def send_prepared(self, data: bytes, destination: bytes, control: bytes, /) -> bool:
+        """Send one datagram to a host, with a control message; as `send` in all else."""
+
+
+class Prepared(NamedTuple):
+    """What datagrams to one host need to go the short way."""
+
+    shortcut: Shortcut
+    destination: bytes
+    control: bytes
 
 
 class SendSocket:
@@ -112,10 +126,7 @@ class SendSocket:
         interface to leave from; None: as routed. Raises MulticastOSError.
         """
         platform, version = self._kernel.platform, self._version
-        control: tuple[tuple[int, int, bytes], ...] = ()
-        if origin is not None and platform.origin_control:
-            pack = layouts.in_pktinfo if version == 4 else layouts.in6_pktinfo
-            control = ((*platform.origin_control[version], pack(*origin)),)
+        control = () if origin is None else self._origin_control(origin)
         try:
             if hop_limit is not None and platform.hop_limit_control:
                 control += ((*platform.hop_limit_control[version], layouts.integer(hop_limit)),)
@@ -131,6 +142,23 @@ class SendSocket:
         except OSError as error:
             raise self.refusal(error, data, address) from error
         return True
+
+    def _origin_control(self, origin: tuple[bytes, int]) -> tuple[tuple[int, int, bytes], ...]:
+        """Return the control message that chooses source and interface; none where the OS has no such message."""
+        platform, version = self._kernel.platform, self._version
+        if not platform.origin_control:
+            return ()
+        pack = layouts.in_pktinfo if version == 4 else layouts.in6_pktinfo
+        return ((*platform.origin_control[version], pack(*origin)),)
+
+    def prepared(self, address: IPv4Or6Address, origin: tuple[bytes, int] | None) -> Prepared | None:
+        """Return how datagrams to a host go the short way; None where there is none."""
+        if self.shortcut is None:
+            return None
+        control = (
+            b"" if origin is None else b"".join(layouts.control_message(*each) for each in self._origin_control(origin))
+        )
+        return Prepared(self.shortcut, self.shortcut.prepare(address), control)
 
     def _set_host_hops(self, hop_limit: int | None) -> None:
         """Let datagrams to hosts go so many hops; None: as many as the OS lets them."""

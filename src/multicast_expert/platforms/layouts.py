@@ -105,6 +105,13 @@ class Layouts:
         return group + (interface + source if self.interface_before_source else source + interface)
 
 
+def control_message(level: int, kind: int, data: bytes) -> bytes:
+    """Return one control message of Unix for sending: struct cmsghdr and the data, padded to the size of a pointer."""
+    align = _CONTROL_HEADER.size - 8
+    header = _CONTROL_HEADER.pack(_CONTROL_HEADER.size + len(data), level, kind)
+    return header + data + bytes(-len(data) % align)
+
+
 def control_messages(control: bytes) -> list[tuple[int, int, bytes]]:
     """Split a control buffer of WSARecvMsg into (level, type, data); a cut message ends the list.
 

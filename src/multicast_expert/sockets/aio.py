@@ -273,7 +273,23 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
 
     async def reply(self, datagram: Datagram, data: bytes) -> None:
         """Send to the sender of a datagram, out of the interface it came in on. See `McastSocket.reply`."""
-        await self._rooms.send_one(self._sending_one(self._reply_route(datagram), data, None))
+        if self._went_short(datagram, data):
+            return
+        route = self._reply_route(datagram)
+        await self._rooms.send_one(self._sending_one(route, data, None))
+        self._learn_reply(datagram, route)
+
+    def sending_to(self, data: bytes, address: IPv4Or6Address) -> Generator[Outlet, None, None]:
+        """Return the steps of `sendto`, for code that has its own way to wait."""
+        return self._sending_one(self._route(address, None), data, None)
+
+    def replying_to(self, datagram: Datagram, data: bytes) -> Generator[Outlet, None, None]:
+        """Return the steps of `reply`, for code that has its own way to wait."""
+        return self._sending_one(self._reply_route(datagram), data, None)
+
+    async def wait_through(self, steps: Generator[Outlet, None, None]) -> None:
+        """Go through the steps to their end, and wait for each outlet that they yield."""
+        await self._rooms.send_one(steps)
 
     async def send_many(
         self,

@@ -7,6 +7,7 @@ Sending takes the locks of outlets only, so it waits for no change of a membersh
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from time import monotonic
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from multicast_expert.core.addresses import (
     parse_port,
 )
 from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast, plan_outlet, plan_unicast
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, Origin
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, choose_one_interface
 from multicast_expert.core.memberships import Attachment
@@ -29,12 +30,14 @@ from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit
 from multicast_expert.engine import SendSocket, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.own_echo import OwnEcho
+from multicast_expert.engine.send import Prepared, Shortcut
 from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.outlet import Outlet, sending_many, sending_one
 from multicast_expert.sockets.receiver import DEFAULT, Default, McastRxSocket, Receiver
 from multicast_expert.system import kernel
 from multicast_expert.system.kernel import Socket
 
+_MOST_WAYS = 4096
 _ATTEMPTS = 10
 """How often a free port is looked for: another program may take the one that was found."""
 
@@ -103,6 +106,9 @@ class BothWays(Receiver):
         """Replaced as a whole, never changed: other threads read it."""
         self._echo: OwnEcho
         self._routes: dict[IPv4Or6Address, Route] = {}
+        self._replies: dict[Origin, Prepared] = {}
+        self._shortcut: Shortcut | None = None
+        """That of the only sending socket, for groups that were sent to before."""
         self._complaints: set[str] = set()
         self._has_descriptor = False
 
@@ -143,7 +149,12 @@ class BothWays(Receiver):
             if hasattr(outlet, "socket"):
                 outlet.close()
         self._outlets = {}
+        self._forget_ways()
+
+    def _forget_ways(self) -> None:
+        self._shortcut = None
         self._routes = {}
+        self._replies = {}
 
     def close(self) -> None:
         """Close the socket. A second call does nothing.
@@ -192,7 +203,7 @@ class BothWays(Receiver):
                 complete = False
                 if at_start:
                     warn(f"{error} Nothing is sent there, because it was only part of all interfaces.")
-        self._routes = {}
+        self._forget_ways()
         return self._receive_unicast(at_start) and complete
 
     def _receive_unicast(self, at_start: bool) -> bool:
@@ -244,7 +255,7 @@ class BothWays(Receiver):
             if known is not None:
                 return known
         route = self._find_route(address, iface)
-        if iface is None and len(self._routes) < 4096:
+        if iface is None and len(self._routes) < _MOST_WAYS:
             self._routes[address] = route
         return route
 
@@ -335,7 +346,8 @@ class BothWays(Receiver):
     def _reply_route(self, datagram: Datagram) -> Route:
         """Return where a reply to a datagram goes: out of the interface it came in on. Raises MulticastExpertError."""
         self._check_open()
-        sender, index = datagram.sender, datagram.interface_index
+        index = datagram.interface_index
+        sender: IPv4Or6Address = tuple(datagram.sender)  # type: ignore[assignment]  # a stored one may be a list
         outlets = self._outlets.values()
         outlet = next((each for each in outlets if each.choice.iface.index == index), None)
         if outlet is None and datagram.interface_name is not None:
@@ -356,6 +368,35 @@ class BothWays(Receiver):
         return Route((chosen,), sender, False, (source, index or 0), through)
 
     # Sending, without the waiting
+
+    def _learn_way(self, address: IPv4Or6Address, route: Route) -> None:
+        """Let further datagrams to a group go the short way, if there is a single one."""
+        if len(route.outlets) == 1 and route.is_group and route.address == address and not self._echo.by_payload:
+            shortcut = route.outlets[0].socket.shortcut
+            if shortcut is not None and len(self._outlets) == 1:
+                shortcut.learn(address)
+                self._shortcut = shortcut
+
+    def _learn_reply(self, datagram: Datagram, route: Route) -> None:
+        """Let further replies to datagrams that come the same way go the short way."""
+        if route.through is None and not self._echo.by_payload:
+            prepared = route.outlets[0].socket.prepared(route.address, route.origin)
+            if prepared is not None:
+                if len(self._replies) >= _MOST_WAYS:
+                    self._replies = {}
+                with suppress(TypeError):
+                    self._replies[datagram._origin] = prepared
+
+    def _went_short(self, datagram: Datagram, data: bytes) -> bool:
+        """Return whether the reply has gone the short way."""
+        try:
+            prepared = self._replies.get(datagram._origin)
+            return prepared is not None and prepared.shortcut.send_prepared(
+                data, prepared.destination, prepared.control
+            )
+        except (OSError, TypeError):
+            # The long way copes with it, or raises it with words; a stored sender may be a list.
+            return False
 
     def _hops(self, hop_limit: int | None) -> int:
         if hop_limit is None:
@@ -432,6 +473,12 @@ class BothWays(Receiver):
         if self._has_descriptor and self.is_opened:
             self._source.waitset().show(self._source.has_kept())
 
+    def os_sockets(self) -> list[Socket]:
+        """Return the sockets of the OS: first those that send, then those that only receive."""
+        self._check_open()
+        senders = [outlet.socket.socket for outlet in self._outlets.values()]
+        return list(dict.fromkeys([*senders, *self._sockets.sockets()]))
+
     def getsockname(self) -> IPv4Or6Address:
         """Return the unspecified address and the port that this socket receives on and sends from."""
         self._check_open()
@@ -482,8 +529,17 @@ class McastSocket(BothWays, McastRxSocket):
         Waits while the send buffer is full. Raises MulticastExpertError for a name, a broadcast address and an
         interface that is none of its own, and MulticastOSError.
         """
-        for outlet in self._sending_one(self._route(address, iface), data, hop_limit):
+        shortcut = self._shortcut
+        if shortcut is not None and iface is None:
+            # The long way copes with errors, or raises them with words.
+            with suppress(OSError):
+                if shortcut.send(data, address, self.ttl if hop_limit is None else hop_limit):
+                    return
+        route = self._route(address, iface)
+        for outlet in self._sending_one(route, data, hop_limit):
             outlet.wait()
+        if iface is None:
+            self._learn_way(address, route)
 
     def reply(self, datagram: Datagram, data: bytes) -> None:
         """Send to the sender of a datagram: out of the interface it came in on, from `port`.
@@ -491,8 +547,12 @@ class McastSocket(BothWays, McastRxSocket):
         It leaves from the address that the datagram was sent to, if that is a host's. The datagram may be an old one.
         Raises as `sendto` does.
         """
-        for outlet in self._sending_one(self._reply_route(datagram), data, None):
+        if self._went_short(datagram, data):
+            return
+        route = self._reply_route(datagram)
+        for outlet in self._sending_one(route, data, None):
             outlet.wait()
+        self._learn_reply(datagram, route)
 
     def send_many(
         self,
