@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from multicast_expert.sockets.both_ways import McastSocket
     from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint
     from multicast_expert.sockets.healing import HealingEvent
+    from multicast_expert.sockets.plain import join, leave, plain_sockets
     from multicast_expert.sockets.receiver import McastRxSocket
     from multicast_expert.sockets.subscriptions import Membership
     from multicast_expert.sockets.transmitter import McastTxSocket
@@ -65,7 +66,10 @@ __all__ = [
     "get_default_gateway_iface_ip_v4",
     "get_default_gateway_iface_ip_v6",
     "get_interface_ips",
+    "join",
+    "leave",
     "parse_endpoint",
+    "plain_sockets",
     "scan_interfaces",
     "validate_mcast_ip",
 ]
@@ -81,6 +85,7 @@ if not TYPE_CHECKING:
         "sockets.both_ways": "McastSocket",
         "sockets.endpoint": "MulticastTransport create_multicast_endpoint",
         "sockets.healing": "HealingEvent",
+        "sockets.plain": "join leave plain_sockets",
         "sockets.receiver": "McastRxSocket",
         "sockets.subscriptions": "Membership",
         "sockets.transmitter": "McastTxSocket",

@@ -21,6 +21,7 @@ from multicast_expert.core.plan import (
     SocketKey,
     SocketPlan,
     bind_address,
+    device_option,
     interface_address,
     plan_receive,
     plan_send,
@@ -157,6 +158,32 @@ def plan_both_ways(
             receiving.append(plan)
     sockets = [*outlets.values()]
     return [*sockets, *plan_unicast(platform, settings, interfaces, unicast, settings.port, sockets), *receiving]
+
+
+def plan_plain(
+    platform: Platform,
+    settings: ReceiveSettings,
+    sending: SendSettings,
+    interface: InterfaceChoice,
+    joins: Iterable[Join],
+) -> SocketPlan:
+    """Return a socket that does all on one interface, with its memberships. Raises MulticastExpertError.
+
+    One socket cannot tell more apart than its kernel does: it is bound to any address, so it receives unicast, too.
+    """
+    version = settings.version
+    layout = platform.receive[version]
+    plan = plan_send(platform, version, interface, sending.hop_limit, sending.loopback, sending.dscp)
+    # The ancillary data would have to be asked for by `recvmsg`.
+    asked_for = platform.ancillary.options[version]
+    options = tuple([option for option in receive_options(platform, settings) if option not in asked_for])
+    if layout.binds_to_device:
+        options += (device_option(platform, interface),)
+    if platform.loopback_at == "receiver":
+        options += (platform.loopback(version, sending.loopback or interface.iface.is_localhost()),)
+    changes = tuple([join.change(platform, join.join_operation) for join in joins])
+    address = bind_address(unspecified(version), version, settings.port, 0)
+    return plan._replace(options=options + plan.options, address=address, joins=changes)
 
 
 def _addresses(interfaces: Iterable[InterfaceChoice], unicast: Unicast, version: int) -> list[tuple[IPAddress, int]]:

@@ -171,7 +171,7 @@ def _receive_socket(
     interface = joins[0].interface
     options = receive_options(platform, settings)
     if layout.binds_to_device:
-        options += (_device_option(platform, interface),)
+        options += (device_option(platform, interface),)
     if platform.loopback_at == "receiver":
         options += (platform.loopback(version, settings.loopback or interface.iface.is_localhost()),)
     address: tuple[str, int] | tuple[str, int, int, int]
@@ -206,7 +206,7 @@ def unshared(platform: Platform, options: tuple[Option, ...]) -> tuple[Option, .
     return tuple([option for option in options if option not in platform.sharing])
 
 
-def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:
+def device_option(platform: Platform, interface: InterfaceChoice) -> Option:
     """Return the call that ties a socket to an interface; kernels before 5.7 allow it to root only."""
     name = interface.iface.machine_name
     value = name.encode("utf-8", "surrogateescape") + b"\0"

@@ -17,7 +17,16 @@ from multicast_expert.platforms import Option
 from multicast_expert.system.base import System
 from multicast_expert.system.kernel import Kernel, Socket, error_name, os_error
 
-__all__ = ["change_membership", "error_name", "free_port", "open_socket", "os_error", "set_option", "set_options"]
+__all__ = [
+    "change_membership",
+    "dress_socket",
+    "error_name",
+    "free_port",
+    "open_socket",
+    "os_error",
+    "set_option",
+    "set_options",
+]
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {
@@ -165,14 +174,27 @@ def open_socket(
         filtered = not set_options(kernel, sock, plan) or plan.filtered
         if prepare is not None:
             prepare(sock)
-        try:
-            sock.bind(plan.address)
-        except OSError as error:
-            doing = f"bind to {plan.address[0]} port {plan.address[1]}"
-            raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
+        _bind(kernel, sock, plan)
         for option in plan.sharing:
             set_option(kernel, sock, option)
     except BaseException:
         sock.close()
         raise
     return sock, filtered
+
+
+def _bind(kernel: Kernel, sock: Socket, plan: SocketPlan) -> None:
+    try:
+        sock.bind(plan.address)
+    except OSError as error:
+        doing = f"bind to {plan.address[0]} port {plan.address[1]}"
+        raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
+
+
+def dress_socket(kernel: Kernel, sock: Socket, plan: SocketPlan, bind: bool) -> None:
+    """Set the options of a plan on a socket of the program's own, and bind it if asked for."""
+    # Such a socket has no call for what is no option of a socket (the ioctls of Winsock).
+    options = tuple(option for option in plan.options if option.level is not None)
+    set_options(kernel, sock, plan._replace(options=options))
+    if bind:
+        _bind(kernel, sock, plan)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
+from multicast_expert.core.addresses import MulticastAddress
 from multicast_expert.core.both_ways import UnicastWish
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
