@@ -273,6 +273,27 @@ async def test_to_a_host_as_routed(kind: Kind, network: TwoLinks, version: int) 
                 assert [judge.recv(99) for _ in range(2)] == [b"1", b"2"]
 
 
+async def test_a_named_address_is_the_source(kind: Kind, network: TwoLinks, version: int) -> None:
+    """Of two addresses of an interface, datagrams to groups leave with the one that the interface was named by."""
+    second = "10.1.0.98" if version == 4 else "fd01::98"
+    network.host.ip(f"addr add {second}/{24 if version == 4 else 64} dev eth0{'' if version == 4 else ' nodad'}")
+    far = network.far[0][0]
+    listener = opened_in(far, KINDS[0], version, [GROUP[version]], PORT, iface="eth0", timeout=PATIENCE)
+    try:
+        for address in (second, own_address(network.near[0], version)):
+            sock = opened_in(network.near[0], kind, version, iface=address)
+            with contextlib.closing(sock):
+                for hops in (None, 5):
+                    await sock.sendto(b"", (GROUP[version], PORT), hop_limit=hops)
+                    await sock.send_many([b"1", b"2"], (GROUP[version], PORT), hop_limit=hops)
+                    for _ in range(3):
+                        heard = await listener.receive()
+                        assert (heard.sender[:2], heard.hop_limit) == ((address, sock.port), hops or 1)
+    finally:
+        listener.close()
+        network.host.ip(f"addr del {second}/{24 if version == 4 else 64} dev eth0")
+
+
 async def test_hop_limit_of_a_group(kind: Kind, network: TwoLinks, version: int) -> None:
     """`ttl` to groups, or what the call says."""
     sock = opened_in(network.near[0], kind, version, iface="eth0", ttl=7)

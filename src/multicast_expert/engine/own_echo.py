@@ -81,6 +81,10 @@ class OwnEcho:
             self._known[index] = [*self._known.get(index, []), mark][-_MARKS_OF_AN_OUTLET:]
             self._screen_all()
 
+    def abandon(self) -> None:
+        """Let the child of a fork go on; another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
     def note(self, payload: bytes) -> None:
         """Remember what is about to be sent, out of one interface."""
         with self._lock:

@@ -254,11 +254,14 @@ class ReceiveSockets:
         self._source.abandon()
 
     def disinherit(self) -> None:
-        """Close the child's copies of the sockets; the parent's memberships stay. `add` opens new ones."""
+        """Close the child's copies of the joined sockets; the parent's memberships stay. `add` opens new ones.
+
+        Those that receive unicast stay shared with the parent: a second one would take it away.
+        """
         with self.lock:
             self.inherited = False
             self._homes.clear()
-            self._forget_sockets([held for held in self._open.values() if not held.lent])
+            self._forget_sockets([held for held in self._open.values() if not held.standing])
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets: the same for all sockets of a namespace."""

@@ -236,7 +236,8 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
     async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
         address, hops = self._checked(address, hop_limit)
-        await self._rooms.send_one(sending_one(self._outlets, data, address, hops, self._check_open))
+        send = lambda outlet: outlet.send(data, address, hops)  # noqa: E731 - one expression
+        await self._rooms.send_one(sending_one(self._outlets, send, self._check_open))
 
     async def send_many(
         self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None

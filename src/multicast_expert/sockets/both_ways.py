@@ -167,6 +167,7 @@ class BothWays(Receiver):
 
     def _abandon(self) -> None:
         super()._abandon()
+        self._echo.abandon()
         for outlet in self._outlets.values():
             outlet.abandon()
 
@@ -373,6 +374,8 @@ class BothWays(Receiver):
         """Let further datagrams to a group go the short way, if there is a single one."""
         if len(route.outlets) == 1 and route.is_group and route.address == address and not self._echo.by_payload:
             shortcut = route.outlets[0].socket.shortcut
+            if self._named_source(route.outlets[0]) is not None:
+                return
             if shortcut is not None and len(self._outlets) == 1:
                 shortcut.learn(address)
                 self._shortcut = shortcut
@@ -411,7 +414,8 @@ class BothWays(Receiver):
             for _ in route.outlets:
                 self._echo.note(data)
         if route.is_group:
-            yield from sending_one(route.outlets, data, route.address, hops, self._check_open)
+            send = lambda outlet: self._send_to_group(outlet, data, route.address, hops)  # noqa: E731
+            yield from sending_one(route.outlets, send, self._check_open)
             return
         (outlet,) = route.outlets
         if route.through is not None:
@@ -429,6 +433,17 @@ class BothWays(Receiver):
             yield outlet
             self._check_open()
 
+    def _send_to_group(self, outlet: Outlet, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
+        source = self._named_source(outlet)
+        if source is None:
+            return outlet.send(data, address, hop_limit)
+        return outlet.send_to_host(data, address, hop_limit, (source, outlet.choice.iface.index))
+
+    def _named_source(self, outlet: Outlet) -> bytes | None:
+        """Return the IPv6 address that the user named the interface by, where the socket is not bound to it."""
+        source = outlet.choice.source_address(6) if self._version == 6 else None
+        return source.packed if source is not None and 6 in kernel.SYSTEM.platform.silent else None
+
     def _sending_many(
         self,
         payloads: Iterable[bytes],
@@ -442,12 +457,12 @@ class BothWays(Receiver):
         echo = self._echo if self._echo.by_payload else None
 
         def send(outlet: Outlet, batch: Sequence[bytes]) -> int:
-            if route.is_group and echo is None:
+            if route.is_group and echo is None and self._named_source(outlet) is None:
                 return outlet.send_many(batch, route.address, hops)
             if echo is not None:
                 echo.note(batch[0])
             if route.is_group:
-                return int(outlet.send(batch[0], route.address, hops))
+                return int(self._send_to_group(outlet, batch[0], route.address, hops))
             return int(outlet.send_to_host(batch[0], route.address, hop_limit, route.origin))
 
         return (yield from sending_many(route.outlets, payloads, send, self._check_open, limit))

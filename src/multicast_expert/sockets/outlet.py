@@ -201,16 +201,17 @@ class Outlet:
 
 
 def sending_one(
-    outlets: Sequence[Outlet], data: bytes, address: IPv4Or6Address, hop_limit: int, check: Callable[[], None]
+    outlets: Sequence[Outlet], send: Callable[[Outlet], bool], check: Callable[[], None]
 ) -> Generator[Outlet, None, None]:
     """Send one datagram out of every interface; yields an outlet that has to be waited for.
 
-    All are tried before an error of one is raised. `check` is called after each wait, and raises when all is over.
+    `send` sends it out of one, and returns False when there is no room. All are tried before an error of one is raised.
+    `check` is called after each wait, and raises when all is over.
     """
     failure: MulticastOSError | None = None
     for outlet in outlets:
         try:
-            while not outlet.send(data, address, hop_limit):
+            while not send(outlet):
                 yield outlet
                 check()
         except MulticastOSError as error:

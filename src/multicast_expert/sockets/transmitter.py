@@ -180,7 +180,8 @@ class McastTxSocket(Transmitter):
         except OSError as error:
             self._outlets[0].cope(error, data, address)
         destination, hops = self._checked(address, hop_limit)
-        for outlet in sending_one(self._outlets, data, destination, hops, self._check_open):
+        send = lambda outlet: outlet.send(data, destination, hops)  # noqa: E731 - one expression
+        for outlet in sending_one(self._outlets, send, self._check_open):
             outlet.wait()
         if destination is address:
             self._learn_shortcut(address)
