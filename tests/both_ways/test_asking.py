@@ -346,9 +346,22 @@ async def test_closing_twice(kind: Kind, network: TwoLinks, version: int) -> Non
     first = sock.port
     sock.close()
     sock.close()
-    for call in (sock.sendto(b"", (GROUP[version], PORT)), sock.receive()):
-        with pytest.raises(MulticastExpertError, match="is not open"):
-            await call
+    never = kind.socket(FAMILY[version], [GROUP[version]], iface="lo")
+    question = Datagram(b"", (own_address(network.far[0][0], version), PORT), GROUP[version], 1)
+    for closed in (sock, never):
+        calls = (
+            closed.sendto(b"", (GROUP[version], PORT)),
+            closed.send_many([b""], (GROUP[version], PORT)),
+            closed.reply(question, b""),
+            closed.receive(),
+        )
+        for call in calls:
+            with pytest.raises(MulticastExpertError, match="is not open"):
+                await call
+        for function in (closed.fileno, closed.filenos, closed.getsockname, closed.stats):
+            with pytest.raises(MulticastExpertError, match="is not open"):
+                function()
+        closed.close()
     with network.host.entered():
         sock.open()
     assert 0 not in (first, sock.port)

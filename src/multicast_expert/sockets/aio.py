@@ -243,6 +243,7 @@ class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
         self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
     ) -> int:
         """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
+        self._check_open()
         return await self._rooms.send_many(self._sending(payloads, address, hop_limit, YIELD_EVERY))
 
 
@@ -270,7 +271,8 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
         iface: IfaceSpecifier | None = None,
     ) -> None:
         """Send one datagram; waits while the send buffer is full. See `McastSocket.sendto`."""
-        await self._rooms.send_one(self._sending_one(self._route(address, iface), data, hop_limit))
+        route = self._route(address, iface)
+        await self._rooms.send_one(self._sending_one(route, data, hop_limit))
 
     async def reply(self, datagram: Datagram, data: bytes) -> None:
         """Send to the sender of a datagram, out of the interface it came in on. See `McastSocket.reply`."""
@@ -301,6 +303,7 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
         iface: IfaceSpecifier | None = None,
     ) -> int:
         """Send several datagrams to one address; return how many went. See `McastSocket.send_many`."""
+        self._check_open()
         return await self._rooms.send_many(self._sending_many(payloads, address, hop_limit, iface, YIELD_EVERY))
 
     async def query(
