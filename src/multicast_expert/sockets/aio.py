@@ -278,7 +278,7 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
         """Send to the sender of a datagram, out of the interface it came in on. See `McastSocket.reply`."""
         if self._went_short(datagram, data):
             return
-        route = self._reply_route(datagram)
+        route = self._route_back(datagram)
         await self._rooms.send_one(self._sending_one(route, data, None))
         self._learn_reply(datagram, route)
 
@@ -288,7 +288,7 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
 
     def replying_to(self, datagram: Datagram, data: bytes) -> Generator[Outlet, None, None]:
         """Return the steps of `reply`, for code that has its own way to wait."""
-        return self._sending_one(self._reply_route(datagram), data, None)
+        return self._sending_one(self._route_back(datagram), data, None)
 
     async def wait_through(self, steps: Generator[Outlet, None, None]) -> None:
         """Go through the steps to their end, and wait for each outlet that they yield."""
