@@ -95,7 +95,9 @@ static PyObject *
 shortcut_prepare(Shortcut *Py_UNUSED(self), PyObject *address)
 {
     Destination destination;
-    memset(&destination, 0, sizeof destination);
+    if (!is_plain(address)) {
+        return PyErr_Format(PyExc_TypeError, "an address is a tuple of text and numbers");
+    }
     if (read_destination(address, &destination) < 0) {
         return NULL;
     }

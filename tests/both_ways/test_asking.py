@@ -12,8 +12,8 @@ import pytest
 
 from both_ways.kinds import KINDS, Kind, everything
 from both_ways.networks import TwoLinks, two_links
-from linux.plain_sockets import FAMILY, any_address, join, own_address, udp_socket
-from multicast_expert import Datagram, McastSocket, MulticastExpertError, MulticastOSError
+from linux.plain_sockets import FAMILY, any_address, join, nothing_for, own_address, udp_socket
+from multicast_expert import Datagram, McastSocket, MulticastExpertError, MulticastOSError, extension
 from multicast_expert.testing import Interface, Lab
 
 PORT = 5000
@@ -414,6 +414,35 @@ def test_many_tasks(face: Kind, network: TwoLinks) -> None:
         assert sorted(answers) == sorted(b"re %d" % number for number in range(50))
 
     face.run(body)
+
+
+def test_what_was_prepared(network: TwoLinks, version: int) -> None:
+    """The extension sends a prepared reply as often as asked, not through a closed socket, and nothing else."""
+    if extension.native is None:
+        pytest.skip("the extension is not there")
+    far = network.far[0][0]
+    address = own_address(far, version), PORT
+    with udp_socket(network.host, version) as sender, udp_socket(far.node, version, address) as judge:
+        shortcut = extension.native.Shortcut(sender.fileno(), 1)
+        destination = shortcut.prepare(address)
+        for payload in (b"1", b"2"):
+            assert shortcut.send_prepared(payload, destination, b"")
+            assert judge.recv(99) == payload
+        assert not shortcut.send_prepared(bytearray(b"no bytes"), destination, b"")
+        for wrong in ((b"", b"short", b""), (b"", destination, bytes(65))):
+            with pytest.raises(ValueError, match="prepared"):
+                shortcut.send_prepared(*wrong)
+        for arguments in ((b"", destination), (b"", "text", b""), (b"", destination, None)):
+            with pytest.raises(TypeError):
+                shortcut.send_prepared(*arguments)
+        for unlike in (("example.org", PORT), "text", ()):
+            with pytest.raises((TypeError, ValueError, OSError)):
+                shortcut.prepare(unlike)
+        with pytest.raises(OSError, match="Message too long"):
+            shortcut.send_prepared(bytes(70_000), destination, b"")
+        shortcut.set_hop_limit(-1)
+        assert not shortcut.send_prepared(b"", destination, b"")
+        assert nothing_for(judge)
 
 
 def test_wrong_parameters(network: TwoLinks) -> None:

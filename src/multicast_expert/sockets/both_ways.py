@@ -257,13 +257,15 @@ class BothWays(Receiver):
 
     def _learn_reply(self, datagram: Datagram, route: Route) -> None:
         """Let further replies to datagrams that come the same way go the short way."""
-        if route.through is None and not self._echo.by_payload:
+        if route.through is not None or self._echo.by_payload:
+            return
+        # A stored datagram may have parts that only the long way takes.
+        with suppress(TypeError, ValueError, OSError):
             prepared = route.outlets[0].socket.prepared(route.address, route.origin)
             if prepared is not None:
                 if len(self._replies) >= MOST_WAYS:
                     self._replies = {}
-                with suppress(TypeError):
-                    self._replies[datagram._origin] = prepared
+                self._replies[datagram._origin] = prepared
 
     def _went_short(self, datagram: Datagram, data: bytes) -> bool:
         """Return whether the reply has gone the short way."""
