@@ -129,6 +129,22 @@ async def test_named_addresses_are_taken(kind: Kind, network: Network, version: 
     assert heard == {*strangers} - mine
 
 
+async def test_the_first_of_two_has_the_unicast(kind: Kind, network: Network, version: int) -> None:
+    """Two sockets that ask for unicast on one port: the second gets groups only, and a warning says so."""
+    address = own_address(network.interfaces["0"], version)
+    with contextlib.ExitStack() as opened:
+        first = socket_for(kind, network, version, Wish("a", "0"), True)
+        opened.callback(first.close)
+        with pytest.warns(MulticastWarning, match=TAKEN):
+            second = socket_for(kind, network, version, Wish("a", "0"), True)
+        opened.callback(second.close)
+        program = opened.enter_context(udp_socket(network.host, version))
+        program.sendto(b"unicast", (address, PORT))
+        network.send_to_groups(version)
+        assert await took(first, 3) == sorted({"unicast", *Wish("a", "0").datagrams()})
+        assert await took(second, 2) == sorted(Wish("a", "0").datagrams())
+
+
 async def test_the_port_is_shared_with_all_that_share(kind: Kind, network: Network, version: int) -> None:
     """Programs that set SO_REUSEADDR only, and those that set SO_REUSEPORT only, open before and after ours."""
     import socket as plain

@@ -157,6 +157,24 @@ async def test_without_marks(kind: Kind, network: TwoLinks, version: int, monkey
     assert [datagram.data for datagram in to_first] == [b"second"] * 2
 
 
+async def test_a_kernel_that_keeps_no_number(
+    kind: Kind, network: TwoLinks, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packets of all sockets have the number 0 there, so payloads are compared: nothing of others is dropped."""
+    monkeypatch.setattr("multicast_expert.system.marks.SendMarks.give", lambda *_: None)
+    with contextlib.ExitStack() as opened:
+        sock = opened_on(network, kind, version, unicast=False)
+        opened.callback(sock.close)
+        other = opened.enter_context(udp_socket(network.host, version, (any_address(version), PORT)))
+        if version == 6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, network.near[0].index())
+        else:
+            other.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(network.near[0].ipv4))
+        await sock.sendto(b"own", (GROUP[version], PORT))
+        other.sendto(b"other", (GROUP[version], PORT))
+        assert [each.data for each in await heard_by(sock, 1)] == [b"other"]
+
+
 def test_without_a_loopback_interface(lab: Lab, version: int) -> None:
     """Where lo is down no mark can be read, and payloads are compared."""
     host, other = lab.host(f"no-lo-{version}"), lab.host(f"no-lo-other-{version}")

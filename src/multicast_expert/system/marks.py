@@ -9,6 +9,7 @@ the same address and port. Needs no privilege. Measured on Linux 6.18.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from struct import Struct
@@ -118,7 +119,11 @@ class SendMarks:
 
     def read(self, sock: Socket, version: int) -> Mark:
         """Return the mark of a bound socket; it sends itself a few bytes over the loopback interface."""
-        number = _told(sock, version, _telling((_LOAD, 0, 0, _NUMBER)))
+        tells_number = _telling((_LOAD, 0, 0, _NUMBER))
+        number = _told(sock, version, tells_number)
+        # Without a mark the packets of all sockets have none (IPv4), or one that depends on the destination (IPv6).
+        if number == 0 or number != _told(sock, version, tells_number):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if version == 4:
             return Mark(number)
         # The kernel makes the flow label out of the number, unless it is told not to (auto_flowlabels of ip-sysctl).
