@@ -1,11 +1,13 @@
 """McastSocket: receives groups and unicast, and sends, all on one port; and what it shares with the async one.
 
 A receiver (Receiver) with one Outlet for each of its interfaces. Which sockets that takes is data of `core.both_ways`.
-Sending takes the locks of outlets only, so it waits for no change of a membership.
+On Linux, sending takes the locks of outlets only, so it waits for no change of a membership. The thread that holds the
+lock of the receiving sockets may take one of an outlet, never the other way round; elsewhere both are one lock.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -157,7 +159,7 @@ class BothWays(Receiver):
         super()._abandon()
         self._echo.abandon()
         for outlet in self._outlets.values():
-            outlet.abandon()
+            outlet.abandon(self._lock_of_outlets())
 
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
         """Restore memberships, sending and unicast; called by the watch for interface changes, after `give_up`."""
@@ -233,7 +235,12 @@ class BothWays(Receiver):
                 raise os_error(kernel.SYSTEM, error, "send", "recognise what this socket sends") from error
 
         closing: Callable[[Socket], None] | None = sockets.take_back if is_lent else None
-        return Outlet(choice, sending.hop_limit, planned, self._heal, self.port, opened, closing)
+        lock = self._lock_of_outlets()
+        return Outlet(choice, sending.hop_limit, planned, self._heal, self.port, opened, closing, lock)
+
+    def _lock_of_outlets(self) -> threading.RLock | None:
+        """Return the lock of the receiving sockets where outlets lend it theirs; each has its own otherwise."""
+        return None if self._version in kernel.SYSTEM.platform.silent else self._sockets.lock
 
     # Sending, without the waiting
 

@@ -42,11 +42,12 @@ class Outlet:
         port: int = 0,
         opened: Callable[[SendSocket, SocketPlan], None] | None = None,
         closing: Callable[[Socket], None] | None = None,
+        lock: threading.RLock | None = None,
     ) -> None:
         """`planned` returns the socket to open for an interface and a port.
 
         `port`: the port to send from, which is shared with others; 0: any. `opened` is called with each new socket, and
-        `closing` closes one, where its owner uses it too.
+        `closing` closes one, where its owner uses it too. `lock` is the owner's, if these two take it.
         """
         self.choice: InterfaceChoice = choice
         self._hop_limit = hop_limit
@@ -56,7 +57,7 @@ class Outlet:
         self._announce = opened
         self._closing = closing
         self._plan = planned(choice, port)
-        self._lock = threading.RLock()
+        self._lock = lock or threading.RLock()
         self._busy = False
         """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
         self._inherited = False
@@ -192,9 +193,9 @@ class Outlet:
         with self._lock:
             self.socket.close()
 
-    def abandon(self) -> None:
+    def abandon(self, lock: threading.RLock | None = None) -> None:
         """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
-        self._lock = threading.RLock()
+        self._lock = lock or threading.RLock()
         self._busy = False
         self._inherited = True
         self.socket.abandon()
