@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from typing import Any
 
 from multicast_expert.core.addresses import (
     IPAddress,
@@ -20,7 +21,7 @@ from multicast_expert.core.plan import Join, ReceiveSettings, check_dscp, check_
 from multicast_expert.engine.opening import change_membership, dress_socket
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import choose_for_receiving
-from multicast_expert.system.kernel import ip_version
+from multicast_expert.system.kernel import Socket, ip_version
 
 
 def plain_sockets(
@@ -64,11 +65,11 @@ def plain_sockets(
             sock.setblocking(False)
             joins = [Join(group, source, choice) for group in groups for source in sources]
             plan = plan_plain(kernel.SYSTEM.platform, settings, sending, choice, joins)
-            dress_socket(kernel.SYSTEM, sock, plan, bind)
+            dress_socket(kernel.SYSTEM, _dressable(sock), plan, bind)
             if bind and settings.port == 0:
                 settings = settings._replace(port=sock.getsockname()[1])
             for change in plan.joins:
-                change_membership(kernel.SYSTEM, sock, change)
+                change_membership(kernel.SYSTEM, _dressable(sock), change)
     except BaseException:
         for sock, _ in made:
             sock.close()
@@ -92,11 +93,13 @@ def join(
     done: list[Join] = []
     try:
         for each in joins:
-            change_membership(kernel.SYSTEM, sock, each.change(kernel.SYSTEM.platform, each.join_operation))
+            change_membership(kernel.SYSTEM, _dressable(sock), each.change(kernel.SYSTEM.platform, each.join_operation))
             done.append(each)
     except BaseException:
         for each in done:
-            change_membership(kernel.SYSTEM, sock, each.change(kernel.SYSTEM.platform, each.leave_operation))
+            change_membership(
+                kernel.SYSTEM, _dressable(sock), each.change(kernel.SYSTEM.platform, each.leave_operation)
+            )
         raise
 
 
@@ -109,7 +112,13 @@ def leave(
 ) -> None:
     """Leave what `join` joined with the same arguments. Raises MulticastExpertError and MulticastOSError."""
     for each in _joins(group, iface, source):
-        change_membership(kernel.SYSTEM, sock, each.change(kernel.SYSTEM.platform, each.leave_operation))
+        change_membership(kernel.SYSTEM, _dressable(sock), each.change(kernel.SYSTEM.platform, each.leave_operation))
+
+
+def _dressable(sock: Any) -> Socket:
+    """Return the socket as the engine takes it; on Windows it lacks `recvmsg`, which nothing here calls."""
+    taken: Socket = sock
+    return taken
 
 
 def _joins(group: MulticastAddress, iface: IfaceSpecifier | None, source: MulticastAddress | None) -> list[Join]:
