@@ -1,6 +1,7 @@
 """An interface goes and comes back: it is joined, heard by unicast and sent on again, from the same port."""
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -11,8 +12,17 @@ from typing import Any
 import pytest
 
 from faces.faces import is_waiting, wait_until
-from linux.plain_sockets import FAMILY, any_address, join, open_descriptors, own_address, udp_socket
-from multicast_expert import HealingEvent, McastSocket, MulticastExpertError
+from linux.plain_sockets import (
+    FAMILY,
+    any_address,
+    descriptor_limit,
+    join,
+    lowest_free_descriptor,
+    open_descriptors,
+    own_address,
+    udp_socket,
+)
+from multicast_expert import HealingEvent, McastSocket, MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab, lab_unavailable
 
 PORT = 5000
@@ -261,6 +271,28 @@ def test_the_child_of_a_fork(cables: list[tuple[Interface, Interface]], version:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         exchange(sock, far, lambda: own_address(near, version), version)
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_too_few_descriptors(cables: list[tuple[Interface, Interface]], version: int) -> None:
+    """Whichever descriptor is the last one, opening raises an error, leaves none open, and works later."""
+    with McastSocket(FAMILY[version], [GROUP[version]], PORT, ifaces=["eth0", "eth1"]) as sock:
+        needed = len(sock.filenos()) + 2
+        before = open_descriptors()
+        refused = 0
+        for spare in range(1, needed):
+            other = McastSocket(FAMILY[version], [GROUP[version]], PORT + 1, ifaces=["eth0", "eth1"])
+            with descriptor_limit(lowest_free_descriptor() + spare):
+                try:
+                    other.open()
+                except MulticastOSError as error:
+                    refused += 1
+                    assert error.errno == errno.EMFILE  # noqa: PT017 - not every one fails
+            other.close()
+            assert open_descriptors() == before
+            other.open()
+            other.close()
+        assert refused
 
 
 def test_a_forgotten_socket(cables: list[tuple[Interface, Interface]]) -> None:

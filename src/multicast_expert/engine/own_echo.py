@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.engine.send import SendSocket
-from multicast_expert.system.base import Mark, Marks, Screen, System
+from multicast_expert.system.base import Mark, Marks, Screen, System, is_scarcity
 from multicast_expert.system.kernel import Kernel, Socket
 
 MEMORY = 2.0
@@ -71,8 +71,8 @@ class OwnEcho:
             return
         try:
             mark = self._marks.read(sender.socket, self._version)
-        except OSError:
-            if self._known:
+        except OSError as error:
+            if self._known or is_scarcity(error):
                 raise
             # The loopback interface is down, or a firewall keeps it silent.
             self.by_payload = True
