@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import socket
+from functools import lru_cache
 from struct import Struct
 from typing import Any, TypeAlias
 
@@ -158,5 +159,10 @@ def attach(sock: Any, program: list[Instruction]) -> None:
 
 
 def _connect(descriptor: int, address: bytes, size: int) -> int:
-    answer: int = ctypes.CDLL(None, use_errno=True).connect(descriptor, address, size)
+    answer: int = _c_library().connect(descriptor, address, size)
     return answer
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
