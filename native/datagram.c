@@ -10,17 +10,18 @@ can change a Datagram, so every cycle goes through another object, and the colle
 typedef struct {
     PyObject_HEAD
     PyObject *data;
-    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit */
+    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit, destination */
     PyObject *timestamp;
     PyObject *truncated;
     bool collected; /* whether it has the header of the garbage collector */
 } Datagram;
 
-/* In the order of the arguments; the FROM_ORIGIN parts behind the first are those of the origin. */
-enum { PARTS = 8, FROM_ORIGIN = 5 };
+/* In the order of the arguments; the parts behind the first, but for the time and the truth value, are those of the origin. */
+enum { PARTS = 9, FROM_ORIGIN = 6, DESTINATION_PART = 8 };
 
 static char *const NAMES[PARTS + 1] = {
-    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated", NULL,
+    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated",
+    "destination", NULL,
 };
 
 /* Return a Datagram that is not the garbage collector's. `data` is bytes, the reference to which goes over to it, and may be
@@ -44,12 +45,13 @@ received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject
 static PyObject *
 datagram_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *parts[PARTS] = {NULL, NULL, Py_None, Py_None, Py_None, Py_None, Py_None, Py_False};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|OOOOOO:Datagram", (char **)NAMES, &parts[0], &parts[1],
-                                     &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7])) {
+    PyObject *parts[PARTS] = {NULL, NULL, Py_None, Py_None, Py_None, Py_None, Py_None, Py_False, Py_None};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|OOOOOOO:Datagram", (char **)NAMES, &parts[0], &parts[1],
+                                     &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[DESTINATION_PART])) {
         return NULL;
     }
-    PyObject *origin = PyTuple_Pack(FROM_ORIGIN, parts[1], parts[2], parts[3], parts[4], parts[5]);
+    PyObject *destination = parts[DESTINATION_PART] == Py_None ? parts[2] : parts[DESTINATION_PART];
+    PyObject *origin = PyTuple_Pack(FROM_ORIGIN, parts[1], parts[2], parts[3], parts[4], parts[5], destination);
     Datagram *self = origin == NULL ? NULL : (Datagram *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         Py_XDECREF(origin);
@@ -70,7 +72,7 @@ arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     State *state = PyModule_GetState(module);
     if (count != 4 || !PyBytes_CheckExact(arguments[0]) || !PyTuple_Check(arguments[1]) ||
         PyTuple_Size(arguments[1]) != FROM_ORIGIN) {
-        PyErr_SetString(PyExc_TypeError, "a Datagram that arrived has bytes, an origin of five parts, a time and a truth value");
+        PyErr_SetString(PyExc_TypeError, "a Datagram that arrived has bytes, an origin of six parts, a time and a truth value");
         return NULL;
     }
     return received_datagram(state->datagram, shared(arguments[0]), arguments[1], arguments[2], arguments[3] == Py_True);
@@ -156,7 +158,7 @@ parts_of(Datagram *self, PyObject *Py_UNUSED(nothing))
         origin[part] = PyTuple_GetItem(self->origin, part);
     }
     return PyTuple_Pack(PARTS, self->data, origin[0], origin[1], origin[2], origin[3], origin[4], self->timestamp,
-                        self->truncated);
+                        self->truncated, origin[5]);
 }
 
 static PyObject *
@@ -168,14 +170,17 @@ datagram_part(Datagram *self, void *part)
 static PyGetSetDef datagram_parts[] = {
     {"sender", (getter)datagram_part, NULL,
      "As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`.", (void *)0},
-    {"group", (getter)datagram_part, NULL, "The group that it was sent to.", (void *)1},
+    {"group", (getter)datagram_part, NULL, "The group that it was sent to; None: the destination is the address of a host, or unknown.", (void *)1},
     {"interface_index", (getter)datagram_part, NULL, "The interface that it arrived on.", (void *)2},
     {"interface_name", (getter)datagram_part, NULL, "The name of that interface.", (void *)3},
     {"hop_limit", (getter)datagram_part, NULL, "The hops that it had left on arrival (IPv4: the TTL).", (void *)4},
+    {"destination", (getter)datagram_part, NULL, "The address that it was sent to: a group, or an address of this host.",
+     (void *)5},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef datagram_members[] = {
+    {"_origin", T_OBJECT, offsetof(Datagram, origin), READONLY, NULL},
     {"data", T_OBJECT, offsetof(Datagram, data), READONLY, "The payload; empty for a datagram without one."},
     {"timestamp_ns", T_OBJECT, offsetof(Datagram, timestamp), READONLY,
      "When the kernel received it, in nanoseconds since 1970; only with `timestamps=True`; of a `gro` run, one."},
@@ -191,7 +196,7 @@ static PyMethodDef datagram_methods[] = {
 
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, "Datagram(data, sender, group=None, interface_index=None, interface_name=None, hop_limit=None, "
-                "timestamp_ns=None, truncated=False)\n--\n\n"
+                "timestamp_ns=None, truncated=False, destination=None)\n--\n\n"
                 "One datagram with all that the kernel reported about it. Parts that an OS does not report are None."},
     {Py_tp_new, datagram_new},
     {Py_tp_dealloc, datagram_dealloc},

@@ -100,7 +100,7 @@ sender_of(const Source *source)
     return shared(Py_None);
 }
 
-/* Return the tuple of a source, a new reference; `learn` returns the texts of its group and interface. */
+/* Return the tuple of a source, a new reference; `learn` returns the texts of its group, destination and interface. */
 PyObject *
 origin_of(Origins *origins, const Source *source, PyObject *learn)
 {
@@ -109,7 +109,7 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
         return shared(origin);
     }
     const char *destination = source->destination_size == 0 ? NULL : (const char *)source->destination;
-    PyObject *group, *name, *learned = NULL;
+    PyObject *group, *text, *name, *learned = NULL;
     size_t forgotten = origins->forgotten;
     PyObject *sender = sender_of(source);
     PyObject *index = source->has_index ? PyLong_FromUnsignedLong(source->index) : shared(Py_None);
@@ -117,8 +117,8 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
     if (sender != NULL && index != NULL && hop_limit != NULL) {
         learned = PyObject_CallFunction(learn, "y#O", destination, (Py_ssize_t)source->destination_size, index);
     }
-    if (learned != NULL && PyArg_ParseTuple(learned, "OO", &group, &name)) {
-        origin = PyTuple_Pack(5, sender, group, index, name, hop_limit);
+    if (learned != NULL && PyArg_ParseTuple(learned, "OOO", &group, &text, &name)) {
+        origin = PyTuple_Pack(6, sender, group, index, name, hop_limit, text);
         /* An interface without a name may get one, and a name may have changed while it was learned. */
         if (origin != NULL && name != Py_None && forgotten == origins->forgotten) {
             remember(origins, source, origin);

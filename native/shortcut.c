@@ -7,6 +7,7 @@ send needs no lock of its own against a change of the hop limit, or against clos
 
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
 
 /* How many addresses are remembered; before one more, all are forgotten. */
 enum { MOST_ADDRESSES = 1024 };
@@ -89,6 +90,63 @@ shortcut_learn(Shortcut *self, PyObject *address)
     return failed ? NULL : shared(Py_None);
 }
 
+/* prepare(address): the address as `send_prepared` takes it */
+static PyObject *
+shortcut_prepare(Shortcut *Py_UNUSED(self), PyObject *address)
+{
+    Destination destination;
+    if (!is_plain(address)) {
+        return PyErr_Format(PyExc_TypeError, "an address is a tuple of text and numbers");
+    }
+    if (read_destination(address, &destination) < 0) {
+        return NULL;
+    }
+    return PyBytes_FromStringAndSize((const char *)&destination, sizeof destination);
+}
+
+/* send_prepared(data, destination, control): to a host; `control` is one control message, with its header */
+static PyObject *
+shortcut_send_prepared(Shortcut *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *parts[3];
+    Py_ssize_t sizes[3];
+    union {
+        struct cmsghdr alignment;
+        unsigned char bytes[64];
+    } control;
+    if (count != 3) {
+        return PyErr_Format(PyExc_TypeError, "send_prepared() takes 3 arguments");
+    }
+    if (!PyBytes_CheckExact(arguments[0]) || self->hop_limit < 0) {
+        return PyBool_FromLong(false);
+    }
+    for (Py_ssize_t part = 0; part < 3; part++) {
+        if (PyBytes_AsStringAndSize(arguments[part], &parts[part], &sizes[part]) < 0) {
+            return NULL;
+        }
+    }
+    if (sizes[1] != sizeof(Destination) || sizes[2] > (Py_ssize_t)sizeof control) {
+        return PyErr_Format(PyExc_ValueError, "no such destination or control message was prepared");
+    }
+    Destination destination;
+    memcpy(&destination, parts[1], sizeof destination);
+    memcpy(control.bytes, parts[2], (size_t)sizes[2]);
+    struct iovec piece = {.iov_base = parts[0], .iov_len = (size_t)sizes[0]};
+    struct msghdr message = {
+        .msg_name = &destination.address,
+        .msg_namelen = destination.length,
+        .msg_iov = &piece,
+        .msg_iovlen = 1,
+        .msg_control = sizes[2] == 0 ? NULL : control.bytes,
+        .msg_controllen = (size_t)sizes[2],
+    };
+    ssize_t sent = sendmsg(self->descriptor, &message, MSG_DONTWAIT);
+    if (sent >= 0 || errno == EAGAIN || errno == EWOULDBLOCK) {
+        return PyBool_FromLong(sent >= 0);
+    }
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 /* set_hop_limit(hop_limit) */
 static PyObject *
 shortcut_set_hop_limit(Shortcut *self, PyObject *hop_limit)
@@ -128,6 +186,8 @@ shortcut_dealloc(PyObject *self)
 static PyMethodDef shortcut_methods[] = {
     {"send", (PyCFunction)(void (*)(void))shortcut_send, METH_FASTCALL, NULL},
     {"learn", (PyCFunction)shortcut_learn, METH_O, NULL},
+    {"prepare", (PyCFunction)shortcut_prepare, METH_O, NULL},
+    {"send_prepared", (PyCFunction)(void (*)(void))shortcut_send_prepared, METH_FASTCALL, NULL},
     {"set_hop_limit", (PyCFunction)shortcut_set_hop_limit, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -14,19 +14,28 @@ from multicast_expert import Datagram
 from multicast_expert.core.datagram import PythonDatagram, arrived
 
 SENDER = ("10.0.0.1", 40_000)
-WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True)
+WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3")
 NAMES = (
-    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated"
+    "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated",
+    "destination",
 )  # fmt: skip
 
 
 def test_its_parts() -> None:
     """Each has its name; what is not known is None, and a datagram is whole unless told otherwise."""
     assert [getattr(WHOLE, name) for name in NAMES] == [
-        b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True
+        b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3"
     ]  # fmt: skip
     bare = Datagram(b"", sender=SENDER)
-    assert [getattr(bare, name) for name in NAMES] == [b"", SENDER, None, None, None, None, None, False]
+    assert [getattr(bare, name) for name in NAMES] == [b"", SENDER, None, None, None, None, None, False, None]
+
+
+def test_the_destination() -> None:
+    """It is the group where no other is given; a datagram to a host has a destination and no group."""
+    assert Datagram(b"", SENDER, "239.1.2.3").destination == "239.1.2.3"
+    to_host = Datagram(b"", SENDER, destination="10.0.0.2")
+    assert (to_host.group, to_host.destination) == (None, "10.0.0.2")
+    assert pickle.loads(pickle.dumps(to_host)) == to_host
 
 
 def test_patterns() -> None:
@@ -159,7 +168,7 @@ def test_datagrams_in_datagrams(kind: str) -> None:
         (b"", [], None, False),
         (b"", (), None, False),
         (b"", (1, 2, 3, 4), None, False),
-        ([], (SENDER, None, None, None, None), None, False),
+        ([], (SENDER, None, None, None, None, None), None, False),
     ],
 )
 def test_wrong_parts(arguments: tuple[object, ...]) -> None:

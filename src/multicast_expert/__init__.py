@@ -24,8 +24,11 @@ if TYPE_CHECKING:
         UnknownInterfaceError,
     )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
-    from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastTxSocket
+    from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
+    from multicast_expert.sockets.both_ways import McastSocket
+    from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint
     from multicast_expert.sockets.healing import HealingEvent
+    from multicast_expert.sockets.plain import join, leave, plain_sockets
     from multicast_expert.sockets.receiver import McastRxSocket
     from multicast_expert.sockets.subscriptions import Membership
     from multicast_expert.sockets.transmitter import McastTxSocket
@@ -44,6 +47,7 @@ __all__ = [
     "LOCALHOST_IPV4",
     "LOCALHOST_IPV6",
     "AsyncMcastRxSocket",
+    "AsyncMcastSocket",
     "AsyncMcastTxSocket",
     "Datagram",
     "Endpoint",
@@ -52,24 +56,30 @@ __all__ = [
     "IfaceInfo",
     "IfaceSpecifier",
     "McastRxSocket",
+    "McastSocket",
     "McastTxSocket",
     "Membership",
     "MulticastAddress",
     "MulticastExpertError",
     "MulticastOSError",
+    "MulticastTransport",
     "MulticastWarning",
     "NotJoinedError",
     "NotOpenError",
     "ReceiveStats",
     "UnknownInterfaceError",
+    "create_multicast_endpoint",
     "find_interfaces",
     "get_default_gateway_iface",
     "get_default_gateway_iface_ip",
     "get_default_gateway_iface_ip_v4",
     "get_default_gateway_iface_ip_v6",
     "get_interface_ips",
+    "join",
+    "leave",
     "parse_endpoint",
     "parse_endpoints",
+    "plain_sockets",
     "scan_interfaces",
     "validate_mcast_ip",
 ]
@@ -83,8 +93,11 @@ if not TYPE_CHECKING:
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
         "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
-        "sockets.aio": "AsyncMcastRxSocket AsyncMcastTxSocket",
+        "sockets.aio": "AsyncMcastRxSocket AsyncMcastSocket AsyncMcastTxSocket",
+        "sockets.both_ways": "McastSocket",
+        "sockets.endpoint": "MulticastTransport create_multicast_endpoint",
         "sockets.healing": "HealingEvent",
+        "sockets.plain": "join leave plain_sockets",
         "sockets.receiver": "McastRxSocket",
         "sockets.subscriptions": "Membership",
         "sockets.transmitter": "McastTxSocket",

@@ -13,6 +13,8 @@ from multicast_expert.platforms import Option
 class Datagram:
     """As `multicast_expert.core.datagram.PythonDatagram`."""
 
+    _origin: Origin
+
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
 
 class Intake:
@@ -26,7 +28,7 @@ class Intake:
         cls,
         fields: Mapping[tuple[int, int], str],
         msg_trunc: int,
-        learn: Callable[[bytes | None, int | None], tuple[str | None, str | None]],
+        learn: Callable[[bytes | None, int | None], tuple[str | None, str | None, str | None]],
         /,
     ) -> Intake: ...
     def batch(self, handle: int, limit: int, datagrams: list[Datagram], /) -> bool: ...
@@ -47,6 +49,8 @@ class Shortcut:
     def set_hop_limit(self, hop_limit: int, /) -> None: ...
     def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int, /) -> bool: ...
     def learn(self, address: IPv4Or6Address, /) -> None: ...
+    def prepare(self, address: IPv4Or6Address, /) -> bytes: ...
+    def send_prepared(self, data: bytes, destination: bytes, control: bytes, /) -> bool: ...
 
 def set_options(
     descriptor: int, options: tuple[tuple[str, int, int, bytes] | Option, ...], first: int, /

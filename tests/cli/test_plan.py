@@ -37,6 +37,24 @@ def test_the_plan_as_text(
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+@pytest.mark.parametrize("kind", ["ipv4", "ipv6"])
+@pytest.mark.parametrize("system", PLATFORMS)
+def test_the_plan_of_both_ways(
+    system: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--both-ways shows all sockets of a McastSocket; the JSON has as many."""
+    arguments = [ENDPOINTS[kind], "--os", system, "--example", "--both-ways"]
+    status, text, messages = output(arguments, monkeypatch, capsys)
+    assert (status, messages) == (0, "")
+    assert text == (PLANS / f"{system}-both-ways-{kind}.txt").read_text(encoding="utf-8")
+    assert max(len(line) for line in text.splitlines()) <= 80
+    _, written, _ = output([*arguments, "--json"], monkeypatch, capsys)
+    sockets = json.loads(written)["both_ways"]
+    assert len(sockets) == text.count("  open  ")
+    after_bind = [each["option"] for socket in sockets for each in socket["options_after_bind"]]
+    assert after_bind == (["SO_REUSEADDR", "SO_REUSEPORT"] if system == "linux" else [])
+
+
 @pytest.mark.parametrize(("system", "kind"), CASES)
 def test_the_plan_as_json(
     system: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

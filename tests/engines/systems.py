@@ -10,7 +10,7 @@ import pytest
 
 from fakes import FakeFreeBSD, FakeKernel, FakeMacOS, FakeNetwork, FakeSocket, FakeWindows
 from fakes.windows import WindowsSocket
-from multicast_expert import IfaceInfo, McastRxSocket, McastTxSocket
+from multicast_expert import IfaceInfo, McastRxSocket, McastSocket, McastTxSocket
 from multicast_expert.platforms import FREEBSD, MACOS, WINDOWS, Platform
 from multicast_expert.system import interfaces as discovery
 from multicast_expert.system import kernel as running
@@ -145,6 +145,14 @@ class System:
         """Return a transmitter on one interface."""
         family = 10 if ":" in groups[0] else 2
         return McastTxSocket(family, groups, self.interface(interface, host), heal=False, **options)
+
+    def both_ways(
+        self, version: int, groups: list[str] | None = None, interfaces: str = "eth0", port: int = PORT, **options: Any
+    ) -> McastSocket:
+        """Return a socket that receives and sends, on interfaces named "eth0 eth1", and does not wait."""
+        ifaces = [self.interface(name) for name in interfaces.split()]
+        options = {"timeout": 0, "heal": False, **options}
+        return McastSocket(10 if version == 6 else 2, groups or [], port, ifaces=ifaces, **options)
 
     def arrive(self, group: str, data: bytes, link: str = "lan0", source: str = "", hop_limit: int = 1) -> None:
         """Let a machine on the link send to a group, or to a unicast address."""

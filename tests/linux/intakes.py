@@ -33,14 +33,15 @@ class Form:
         self.failure: BaseException | None = None
         """What asking for a place raises."""
 
-    def learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+    def learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
         """What a receiver's engine knows about a place."""
         if self.failure is not None:
             raise self.failure
         self.learned.append((destination, index))
         if destination is None:
-            return None, None
-        return socket.inet_ntop(FAMILY[4 if len(destination) == 4 else 6], destination), self.interface
+            return None, None, None
+        text = socket.inet_ntop(FAMILY[4 if len(destination) == 4 else 6], destination)
+        return text, text, self.interface
 
     def intake(self, fields: Mapping[tuple[int, int], str] = FIELDS) -> Any:
         """A new one."""

@@ -366,7 +366,7 @@ class TestSettling:
         others: list[socket.socket] = []
         number = link.receiver.fileno()
 
-        def close(destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+        def close(destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
             if not settled:
                 settled.append(intake.settle(PATIENCE))
                 link.receiver.close()
@@ -374,7 +374,7 @@ class TestSettling:
                 others.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 others[0].bind(("127.0.0.1", 0))
                 others[0].sendto(b"not yours", others[0].getsockname())
-            return None, None
+            return None, None, None
 
         form.learn = close  # type: ignore[method-assign] # what a signal handler would do
         intake, handle = form.intake(), form.handle(link.receiver)

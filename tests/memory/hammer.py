@@ -130,12 +130,12 @@ def intake_round() -> int:
     """Interrupt an intake, so that it keeps what it could not hand over, while other threads settle and receive."""
     asked = 0
 
-    def learn(destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
+    def learn(destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
         nonlocal asked
         asked += 1
         if asked % 23 == 0:
             raise UnknownPlaceError
-        return None, None
+        return None, None, None
 
     intake = native.Intake({}, 0x20, learn)
     waker, alarm = socket.socketpair()

@@ -13,6 +13,7 @@ SOL_SOCKET = {"linux": 1, "macos": 0xFFFF, "windows": 0xFFFF, "freebsd": 0xFFFF}
 
 # (level, name, number on Linux, macOS, Windows, FreeBSD); None where the OS has no such option.
 OPTIONS = [
+    (IP, "IP_TTL", 2, 4, 4, 4),
     (IP, "IP_MULTICAST_IF", 32, 9, 9, 9),
     (IP, "IP_MULTICAST_TTL", 33, 10, 10, 10),
     (IP, "IP_MULTICAST_LOOP", 34, 11, 11, 11),
@@ -35,6 +36,7 @@ OPTIONS = [
     (IP, "IP_HOPLIMIT", None, None, 21, None),
     (IP, "IP_TOS", 1, 3, 3, 3),
     (IP, "IP_MULTICAST_ALL", 49, None, None, None),
+    (IPV6, "IPV6_UNICAST_HOPS", 16, 4, 4, 4),
     (IPV6, "IPV6_MULTICAST_IF", 17, 9, 9, 9),
     (IPV6, "IPV6_MULTICAST_HOPS", 18, 10, 10, 10),
     (IPV6, "IPV6_MULTICAST_LOOP", 19, 11, 11, 11),
@@ -48,7 +50,7 @@ OPTIONS = [
     (IPV6, "IPV6_TCLASS", 67, 36, 39, 61),
     (IPV6, "IPV6_MULTICAST_ALL", 29, None, None, None),
     (ANY_SOCKET, "SO_REUSEADDR", 2, 4, 4, 4),
-    (ANY_SOCKET, "SO_REUSEPORT", None, 0x200, None, 0x200),
+    (ANY_SOCKET, "SO_REUSEPORT", 15, 0x200, None, 0x200),
     (ANY_SOCKET, "SO_SNDBUF", 7, None, None, None),
     (ANY_SOCKET, "SO_RCVBUF", 8, 0x1002, 0x1002, 0x1002),
     (ANY_SOCKET, "SO_BINDTODEVICE", 25, None, None, None),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert import IfaceInfo, MulticastExpertError
+from multicast_expert.core.both_ways import SendSettings, Unicast, plan_both_ways
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings, SocketPlan, plan_receive, plan_send
 from multicast_expert.platforms import PLATFORMS, Option
@@ -58,10 +59,12 @@ def option_text(option: Option) -> str:
 
 def plan_lines(plan: SocketPlan) -> Iterator[str]:
     """Yield a socket's plan, a line for each call."""
-    yield f"socket family {plan.family}" + (", filtered" if plan.filtered else "")
+    yield f"socket family {plan.family}" + (", filtered" if plan.filtered else "") + (", marked" if plan.marked else "")
     for option in plan.options:
         yield f"  set {option_text(option)}"
-    yield f"  bind {plan.address}"
+    yield f"  bind {plan.address}" + (f" for {', '.join(plan.hosts)}" if plan.hosts else "")
+    for option in plan.sharing:
+        yield f"  set {option_text(option)}"
     for change in plan.joins:
         yield f"  {change.operation} {change.join}"
         for option in change.ways:
@@ -90,6 +93,42 @@ def plan_text(system: str, version: int) -> str:
         for title, plans in scenes.items()
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def both_ways_text(system: str, version: int) -> str:
+    """Return the plans of sockets that receive and send on one port, for one OS and IP version."""
+    platform = PLATFORMS[system]
+    settings = ReceiveSettings(version, 5000, shares=True)
+    scenes = {
+        "one group on two interfaces, and their unicast": ([ETH0, ETH1], 1, Unicast("chosen"), SendSettings()),
+        "no unicast": ([ETH1], 1, Unicast("named"), SendSettings()),
+        "no group, any unicast, ten hops, and what it sends itself": (
+            [ETH1],
+            0,
+            Unicast("any"),
+            SendSettings(10, own=True),
+        ),
+    }
+    blocks = []
+    for title, (ifaces, groups, unicast, sending) in scenes.items():
+        choices = [InterfaceChoice(iface) for iface in ifaces]
+        wanted = joins(version, groups, ifaces)
+        plans = plan_both_ways(platform, settings, sending, choices, wanted, unicast)
+        blocks.append("\n".join([f"## {title}", *(line for plan in plans for line in plan_lines(plan))]))
+    return "\n\n".join(blocks) + "\n"
+
+
+@pytest.mark.skipif(
+    sys.byteorder != "little" or calcsize("P") != 8, reason="the texts are those of 64-bit little-endian machines"
+)
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("system", PLATFORMS)
+def test_plan_of_both_ways(system: str, version: int, tmp_path: Path) -> None:
+    """The same for sockets that receive and send on one port."""
+    name = f"{system}-ipv{version}-both-ways.txt"
+    actual = tmp_path / name
+    actual.write_text(both_ways_text(system, version))
+    assert actual.read_text() == (PLANS / name).read_text(), f"if the change is meant, {actual} is the new text"
 
 
 @pytest.mark.skipif(

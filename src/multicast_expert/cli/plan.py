@@ -12,6 +12,7 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, LoopbackOption, one_interface
 from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
+from multicast_expert.core.both_ways import SendSettings, Unicast, plan_both_ways
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, one_spelling
@@ -42,6 +43,9 @@ def command(
         bool, typer.Option("--example", help="Plan for an example interface instead of one of this host.")
     ] = False,
     loopback: LoopbackOption = True,
+    both_ways: Annotated[
+        bool, typer.Option("--both-ways", help="Plan for a socket that receives and sends on the port (McastSocket).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the sockets and options that it takes, for any OS.
@@ -59,6 +63,11 @@ def command(
     version = endpoint.group.version
     choices = [chosen] if chosen else choose_for_receiving(specifiers, version)
     joins = [Join(endpoint.group, endpoint.source, choice) for choice in choices]
+    if both_ways:
+        settings = ReceiveSettings(version, endpoint.port or 0, loopback=loopback, shares=True)
+        sockets = plan_both_ways(platform, settings, SendSettings(ttl, loopback), choices, joins, Unicast("chosen"))
+        _write_both_ways(platform, endpoint, sockets, as_json)
+        return
     receiving = plan_receive(platform, ReceiveSettings(version, endpoint.port or 0, loopback=loopback), joins)
     try:
         sender = chosen or choose_for_sending(specifiers, version, [endpoint.group])[0]
@@ -74,6 +83,16 @@ def command(
     possible = counted(1, "socket") if isinstance(sending, SocketPlan) else f"not possible. {sending}"
     terminal.write(f"To send to {endpoint._replace(source=None)} on {platform.title}: {possible}")
     for line in plan_lines([sending] if isinstance(sending, SocketPlan) else []):
+        terminal.write(line)
+
+
+def _write_both_ways(platform: Platform, endpoint: Endpoint, sockets: list[SocketPlan], as_json: bool) -> None:
+    if as_json:
+        plan = {"endpoint": str(endpoint), "os": platform.name, "both_ways": plan_objects(sockets)}
+        terminal.write_json(plan, 2)
+        return
+    terminal.write(f"To receive and send on {endpoint} on {platform.title}: {counted(len(sockets), 'socket')}")
+    for line in plan_lines(sockets):
         terminal.write(line)
 
 

@@ -70,7 +70,7 @@ def parse_group(group: MulticastAddress, version: int | None = None) -> IPAddres
 @lru_cache(maxsize=16384)
 def _parse_group(group: MulticastAddress, version: int | None) -> IPAddress:
     parsed = parse_address(group, "group")
-    if not _is_multicast(parsed):
+    if not is_multicast(parsed.packed):
         raise MulticastExpertError(
             f"mcast_ip {group} is not a multicast address! Groups are 224.0.0.0 to 239.255.255.255 and ff00::/8."
         )
@@ -84,9 +84,9 @@ def address_text(packed: bytes) -> str:
     return str(ip_address(packed))
 
 
-def _is_multicast(address: IPAddress) -> bool:
-    first = address.packed[0]
-    return first == 0xFF if address.version == 6 else first >> 4 == 0xE
+def is_multicast(packed: bytes) -> bool:
+    """Return whether an address of 4 or 16 bytes is a group."""
+    return packed[0] == 0xFF if len(packed) == 16 else packed[0] >> 4 == 0xE
 
 
 def parse_source(source: MulticastAddress, version: int | None = None) -> IPAddress:
@@ -95,11 +95,27 @@ def parse_source(source: MulticastAddress, version: int | None = None) -> IPAddr
     The Linux kernel accepts a multicast address here without a word and then delivers nothing.
     """
     parsed = parse_address(source, "source")
-    if _is_multicast(parsed):
+    if is_multicast(parsed.packed):
         raise MulticastExpertError(f"source {source} is a multicast address; a source is the address of one host.")
     if parsed.is_unspecified or parsed == IPv4Address("255.255.255.255"):
         raise MulticastExpertError(f"source {source} is not the address of a host.")
     _check_version(parsed, version, "source")
+    return parsed
+
+
+def parse_host(address: MulticastAddress, version: int) -> IPAddress:
+    """Return the address of a host, which may carry a scope. Raises MulticastExpertError for a group or a name."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        raise MulticastExpertError(
+            f"{address!r} is not an IP address; look up a host's address first (socket.getaddrinfo)."
+        ) from None
+    if is_multicast(parsed.packed) or parsed.is_unspecified:
+        raise MulticastExpertError(f"{address} is not the address of a host.")
+    if parsed == IPv4Address("255.255.255.255"):
+        raise MulticastExpertError(f"{address} is a broadcast address; send to a group or to a host.")
+    _check_version(parsed, version, "address")
     return parsed
 
 

@@ -14,8 +14,8 @@ MAX_DATAGRAM = 65535
 """Bytes: no UDP datagram is larger (RFC 768)."""
 
 
-Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None]
-"""What datagrams that came the same way share: sender, group, interface index and name, hop limit."""
+Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None, str | None]
+"""What datagrams that came the same way share: sender, group, interface index and name, hop limit, destination."""
 
 
 class Datagram:
@@ -31,6 +31,7 @@ class Datagram:
         "hop_limit",
         "timestamp_ns",
         "truncated",
+        "destination",
     )
 
     def __init__(
@@ -43,10 +44,18 @@ class Datagram:
         hop_limit: int | None = None,
         timestamp_ns: int | None = None,
         truncated: bool = False,
+        destination: str | None = None,
     ) -> None:
         self._data = data
         self._sender = sender
-        self._origin: Origin = sender, group, interface_index, interface_name, hop_limit
+        self._origin: Origin = (
+            sender,
+            group,
+            interface_index,
+            interface_name,
+            hop_limit,
+            group if destination is None else destination,
+        )
         self._timestamp_ns = timestamp_ns
         self._truncated = truncated
 
@@ -62,7 +71,7 @@ class Datagram:
 
     @property
     def group(self) -> str | None:
-        """The group that it was sent to."""
+        """The group that it was sent to; None: the destination is the address of a host, or unknown."""
         return self._origin[1]
 
     @property
@@ -90,8 +99,13 @@ class Datagram:
         """Whether the buffer was too small, so that the end of the payload is lost."""
         return self._truncated
 
+    @property
+    def destination(self) -> str | None:
+        """The address that it was sent to: a group, or an address of this host."""
+        return self._origin[5]
+
     def _parts(self) -> tuple[Any, ...]:
-        return self._data, *self._origin, self._timestamp_ns, self._truncated
+        return self._data, *self._origin[:5], self._timestamp_ns, self._truncated, self._origin[5]
 
     def __eq__(self, other: object) -> bool:
         return self._parts() == other._parts() if isinstance(other, Datagram | PythonDatagram) else NotImplemented
@@ -136,8 +150,15 @@ if not TYPE_CHECKING and extension.Datagram is not None:
 
 def cut(datagram: Datagram, size: int) -> Datagram:
     """Return the datagram with its first `size` bytes only."""
-    parts = datagram.sender, datagram.group, datagram.interface_index, datagram.interface_name, datagram.hop_limit
-    return arrived(datagram.data[:size], parts, datagram.timestamp_ns, True)
+    origin = (
+        datagram.sender,
+        datagram.group,
+        datagram.interface_index,
+        datagram.interface_name,
+        datagram.hop_limit,
+        datagram.destination,
+    )
+    return arrived(datagram.data[:size], origin, datagram.timestamp_ns, True)
 
 
 class ReceiveStats(NamedTuple):

@@ -19,7 +19,9 @@ from multicast_expert.platforms.layouts import NO_ADDRESS
 from multicast_expert.platforms.table import Operation, ReceiveLayout, make_option
 
 SocketKey = tuple[str | None, int | None, int]
-"""Group (None: all), interface index (None: several) and a running number of a receiving socket."""
+"""Group (None: all) or address of a host, interface index (None: several) and a running number of a socket."""
+ANY_HOST = "any"
+"""Stands for all addresses of this host."""
 JoinKey = tuple[bytes, bytes, int]
 """Group, source (empty: any) and interface index of a membership; bytes are hashed much faster than address objects."""
 
@@ -96,7 +98,13 @@ class SocketPlan(NamedTuple):
     """What it is bound to."""
     joins: tuple[Change, ...] = ()
     filtered: bool = False
-    """Whether the destination of every datagram has to be checked against `joins`."""
+    """Whether the destination of every datagram has to be checked against `joins` and `hosts`."""
+    hosts: tuple[str, ...] = ()
+    """The addresses of this host that it receives on; ANY_HOST: all."""
+    sharing: tuple[Option, ...] = ()
+    """What is set after bind, so that bind fails where another socket would lose datagrams to this one."""
+    marked: bool = False
+    """Whether the kernel marks what it sends, so that a filter recognises it (Linux)."""
 
 
 class ReceiveSettings(NamedTuple):
@@ -112,6 +120,8 @@ class ReceiveSettings(NamedTuple):
     """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
     gro: bool = True
     """Whether the kernel may hand over datagrams in runs (generic receive offload, Linux)."""
+    shares: bool = False
+    """Whether the port is shared with programs that set SO_REUSEPORT only, too."""
 
 
 def plan_receive(
@@ -159,26 +169,28 @@ def _receive_socket(
 ) -> SocketPlan:
     version = settings.version
     interface = joins[0].interface
-    options = _common_options(platform, settings)
+    options = receive_options(platform, settings)
     if layout.binds_to_device:
-        options += (_device_option(platform, interface),)
+        options += (device_option(platform, interface),)
     if platform.loopback_at == "receiver":
         options += (platform.loopback(version, settings.loopback or interface.iface.is_localhost()),)
     address: tuple[str, int] | tuple[str, int, int, int]
     if key[0] is not None:
-        address = _bind_address(key[0], version, settings.port, interface.iface.index)
+        address = bind_address(key[0], version, settings.port, interface.iface.index)
     else:
-        own = _interface_address(interface, version)
+        own = interface_address(interface, version)
         scope = interface.iface.index if own is not None and own.is_link_local else 0
-        address = _bind_address(_unspecified(version) if own is None else str(own), version, settings.port, scope)
+        address = bind_address(unspecified(version) if own is None else str(own), version, settings.port, scope)
     changes = tuple([join.change(platform, join.join_operation) for join in joins])
     return SocketPlan(key, version, platform.family(version), options, address, changes, layout.filtered)
 
 
 @lru_cache(maxsize=64)
-def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Option, ...]:
+def receive_options(platform: Platform, settings: ReceiveSettings) -> tuple[Option, ...]:
     """Return the options that are the same for all sockets of a receiver."""
     options = platform.receive[settings.version].options + platform.ancillary.options[settings.version]
+    if settings.shares:
+        options = platform.sharing + unshared(platform, options)
     if settings.timestamps and platform.ancillary.timestamp is not None:
         options += (platform.ancillary.timestamp,)
     if settings.receive_buffer is not None:
@@ -189,7 +201,12 @@ def _common_options(platform: Platform, settings: ReceiveSettings) -> tuple[Opti
     return options
 
 
-def _device_option(platform: Platform, interface: InterfaceChoice) -> Option:
+def unshared(platform: Platform, options: tuple[Option, ...]) -> tuple[Option, ...]:
+    """Return the options without those that share the port."""
+    return tuple([option for option in options if option not in platform.sharing])
+
+
+def device_option(platform: Platform, interface: InterfaceChoice) -> Option:
     """Return the call that ties a socket to an interface; kernels before 5.7 allow it to root only."""
     name = interface.iface.machine_name
     value = name.encode("utf-8", "surrogateescape") + b"\0"
@@ -232,21 +249,15 @@ def plan_send(
         # The DSCP is the upper six bits of the old type-of-service byte; the lower two are ECN.
         options += (platform.option("IP_TOS" if version == 4 else "IPV6_TCLASS", dscp << 2, f"DSCP {dscp}"),)
     scope = iface.index if source is not None and source.is_link_local else 0
-    text = _unspecified(version) if source is None else str(source).partition("%")[0]
-    address = _bind_address(text, version, port, scope)
+    text = unspecified(version) if source is None else str(source).partition("%")[0]
+    address = bind_address(text, version, port, scope)
     return SocketPlan((None, iface.index, 0), version, platform.family(version), options, address)
 
 
 def plan_waiting(platform: Platform, version: int, port: int = 0) -> SocketPlan:
     """Return the socket that holds the port of a sender whose interface is missing; nothing is sent from it."""
-    address = _bind_address(_unspecified(version), version, port, 0)
+    address = bind_address(unspecified(version), version, port, 0)
     return SocketPlan((None, 0, 0), version, platform.family(version), (), address)
-
-
-def check_dscp(dscp: int | None) -> None:
-    """Raise MulticastExpertError unless the DSCP is 0 to 63, or None."""
-    if dscp is not None and not 0 <= dscp <= 63:
-        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
 
 
 def check_hop_limit(hop_limit: int) -> None:
@@ -255,15 +266,24 @@ def check_hop_limit(hop_limit: int) -> None:
         raise MulticastExpertError(f"ttl {hop_limit!r} is out of range: 0 to 255.")
 
 
-def _bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
+def check_dscp(dscp: int | None) -> None:
+    """Raise MulticastExpertError unless the priority mark is None or 0 to 63."""
+    if dscp is not None and not 0 <= dscp <= 63:
+        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
+
+
+def bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return the socket address to bind to; `scope` is the index that an IPv6 link-local address needs, else 0."""
     return (text, port) if version == 4 else (text, port, 0, scope)
 
 
-def _unspecified(version: int) -> str:
+def unspecified(version: int) -> str:
+    """Return the address that stands for any address."""
     return "0.0.0.0" if version == 4 else "::"
 
 
-def _interface_address(interface: InterfaceChoice, version: int) -> IPAddress | None:
+def interface_address(interface: InterfaceChoice, version: int) -> IPAddress | None:
+    """Return the address that the user named, else the first of the interface; None where it has none."""
     if interface.address is not None and interface.address.version == version:
         return interface.address
     own: Sequence[IPAddress] = [entry.ip for entry in interface.iface.addresses(version)]

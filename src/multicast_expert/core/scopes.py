@@ -35,10 +35,12 @@ def parse_scoped_group(group: MulticastAddress, version: int | None = None) -> S
     return ScopedGroup(parse_group(text, version), None if scope == "0" else scope)
 
 
-def parse_scoped_groups(groups: Iterable[MulticastAddress], version: int) -> list[ScopedGroup]:
-    """Return the groups and scopes, each once, in order. Raises MulticastExpertError, also for none."""
+def parse_scoped_groups(
+    groups: Iterable[MulticastAddress], version: int, may_be_empty: bool = False
+) -> list[ScopedGroup]:
+    """Return the groups and scopes, each once, in order. Raises MulticastExpertError, also for none at all."""
     parsed = [parse_scoped_group(group, version) for group in listed(groups, "mcast_ips")]
-    if not parsed:
+    if not (parsed or may_be_empty):
         raise MulticastExpertError("mcast_ips is empty: name at least one group.")
     return list(dict.fromkeys(parsed))
 

@@ -2,7 +2,7 @@
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.plan import ReceiveSettings
-from multicast_expert.engine.opening import error_name, namespace_of, os_error
+from multicast_expert.engine.opening import error_name, free_port, namespace_of, os_error
 from multicast_expert.engine.reader import Reader
 from multicast_expert.engine.receive_sockets import ReceiveSockets
 from multicast_expert.engine.send import SendSocket
@@ -15,6 +15,7 @@ __all__ = [
     "SendSocket",
     "SocketSource",
     "error_name",
+    "free_port",
     "namespace_of",
     "os_error",
     "receiving",

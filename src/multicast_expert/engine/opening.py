@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from multicast_expert import extension
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.plan import Change, SocketPlan
 from multicast_expert.platforms import Option
+from multicast_expert.system.base import System
 from multicast_expert.system.kernel import Kernel, Socket, error_name, network_namespace, os_error
 
-__all__ = ["change_membership", "error_name", "namespace_of", "open_socket", "os_error", "set_option", "set_options"]
+__all__ = [
+    "change_membership",
+    "dress_socket",
+    "error_name",
+    "free_port",
+    "namespace_of",
+    "open_socket",
+    "os_error",
+    "set_option",
+    "set_options",
+]
 
 SOCK_DGRAM = 2
 _OPTION_STEPS = {
@@ -115,27 +126,79 @@ def change_membership(kernel: Kernel, sock: Socket, change: Change, count: int =
     ) from refused
 
 
-def open_socket(kernel: Kernel, plan: SocketPlan) -> tuple[Socket, bool]:
-    """Open and bind the socket of a plan, without its memberships.
-
-    Returns it and whether its datagrams have to be filtered by destination.
-    """
+def free_port(kernel: Kernel, version: int) -> int:
+    """Return a port that no socket of this host has on any address, as far as the OS knows."""
+    address = ("0.0.0.0", 0) if version == 4 else ("::", 0, 0, 0)
+    only6 = (kernel.platform.option("IPV6_V6ONLY", 1),) if version == 6 else ()
+    plan = SocketPlan((None, None, 0), version, kernel.platform.family(version), only6, address)
+    sock, _ = open_socket(kernel, plan)
     try:
-        sock = kernel.socket(plan.family, SOCK_DGRAM)
+        port: int = sock.getsockname()[1]
+    finally:
+        sock.close()
+    return port
+
+
+def _new_socket(kernel: Kernel, plan: SocketPlan) -> Socket:
+    try:
+        return kernel.socket(plan.family, SOCK_DGRAM)
     except OSError as error:
         doing = f"open an IPv{plan.version} UDP socket{_purpose(plan)}"
         raise os_error(kernel, error, "socket", doing) from error
+
+
+def _is_marked(kernel: Kernel, sock: Socket, version: int) -> bool:
+    """Return whether the kernel marks what the socket sends; without a loopback interface it does not."""
+    if not isinstance(kernel, System) or kernel.marks is None:
+        return True
     try:
+        kernel.marks.give(sock, version)
+    except OSError:
+        return False
+    return True
+
+
+def open_socket(
+    kernel: Kernel, plan: SocketPlan, prepare: Callable[[Socket], None] | None = None
+) -> tuple[Socket, bool]:
+    """Open and bind the socket of a plan, without its memberships.
+
+    `prepare` is called just before bind. Returns the socket, and whether its datagrams have to be filtered by
+    destination.
+    """
+    sock = _new_socket(kernel, plan)
+    try:
+        if plan.marked and not _is_marked(kernel, sock, plan.version):
+            # What a failed attempt left of it cannot be used.
+            sock.close()
+            sock = _new_socket(kernel, plan)
         filtered = not set_options(kernel, sock, plan) or plan.filtered
-        try:
-            sock.bind(plan.address)
-        except OSError as error:
-            doing = f"bind to {plan.address[0]} port {plan.address[1]}"
-            raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
+        if prepare is not None:
+            prepare(sock)
+        _bind(kernel, sock, plan)
+        for option in plan.sharing:
+            set_option(kernel, sock, option)
     except BaseException:
         sock.close()
         raise
     return sock, filtered
+
+
+def _bind(kernel: Kernel, sock: Socket, plan: SocketPlan) -> None:
+    try:
+        sock.bind(plan.address)
+    except OSError as error:
+        doing = f"bind to {plan.address[0]} port {plan.address[1]}"
+        raise os_error(kernel, error, "bind", doing, port=plan.address[1], address=plan.address[0]) from error
+
+
+def dress_socket(kernel: Kernel, sock: Socket, plan: SocketPlan, bind: bool) -> None:
+    """Set the options of a plan on a socket of the program's own, and bind it if asked for."""
+    # Such a socket has no call for what is no option of a socket (the ioctls of Winsock).
+    options = tuple(option for option in plan.options if option.level is not None)
+    set_options(kernel, sock, plan._replace(options=options))
+    if bind:
+        _bind(kernel, sock, plan)
 
 
 def namespace_of(kernel: Kernel, sockets: Iterable[Socket]) -> int:

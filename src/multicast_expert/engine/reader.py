@@ -146,7 +146,8 @@ class Reader:
             return self._wait_for_part(timeout, bufsize, flags)
         source, backlog = self._source, self.backlog
         if timeout == 0:
-            return self.take_one() if source.idle else None
+            # Among several sockets, the first try may have looked only at those that were ready before.
+            return self.take_one() if source.idle or source.quick is None else None
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             if source.wait(timeout, bufsize, flags, backlog):

@@ -6,7 +6,7 @@ from struct import Struct
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.core.plan import Join, JoinKey, SocketKey
+from multicast_expert.core.plan import ANY_HOST, Join, JoinKey, SocketKey
 from multicast_expert.platforms import Platform
 from multicast_expert.system.kernel import Socket
 
@@ -17,7 +17,19 @@ _INT = Struct("=i")
 class ReceiveSocket:
     """One open receiving socket with its memberships. ReceiveSockets owns it and is the only one to close it."""
 
-    __slots__ = ("accepts", "closed", "handle", "joins", "key", "landing", "queued", "socket")
+    __slots__ = (
+        "accepts",
+        "closed",
+        "handle",
+        "hosts",
+        "joins",
+        "key",
+        "landing",
+        "lent",
+        "queued",
+        "socket",
+        "standing",
+    )
 
     def __init__(self, key: SocketKey, sock: Socket, filtered: bool, by_descriptor: bool) -> None:
         self.key: SocketKey = key
@@ -30,6 +42,12 @@ class ReceiveSocket:
         """Whether it is among those known to be readable."""
         self.accepts: set[tuple[str | None, int | None]] | None = set() if filtered else None
         """Group and interface index of the datagrams to let through; None: the kernel sees to it."""
+        self.hosts: frozenset[str] = frozenset()
+        """The addresses of this host to which datagrams are let through, too; ANY_HOST: all."""
+        self.standing: bool = False
+        """Whether it stays open without a membership."""
+        self.lent: bool = False
+        """Whether a sender uses it too."""
         self.landing: list[Datagram] = []
         """What was received and not filtered yet, oldest first; an interrupt leaves it here."""
 
@@ -38,6 +56,15 @@ class ReceiveSocket:
         self.joins[key] = join
         if self.accepts is not None:
             self.accepts.add(_place(join))
+
+    def is_foreign(self, datagram: Datagram) -> bool:
+        """Return whether the datagram has another destination than those to let through."""
+        accepts = self.accepts
+        if accepts is None or (datagram.group, datagram.interface_index) in accepts:
+            return False
+        # A Windows or macOS socket may receive groups that nobody asked for, and a wildcard one broadcasts.
+        is_to_host = datagram.group is None and datagram.destination not in (None, "255.255.255.255")
+        return not (is_to_host and (ANY_HOST in self.hosts or datagram.destination in self.hosts))
 
     def discard(self, join: Join) -> None:
         """Forget a membership that the socket no longer has."""

@@ -6,16 +6,17 @@ It owns the lock under which memberships change. Another thread may take datagra
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from multicast_expert.core.errors import MulticastOSError, NotOpenError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
-from multicast_expert.engine.opening import change_membership, error_name, namespace_of, open_socket
+from multicast_expert.engine.opening import change_membership, error_name, namespace_of, open_socket, os_error
+from multicast_expert.engine.own_echo import OwnEcho
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.platforms.table import Operation
-from multicast_expert.system.kernel import Kernel
+from multicast_expert.system.kernel import Kernel, Socket
 
 # Errors that mean "this interface cannot", as opposed to "this program cannot".
 _INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
@@ -33,6 +34,8 @@ class ReceiveSockets:
         self._open: dict[SocketKey, ReceiveSocket] = {}
         self._homes: dict[JoinKey, ReceiveSocket] = {}
         self._past_drops = 0
+        self.echo: OwnEcho | None = None
+        """What keeps from these sockets what their owner sent; None: nothing is kept from them."""
         self.closed: bool = False
         self.inherited: bool = False
         """Whether the sockets are a parent's, from before a fork: to be read, and not to be changed."""
@@ -82,7 +85,7 @@ class ReceiveSockets:
                     self._skip_or_raise(error, (change,))
                     skipped = error
         finally:
-            if not held.joins:
+            if not (held.joins or held.standing):
                 self._forget_sockets([held])
         return skipped
 
@@ -102,7 +105,7 @@ class ReceiveSockets:
                     if held is None:
                         # It was part of all interfaces and could not be joined.
                         continue
-                    if len(held.joins) > 1:
+                    if len(held.joins) > 1 or held.standing:
                         self._leave(held, join)
                     emptied += self._drop(join, held)
             finally:
@@ -135,7 +138,7 @@ class ReceiveSockets:
         """Leave, wherever an interrupt or an error has left what concerns these memberships."""
         with self.lock:
             self.give_up(joins, keep=False)
-            self._forget_sockets([held for held in self._open.values() if not held.joins])
+            self._forget_sockets([held for held in self._open.values() if not (held.joins or held.standing)])
 
     def give_up(self, joins: Iterable[Join], keep: bool = True) -> None:
         """Leave, whatever the kernel says to it; `keep`: what was received is kept. `lock` is held."""
@@ -144,7 +147,7 @@ class ReceiveSockets:
             held = self._homes.get(join.key)
             if held is None:
                 continue
-            if keep and len(held.joins) == 1:
+            if keep and len(held.joins) == 1 and not held.standing:
                 self._source.drain(held)
             # Closing the socket is not enough: a program that is just being started holds it open until it runs, and at
             # that later moment Linux would leave, by the index, what was joined anew meanwhile.
@@ -158,13 +161,33 @@ class ReceiveSockets:
         held.discard(join)
         # Last: as long as it is here, an interrupted change is found again.
         self._homes.pop(join.key, None)
-        return [] if held.joins else [held]
+        return [] if held.joins or held.standing else [held]
 
     # Sockets
 
     def _open_socket(self, plan: SocketPlan) -> ReceiveSocket:
-        sock, filtered = open_socket(self._kernel, plan)
+        sock, filtered = open_socket(self._kernel, plan, self._screened(plan))
+        return self._hold(plan, sock, filtered)
+
+    def _screened(self, plan: SocketPlan) -> Callable[[Socket], None] | None:
+        """Return what keeps from a new socket what its owner sends."""
+        echo, system = self.echo, self._kernel
+        if echo is None:
+            return None
+
+        def screen(sock: Socket) -> None:
+            try:
+                echo.screen(sock, not plan.joins)
+            except OSError as error:
+                raise os_error(system, error, "set option", "keep out what this program sends itself") from error
+
+        return screen
+
+    def _hold(self, plan: SocketPlan, sock: Socket, filtered: bool) -> ReceiveSocket:
+        filtered = filtered or (self.echo is not None and self.echo.by_payload)
         held = ReceiveSocket(plan.key, sock, filtered, self._source.by_descriptor)
+        held.hosts = frozenset(plan.hosts)
+        held.standing = not plan.joins
         try:
             self._source.add(held)
             if self.closed:
@@ -175,6 +198,52 @@ class ReceiveSockets:
             self._source.retire([held])
             raise
         return held
+
+    def stand(self, plans: Iterable[SocketPlan]) -> list[MulticastOSError]:
+        """Keep exactly these sockets open beside those of the memberships and the lent ones.
+
+        Returns the errors of those whose address is not there yet, or whose port another socket had first.
+        """
+        refused = []
+        with self.lock:
+            wanted = {plan.key: plan for plan in plans}
+            gone = [held for held in self._open.values() if held.standing and not held.lent and held.key not in wanted]
+            self._forget_sockets(gone)
+            for key, plan in wanted.items():
+                if key not in self._open:
+                    try:
+                        self._open_socket(plan)
+                    except MulticastOSError as error:
+                        yielded = bool(plan.sharing) and error_name(self._kernel, error) == "EADDRINUSE"
+                        if not yielded and error_name(self._kernel, error) not in _INTERFACE_ERRORS:
+                            raise
+                        refused.append(error)
+        return refused
+
+    def lend(self, plan: SocketPlan, sock: Socket) -> None:
+        """Receive from a socket that a sender opened; `take_back` closes it."""
+        with self.lock:
+            before = self._open.get(plan.key)
+            joins = [] if before is None else list(before.joins.values())
+            if before is not None:
+                self.take_back(before.socket)
+            held = self._hold(plan, sock, plan.filtered)
+            held.lent = True
+            self.add(joins)
+
+    def take_back(self, sock: Socket) -> None:
+        """Close a socket that was lent, which keeps its memberships from being used any longer."""
+        with self.lock:
+            lent = [held for held in self._open.values() if held.socket is sock]
+            for held in lent:
+                for join in held.joins.values():
+                    self._homes.pop(join.key, None)
+            self._forget_sockets(lent)
+
+    def bound_to(self, address: str) -> Socket | None:
+        """Return the socket that is bound to an address of this host, if there is one."""
+        with self.lock:
+            return next((held.socket for held in self._open.values() if address in held.hosts), None)
 
     def _forget_sockets(self, sockets: list[ReceiveSocket]) -> None:
         drops = sum(held.drops(self._kernel.platform) or 0 for held in sockets)
@@ -201,19 +270,21 @@ class ReceiveSockets:
     def own(self) -> Iterator[None]:
         """In the child of a fork: a block that opens sockets of its own; then close the copies of the parent's.
 
-        The parent's memberships stay. What the block raises leaves the copies in use.
+        The parent's memberships stay, and sockets that receive unicast stay shared with it: a second one would take it
+        away. What the block raises leaves the copies in use.
         """
         with self.lock:
             copies, homes = self._open, self._homes
-            self._open, self._homes = {}, {}
+            self._open = {key: held for key, held in copies.items() if held.standing}
+            self._homes = {}
             try:
                 yield
                 self.inherited = False
             except BaseException:
-                self._forget_sockets(list(self._open.values()))
+                self._forget_sockets([held for held in self._open.values() if not held.standing])
                 self._open, self._homes = copies, homes
                 raise
-            self._forget_sockets(list(copies.values()))
+            self._forget_sockets([held for held in copies.values() if not held.standing])
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets, or of this thread when none is open."""
@@ -224,6 +295,11 @@ class ReceiveSockets:
         self._source.name_interface(index, name)
 
     # Facts
+
+    def sockets(self) -> list[Socket]:
+        """Return the open sockets."""
+        with self.lock:
+            return [held.socket for held in self._open.values()]
 
     def filenos(self) -> list[int]:
         """Return the descriptors of the open sockets."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address
@@ -19,6 +19,7 @@ from multicast_expert.engine import offload
 from multicast_expert.engine.offload import ALONE, Limits
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
 from multicast_expert.engine.waitset import WaitSet
+from multicast_expert.platforms import layouts
 from multicast_expert.system.kernel import Kernel, Socket
 
 
@@ -41,12 +42,34 @@ class Shortcut(Protocol):
     def learn(self, address: IPv4Or6Address, /) -> None:
         """Remember that datagrams may go to this address, unless it is of another form than the usual one."""
 
+    def prepare(self, address: IPv4Or6Address, /) -> bytes:
+        """Return the address of a host as `send_prepared` takes it."""
+
+    def send_prepared(self, data: bytes, destination: bytes, control: bytes, /) -> bool:
+        """Send one datagram to a host, with a control message; as `send` in all else."""
+
+
+class Prepared(NamedTuple):
+    """What datagrams to one host need to go the short way."""
+
+    shortcut: Shortcut
+    destination: bytes
+    control: bytes
+
 
 class SendSocket:
     """The open socket that sends out of one interface."""
 
-    def __init__(self, system: Kernel, plan: SocketPlan, iface: IfaceInfo, hop_limit: int) -> None:
+    def __init__(
+        self,
+        system: Kernel,
+        plan: SocketPlan,
+        iface: IfaceInfo,
+        hop_limit: int,
+        closing: Callable[[Socket], None] | None = None,
+    ) -> None:
         self._kernel = system
+        self._closing = closing
         self._interface = iface.display_name
         self.interface_index: int = iface.index
         self._mtu = iface.mtu
@@ -58,6 +81,8 @@ class SendSocket:
         """How many hops its datagrams may go; -1 while that changes."""
         self._changes = 0
         self.closed: bool = False
+        self._host_hops: int | None = None
+        self._default_hops: bytes | None = None
         self.socket: Socket = open_socket(system, plan)[0]
         self.shortcut: Shortcut | None = None
         """Where there is one, it does the same as `try_send`, much sooner."""
@@ -97,6 +122,58 @@ class SendSocket:
                 return True
             raise self.refusal(error, data, address) from error
         return True
+
+    def try_send_to_host(
+        self, data: bytes, address: IPv4Or6Address, hop_limit: int | None, origin: tuple[bytes, int] | None
+    ) -> bool:
+        """Send one datagram to a host; return False when the socket would have to wait for room.
+
+        `hop_limit`: None leaves it to the OS. `origin`: the packed source address (zeros: the OS chooses it) and the
+        interface to leave from; None: as routed. Raises MulticastOSError.
+        """
+        platform, version = self._kernel.platform, self._version
+        control = () if origin is None else self._origin_control(origin)
+        try:
+            if hop_limit is not None and platform.hop_limit_control:
+                control += ((*platform.hop_limit_control[version], layouts.integer(hop_limit)),)
+            elif hop_limit != self._host_hops:
+                self._set_host_hops(hop_limit)
+            if control:
+                sender: Any = self.socket
+                sender.sendmsg((data,), control, 0, address)
+            else:
+                self.socket.sendto(data, address)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self.refusal(error, data, address) from error
+        return True
+
+    def _origin_control(self, origin: tuple[bytes, int]) -> tuple[tuple[int, int, bytes], ...]:
+        """Return the control message that chooses source and interface; none where the OS has no such message."""
+        platform, version = self._kernel.platform, self._version
+        if not platform.origin_control:
+            return ()
+        pack = layouts.in_pktinfo if version == 4 else layouts.in6_pktinfo
+        return ((*platform.origin_control[version], pack(*origin)),)
+
+    def prepared(self, address: IPv4Or6Address, origin: tuple[bytes, int] | None) -> Prepared | None:
+        """Return how datagrams to a host go the short way; None where there is none."""
+        if self.shortcut is None:
+            return None
+        control = (
+            b"" if origin is None else b"".join(layouts.control_message(*each) for each in self._origin_control(origin))
+        )
+        return Prepared(self.shortcut, self.shortcut.prepare(address), control)
+
+    def _set_host_hops(self, hop_limit: int | None) -> None:
+        """Let datagrams to hosts go so many hops; None: as many as the OS lets them."""
+        option = self._kernel.platform.host_hop_limit(self._version, hop_limit or 0)
+        if self._default_hops is None:
+            self._default_hops = self.socket.getsockopt(option.level or 0, option.number, len(option.value))
+        value = self._default_hops if hop_limit is None else option.value
+        set_option(self._kernel, self.socket, option._replace(value=value))
+        self._host_hops = hop_limit
 
     def try_send_many(self, payloads: Sequence[bytes], address: IPv4Or6Address) -> int:
         """Send datagrams in order, as far as it goes now; return how many went.
@@ -167,7 +244,10 @@ class SendSocket:
         if waitset is not None:
             waitset.remove(self.socket.fileno())
             waitset.close()
-        self.socket.close()
+        if self._closing is not None:
+            self._closing(self.socket)
+        else:
+            self.socket.close()
 
     def abandon(self) -> None:
         """Let the child of a fork wait with descriptors of its own."""

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic
+from typing import Protocol
 
-from multicast_expert.core.addresses import address_text
+from multicast_expert.core.addresses import address_text, is_multicast
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError, NotOpenError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
@@ -36,13 +37,20 @@ DRAIN_LIMIT = 65536
 _STALE_ERRORS = ("ECONNRESET", "ENETRESET", "ECONNREFUSED")
 
 
+class Echo(Protocol):
+    """Recognises what was sent by its receiver."""
+
+    def is_own(self, datagram: Datagram, /) -> bool:
+        """Return whether the receiver itself sent the datagram."""
+
+
 class SocketSource:
     """The open sockets of one receiver. `backlog` is the Reader's list, newest datagram first."""
 
     def __init__(self, system: Kernel, coalesced: bool, backlog: list[Datagram]) -> None:
         self._kernel = system
         self._backlog = backlog
-        self._groups: dict[bytes, str] = {}
+        self._texts: dict[bytes, str] = {}
         self._names: dict[int, str] = {}
         self.intake: Intake = choose(system, coalesced, self._learn)
         self.by_descriptor: bool = hasattr(self.intake, "expect")
@@ -68,6 +76,8 @@ class SocketSource:
         self.filtered: int = 0
         """How many datagrams were refused because of their destination."""
         self._refused_bytes = self._refused_truncated = 0
+        self.echo: Echo | None = None
+        """What recognises by its payload what the owner of the sockets sent itself."""
 
     # Sockets
 
@@ -75,8 +85,7 @@ class SocketSource:
         """Take from this socket too."""
         with self._lock:
             self._sockets[sock] = None
-            # All sockets of a receiver are alike.
-            self._filters = sock.accepts is not None
+            self._filters = self._filters or sock.accepts is not None
             if self._waitset is not None:
                 self._waitset.add(sock.socket.fileno(), sock)
             self._choose_sole()
@@ -159,17 +168,17 @@ class SocketSource:
             self._names[index] = name
             self.intake.forget_places()
 
-    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None]:
-        """Return the group as text and the name of the interface."""
+    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
+        """Return the group (None: the destination is none) and the destination as text, and the interface's name."""
         name = None if index is None else self._names.get(index)
         if destination is None:
-            return None, name
-        group = self._groups.get(destination)
-        if group is None:
-            group = address_text(destination)
-            if len(self._groups) < 65536:
-                self._groups[destination] = group
-        return group, name
+            return None, None, name
+        text = self._texts.get(destination)
+        if text is None:
+            text = address_text(destination)
+            if len(self._texts) < 65536:
+                self._texts[destination] = text
+        return text if is_multicast(destination) else None, text, name
 
     # Taking
 
@@ -298,13 +307,13 @@ class SocketSource:
 
     def _filter(self, sock: ReceiveSocket, datagrams: list[Datagram], newest_first: bool = False) -> bool:
         """Move what has landed into the list, and count what is foreign instead; return whether any was its own."""
-        landing = sock.landing
+        landing, echo = sock.landing, self.echo
         moved = False
         while True:
             if not landing:
                 return moved
             first = landing[0]
-            foreign = self._is_foreign(sock, first)
+            foreign = sock.is_foreign(first) or (echo is not None and echo.is_own(first))
             size, truncated = len(first.data), first.truncated
             # Another thread may have moved it; from here on to the end nothing can come between.
             if landing and landing[0] is first:
@@ -319,10 +328,6 @@ class SocketSource:
                     datagrams += (first,)
                     moved = True
                 del landing[0]
-
-    def _is_foreign(self, sock: ReceiveSocket, datagram: Datagram) -> bool:
-        accepts = sock.accepts
-        return accepts is not None and (datagram.group, datagram.interface_index) not in accepts
 
     def is_over(self, error: OSError, sock: ReceiveSocket | None, /) -> bool:
         """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""

@@ -132,6 +132,7 @@ class WaitSet(Generic[Data]):
         self.glance: float = GLANCE if kernel.SYSTEM.platform.interrupts_waits else SLICE
         """For how many seconds a thread waits at once, so that signal handlers run."""
         self._selector.register(self.alarm, selectors.EVENT_READ, None)
+        self._beacon: tuple[Any, Any] | None = None
 
     def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
         """Wait for this descriptor too, until it is readable; `data` is what `wait` returns for it.
@@ -203,6 +204,24 @@ class WaitSet(Generic[Data]):
             self.rung.update(self.inside)
             self._send()
 
+    def show(self, kept: bool) -> None:
+        """Let `descriptor` be readable for programs of the user as long as something is kept, too."""
+        if self._beacon is None:
+            if not kept:
+                return
+            lamp, beacon = _SOCKETPAIR()
+            lamp.setblocking(False)
+            beacon.setblocking(False)
+            self._beacon = lamp, beacon
+            self._selector.register(beacon.fileno(), selectors.EVENT_READ, None)
+        lamp, beacon = self._beacon
+        with suppress(OSError):
+            if kept:
+                lamp.send(b"\0")
+            else:
+                while beacon.recv(64):
+                    pass
+
     def duplicate(self) -> int:
         """Return a copy of the descriptor, for an event loop that closes it; -1 where there is none to copy."""
         token = object()
@@ -249,6 +268,8 @@ class WaitSet(Generic[Data]):
             self._selector.close()
             self._waker.close()
             self._alarm.close()
+            for end in self._beacon or ():
+                end.close()
 
     def abandon(self) -> None:
         """Close the copies that the child of a fork has; the parent's set goes on."""

@@ -15,6 +15,7 @@ _INDEX = Struct("=I")
 _INDEX_NETWORK_ORDER = Struct("!I")
 _IP_MREQN = Struct("=4s4si")
 _IPV6_MREQ = Struct("=16sI")
+_IN_PKTINFO = Struct("=I4s4x")
 _SOCKADDR_IN = Struct("!2xH4s")
 _SOCKADDR_IN6 = Struct("!2xHI16s")
 _CONTROL_HEADER = Struct("@Pii")
@@ -47,6 +48,16 @@ def ip_mreq(group: bytes, interface: bytes) -> bytes:
 def ip_mreqn(group: bytes, interface: bytes, interface_index: int) -> bytes:
     """Return struct ip_mreqn: group, interface address and interface index, 12 bytes (ip(7))."""
     return _IP_MREQN.pack(group, interface, interface_index)
+
+
+def in_pktinfo(source: bytes, interface_index: int) -> bytes:
+    """Return struct in_pktinfo of Linux, for sending: index, source address, 12 bytes (ip(7))."""
+    return _IN_PKTINFO.pack(interface_index, source)
+
+
+def in6_pktinfo(source: bytes, interface_index: int) -> bytes:
+    """Return struct in6_pktinfo: source address and index, 20 bytes (RFC 3542, 6.1)."""
+    return _IPV6_MREQ.pack(source, interface_index)
 
 
 def ipv6_mreq(group: bytes, interface_index: int) -> bytes:
@@ -92,6 +103,13 @@ class Layouts:
     def ip_mreq_source(self, group: bytes, source: bytes, interface: bytes) -> bytes:
         """Return struct ip_mreq_source: group, then source and interface address in the order of this OS."""
         return group + (interface + source if self.interface_before_source else source + interface)
+
+
+def control_message(level: int, kind: int, data: bytes) -> bytes:
+    """Return one control message of Unix for sending: struct cmsghdr and the data, padded to the size of a pointer."""
+    align = _CONTROL_HEADER.size - 8
+    header = _CONTROL_HEADER.pack(_CONTROL_HEADER.size + len(data), level, kind)
+    return header + data + bytes(-len(data) % align)
 
 
 def control_messages(control: bytes) -> list[tuple[int, int, bytes]]:

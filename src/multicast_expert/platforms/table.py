@@ -89,6 +89,17 @@ class Platform:
     """The side on which IP_MULTICAST_LOOP controls whether this host receives its own datagrams."""
     msg_trunc: int
     """The MSG_TRUNC flag of recvmsg."""
+    sharing: tuple[Option, ...]
+    """What lets a socket share its port with programs that set either of the options for that."""
+    silent: Mapping[int, str]
+    """By IP version, a group that nothing is sent to: a socket bound to it sends from its port and receives nothing, so
+    it takes no unicast from other programs. Empty where the group would be the source of what it sends."""
+    origin_control: Mapping[int, tuple[int, int]]
+    """By IP version, level and type of the control message that chooses the source and the interface of one datagram
+    (struct in_pktinfo of Linux and in6_pktinfo); empty where sockets are bound to their source instead."""
+    hop_limit_control: Mapping[int, tuple[int, int]]
+    """By IP version, level and type of the control message with the hop limit of one datagram; empty: an option of the
+    socket is set instead."""
     buffer_factor: int = 1
     """How many bytes getsockopt(SO_RCVBUF) reports for each byte that setsockopt asked for (socket(7))."""
     buffer_limit: str | None = None
@@ -154,6 +165,10 @@ class Platform:
     def hop_limit(self, version: int, hops: int) -> Option:
         """Return the call that sets how many hops multicast datagrams may travel."""
         return self.option("IP_MULTICAST_TTL" if version == 4 else "IPV6_MULTICAST_HOPS", hops)
+
+    def host_hop_limit(self, version: int, hops: int) -> Option:
+        """Return the call that sets how many hops datagrams to a host may travel."""
+        return self.option("IP_TTL" if version == 4 else "IPV6_UNICAST_HOPS", hops)
 
     def loopback(self, version: int, enabled: bool) -> Option:
         """Return the call that sets whether this host receives the datagrams that it sends to groups."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -10,10 +10,12 @@ from weakref import WeakKeyDictionary
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.engine import SendSocket, os_error
+from multicast_expert.sockets.both_ways import BothWays
 from multicast_expert.sockets.lifecycle import Openable
-from multicast_expert.sockets.outlet import Outlet
+from multicast_expert.sockets.outlet import Outlet, sending_one
 from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
@@ -189,49 +191,160 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
             self._check_open()
 
 
-class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
-    """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
+class Rooms:
+    """Waits for room to send, in event loops."""
 
-    def _open(self) -> None:
-        super()._open()
-        self._rooms: WeakKeyDictionary[SendSocket, LoopWaits] = WeakKeyDictionary()
+    def __init__(self) -> None:
+        self._waits: WeakKeyDictionary[SendSocket, LoopWaits] = WeakKeyDictionary()
 
-    def _abandon(self) -> None:
-        super()._abandon()
-        self._rooms.clear()
-
-    async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
-        """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
-        address, hops, outlets = self._checked(address, hop_limit)
-        failure: MulticastOSError | None = None
-        for outlet in outlets:
-            try:
-                while not outlet.send(data, address, hops):
-                    await self._wait_for_room(outlet)
-                    self._check_open()
-            except MulticastOSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    async def _wait_for_room(self, outlet: Outlet) -> None:
+    async def wait(self, outlet: Outlet) -> None:
+        """Wait until there is room to send out of this outlet, or it is closed or renewed."""
         from multicast_expert.sockets.loops import LoopWaits  # noqa: PLC0415 - takes long to import, and few need it
 
         socket, waitset = outlet.room()
-        room = self._rooms.get(socket)
+        room = self._waits.get(socket)
         if room is None:
-            room = self._rooms[socket] = LoopWaits(waitset, lambda: None, lambda: False)
+            room = self._waits[socket] = LoopWaits(waitset, lambda: None, lambda: False)
         await room.wait()
 
-    async def send_many(
-        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
-    ) -> int:
-        """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
-        steps = self._sending(payloads, address, hop_limit, YIELD_EVERY)
+    async def send_one(self, steps: Iterable[Outlet]) -> None:
+        """Do what the steps say, and wait for each outlet that they yield."""
+        for outlet in steps:
+            await self.wait(outlet)
+
+    async def send_many(self, steps: Generator[Outlet | None, None, int]) -> int:
+        """Do the same, and let other tasks run where they yield None; return what the steps return."""
         while True:
             try:
                 outlet = next(steps)
             except StopIteration as finished:
                 sent: int = finished.value
                 return sent
-            await (_checkpoint() if outlet is None else self._wait_for_room(outlet))
+            await (_checkpoint() if outlet is None else self.wait(outlet))
+
+
+class AsyncMcastTxSocket(Transmitter, AsyncOpenable):
+    """McastTxSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._rooms = Rooms()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._rooms = Rooms()
+
+    async def sendto(self, data: bytes, address: IPv4Or6Address, *, hop_limit: int | None = None) -> None:
+        """Send one datagram; waits while the send buffer is full. See `McastTxSocket.sendto`."""
+        address, hops, outlets = self._checked(address, hop_limit)
+        send = lambda outlet: outlet.send(data, address, hops)  # noqa: E731 - one expression
+        await self._rooms.send_one(sending_one(outlets, send, self._check_open))
+
+    async def send_many(
+        self, payloads: Iterable[bytes], address: IPv4Or6Address, *, hop_limit: int | None = None
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `McastTxSocket.send_many`."""
+        self._check_open()
+        return await self._rooms.send_many(self._sending(payloads, address, hop_limit, YIELD_EVERY))
+
+
+class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
+    """McastSocket for asyncio, uvloop and trio: the same parameters and methods; those that may wait are awaited.
+
+    `query` is an async iterator, which sends when the iteration begins. Any number of tasks may receive and send at
+    once.
+    """
+
+    def _open(self) -> None:
+        self._rooms = Rooms()
+        super()._open()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._rooms = Rooms()
+
+    async def sendto(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Send one datagram; waits while the send buffer is full. See `McastSocket.sendto`."""
+        route = self._route(address, iface)
+        await self._rooms.send_one(self._sending_one(route, data, hop_limit))
+
+    async def reply(self, datagram: Datagram, data: bytes) -> None:
+        """Send to the sender of a datagram, out of the interface it came in on. See `McastSocket.reply`."""
+        if self._went_short(datagram, data):
+            return
+        route = self._route_back(datagram)
+        await self._rooms.send_one(self._sending_one(route, data, None))
+        self._learn_reply(datagram, route)
+
+    def sending_to(self, data: bytes, address: IPv4Or6Address) -> Generator[Outlet, None, None]:
+        """Return the steps of `sendto`, for code that has its own way to wait."""
+        return self._sending_one(self._route(address, None), data, None)
+
+    def replying_to(self, datagram: Datagram, data: bytes) -> Generator[Outlet, None, None]:
+        """Return the steps of `reply`, for code that has its own way to wait."""
+        return self._sending_one(self._route_back(datagram), data, None)
+
+    async def wait_through(self, steps: Generator[Outlet, None, None]) -> None:
+        """Go through the steps to their end, and wait for each outlet that they yield."""
+        await self._rooms.send_one(steps)
+
+    async def send_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `McastSocket.send_many`."""
+        self._check_open()
+        return await self._rooms.send_many(self._sending_many(payloads, address, hop_limit, iface, YIELD_EVERY))
+
+    async def query(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        timeout: float,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> AsyncIterator[Datagram]:
+        """Send one datagram, and iterate over all that is received in the next `timeout` seconds.
+
+        See `McastSocket.query`.
+        """
+        await self.sendto(data, address, hop_limit=hop_limit, iface=iface)
+        deadline = monotonic() + timeout
+        while (remaining := deadline - monotonic()) > 0:
+            try:
+                datagram = await self.receive(remaining)
+            except TimeoutError:
+                return
+            yield datagram
+
+    async def _next(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram:
+        try:
+            return await super()._next(timeout, bufsize, flags)
+        finally:
+            self._show_kept()
+
+    async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
+        """Return the datagrams that are there, 1 to `limit` of them. See `AsyncMcastRxSocket.receive_many`."""
+        try:
+            return await super().receive_many(limit, timeout)
+        finally:
+            self._show_kept()
+
+    async def __anext__(self) -> Datagram:
+        """Return the next datagram; the iteration ends when the timeout passes without one."""
+        try:
+            return await super().__anext__()
+        finally:
+            self._show_kept()

@@ -1,26 +1,28 @@
-"""Outlet: one interface that a sender sends from, with its open socket, wherever that interface is now."""
+"""Outlet: one interface that datagrams leave from, wherever it is now; and the steps of sending out of several."""
 
 from __future__ import annotations
 
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from time import sleep
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, missing_interface
-from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send, plan_waiting
+from multicast_expert.core.plan import SocketPlan, plan_waiting
 from multicast_expert.core.tracking import Place, asked_name, holds, locate, seen
 from multicast_expert.engine import SendSocket, error_name
+from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.waitset import WaitSet
 from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.system import kernel
 from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import interface_exists, scan_interfaces
+from multicast_expert.system.kernel import Socket
 
 Result = TypeVar("Result")
 
@@ -30,6 +32,32 @@ another thread holds it open until it runs."""
 
 # What a send answers when its interface was deleted, or lost the address that the socket is bound to.
 _INTERFACE_CHANGED = ("ENODEV", "ENXIO", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "EHOSTUNREACH")
+
+
+class Absence(NamedTuple):
+    """What its owner wants to be done and told while an interface is missing."""
+
+    allowed: bool
+    """Whether the interface may be missing from the start."""
+    events: Events
+    groups: int
+    """How many groups are sent to, for the events."""
+
+
+class Owner(Protocol):
+    """Who receives by the sockets that outlets send by."""
+
+    port: int
+    """The port to send from, which is shared with others."""
+
+    def lock(self) -> threading.RLock | None:
+        """Return the lock that `opened` and `closing` take; None: each outlet has its own."""
+
+    def opened(self, sock: SendSocket, plan: SocketPlan, /) -> None:
+        """Use each new socket, too."""
+
+    closing: Callable[[Socket], None] | None
+    """Closes a socket that its owner uses, too."""
 
 
 class Outlet:
@@ -48,18 +76,15 @@ class Outlet:
         version: int,
         choice: InterfaceChoice,
         hop_limit: int,
-        loopback: bool,
-        dscp: int | None,
+        planned: Callable[[InterfaceChoice, int], SocketPlan],
         heal: bool,
-        allow_missing: bool = False,
-        events: Events | None = None,
-        groups: int = 0,
+        absence: Absence,
+        owner: Owner | None = None,
     ) -> None:
-        check_hop_limit(hop_limit)
-        check_dscp(dscp)
+        """`planned` returns the socket to open for an interface and a port."""
         self.asked: InterfaceChoice = choice
         """The interface that was asked for, as it was last seen; another one is in use while it is a port of that."""
-        if allow_missing and not choice.iface.addresses(version):
+        if absence.allowed and not choice.iface.addresses(version):
             choice = InterfaceChoice(missing_interface(choice.iface.display_name))
         self.choice: InterfaceChoice = choice
         """The interface in use, as it was last seen."""
@@ -67,13 +92,12 @@ class Outlet:
         """Whether there is no interface to send from at this moment."""
         self._version = version
         self._hop_limit = hop_limit
-        self._loopback = loopback
-        self._dscp = dscp
+        self._plan_present = planned
         self._heal = heal
-        self._events = events
-        self._groups = groups
-        self._plan = self._planned(choice, 0)
-        self._lock = threading.RLock()
+        self._absence = absence
+        self._owner = owner
+        self._plan = self._planned(choice, self._shared_port)
+        self._lock = self._new_lock()
         self._busy = False
         """Whether a thread sends now. A send that finds it set interrupts another one of its own thread."""
         self._inherited = False
@@ -84,10 +108,21 @@ class Outlet:
         self.socket: SendSocket
 
     def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
-        platform = kernel.SYSTEM.platform
         if not choice.iface.index:
-            return plan_waiting(platform, self._version, port)
-        return plan_send(platform, self._version, choice, self._hop_limit, self._loopback, self._dscp, port)
+            return plan_waiting(kernel.SYSTEM.platform, self._version, port)
+        return self._plan_present(choice, port)
+
+    @property
+    def _shared_port(self) -> int:
+        return 0 if self._owner is None else self._owner.port
+
+    def _new_lock(self) -> threading.RLock:
+        return (None if self._owner is None else self._owner.lock()) or threading.RLock()
+
+    @property
+    def plan(self) -> SocketPlan:
+        """What its socket was opened by."""
+        return self._plan
 
     def open(self) -> None:
         """Open the socket."""
@@ -109,7 +144,16 @@ class Outlet:
                 self._note("sending", place.reason(self.asked, self.choice.iface), soon=True)
 
     def _opened(self, plan: SocketPlan, iface: IfaceInfo | None = None) -> SendSocket:
-        return SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit)
+        owner = self._owner
+        closing = None if owner is None else owner.closing
+        opened = SendSocket(kernel.SYSTEM, plan, iface or self.choice.iface, self._hop_limit, closing)
+        if owner is not None:
+            try:
+                owner.opened(opened, plan)
+            except BaseException:
+                opened.close()
+                raise
+        return opened
 
     def send(self, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
         """Send one datagram; return False when there is no room for it yet. Raises MulticastExpertError."""
@@ -119,16 +163,24 @@ class Outlet:
         """Send as many datagrams as there is room for now; return how many. Raises only where none went."""
         return self._attempt(lambda sock: sock.try_send_many(payloads, address), address, hop_limit)
 
-    def _attempt(self, send: Callable[[SendSocket], Result], address: IPv4Or6Address, hop_limit: int) -> Result:
+    def send_to_host(
+        self, data: bytes, address: IPv4Or6Address, hop_limit: int | None, origin: tuple[bytes, int] | None = None
+    ) -> bool:
+        """Send one datagram to a host; see `SendSocket.try_send_to_host`. Raises MulticastExpertError."""
+        return self._attempt(lambda sock: sock.try_send_to_host(data, address, hop_limit, origin), address, None)
+
+    def _attempt(self, send: Callable[[SendSocket], Result], address: IPv4Or6Address, hop_limit: int | None) -> Result:
         with self._lock:
             before = self.socket.hop_limit
             interrupting, self._busy = self._busy, True
             try:
                 while True:
                     if self.is_missing and not self._follow(self._look(), settle=True) and not self._closed:
-                        raise self._absence(address)
+                        raise self._missing_error(address)
                     sock = self.socket
                     try:
+                        if hop_limit is None:
+                            return send(sock)
                         if self._inherited and hop_limit != sock.hop_limit:
                             self.socket = self._opened(self._plan)
                             self._inherited = False
@@ -178,7 +230,7 @@ class Outlet:
 
     # The interface comes, goes and moves
 
-    def _absence(self, address: IPv4Or6Address) -> MulticastOSError:
+    def _missing_error(self, address: IPv4Or6Address) -> MulticastOSError:
         """Return the error to raise for a datagram while the interface is missing."""
         doing = f"send to {address[0]} port {address[1]} out of {asked_name(self.asked)}"
         return MulticastOSError(
@@ -190,8 +242,8 @@ class Outlet:
         )
 
     def _note(self, kind: Literal["silent", "sending"], reason: str = "", soon: bool = False) -> None:
-        if self._events is not None:
-            self._events.note(HealingEvent(kind, self.choice.iface.display_name, self._groups, reason), soon)
+        absence = self._absence
+        absence.events.note(HealingEvent(kind, self.choice.iface.display_name, absence.groups, reason), soon)
 
     def give_up(self, changes: Changes, ifaces: list[IfaceInfo]) -> None:
         """Send nothing any more from an interface that is gone; called by the watch for interface changes."""
@@ -282,17 +334,17 @@ class Outlet:
             if self._planned(choice, self._plan.address[1]) == self._plan and not self.is_missing:
                 return False
             # An address may still be tentative; then the old socket stays, for the next attempt to start from.
-            spare = self._opened(self._planned(choice, 0), place.used)
+            spare = self._opened(self._planned(choice, self._shared_port), place.used)
         except MulticastExpertError as error:
             self._is_refused = isinstance(error, MulticastOSError)
             return False
         old, self.socket = self.socket, spare
         before, self.choice = self.choice.iface, choice
-        port = old.socket.getsockname()[1]
+        port = self._shared_port or old.socket.getsockname()[1]
         self._plan = self._planned(choice, port)
         old.close()
         # Better another port than no socket.
-        kept = self._with_its_port(place.used)
+        kept = None if self._shared_port else self._with_its_port(place.used)
         if kept is not None:
             self.socket = kept
             spare.close()
@@ -309,6 +361,16 @@ class Outlet:
             self._note("sending", place.reason(self.asked, before), soon=settle)
         return True
 
+    def follow(self, choice: InterfaceChoice) -> None:
+        """Send out of the interface as it is now: it may have another index or address. Raises MulticastExpertError."""
+        with self._lock:
+            plan = self._planned(choice, self._plan.address[1])
+            if plan != self._plan and not self.socket.closed:
+                fresh = self._opened(plan, choice.iface)
+                old, self.socket, self._plan = self.socket, fresh, plan
+                old.close()
+            self.asked = self.choice = choice
+
     def close(self) -> None:
         """Close the socket and wake every waiting thread."""
         with self._lock:
@@ -317,7 +379,68 @@ class Outlet:
 
     def abandon(self) -> None:
         """In the child of a fork: send with the parent's socket, and open an own one for another hop limit."""
-        self._lock = threading.RLock()
+        self._lock = self._new_lock()
         self._busy = False
         self._inherited = True
         self.socket.abandon()
+
+
+def sending_one(
+    outlets: Sequence[Outlet], send: Callable[[Outlet], bool], check: Callable[[], None]
+) -> Generator[Outlet, None, None]:
+    """Send one datagram out of every interface; yields an outlet that has to be waited for.
+
+    `send` sends it out of one, and returns False when there is no room. All are tried before an error of one is raised.
+    `check` is called after each wait, and raises when all is over.
+    """
+    failure: MulticastOSError | None = None
+    for outlet in outlets:
+        try:
+            while not send(outlet):
+                yield outlet
+                check()
+        except MulticastOSError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def sending_many(
+    outlets: Sequence[Outlet],
+    payloads: Iterable[bytes],
+    send: Callable[[Outlet, Sequence[bytes]], int],
+    check: Callable[[], None],
+    limit: int = LONGEST_BATCH,
+) -> Generator[Outlet | None, None, int]:
+    """Send many datagrams out of every interface; return how many went out of all.
+
+    Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads. `send` sends as
+    many as there is room for out of one, and `check` is called before, and raises when all is over.
+    """
+    total = 0
+    for batch in batches(payloads, limit, at_once=len(outlets) == 1):
+        failure: MulticastOSError | None = None
+        gone = len(batch)
+        for outlet in outlets:
+            sent = 0
+            try:
+                while True:
+                    check()
+                    went = send(outlet, batch[sent:])
+                    sent += went
+                    if sent == len(batch):
+                        break
+                    if not went:
+                        yield outlet
+            except MulticastOSError as error:
+                if failure is None or sent < gone:
+                    failure, gone = error, sent
+                # The other interfaces send up to the datagram that this one refused.
+                batch = batch[: gone + 1]  # noqa: PLW2901
+        total += gone
+        if failure is not None:
+            if not total:
+                raise failure
+            break
+        yield None
+    return total

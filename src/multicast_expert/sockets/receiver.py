@@ -19,7 +19,7 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.core.scopes import parse_scoped_groups
+from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
 from multicast_expert.sockets.healing import Events, Healer, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
@@ -72,14 +72,14 @@ class Receiver(Openable):
         gro: bool = True,
     ) -> None:
         self._version = version = ip_version(addr_family)
-        groups = parse_scoped_groups(mcast_ips, version)
+        groups = self._parsed_groups(mcast_ips)
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*parse_sources(source_ips, version)] or [None]
         if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
             raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
-            version, parse_port(port), timestamps, receive_buffer, enable_external_loopback, gro
+            version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro
         )
         specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
         self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal, follow=heal)
@@ -96,7 +96,9 @@ class Receiver(Openable):
         self._namespace: int | None = None
         self._healer: Healer | None = None
         try:
-            incomplete = self._subscriptions.open(sockets)
+            incomplete = self._subscriptions.attach(sockets)
+            self._prepare()
+            self._subscriptions.join_all()
             if self._settings.receive_buffer is not None:
                 _check_granted(sockets, self._settings.receive_buffer)
             if self._heal:
@@ -104,6 +106,15 @@ class Receiver(Openable):
         except BaseException:
             sockets.close()
             raise
+
+    def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[ScopedGroup]:
+        return parse_scoped_groups(mcast_ips, self._version)
+
+    def _parsed_port(self, port: int) -> int:
+        return parse_port(port)
+
+    def _prepare(self) -> None:
+        """Open what else there is to open, before the first membership."""
 
     def _watch(self, soon: bool) -> None:
         namespace = self._sockets.network_namespace()

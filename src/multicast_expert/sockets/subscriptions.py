@@ -121,15 +121,14 @@ class Subscriptions:
     def _all(self) -> list[Attachment]:
         return self.attachments if self.everywhere is None else [self.everywhere, *self.attachments]
 
-    def open(self, sockets: ReceiveSockets) -> bool:
-        """Join all that is wanted; return whether an interface is missing or diverted. Raises MulticastOSError."""
+    def attach(self, sockets: ReceiveSockets) -> bool:
+        """Use these sockets; return whether an interface is missing or diverted. Raises MulticastOSError."""
         self.sockets = sockets
         missing = not self.attachments
         for attachment in self.attachments:
             attachment.present = attachment.choice.iface.index != 0
             missing = missing or not attachment.present
         self._divert(self.attachments)
-        self._join_all()
         return missing or bool(self.diverted)
 
     def _divert(self, attachments: Iterable[Attachment]) -> None:
@@ -158,7 +157,8 @@ class Subscriptions:
         attachment.asked = attachment.asked._replace(iface=place.asked)
         self.sockets.name_interface(place.used.index, place.used.display_name)
 
-    def _join_all(self) -> None:
+    def join_all(self) -> None:
+        """Join all that is wanted. Raises MulticastOSError."""
         self.sockets.add(self._lacking(self.wanted.joins()))
         for join, count in self.wanted.blocked():
             self.sockets.change_source(join, "block source", count)
@@ -183,7 +183,7 @@ class Subscriptions:
         sockets = self.sockets
         if sockets.inherited:
             with sockets.own():
-                self._join_all()
+                self.join_all()
 
     def describe(self, attachment: Attachment, iface: IfaceInfo) -> None:
         """Note what the interface is now."""

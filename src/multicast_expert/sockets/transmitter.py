@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, parse_port
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
-from multicast_expert.core.plan import check_hop_limit
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send
 from multicast_expert.core.scopes import (
     Scope,
     ScopedGroup,
@@ -18,11 +18,11 @@ from multicast_expert.core.scopes import (
 )
 from multicast_expert.core.tracking import asked_name
 from multicast_expert.engine import namespace_of
-from multicast_expert.engine.batches import LONGEST_BATCH, batches
+from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.send import Shortcut
 from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.sockets.lifecycle import Openable
-from multicast_expert.sockets.outlet import Outlet
+from multicast_expert.sockets.outlet import Absence, Outlet, sending_many, sending_one
 from multicast_expert.system import kernel
 from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import (
@@ -64,20 +64,15 @@ class Transmitter(Openable):
         self._heal = heal
         self._namespace: int | None = None
         self._events = Events(on_event)
-        self._outlets = [
-            Outlet(
-                version,
-                choice,
-                ttl,
-                enable_external_loopback,
-                dscp,
-                heal,
-                allow_missing,
-                self._events,
-                len(set(wanted)),
-            )
-            for choice in choices
-        ]
+
+        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
+            platform = kernel.SYSTEM.platform
+            return plan_send(platform, version, choice, ttl, enable_external_loopback, dscp, port)
+
+        check_hop_limit(ttl)
+        check_dscp(dscp)
+        absence = Absence(allow_missing, self._events, len(set(wanted)))
+        self._outlets = [Outlet(version, choice, ttl, planned, heal, absence) for choice in choices]
         self._groups = None if groups is None else self._ways(groups)
         self._is_routed = specifiers is None
         """Whether the interface was chosen by the routes of this host."""
@@ -225,33 +220,8 @@ class Transmitter(Openable):
         Yields an outlet that has to be waited for, and None after each batch of at most `limit` payloads.
         """
         address, hops, outlets = self._checked(address, hop_limit)
-        total = 0
-        for batch in batches(payloads, limit, at_once=len(outlets) == 1):
-            failure: MulticastOSError | None = None
-            gone = len(batch)
-            for outlet in outlets:
-                sent = 0
-                try:
-                    while True:
-                        self._check_open()
-                        went = outlet.send_many(batch[sent:], address, hops)
-                        sent += went
-                        if sent == len(batch):
-                            break
-                        if not went:
-                            yield outlet
-                except MulticastOSError as error:
-                    if failure is None or sent < gone:
-                        failure, gone = error, sent
-                    # The other interfaces send up to the datagram that this one refused.
-                    batch = batch[: gone + 1]  # noqa: PLW2901
-            total += gone
-            if failure is not None:
-                if not total:
-                    raise failure
-                break
-            yield None
-        return total
+        send = lambda outlet, batch: outlet.send_many(batch, address, hops)  # noqa: E731 - one expression
+        return (yield from sending_many(outlets, payloads, send, self._check_open, limit))
 
     def fileno(self) -> int:
         """Return the descriptor of the OS socket; with several interfaces, of the first."""
@@ -331,16 +301,9 @@ class McastTxSocket(Transmitter):
         except OSError as error:
             self._outlets[0].cope(error, data, address)
         destination, hops, outlets = self._checked(address, hop_limit)
-        failure: MulticastOSError | None = None
-        for outlet in outlets:
-            try:
-                while not outlet.send(data, destination, hops):
-                    outlet.wait()
-                    self._check_open()
-            except MulticastOSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        send = lambda outlet: outlet.send(data, destination, hops)  # noqa: E731 - one expression
+        for outlet in sending_one(outlets, send, self._check_open):
+            outlet.wait()
         if destination[0] == address[0]:
             self._learn_shortcut(address)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Iterable
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import IfaceInfo
@@ -48,10 +48,47 @@ class Kernel(Protocol):
         """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
 
 
+class Mark(NamedTuple):
+    """What the packets of one socket have in common, and no others of this host."""
+
+    number: int
+    """Of the packet within this host."""
+    label: int = 0
+    """The flow label in its IPv6 header, which stays on the wire too; 0: none."""
+
+
+class Screen(NamedTuple):
+    """What a socket shall drop."""
+
+    marks: tuple[Mark, ...] = ()
+    """What sockets with these marks sent."""
+    port: int = 0
+    """The port that they send from."""
+    hosts: tuple[bytes, ...] = ()
+    """The IPv6 addresses that they send from, 16 bytes each: what left one interface may come in on another one."""
+    hosts_only: bool = False
+    """Broadcasts and groups too."""
+
+
+class Marks(Protocol):
+    """How a kernel marks what a socket sends, so that a filter keeps it from others. All may raise OSError."""
+
+    def give(self, sock: Socket, version: int) -> None:
+        """Let the kernel mark what the socket sends; it must not be bound yet."""
+
+    def read(self, sock: Socket, version: int) -> Mark:
+        """Return the mark of a bound socket."""
+
+    def screen(self, sock: Socket, screen: Screen) -> None:
+        """Let the socket drop what the screen says, and nothing else."""
+
+
 class System:
     """The OS that runs this program. Every method may raise OSError, and MulticastExpertError for a failed command."""
 
     platform: Platform
+    marks: Marks | None = None
+    """How the kernel marks what a socket sends; None where it does not."""
     routes_are_cheap: bool = True
     """Whether `route_interface` asks the kernel itself; if not, it runs a command."""
 

@@ -18,6 +18,7 @@ from multicast_expert.system import netlink, proc
 from multicast_expert.system.base import Socket, System, is_scarcity
 from multicast_expert.system.changes import Events, NetlinkEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.marks import SendMarks
 from multicast_expert.system.netlink import RouteAnswer
 
 _SOCK_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
@@ -80,6 +81,7 @@ class LinuxSystem(System):
     """Linux, with Android."""
 
     platform = LINUX
+    marks = SendMarks()
 
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind; it never blocks."""

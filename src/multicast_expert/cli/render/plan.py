@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import counted
-from multicast_expert.core.plan import Change, SocketPlan
+from multicast_expert.core.plan import ANY_HOST, Change, SocketPlan
 from multicast_expert.platforms import Option
 
 INLINE = 8
@@ -35,19 +35,26 @@ def plan_lines(plans: Iterable[SocketPlan]) -> Iterator[str]:
     for plan in plans:
         options = [_row("set", option) for option in plan.options]
         joins = [(change.join, _ways(change)) for change in plan.joins]
-        every = [HEADINGS, *options, *(row for _, ways in joins for row in ways)]
+        sharing = [_row("set", option) for option in plan.sharing]
+        every = [HEADINGS, *options, *sharing, *(row for _, ways in joins for row in ways)]
         widths = [max(len(text) for text in column) for column in zip(*(row[1:4] for row in every), strict=True)]
-        widths.append(max(len(_short(row.value)) for row in options))
+        widths.append(max(len(_short(row.value)) for row in (*options, *sharing)))
         family = "AF_INET" if plan.version == 4 else "AF_INET6"
         yield f"  open  {family} ({plan.family}), SOCK_DGRAM (2)"
         yield _columns(HEADINGS, "bytes", widths)
         for row in options:
             yield from _lines(row, widths)
         yield f"  bind  {_bind_text(plan)}"
+        for row in sharing:
+            yield from _lines(row, widths)
         for join, ways in joins:
             yield f"  join  {join}"
             for row in ways:
                 yield from _lines(row, widths)
+        if plan.hosts:
+            yield f"  take  what is sent to {'any address of this host' if ANY_HOST in plan.hosts else plan.hosts[0]}"
+        if plan.marked:
+            yield "  mark  what it sends: filters on the other sockets drop it"
         if plan.filtered:
             yield "  then  drop every datagram whose destination is none of these"
         yield ""
@@ -116,6 +123,9 @@ def plan_objects(plans: Iterable[SocketPlan]) -> list[dict[str, Any]]:
             "type": 2,
             "options": [_option_object(option) for option in plan.options],
             "bind": list(plan.address),
+            "options_after_bind": [_option_object(option) for option in plan.sharing],
+            "hosts": list(plan.hosts),
+            "marked": plan.marked,
             "memberships": [_join_object(change) for change in plan.joins],
             "checks_destination": plan.filtered,
         }

@@ -28,13 +28,13 @@ _ALL = slice(None)
 _ONE_SIZE = (MAX_DATAGRAM,)
 _ANCILLARY_SIZES = repeat(ANCILLARY_SIZE)
 
-Learn = Callable[[bytes | None, int | None], tuple[str | None, str | None]]
-"""From destination and interface index to the group's text and the interface's name."""
+Learn = Callable[[bytes | None, int | None], tuple[str | None, str | None, str | None]]
+"""From destination and interface index to the texts of group and destination, and the interface's name."""
 Messages = list[tuple[int, int, bytes]]
 Received = tuple[bytes, Messages, int, Any]
 """What `recvmsg` returns: payload, control messages, flags, sender."""
-Place = tuple[str | None, int | None, str | None, int | None]
-"""Group, interface index and name, hop limit: what follows the sender in the origin of a Datagram."""
+Place = tuple[str | None, int | None, str | None, int | None, str | None]
+"""Group, interface index and name, hop limit, destination: what follows the sender in the origin of a Datagram."""
 
 
 class Facts(NamedTuple):
@@ -52,7 +52,7 @@ class PythonIntake:
         self._fields = fields
         self._msg_trunc = msg_trunc
         self._learn = learn
-        self._last: tuple[Messages | None, Facts] = None, Facts((None, None, None, None), None, MAX_DATAGRAM)
+        self._last: tuple[Messages | None, Facts] = None, Facts((None,) * 5, None, MAX_DATAGRAM)
         self._known: dict[tuple[tuple[int, int, bytes], ...], Facts] = {}
         self._left: list[Received] = []
         """What an exception kept, oldest first."""
@@ -225,9 +225,9 @@ class PythonIntake:
         if facts is None:
             arrival = decode_arrival(messages, self._fields)
             index = arrival.interface_index
-            group, name = self._learn(arrival.destination, index)
+            group, destination, name = self._learn(arrival.destination, index)
             size = arrival.segment_size
-            place = group, index, name, arrival.hop_limit
+            place = group, index, name, arrival.hop_limit, destination
             facts = Facts(place, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size)
             # A time does not come again, and an interface without a name may get one.
             if name is None or arrival.timestamp_ns is not None:

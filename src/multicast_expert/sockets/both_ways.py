@@ -1,0 +1,532 @@
+"""McastSocket: receives groups and unicast, and sends, all on one port; and what it shares with the async one.
+
+A receiver (Receiver) with one Outlet for each of its interfaces. Which sockets that takes is data of `core.both_ways`.
+On Linux, sending takes the locks of outlets only, so it waits for no change of a membership. The thread that holds the
+lock of the receiving sockets may take one of an outlet, never the other way round; elsewhere both are one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic
+
+from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_port
+from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast, plan_outlet, plan_unicast
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, Origin
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice
+from multicast_expert.core.memberships import Attachment
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit
+from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
+from multicast_expert.engine import ReceiveSockets, SendSocket, error_name, free_port, os_error
+from multicast_expert.engine.batches import LONGEST_BATCH
+from multicast_expert.engine.own_echo import OwnEcho
+from multicast_expert.engine.send import Prepared, Shortcut
+from multicast_expert.sockets.healing import Events, HealingEvent
+from multicast_expert.sockets.outlet import Absence, Outlet, sending_many, sending_one
+from multicast_expert.sockets.receiver import DEFAULT, Default, McastRxSocket, Receiver
+from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
+from multicast_expert.system import kernel
+from multicast_expert.system.kernel import Socket
+
+_ATTEMPTS = 10
+"""How often a free port is looked for: another program may take the one that was found."""
+
+
+class Lender:
+    """Lets the receiving sockets use what the outlets send by, where that is one and the same (see `outlet.Owner`)."""
+
+    def __init__(self, sockets: ReceiveSockets, echo: OwnEcho, port: int, version: int) -> None:
+        self.port = port
+        self._sockets = sockets
+        self._echo = echo
+        self._lends = version not in kernel.SYSTEM.platform.silent
+        self.closing: Callable[[Socket], None] | None = sockets.take_back if self._lends else None
+
+    def lock(self) -> threading.RLock | None:
+        """Return the lock of the receiving sockets where they get the outlets' sockets."""
+        return self._sockets.lock if self._lends else None
+
+    def opened(self, sock: SendSocket, plan: SocketPlan) -> None:
+        """Receive from a new socket too, and learn to recognise what it sends. Raises MulticastOSError."""
+        if self._lends:
+            self._sockets.lend(plan, sock.socket)
+        try:
+            self._echo.learn(plan.key[1] or 0, sock)
+        except OSError as error:
+            raise os_error(kernel.SYSTEM, error, "send", "recognise what this socket sends") from error
+
+
+class BothWays(Receiver):
+    """What McastSocket and AsyncMcastSocket share: everything but the waiting."""
+
+    def __init__(
+        self,
+        addr_family: int,
+        mcast_ips: Iterable[MulticastAddress] = (),
+        port: int = 0,
+        iface: IfaceSpecifier | None = None,
+        ifaces: Iterable[IfaceSpecifier] | None = None,
+        source_ips: Iterable[MulticastAddress] | None = None,
+        timeout: float | None = None,
+        *,
+        ttl: int = 1,
+        unicast: UnicastWish = True,
+        own: bool = False,
+        enable_external_loopback: bool = True,
+        dscp: int | None = None,
+        receive_buffer: int | None = None,
+        timestamps: bool = False,
+        heal: bool = True,
+        allow_missing: bool = False,
+        on_event: Callable[[HealingEvent], None] | None = None,
+        gro: bool = True,
+    ) -> None:
+        check_hop_limit(ttl)
+        check_dscp(dscp)
+        super().__init__(
+            addr_family,
+            mcast_ips,
+            port,
+            iface,
+            ifaces,
+            source_ips,
+            timeout,
+            enable_external_loopback=enable_external_loopback,
+            receive_buffer=receive_buffer,
+            timestamps=timestamps,
+            heal=heal,
+            allow_missing=allow_missing,
+            on_event=on_event,
+            gro=gro,
+        )
+        self.ttl = ttl
+        self._unicast = parse_unicast(unicast, self._version)
+        self._sending = SendSettings(ttl, enable_external_loopback, dscp, own)
+        self._settings = self._settings._replace(shares=True)
+        self._asked_port = port
+        self._outlets: dict[Attachment, Outlet] = {}
+        """Replaced as a whole, never changed: other threads read it."""
+        self._echo: OwnEcho
+        self._routes = Routes(self._version, {}, lambda address: None)
+        self._replies: dict[Origin, Prepared] = {}
+        self._shortcut: Shortcut | None = None
+        """That of the only sending socket, for groups that were sent to before."""
+        self._complaints: set[str] = set()
+        self._has_descriptor = False
+
+    def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[ScopedGroup]:
+        return parse_scoped_groups(mcast_ips, self._version, may_be_empty=True)
+
+    def _parsed_port(self, port: int) -> int:
+        return 0 if port == 0 and port is not False else parse_port(port)
+
+    # Opening and closing
+
+    def _open(self) -> None:
+        self._has_descriptor = False
+        for attempt in range(_ATTEMPTS):
+            self.port = self._asked_port or free_port(kernel.SYSTEM, self._version)
+            self._settings = self._settings._replace(port=self.port)
+            try:
+                super()._open()
+            except BaseException as error:
+                self._close_outlets()
+                taken = isinstance(error, MulticastOSError) and error_name(kernel.SYSTEM, error) == "EADDRINUSE"
+                if self._asked_port or not taken or attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def _prepare(self) -> None:
+        self._echo = OwnEcho(kernel.SYSTEM, self._version, self.port, self._sending.own)
+        self._sockets.echo = self._source.echo = self._echo
+        self._equip(at_start=True)
+
+    def _close(self) -> None:
+        super()._close()
+        self._close_outlets()
+
+    def _close_outlets(self) -> None:
+        for outlet in self._outlets.values():
+            if hasattr(outlet, "socket"):
+                outlet.close()
+        self._outlets = {}
+        self._shortcut = None
+        self._replies = {}
+        self._routes = Routes(self._version, {}, lambda address: None)
+
+    def _forget_ways(self) -> None:
+        self._shortcut = None
+        self._routes = Routes(self._version, self._outlets, self._sockets.bound_to)
+        self._replies = {}
+
+    def close(self) -> None:
+        """Close the socket. A second call does nothing.
+
+        Any thread may call it, and a signal handler. Receives and sends that wait elsewhere end with
+        MulticastExpertError.
+        """
+        if self.is_opened:
+            # Another thread may be faster.
+            with suppress(MulticastExpertError):
+                super().close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._echo.abandon()
+        for outlet in self._outlets.values():
+            outlet.abandon()
+
+    def restore(self, ifaces: list[IfaceInfo]) -> bool:
+        """Restore memberships, sending and unicast; called by the watch for interface changes, after `give_up`."""
+        with self._sockets.lock:
+            if self._sockets.closed:
+                return False
+            unfinished = super().restore(ifaces)
+            return not self._equip() or unfinished
+
+    def _equip(self, at_start: bool = False) -> bool:
+        """Open what sends and what receives unicast on the interfaces that are there; return whether all is open.
+
+        At the start an interface that was named and cannot be sent from is an error.
+        """
+        complete = True
+        for attachment in self._subscriptions.attachments:
+            if not attachment.present:
+                continue
+            iface = attachment.choice.iface
+            self._sockets.name_interface(iface.index, iface.display_name)
+            try:
+                known = self._outlets.get(attachment)
+                if known is not None:
+                    known.follow(attachment.choice)
+                else:
+                    outlet = self._new_outlet(attachment.choice)
+                    outlet.open()
+                    self._outlets = {**self._outlets, attachment: outlet}
+            except MulticastExpertError as error:
+                if at_start and attachment.choice.required:
+                    raise
+                # An address that comes later is an event of its own.
+                complete = complete and not isinstance(error, MulticastOSError)
+                if at_start:
+                    warn(f"{error} Nothing is sent there, because it was only part of all interfaces.")
+        self._forget_ways()
+        return self._receive_unicast(at_start) and complete
+
+    def _receive_unicast(self, at_start: bool) -> bool:
+        present = [each.choice for each in self._subscriptions.attachments if each.present]
+        outlets = [outlet.plan for outlet in self._outlets.values()]
+        own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
+        self._echo.send_from({address.partition("%")[0] for address in own})
+        plans = plan_unicast(kernel.SYSTEM.platform, self._settings, present, self._unicast, self.port, outlets)
+        absent = False
+        for error in self._sockets.stand(plans):
+            if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
+                if at_start and self._unicast.kind == "named":
+                    raise error
+                absent = True
+            elif str(error) not in self._complaints:
+                self._complaints.add(str(error))
+                warn(
+                    f"Another socket of this host has port {self.port} and receives the unicast that is sent to it. "
+                    "unicast=False asks for none, and unicast=[...] with an address takes it."
+                )
+        return not absent
+
+    def _new_outlet(self, choice: InterfaceChoice) -> Outlet:
+        settings, sending, unicast = self._settings, self._sending, self._unicast
+
+        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
+            return plan_outlet(kernel.SYSTEM.platform, settings, sending, choice, unicast, port)
+
+        # The healing of memberships tells what there is to tell.
+        silent = Absence(False, Events(None), 0)
+        lender = Lender(self._sockets, self._echo, self.port, self._version)
+        return Outlet(self._version, choice, sending.hop_limit, planned, self._heal, silent, lender)
+
+    # Sending, without the waiting
+
+    def _route(self, address: IPv4Or6Address, iface: IfaceSpecifier | None) -> Route:
+        self._check_open()
+        return self._routes.to(address, iface)
+
+    def _route_back(self, datagram: Datagram) -> Route:
+        self._check_open()
+        return self._routes.back(datagram)
+
+    def _learn_way(self, address: IPv4Or6Address, route: Route) -> None:
+        """Let further datagrams to a group go the short way, if there is a single one."""
+        if len(route.outlets) == 1 and route.is_group and route.address == address and not self._echo.by_payload:
+            shortcut = route.outlets[0].socket.shortcut
+            if self._named_source(route.outlets[0]) is not None:
+                return
+            if shortcut is not None and len(self._outlets) == 1:
+                shortcut.learn(address)
+                self._shortcut = shortcut
+
+    def _learn_reply(self, datagram: Datagram, route: Route) -> None:
+        """Let further replies to datagrams that come the same way go the short way."""
+        if route.through is not None or self._echo.by_payload:
+            return
+        # A stored datagram may have parts that only the long way takes.
+        with suppress(TypeError, ValueError, OSError):
+            prepared = route.outlets[0].socket.prepared(route.address, route.origin)
+            if prepared is not None:
+                if len(self._replies) >= MOST_WAYS:
+                    self._replies = {}
+                self._replies[datagram._origin] = prepared
+
+    def _went_short(self, datagram: Datagram, data: bytes) -> bool:
+        """Return whether the reply has gone the short way."""
+        try:
+            prepared = self._replies.get(datagram._origin)
+            return prepared is not None and prepared.shortcut.send_prepared(
+                data, prepared.destination, prepared.control
+            )
+        except (OSError, TypeError):
+            # The long way copes with it, or raises it with words; a stored sender may be a list.
+            return False
+
+    def _hops(self, hop_limit: int | None) -> int:
+        if hop_limit is None:
+            return self.ttl
+        check_hop_limit(hop_limit)
+        return hop_limit
+
+    def _sending_one(self, route: Route, data: bytes, hop_limit: int | None) -> Generator[Outlet, None, None]:
+        """Send one datagram; yields an outlet that has to be waited for."""
+        hops = self._hops(hop_limit)
+        if self._echo.by_payload:
+            for _ in route.outlets:
+                self._echo.note(data)
+        if route.is_group:
+            send = lambda outlet: self._send_to_group(outlet, data, route.address, hops)  # noqa: E731
+            yield from sending_one(route.outlets, send, self._check_open)
+            return
+        (outlet,) = route.outlets
+        if route.through is not None:
+            try:
+                route.through.sendto(data, route.address)
+            except BlockingIOError:
+                # Then the interface's own socket waits for room.
+                pass
+            except OSError as error:
+                doing = f"send {len(data)} bytes to {route.address[0]} port {route.address[1]}"
+                raise os_error(kernel.SYSTEM, error, "send", doing) from error
+            else:
+                return
+        while not outlet.send_to_host(data, route.address, hop_limit, route.origin):
+            yield outlet
+            self._check_open()
+
+    def _send_to_group(self, outlet: Outlet, data: bytes, address: IPv4Or6Address, hop_limit: int) -> bool:
+        source = self._named_source(outlet)
+        if source is None:
+            return outlet.send(data, address, hop_limit)
+        return outlet.send_to_host(data, address, hop_limit, (source, outlet.choice.iface.index))
+
+    def _named_source(self, outlet: Outlet) -> bytes | None:
+        """Return the IPv6 address that the user named the interface by, where the socket is not bound to it."""
+        source = outlet.choice.source_address(6) if self._version == 6 else None
+        return source.packed if source is not None and 6 in kernel.SYSTEM.platform.silent else None
+
+    def _sending_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        hop_limit: int | None,
+        iface: IfaceSpecifier | None,
+        limit: int = LONGEST_BATCH,
+    ) -> Generator[Outlet | None, None, int]:
+        """Do all of `send_many` but the waiting; see `sending_many`."""
+        route, hops = self._route(address, iface), self._hops(hop_limit)
+        echo = self._echo if self._echo.by_payload else None
+
+        def send(outlet: Outlet, batch: Sequence[bytes]) -> int:
+            if route.is_group and echo is None and self._named_source(outlet) is None:
+                return outlet.send_many(batch, route.address, hops)
+            if echo is not None:
+                echo.note(batch[0])
+            if route.is_group:
+                return int(self._send_to_group(outlet, batch[0], route.address, hops))
+            return int(outlet.send_to_host(batch[0], route.address, hop_limit, route.origin))
+
+        return (yield from sending_many(route.outlets, payloads, send, self._check_open, limit))
+
+    # Facts
+
+    def fileno(self) -> int:
+        """Return one descriptor that is readable while a datagram is there, for a selector of your own.
+
+        It is valid until this socket is closed. Read nothing from it. Raises MulticastExpertError where the OS has no
+        such descriptor (Windows); use `filenos` there.
+        """
+        self._check_open()
+        waitset = self._source.waitset()
+        if waitset.descriptor < 0:
+            raise MulticastExpertError("This OS has no descriptor for several sockets; use filenos().")
+        self._has_descriptor = True
+        waitset.show(self._source.has_kept())
+        return waitset.descriptor
+
+    def _show_kept(self) -> None:
+        """Let the descriptor tell what was taken from the OS and not handed out."""
+        if self._has_descriptor and self.is_opened:
+            self._source.waitset().show(self._source.has_kept())
+
+    def _show_what_is_left(self, handed_out: list[Datagram]) -> None:
+        """Let the descriptor tell what is left; an interrupt puts back what was to be handed out, newest first."""
+        try:
+            self._show_kept()
+        except BaseException:
+            self._reader.backlog += handed_out
+            raise
+
+    def os_sockets(self) -> list[Socket]:
+        """Return the sockets of the OS: first those that send, then those that only receive."""
+        self._check_open()
+        senders = [outlet.socket.socket for outlet in self._outlets.values()]
+        return list(dict.fromkeys([*senders, *self._sockets.sockets()]))
+
+    def getsockname(self) -> IPv4Or6Address:
+        """Return the unspecified address and the port that this socket receives on and sends from."""
+        self._check_open()
+        return ("0.0.0.0", self.port) if self._version == 4 else ("::", self.port, 0, 0)
+
+
+class McastSocket(BothWays, McastRxSocket):
+    """Asks groups and gets the answers: receives its groups and unicast, and sends, all on one port.
+
+    addr_family: `socket.AF_INET` or `socket.AF_INET6`.
+    mcast_ips: the groups to join, text or `ipaddress` objects; more can be joined later.
+    port: the UDP port to receive on and to send from, shared with programs that share it; 0: a free one that the OS
+        chooses, which the attribute `port` names when the socket is open.
+    iface, ifaces, source_ips, timeout: as for McastRxSocket. Without an interface it uses every one that has an address
+        of the family, except the loopback interface.
+    ttl: how many hops a datagram to a group may go, 0 to 255.
+    unicast: which unicast to the port arrives. True: what is sent to an address of its interfaces, unless another
+        socket of this host had the port first (Linux); "any": to any address of this host; a list of addresses: to
+        these, also where another socket had them; False: none.
+    own: whether it receives what it sent itself. Other sockets of this host hear it in any case.
+    enable_external_loopback: whether receivers on this host hear what it sends.
+    dscp: the priority mark of what it sends, 0 to 63 (RFC 2474); None leaves it as it is.
+    receive_buffer, timestamps, heal, allow_missing, on_event, gro: as for McastRxSocket.
+
+    Any thread, and a signal handler, may call any method, also while others receive.
+
+    Raises MulticastExpertError for input that cannot work, before any socket exists.
+    """
+
+    def sendto(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> None:
+        """Send one datagram from `port`: to a group, out of each of its interfaces; to a host, as routed.
+
+        `hop_limit`: how many hops it may go; left out: `ttl` to a group, the default of the OS to a host. `iface`: the
+        only interface to leave from; a scope (`ff02::1%eth0`, or the fourth part of an IPv6 address) names it too.
+        Waits while the send buffer is full. Raises MulticastExpertError for a name, a broadcast address and an
+        interface that is none of its own, and MulticastOSError.
+        """
+        shortcut = self._shortcut
+        if shortcut is not None and iface is None:
+            # The long way copes with errors, or raises them with words.
+            with suppress(OSError):
+                if shortcut.send(data, address, self.ttl if hop_limit is None else hop_limit):
+                    return
+        route = self._route(address, iface)
+        for outlet in self._sending_one(route, data, hop_limit):
+            outlet.wait()
+        if iface is None:
+            self._learn_way(address, route)
+
+    def reply(self, datagram: Datagram, data: bytes) -> None:
+        """Send to the sender of a datagram: out of the interface it came in on, from `port`.
+
+        It leaves from the address that the datagram was sent to, if that is a host's. The datagram may be an old one.
+        Raises as `sendto` does.
+        """
+        if self._went_short(datagram, data):
+            return
+        route = self._route_back(datagram)
+        for outlet in self._sending_one(route, data, None):
+            outlet.wait()
+        self._learn_reply(datagram, route)
+
+    def send_many(
+        self,
+        payloads: Iterable[bytes],
+        address: IPv4Or6Address,
+        *,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> int:
+        """Send several datagrams to one address; return how many went. See `sendto` and `McastTxSocket.send_many`."""
+        steps = self._sending_many(payloads, address, hop_limit, iface)
+        while True:
+            try:
+                outlet = next(steps)
+            except StopIteration as finished:
+                sent: int = finished.value
+                return sent
+            if outlet is not None:
+                outlet.wait()
+
+    def query(
+        self,
+        data: bytes,
+        address: IPv4Or6Address,
+        *,
+        timeout: float,
+        hop_limit: int | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> Iterator[Datagram]:
+        """Send one datagram, and return an iterator over all that this socket receives in the next `timeout` seconds.
+
+        Sends at once, as `sendto` does. Answers to the group count too, and so does what came in before.
+        """
+        self.sendto(data, address, hop_limit=hop_limit, iface=iface)
+        return self._until(monotonic() + timeout)
+
+    def _until(self, deadline: float) -> Iterator[Datagram]:
+        while (remaining := deadline - monotonic()) > 0:
+            try:
+                yield self.receive(remaining)
+            except TimeoutError:
+                return
+
+    def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
+        """See `McastRxSocket.recvfrom`."""
+        pair = super().recvfrom(bufsize, flags)
+        if self._has_descriptor:
+            self._show_what_is_left([] if pair is None else [Datagram(*pair)])
+        return pair
+
+    def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
+        """See `McastRxSocket.receive`."""
+        datagram = super().receive(timeout)
+        if self._has_descriptor:
+            self._show_what_is_left([datagram])
+        return datagram
+
+    def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
+        """See `McastRxSocket.receive_many`."""
+        datagrams = super().receive_many(limit, timeout)
+        if self._has_descriptor:
+            self._show_what_is_left(datagrams[::-1])
+        return datagrams
+
+    def __iter__(self) -> Iterator[Datagram]:
+        """See `McastRxSocket.__iter__`."""
+        for datagram in super().__iter__():
+            if self._has_descriptor:
+                self._show_what_is_left([datagram])
+            yield datagram

@@ -1,0 +1,1 @@
+"""Sockets that receive and send on one port."""
