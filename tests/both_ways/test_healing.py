@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import threading
@@ -24,6 +25,7 @@ from linux.plain_sockets import (
 )
 from multicast_expert import HealingEvent, McastSocket, MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab, lab_unavailable
+from network.watching import end_watches
 
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -32,7 +34,12 @@ PATIENCE = 10.0
 
 @pytest.fixture
 def cables() -> Iterator[list[tuple[Interface, Interface]]]:
-    """Two cables of a near and a far host; the test runs in the near one."""
+    """Two cables of a near and a far host; the test runs in the near one.
+
+    What earlier tests left is ended first, so that it confuses no count of descriptors.
+    """
+    gc.collect()
+    end_watches()
     reason = lab_unavailable()
     if reason is not None:
         pytest.skip(f"no multicast lab: {reason}")
