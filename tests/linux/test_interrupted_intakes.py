@@ -25,6 +25,7 @@ from multicast_expert import Datagram
 from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.engine.intake import recvmmsg, recvmsg
 from multicast_expert.engine.intake.recvmsg import MSG_PEEK
+from network.watching import end_watches
 
 try:
     import _testcapi
@@ -223,6 +224,11 @@ class TestMemory:
                 ledger.collect()
             break
         return failures
+
+    @pytest.fixture(autouse=True)
+    def no_other_thread(self) -> None:
+        """Watches for interfaces that earlier tests left behind are ended: they would have no memory either."""
+        end_watches()
 
     @pytest.mark.parametrize(
         ("form", "way"),
