@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from multicast_expert import Datagram
-from multicast_expert.core.datagram import PythonDatagram, arrived
+from multicast_expert.core.datagram import PythonDatagram, arrived, cut
 
 SENDER = ("10.0.0.1", 40_000)
 WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3")
@@ -62,6 +62,12 @@ def test_its_text() -> None:
     text = repr(WHOLE)
     assert text.startswith("Datagram(data=b'payload', sender=('10.0.0.1', 40000), group='239.1.2.3'")
     assert eval(text, {"Datagram": Datagram}) == WHOLE
+
+
+def test_a_cut_datagram() -> None:
+    """It has the beginning of the payload and says that the rest is lost; all else stays."""
+    parts = [getattr(WHOLE, name) for name in NAMES]
+    assert cut(Datagram(*parts[:-1], False), 3) == Datagram(b"pay", *parts[1:-1], True)
 
 
 def test_copies() -> None:

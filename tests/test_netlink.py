@@ -76,6 +76,21 @@ def test_names() -> None:
     assert labels == {ip_address("10.1.0.1"): "eth0", ip_address("10.1.0.2"): "eth0:backup"}
 
 
+def test_the_own_address_of_a_point_to_point_link() -> None:
+    """Of the two addresses of such a link, the peer's is not this host's."""
+    with Lab() as lab:
+        host = lab.host("host")
+        host.ip(
+            "link add here type veth peer name there",
+            "addr add 10.9.0.1 peer 10.9.0.2/32 dev here",
+            "addr add fd09::1 peer fd09::2/128 dev here nodad",
+        )
+        bodies = host.run(ask, netlink.address_request())
+    found = {str(ip_address(address.packed)) for body in bodies if (address := netlink.parse_address(body))}
+    assert {"10.9.0.1", "fd09::1"} <= found
+    assert not {"10.9.0.2", "fd09::2"} & found
+
+
 def test_routes() -> None:
     """Interface, source and gateway of a route; None where there is none, or it is a dead end."""
     with Lab() as lab:

@@ -22,6 +22,7 @@ from multicast_expert import (
     get_interface_ips,
     scan_interfaces,
 )
+from multicast_expert.engine import waitset
 from multicast_expert.system import commands, proc
 from multicast_expert.system.groups import joined_groups, udp_sockets
 from multicast_expert.system.interfaces import interface_exists
@@ -158,3 +159,35 @@ def test_android() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "linux\n"
+
+
+def test_a_wait_that_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the OS lets not all sockets be waited for (fs.epoll.max_user_watches), the next receive tries again."""
+    refused: list[int] = []
+    usual = waitset.WaitSet.add
+
+    def add(self: waitset.WaitSet[Any], descriptor: int, *arguments: Any) -> None:
+        if len(refused) < 2 and (refused or len(added) == 1):
+            refused.append(descriptor)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        added.append(descriptor)
+        usual(self, descriptor, *arguments)
+
+    added: list[int] = []
+    monkeypatch.setattr(waitset.WaitSet, "add", add)
+    with McastRxSocket(socket.AF_INET, ["239.1.2.3", "239.1.2.4"], 5000, iface="lo", heal=False) as receiver:
+        before = open_descriptors()
+        for _ in range(2):
+            with pytest.raises(MulticastOSError, match="wait for datagrams"):
+                receiver.receive(timeout=0)
+            assert open_descriptors() == before
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            for group in receiver.mcast_ips:
+                sender.sendto(b"x", (group, 5000))
+        assert {receiver.receive(timeout=1).group for _ in range(2)} == {"239.1.2.3", "239.1.2.4"}
+        refused.clear()
+        added[:] = [0]
+        with pytest.raises(MulticastOSError, match="wait for datagrams"):
+            receiver.join_group("239.1.2.5")
+        assert receiver.mcast_ips == ["239.1.2.3", "239.1.2.4"]

@@ -284,6 +284,8 @@ class TestMembershipsWhileItRuns:
             assert await heard(receiver) == {first}
             receiver.unblock_source(GROUP[version], second)
             assert await heard(receiver) == {first, second}
+            receiver.block_source(GROUP[version], second)
+            assert await heard(receiver) == {first}
 
     async def test_sources_differ_by_interface(self, face: Face, network: Network, version: int) -> None:
         """One group may be wanted from different sources on each interface, each filter for itself."""

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from faces.faces import BLOCKING, LIKE_WINDOWS, PATIENCE, Face, is_waiting, wait
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from linux.plain_sockets import open_descriptors
 from multicast_expert import Datagram, McastRxSocket, MulticastExpertError
+from multicast_expert.engine.waitset import WaitSet
 
 
 @pytest.fixture(params=[BLOCKING, LIKE_WINDOWS[0]], ids=lambda face: face.name)
@@ -217,3 +219,45 @@ def test_asking_while_others_change(face: Face, network: Network, version: int, 
             assert receiver.receive_buffer > 0
             assert GROUP[version] in repr(receiver)
         changing.finish()
+
+
+class RungMeanwhile:
+    """The alarm of a wait set, which another thread rings just before it is drained."""
+
+    def __init__(self, waitset: WaitSet[object], token: object) -> None:
+        self._waitset = waitset
+        self._token = token
+        self._alarm = waitset._alarm
+
+    def recv(self, size: int) -> bytes:
+        """Begin another wait and ring it, then drain."""
+        if self._token not in self._waitset.rung:
+            self._waitset.inside[self._token] = 0
+            self._waitset.ring_threads()
+        drained: bytes = self._alarm.recv(size)
+        return drained
+
+    def close(self) -> None:
+        """Close the alarm."""
+        self._alarm.close()
+
+
+def is_ringing(waitset: WaitSet[object]) -> bool:
+    """Whether a wait would end at once."""
+    return bool(select.select([waitset.alarm], [], [], 0)[0])
+
+
+def test_a_ring_is_not_lost_to_a_thread_that_drains() -> None:
+    """The last thread that was rung drains the alarm; if that swallows a newer ring, it rings again."""
+    waitset: WaitSet[object] = WaitSet()
+    older, newer = object(), object()
+    waitset.inside[older] = 0
+    waitset.ring_threads()
+    waitset._alarm = RungMeanwhile(waitset, newer)
+    del waitset.inside[older]
+    waitset.left()
+    assert is_ringing(waitset)
+    del waitset.inside[newer]
+    waitset.left()
+    assert not is_ringing(waitset)
+    waitset.close()

@@ -654,6 +654,22 @@ class TestSweeping:
         intake.sweep(epoll.fileno(), -1, 100, datagrams)
         assert [each.data for each in datagrams] == [b"before", b"after"]
 
+    def test_sockets_that_are_readable_and_empty(self, intake: Any, links: list[Link], epoll: Any) -> None:
+        """Sockets that were shut down are reported for ever and hold nothing: it does not ask them for ever."""
+        for link in links:
+            with suppress(OSError):
+                # The kernel says that it is not connected, and does it all the same.
+                link.receiver.shutdown(socket.SHUT_RD)
+        assert len(epoll.poll(0)) == len(links)
+        thread = threading.Thread(target=lambda: self.swept(intake, epoll, 100))
+        thread.start()
+        thread.join(PATIENCE)
+        returned = not thread.is_alive()
+        # So it ends in any case.
+        intake.settle(0)
+        thread.join(PATIENCE)
+        assert returned
+
     def test_no_epoll_instance(self, intake: Any, links: list[Link]) -> None:
         """Anything else is refused by the OS, and takes no datagram."""
         links[0].send(b"stays")

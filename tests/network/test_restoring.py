@@ -1,6 +1,7 @@
 """What is restored when an interface came back, what is reported of it, and what must not go wrong on the way."""
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from linux.plain_sockets import member_on, own_address, until
-from multicast_expert import HealingEvent
+from multicast_expert import HealingEvent, MulticastOSError
+from multicast_expert.core.plan import Join
+from multicast_expert.platforms.table import Operation
 from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Host, wait_until
 from network.faults import delete_and_recreate, delete_and_recreate_with_its_index, dip_of_the_mtu
@@ -96,6 +99,28 @@ def test_source_filters_are_restored(wires: TwoWires, version: int) -> None:
         assert one.drain() == []
 
 
+def test_a_source_that_cannot_be_blocked_yet_is_tried_again(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If only the block fails, the group is left again: the next attempt joins and blocks, and does not stumble."""
+    wanted, other = own_address(wires.talkers["a"], 4), second_source(wires, 4)
+    with Listener(4) as receiver:
+        receiver.block_source(GROUP[4], other)
+        change, refused = receiver._sockets.change_source, []
+
+        def refuse_once(join: Join, operation: Operation, count: int) -> None:
+            if not refused:
+                refused.append(join)
+                raise MulticastOSError(errno.ENOBUFS, operation, "for now", "", "")
+            change(join, operation, count)
+
+        monkeypatch.setattr(receiver._sockets, "change_source", refuse_once)
+        delete_and_recreate(wires.listener)
+        receiver.wait_for_event("joined")
+        assert [event.kind for event in receiver.events] == ["lost", "failed", "joined"]
+        for source in (other, wanted):
+            send(wires, GROUP[4], source.encode(), source=source)
+        assert receiver.recv() == wanted.encode()
+
+
 @both_versions
 def test_changes_at_run_time_are_restored(wires: TwoWires, version: int) -> None:
     """What was joined and left at run time, before and while the interface was away, is what holds once it is back."""
@@ -155,6 +180,24 @@ def test_what_had_arrived_is_not_lost(wires: TwoWires, version: int) -> None:
         receiver.wait_for_event("joined")
         send(wires, GROUP[version], b"10")
         assert [receiver.recv() for _ in range(11)] == [b"%d" % number for number in range(11)]
+
+
+@both_versions
+def test_what_had_arrived_keeps_its_order(wires: TwoWires, version: int) -> None:
+    """What the receiver had taken from the socket before the interface went comes before what the socket still held."""
+    with Listener(version) as receiver, member_on(wires.listener.interface("eth0"), GROUP[version], PORT) as judge:
+        received = []
+        for first in (0, 5):
+            for number in range(first, first + 5):
+                send(wires, GROUP[version], b"%d" % number)
+            until([judge], 5)
+            if not received:
+                # An iteration takes all that is there, and hands out one after the other.
+                received.append(next(iter(receiver)).data)
+        delete_and_recreate(wires.listener)
+        receiver.wait_for_event("joined")
+        received += [receiver.recv() for _ in range(9)]
+        assert received == [b"%d" % number for number in range(10)]
 
 
 @both_versions

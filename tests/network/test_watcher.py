@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import itertools
+import select
 import selectors
 import socket
 import struct
@@ -431,6 +432,17 @@ def test_what_the_kernel_says(wires: TwoWires) -> None:
         host.set_mtu("uplink", 1279)
         host.remove_interface("eth1")
         assert changes_until(events, eth1) == Changes(frozenset({eth1}), frozenset({eth0}))
+
+
+@both_versions
+def test_an_address_wakes(wires: TwoWires, version: int) -> None:
+    """A new address is a change, though the link stays as it is: receivers on all interfaces wait for it."""
+    host = wires.listener
+    with contextlib.closing(NetlinkEvents()) as events:
+        events.take()
+        host.ip({4: "addr add 10.9.0.1/24 dev eth0", 6: "addr add fd09::1/64 dev eth0 nodad"}[version])
+        assert select.select([events], [], [], PATIENCE)[0] == [events]
+        assert events.take() == Changes()
 
 
 def test_polling_sees_the_same(wires: TwoWires) -> None:

@@ -85,6 +85,27 @@ def test_families(system: str) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+def test_the_flag_of_a_cut_datagram(system: str) -> None:
+    """MSG_TRUNC of sys/socket.h, and of ws2def.h: by another flag, the loss of the end would stay unseen."""
+    expected = {"linux": 0x20, "macos": 0x10, "windows": 0x100, "freebsd": 0x10}
+    assert PLATFORMS[system].msg_trunc == expected[system]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_facts_that_no_plan_shows(system: str) -> None:
+    """How an OS waits and counts, what it spells without regard to case, and where it limits a receive buffer."""
+    expected = {
+        "linux": (True, 2, False, "net.core.rmem_max"),
+        "macos": (True, 1, False, "kern.ipc.maxsockbuf"),
+        "windows": (False, 1, True, None),
+        "freebsd": (True, 1, False, "kern.ipc.maxsockbuf"),
+    }
+    table = PLATFORMS[system]
+    facts = table.interrupts_waits, table.buffer_factor, table.names_ignore_case, table.buffer_limit
+    assert facts == expected[system]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_control_messages(system: str) -> None:
     """The types that the kernels label their control messages with, which differ from the options that ask for them."""
     expected = {

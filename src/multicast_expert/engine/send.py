@@ -227,10 +227,13 @@ class SendSocket:
         if self._waitset is None:
             if self.closed:
                 raise NotOpenError("The sender was closed while it was being used.")
+            waitset: WaitSet[bool] | None = None
             try:
-                waitset: WaitSet[bool] = WaitSet()
+                waitset = WaitSet()
                 waitset.add(self.socket.fileno(), True, selectors.EVENT_WRITE)
             except OSError as error:
+                if waitset is not None:
+                    waitset.close()
                 raise os_error(self._kernel, error, "wait", "wait for room to send") from error
             self._waitset = waitset
         return self._waitset

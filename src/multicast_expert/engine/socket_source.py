@@ -87,7 +87,10 @@ class SocketSource:
             self._sockets[sock] = None
             self._filters = self._filters or sock.accepts is not None
             if self._waitset is not None:
-                self._waitset.add(sock.socket.fileno(), sock)
+                try:
+                    self._waitset.add(sock.socket.fileno(), sock)
+                except OSError as error:
+                    raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
             self._choose_sole()
 
     def _choose_sole(self) -> None:
@@ -356,17 +359,27 @@ class SocketSource:
         with self._lock:
             if self._waitset is None and not self.closed:
                 try:
-                    waitset: WaitSet[ReceiveSocket] = WaitSet(self.has_kept)
+                    self._waitset = self._new_waitset()
                 except OSError as error:
                     raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
-                self._waitset = waitset
-                for sock in list(self._sockets):
-                    waitset.add(sock.socket.fileno(), sock)
             if self.closed or self._waitset is None:
                 # By a signal handler, perhaps, since this began.
                 self._close_waitset()
                 raise NotOpenError("The receiver was closed while it was being used.")
             return self._waitset
+
+    def _new_waitset(self) -> WaitSet[ReceiveSocket]:
+        """Return a set with all sockets, those included that a signal handler adds meanwhile."""
+        waitset: WaitSet[ReceiveSocket] = WaitSet(self.has_kept)
+        known: set[ReceiveSocket] = set()
+        try:
+            while missing := [sock for sock in list(self._sockets) if sock not in known]:
+                waitset.add(missing[0].socket.fileno(), missing[0])
+                known.add(missing[0])
+        except BaseException:
+            waitset.close()
+            raise
+        return waitset
 
     def _close_waitset(self) -> None:
         waitset = self._waitset

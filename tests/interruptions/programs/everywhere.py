@@ -27,7 +27,7 @@ from interruptions.programs.parts import (
     transmitter,
     wait_until,
 )
-from multicast_expert import MulticastExpertError
+from multicast_expert import MulticastExpertError, MulticastOSError
 
 WAIT = 0.1
 """Seconds for which a receive waits."""
@@ -234,6 +234,8 @@ STEPS: dict[str, Callable[[Any], object]] = {
     "block": lambda rx: rx.block_source(NEW_GROUP, "127.0.0.9"),
     "unblock": lambda rx: rx.unblock_source(NEW_GROUP, "127.0.0.9"),
     "leave": lambda rx: rx.leave_group(NEW_GROUP),
+    "join a source": lambda rx: rx.join_group(NEW_GROUP, source="127.0.0.1"),
+    "join another source": lambda rx: rx.join_group(NEW_GROUP, source="127.0.0.9"),
     "close": lambda rx: rx.close(),
 }
 
@@ -266,9 +268,13 @@ def change_everywhere(count: int, step: str) -> None:
             for group in known:
                 send(b"x", group)
                 assert rx.receive(timeout=PATIENCE).data == b"x", moments.where
-            with contextlib.suppress(MulticastExpertError):
-                # It may have been made before the interrupt.
+            try:
                 STEPS[step](rx)
+            except MulticastOSError as error:
+                raise AssertionError(f"the kernel has what the receiver does not know after {moments.where}") from error
+            except MulticastExpertError:
+                # It was made before the interrupt.
+                pass
             if rx.is_opened:
                 rx.close()
         assert not joined(), f"{joined()} stay joined after {moments.where}"
