@@ -204,7 +204,9 @@ def test_what_netlink_reports(wires: TwoWires, port_kind: str) -> None:
     index = next(iface.index for iface in scan_interfaces() if iface.machine_name == "bond0")
     expected = None if port_kind == "vrf" else index
     assert masters(scan_interfaces()) == {"lo": None, "eth0": expected, "eth1": None, "bond0": None}
-    assert masters(linux.LinuxSystem().interfaces(["eth0"])) == {"eth0": expected}
+    meant = readings("eth0")
+    assert meant is not None
+    assert masters(linux.LinuxSystem().interfaces([meant])) == {"eth0": expected}
 
 
 # Addresses

@@ -374,8 +374,14 @@ class SocketSource:
         known: set[ReceiveSocket] = set()
         try:
             while missing := [sock for sock in list(self._sockets) if sock not in known]:
-                waitset.add(missing[0].socket.fileno(), missing[0])
-                known.add(missing[0])
+                sock = missing[0]
+                known.add(sock)
+                try:
+                    waitset.add(sock.socket.fileno(), sock)
+                except (OSError, ValueError):
+                    # A signal handler may have closed it just now.
+                    if not sock.closed:
+                        raise
         except BaseException:
             waitset.close()
             raise

@@ -223,6 +223,8 @@ class TrioWatch:
         self._gate = trio.Lock()
         self._waiter: object = None
         """The task that waits for the descriptor."""
+        self._is_notifying = False
+        """Whether trio is waking that task at this moment."""
         self._store = store
         self._descriptor = descriptor
 
@@ -247,19 +249,23 @@ class TrioWatch:
             self._in_run(self._notify)
 
     def _notify(self) -> None:
-        if self._descriptor >= 0:
-            self._trio.lowlevel.notify_closing(self._descriptor)
+        self._is_notifying = True
+        try:
+            if self._descriptor >= 0:
+                self._trio.lowlevel.notify_closing(self._descriptor)
+        finally:
+            self._is_notifying = False
         if self._store.waitset.closed:
             self.abandon()
 
     def _in_run(self, function: Callable[[], object]) -> None:
         lowlevel = self._trio.lowlevel
         try:
-            # A signal handler may interrupt trio itself, or the task that is about to wait.
+            # A signal handler may interrupt trio itself, this very call, or the task that is about to wait.
             at_once = lowlevel.current_trio_token() is self._token and lowlevel.current_task() is not self._waiter
         except RuntimeError:
             at_once = False
-        if at_once:
+        if at_once and not self._is_notifying:
             function()
             return
         try:

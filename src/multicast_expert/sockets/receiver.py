@@ -144,7 +144,16 @@ class Receiver(Openable):
     def restore(self, ifaces: list[IfaceInfo]) -> bool:
         """Restore memberships; called by the watch for interface changes, after `give_up`."""
         with self._sockets.lock:
-            return not self._sockets.closed and self._healing().restore(ifaces)
+            try:
+                return not self._sockets.closed and self._restore(ifaces)
+            except MulticastExpertError:
+                # Closing takes no lock.
+                if not self._sockets.closed:
+                    raise
+        return False
+
+    def _restore(self, ifaces: list[IfaceInfo]) -> bool:
+        return self._healing().restore(ifaces)
 
     def report(self) -> None:
         """Report what was done about memberships; called by the watch, in a thread of its own and without a lock."""

@@ -208,6 +208,8 @@ def play_blocking(generation: Generation) -> None:
         if generation.over.is_set() and generation.ending == "in a handler":
             rx.close()
             return
+        if not rx.is_opened:
+            return
         if random.random() < 0.5 or generation.over.is_set():
             raise Interrupted
         # One that returns, after using the receiver: it may be closed meanwhile.
