@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from multicast_expert import HealingEvent, IfaceInfo, MulticastExpertError
+from multicast_expert.core.specifiers import readings
 from multicast_expert.system import kernel, linux
 from multicast_expert.system.changes import PolledEvents
 from multicast_expert.system.interfaces import scan_interfaces
