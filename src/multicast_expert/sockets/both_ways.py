@@ -180,13 +180,9 @@ class BothWays(Receiver):
         for outlet in self._outlets.values():
             outlet.abandon()
 
-    def restore(self, ifaces: list[IfaceInfo]) -> bool:
-        """Restore memberships, sending and unicast; called by the watch for interface changes, after `give_up`."""
-        with self._sockets.lock:
-            if self._sockets.closed:
-                return False
-            unfinished = super().restore(ifaces)
-            return not self._equip() or unfinished
+    def _restore(self, ifaces: list[IfaceInfo]) -> bool:
+        unfinished = super()._restore(ifaces)
+        return not self._equip() or unfinished
 
     def _equip(self, at_start: bool = False) -> bool:
         """Open what sends and what receives unicast on the interfaces that are there; return whether all is open.
