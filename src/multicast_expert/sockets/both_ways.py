@@ -39,7 +39,7 @@ class Lender:
     """Lets the receiving sockets use what the outlets send by, where that is one and the same (see `outlet.Owner`)."""
 
     def __init__(self, sockets: ReceiveSockets, echo: OwnEcho, port: int, version: int) -> None:
-        self.port = port
+        self.port: int = port
         self._sockets = sockets
         self._echo = echo
         self._lends = version not in kernel.SYSTEM.platform.silent
@@ -128,7 +128,7 @@ class BothWays(Receiver):
     def _open(self) -> None:
         self._has_descriptor = False
         for attempt in range(_ATTEMPTS):
-            self.port = self._asked_port or free_port(kernel.SYSTEM, self._version)
+            self.port: int = self._asked_port or free_port(kernel.SYSTEM, self._version)
             self._settings = self._settings._replace(port=self.port)
             try:
                 super()._open()

@@ -15,7 +15,7 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import LINUX
 from multicast_expert.system import netlink, proc
-from multicast_expert.system.base import Socket, System, is_scarcity
+from multicast_expert.system.base import Marks, Socket, System, is_scarcity
 from multicast_expert.system.changes import Events, NetlinkEvents
 from multicast_expert.system.listings import JoinedGroup, UdpSocket
 from multicast_expert.system.marks import SendMarks
@@ -81,7 +81,7 @@ class LinuxSystem(System):
     """Linux, with Android."""
 
     platform = LINUX
-    marks = SendMarks()
+    marks: Marks | None = SendMarks()
 
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind; it never blocks."""
