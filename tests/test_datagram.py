@@ -66,8 +66,8 @@ def test_its_text() -> None:
 
 def test_a_cut_datagram() -> None:
     """It has the beginning of the payload and says that the rest is lost; all else stays."""
-    parts = [getattr(WHOLE, name) for name in NAMES]
-    assert cut(Datagram(*parts[:-1], False), 3) == Datagram(b"pay", *parts[1:-1], True)
+    parts = {name: getattr(WHOLE, name) for name in NAMES}
+    assert cut(Datagram(**{**parts, "truncated": False}), 3) == Datagram(**{**parts, "data": b"pay", "truncated": True})
 
 
 def test_copies() -> None:

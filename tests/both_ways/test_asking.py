@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from both_ways.kinds import KINDS, Kind, everything
 from both_ways.networks import TwoLinks, two_links
 from linux.plain_sockets import FAMILY, any_address, join, nothing_for, own_address, udp_socket
 from multicast_expert import Datagram, McastSocket, MulticastExpertError, MulticastOSError, extension
+from multicast_expert.sockets.outlet import sending_one
 from multicast_expert.testing import Interface, Lab
 
 PORT = 5000
@@ -463,3 +465,57 @@ def test_wrong_parameters(network: TwoLinks) -> None:
             McastSocket(socket.AF_INET, unicast=["10.99.99.99"]) as sock,
         ):
             assert sock
+
+
+async def test_an_interface_that_comes_with_a_group(kind: Kind, network: TwoLinks, version: int) -> None:
+    """A group that is joined on one more interface is answered out of that."""
+    sock = opened_in(network.near[0], kind, version, [], PORT, iface="eth0")
+    asker = opened_in(network.far[1][0], KINDS[0], version, iface="eth0", timeout=PATIENCE)
+    with contextlib.closing(sock), contextlib.closing(asker):
+        with network.host.entered():
+            sock.join_group(GROUP[version], iface="eth1")
+        await asker.sendto(b"question", (GROUP[version], PORT))
+        question = await sock.receive(timeout=PATIENCE)
+        await sock.reply(question, b"answer")
+        answer = await asker.receive()
+        sender = own_address(network.near[1], version), PORT
+        assert (answer.data, answer.sender[:2], question.interface_name) == (b"answer", sender, "eth1")
+
+
+async def test_its_own_address(kind: Kind, network: TwoLinks, version: int) -> None:
+    """The one interface's, where there is one; otherwise any."""
+    for ifaces, own in ((["eth1"], own_address(network.near[1], version)), (["eth0", "eth1"], any_address(version))):
+        sock = opened_in(network.near[0], kind, version, [], PORT, ifaces=ifaces)
+        with contextlib.closing(sock):
+            assert sock.getsockname()[:2] == (own, PORT)
+
+
+class Exit:
+    """Stands for an outlet that sends, or does not."""
+
+    def __init__(self, works: bool, required: bool) -> None:
+        self.works = works
+        self.asked = SimpleNamespace(required=required)
+
+    def send(self) -> bool:
+        """Send."""
+        if not self.works:
+            raise MulticastOSError(99, "send", "Cannot send", "its address is tentative", "wait")
+        return True
+
+
+@pytest.mark.parametrize(
+    ("exits", "fails"),
+    [
+        ([Exit(True, False), Exit(False, False)], False),
+        ([Exit(False, False), Exit(True, False)], False),
+        ([Exit(False, False), Exit(False, False)], True),
+        ([Exit(False, True), Exit(True, True)], True),
+        ([Exit(False, False), Exit(False, True), Exit(True, False)], True),
+    ],
+)
+def test_an_interface_that_nobody_named(exits: list[Any], fails: bool) -> None:
+    """It may fail where another one sends; one that was named may not."""
+    steps = sending_one(exits, lambda outlet: outlet.send(), lambda: None)  # type: ignore[attr-defined]
+    with pytest.raises(MulticastOSError) if fails else contextlib.nullcontext():
+        assert list(steps) == []

@@ -262,3 +262,20 @@ def test_flow_control(lab: Lab, version: int) -> None:
             numbers = [int.from_bytes(judge.recv(2000)[:4], "big") for _ in range(count)]
         assert numbers == list(range(count))
         assert [call[0] for call in protocol.calls] == ["made", "pause", "resume", "lost"]
+
+
+def test_all_tasks_are_cancelled(run: Callable[[Body], None], version: int) -> None:
+    """A transport whose task was cancelled by others is over, and says so."""
+
+    async def body() -> None:
+        before = asyncio.all_tasks()
+        transport, recorder = await create_multicast_endpoint(
+            Recorder, FAMILY[version], [GROUP[version]], PORT, iface="eth0"
+        )
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await recorder.wait_for("lost")
+        assert transport.is_closing()
+
+    run(body)

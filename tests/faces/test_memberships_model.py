@@ -182,3 +182,27 @@ class MembershipsMachine(RuleBasedStateMachine):
 
 TestMemberships = MembershipsMachine.TestCase
 TestMemberships.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_one_interface_for_two() -> None:
+    """Where two are on one interface, as a bridge and its port, the kernel is told once, and the last time counts."""
+    first, second = attachment(1), attachment(1)
+    group, source = ip_address("239.1.2.3"), ip_address("10.0.0.7")
+    memberships = Memberships()
+    memberships.put(group, memberships.join(group, None, [first, second]).after)
+    change = (Join(group, source, first.choice), 0)
+
+    def block(which: list[Attachment], blocked: bool) -> list[tuple[Join, int]]:
+        revision, changes = memberships.block(group, source, which, blocked)
+        memberships.put(group, revision.after)
+        return changes
+
+    assert block([first, second], True) == [change]
+    assert memberships.blocked() == [change]
+    assert memberships.blocked(second) == []
+    assert block([first], False) == []
+    assert block([second], False) == [(change[0], 1)]
+    assert block([second], True) == [change]
+    assert block([first], True) == []
+    revision, left = memberships.leave(group, None, [first, second])
+    assert left == [Join(group, None, first.choice)]

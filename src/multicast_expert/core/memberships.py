@@ -156,9 +156,9 @@ class Memberships:
                 )
             if (source in held.blocked) == blocked:
                 raise MulticastExpertError(f"{source} is {'blocked already' if blocked else 'not blocked'} in {where}.")
-            if attachment.present:
-                changes.append((Join(group, source, attachment.choice), len(held.blocked)))
             after[attachment] = SourceFilter(None, held.blocked ^ {source})
+            if attachment.present and not any(source in after[other].blocked for other in _beside(attachment, after)):
+                changes.append((Join(group, source, attachment.choice), len(held.blocked)))
         return Revision(group, before, after), changes
 
     def joins(self) -> list[Join]:
@@ -189,7 +189,17 @@ class Memberships:
             for holder, held in holders.items()
             if held.blocked and (holder is attachment or (attachment is None and holder.present))
             for count, source in enumerate(sorted(held.blocked, key=str))
+            if not self._is_blocked_before(group, source, holder, attachment)
         ]
+
+    def _is_blocked_before(
+        self, group: IPAddress, source: IPAddress, holder: Attachment, only: Attachment | None
+    ) -> bool:
+        """Return whether it is blocked for another one on the same interface: for any, or for an earlier one."""
+        holders = self._filters[group]
+        others = [other for other in _beside(holder, holders) if source in holders[other].blocked]
+        order = list(holders)
+        return any(only is not None or order.index(other) < order.index(holder) for other in others)
 
     def extend(self, model: Attachment, fresh: Attachment) -> None:
         """Want on a new interface all that is wanted on another one."""
@@ -222,11 +232,15 @@ def _is_shared(holders: Holders, source: IPAddress | None, attachment: Attachmen
 
     That is so while an interface is a port of another one of the receiver's.
     """
-    index = attachment.choice.iface.index
     return any(
-        other is not attachment
-        and other.present
-        and other.choice.iface.index == index
-        and (held.sources is None if source is None else held.sources is not None and source in held.sources)
-        for other, held in holders.items()
+        held.sources is None if source is None else held.sources is not None and source in held.sources
+        for held in map(holders.__getitem__, _beside(attachment, holders))
     )
+
+
+def _beside(attachment: Attachment, holders: Holders) -> list[Attachment]:
+    """Return the others that are on the same interface at this moment."""
+    index = attachment.choice.iface.index
+    return [
+        other for other in holders if other is not attachment and other.present and other.choice.iface.index == index
+    ]

@@ -95,7 +95,8 @@ class Reader:
         backlog = self.backlog
         peeking = flags & MSG_PEEK
         while True:
-            if not backlog and not self._source.one(MAX_DATAGRAM if peeking else bufsize, flags & ~MSG_PEEK, backlog):
+            # Taken whole: another thread may be the one that gets it.
+            if not backlog and not self._source.one(MAX_DATAGRAM, flags & ~MSG_PEEK, backlog):
                 return None
             if not backlog:
                 # Another thread took it first.
@@ -104,6 +105,8 @@ class Reader:
             size, whole = len(datagram.data), not datagram.truncated
             part = datagram if size <= bufsize else cut(datagram, bufsize)
             if peeking:
+                # No selector reports it any longer.
+                self._source.ring()
                 return part
             if backlog and backlog[-1] is datagram:
                 if size > bufsize:

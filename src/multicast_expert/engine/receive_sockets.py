@@ -257,8 +257,8 @@ class ReceiveSockets:
         """Close everything and wake every waiting thread; a second call finishes what an interrupt left undone."""
         self.closed = True
         self._source.close()
-        self._open.clear()
-        self._homes.clear()
+        # New ones: another thread, or the one that this interrupts, may go through the old ones.
+        self._open, self._homes = {}, {}
 
     def abandon(self) -> None:
         """Let the child of a fork keep what it inherited, to read; a change has to open sockets of its own first."""
@@ -310,7 +310,12 @@ class ReceiveSockets:
         """Return the receive buffer of every socket, in the bytes that `receive_buffer=` asks for."""
         platform = self._kernel.platform
         with self.lock:
-            return [held.receive_buffer(platform) // platform.buffer_factor for held in self._open.values()]
+            try:
+                return [held.receive_buffer(platform) // platform.buffer_factor for held in self._open.values()]
+            except OSError as error:
+                if not self.closed:
+                    raise os_error(self._kernel, error, "option", "read the receive buffer") from error
+                raise NotOpenError("The receiver was closed while it was being used.") from None
 
     def kernel_drops(self) -> int | None:
         """Return how many datagrams the kernel dropped so far because a buffer was full; None: it does not say."""

@@ -98,6 +98,7 @@ class SocketSource:
         if len(self._sockets) == 1:
             (self._sole,) = self._sockets
         self.quick = None if self._filters else self._sole
+        self.idle = 0
         if self._waitset is not None:
             # A thread that waits for a single socket does not see another one.
             self._waitset.ring()
@@ -191,9 +192,12 @@ class SocketSource:
         Only the oldest is cut to `bufsize`, and only where nothing has to be filtered.
         """
         quick = self.quick
-        return (
+        found = (
             self._one_in_turn(bufsize, flags, backlog) if quick is None else self._one(quick, bufsize, flags, backlog)
         )
+        if len(backlog) > 1:
+            self.ring()
+        return found
 
     def _one(self, sock: ReceiveSocket, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
         while True:
@@ -203,8 +207,6 @@ class SocketSource:
                 if self.is_over(error, sock):
                     return False
             else:
-                if len(backlog) > 1:
-                    self.ring()
                 return found
 
     def _one_in_turn(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
@@ -253,16 +255,17 @@ class SocketSource:
     def _take(self, sock: ReceiveSocket, limit: int, datagrams: list[Datagram]) -> bool:
         """Append what a socket holds; return whether it may hold more."""
         first = len(datagrams)
-        more = True
-        while more and len(datagrams) - first < limit:
+        more, refused = True, 0
+        # The caller can look at the clock in between, however many foreign ones come.
+        while more and refused < REFUSALS and len(datagrams) - first < limit:
             room = limit - len(datagrams) + first
             target = datagrams if sock.accepts is None else sock.landing
             try:
                 more = self.intake.batch(sock.handle, room, target)
             except OSError as error:
                 more = not self.is_over(error, sock)
-            if sock.accepts is not None:
-                self._filter(sock, datagrams)
+            if sock.accepts is not None and not self._filter(sock, datagrams):
+                refused += 1
         return more
 
     def _take_rounds(self, limit: int, datagrams: list[Datagram]) -> None:
@@ -298,8 +301,11 @@ class SocketSource:
                 break
             ready[0].queued = False
             del ready[0]
-        while len(datagrams) < limit and not waitset.closed:
+        while len(datagrams) < limit:
             room = limit - len(datagrams)
+            if waitset.closed:
+                # No call stands between this and the use of the descriptors.
+                break
             try:
                 self._native.sweep(waitset.epoll, waitset.alarm, room, datagrams)
                 break
@@ -336,6 +342,8 @@ class SocketSource:
         """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""
         if sock is not None and sock.closed:
             return True
+        if isinstance(error, MulticastExpertError):
+            raise error
         if error_name(self._kernel, error) not in _STALE_ERRORS:
             raise os_error(self._kernel, error, "receive", "receive") from error
         return False

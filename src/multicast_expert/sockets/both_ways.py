@@ -18,7 +18,14 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, Origin
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice
 from multicast_expert.core.memberships import Attachment
-from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit
+from multicast_expert.core.plan import (
+    SocketPlan,
+    bind_address,
+    check_dscp,
+    check_hop_limit,
+    interface_address,
+    unspecified,
+)
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, SendSocket, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
@@ -28,6 +35,7 @@ from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.sockets.outlet import Absence, Outlet, sending_many, sending_one
 from multicast_expert.sockets.receiver import DEFAULT, Default, McastRxSocket, Receiver
 from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
+from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system import kernel
 from multicast_expert.system.kernel import Socket
 
@@ -183,6 +191,20 @@ class BothWays(Receiver):
     def _restore(self, ifaces: list[IfaceInfo]) -> bool:
         unfinished = super()._restore(ifaces)
         return not self._equip() or unfinished
+
+    def join_group(
+        self,
+        group: MulticastAddress,
+        *,
+        source: MulticastAddress | None = None,
+        iface: IfaceSpecifier | None = None,
+    ) -> Membership:
+        """Join a group; see `McastRxSocket.join_group`. An interface that is new to this socket is sent from, too."""
+        membership = super().join_group(group, source=source, iface=iface)
+        with self._sockets.lock:
+            if any(each.present and each not in self._outlets for each in self._subscriptions.attachments):
+                self._equip()
+        return membership
 
     def _equip(self, at_start: bool = False) -> bool:
         """Open what sends and what receives unicast on the interfaces that are there; return whether all is open.
@@ -374,14 +396,6 @@ class BothWays(Receiver):
         if self._has_descriptor and self.is_opened:
             self._source.waitset().show(self._source.has_kept())
 
-    def _show_what_is_left(self, handed_out: list[Datagram]) -> None:
-        """Let the descriptor tell what is left; an interrupt puts back what was to be handed out, newest first."""
-        try:
-            self._show_kept()
-        except BaseException:
-            self._reader.backlog += handed_out
-            raise
-
     def os_sockets(self) -> list[Socket]:
         """Return the sockets of the OS: first those that send, then those that only receive."""
         self._check_open()
@@ -389,9 +403,13 @@ class BothWays(Receiver):
         return list(dict.fromkeys([*senders, *self._sockets.sockets()]))
 
     def getsockname(self) -> IPv4Or6Address:
-        """Return the unspecified address and the port that this socket receives on and sends from."""
+        """Return the address and the port that this socket sends from; with several interfaces, any address."""
         self._check_open()
-        return ("0.0.0.0", self.port) if self._version == 4 else ("::", self.port, 0, 0)
+        outlets = list(self._outlets.values())
+        own = interface_address(outlets[0].choice, self._version) if len(outlets) == 1 else None
+        scope = outlets[0].choice.iface.index if own is not None and own.is_link_local else 0
+        text = unspecified(self._version) if own is None else str(own).partition("%")[0]
+        return bind_address(text, self._version, self.port, scope)
 
 
 class McastSocket(BothWays, McastRxSocket):
@@ -499,30 +517,50 @@ class McastSocket(BothWays, McastRxSocket):
             except TimeoutError:
                 return
 
+    # Where there is a descriptor, it is told what is left; an interrupt meanwhile puts back what was about to be handed
+    # out. No other call stands between the receive and the `try`, see `Reader`.
+
     def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
         """See `McastRxSocket.recvfrom`."""
         pair = super().recvfrom(bufsize, flags)
         if self._has_descriptor:
-            self._show_what_is_left([] if pair is None else [Datagram(*pair)])
+            try:
+                self._show_kept()
+            except BaseException:
+                if pair is not None:
+                    self._reader.backlog += (Datagram(*pair),)
+                raise
         return pair
 
     def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
         """See `McastRxSocket.receive`."""
         datagram = super().receive(timeout)
         if self._has_descriptor:
-            self._show_what_is_left([datagram])
+            try:
+                self._show_kept()
+            except BaseException:
+                self._reader.backlog += (datagram,)
+                raise
         return datagram
 
     def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
         """See `McastRxSocket.receive_many`."""
         datagrams = super().receive_many(limit, timeout)
         if self._has_descriptor:
-            self._show_what_is_left(datagrams[::-1])
+            try:
+                self._show_kept()
+            except BaseException:
+                self._reader.backlog += datagrams[::-1]
+                raise
         return datagrams
 
     def __iter__(self) -> Iterator[Datagram]:
         """See `McastRxSocket.__iter__`."""
         for datagram in super().__iter__():
             if self._has_descriptor:
-                self._show_what_is_left([datagram])
+                try:
+                    self._show_kept()
+                except BaseException:
+                    self._reader.backlog += (datagram,)
+                    raise
             yield datagram

@@ -66,6 +66,11 @@ class MulticastTransport(asyncio.DatagramTransport):
                 if not self._is_closing:
                     self._end(error)
                 return
+            except asyncio.CancelledError:
+                # Somebody cancelled all tasks of the loop; a transport that reads no more is over.
+                if not self._is_closing:
+                    self._end(None)
+                raise
             for datagram in datagrams:
                 if self._is_closing:
                     return

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -96,11 +97,13 @@ class Openable:
             self.close()
 
     def __del__(self) -> None:
-        if self.is_opened:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        if self.is_opened or self._is_closing:
-            self.is_opened = False
-            self._finish()
+        try:
+            if self.is_opened:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            if self.is_opened or self._is_closing:
+                self.is_opened = False
+                self._finish()
 
 
 _open_sockets: dict[int, weakref.ref[Openable]] = {}
@@ -110,7 +113,9 @@ def _abandon_all() -> None:
     for reference in list(_open_sockets.values()):
         opened = reference()
         if opened is not None:
-            opened._abandon()
+            # One that another thread of the parent was just opening, or closing, lacks some of its parts.
+            with suppress(AttributeError):
+                opened._abandon()
 
 
 if hasattr(os, "register_at_fork"):

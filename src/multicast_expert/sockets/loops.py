@@ -232,16 +232,16 @@ class TrioWatch:
         """See `Watch.wait`."""
         with self._trio.move_on_after(inf if timeout is None else timeout):
             async with self._gate:
-                if not (self._store.kept() or self._store.waitset.closed):
-                    self._waiter = self._trio.lowlevel.current_task()
-                    try:
+                self._waiter = self._trio.lowlevel.current_task()
+                try:
+                    if not (self._store.kept() or self._store.waitset.closed):
                         await self._trio.lowlevel.wait_readable(self._descriptor)
-                    except (self._trio.ClosedResourceError, ValueError):
-                        if self._descriptor >= 0 and not self._store.waitset.closed:
-                            # It was woken by `wake`, or something else is wrong.
-                            await self._trio.lowlevel.checkpoint()
-                    finally:
-                        self._waiter = None
+                except (self._trio.ClosedResourceError, ValueError):
+                    if self._descriptor >= 0 and not self._store.waitset.closed:
+                        # It was woken by `wake`, or something else is wrong.
+                        await self._trio.lowlevel.checkpoint()
+                finally:
+                    self._waiter = None
 
     def wake(self) -> None:
         """See `Watch.wake`."""

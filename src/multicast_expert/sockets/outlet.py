@@ -182,7 +182,8 @@ class Outlet:
                         if hop_limit is None:
                             return send(sock)
                         if self._inherited and hop_limit != sock.hop_limit:
-                            self.socket = self._opened(self._plan)
+                            # The copy of the parent's holds the port until it is closed.
+                            self.socket = self._opened(self._planned(self.choice, self._shared_port))
                             self._inherited = False
                             sock.close()
                             continue
@@ -390,18 +391,23 @@ def sending_one(
 ) -> Generator[Outlet, None, None]:
     """Send one datagram out of every interface; yields an outlet that has to be waited for.
 
-    `send` sends it out of one, and returns False when there is no room. All are tried before an error of one is raised.
-    `check` is called after each wait, and raises when all is over.
+    `send` sends it out of one, and returns False when there is no room. All are tried before an error of one is raised;
+    that of an interface which nobody named matters only where nothing left at all. `check` is called after each wait,
+    and raises when all is over.
     """
     failure: MulticastOSError | None = None
+    matters, left = True, False
     for outlet in outlets:
         try:
             while not send(outlet):
                 yield outlet
                 check()
         except MulticastOSError as error:
-            failure = failure or error
-    if failure is not None:
+            if failure is None or (outlet.asked.required and not matters):
+                failure, matters = error, outlet.asked.required
+        else:
+            left = True
+    if failure is not None and (matters or not left):
         raise failure
 
 

@@ -27,7 +27,7 @@ from interruptions.programs.parts import (
     transmitter,
     wait_until,
 )
-from multicast_expert import MulticastExpertError, MulticastOSError
+from multicast_expert import McastSocket, MulticastExpertError, MulticastOSError
 
 WAIT = 0.1
 """Seconds for which a receive waits."""
@@ -81,10 +81,15 @@ def until_none(rx: Any, got: list[Any]) -> None:
         got += (pair,)
 
 
-def raise_everywhere(count: int, loop: str) -> None:
+def raise_everywhere(count: int, loop: str, both_ways: bool = False) -> None:
     """A handler raises at each moment of a loop that receives: nothing is lost or doubled."""
     ledger = Ledger(count)
-    with receiver(groups_of(count), heal=False) as rx:
+    groups = groups_of(count)
+    made = McastSocket(socket.AF_INET, groups, PORT, "lo", heal=False) if both_ways else receiver(groups, heal=False)
+    with made as rx:
+        if both_ways:
+            # From now on it keeps a descriptor readable while there is something.
+            rx.fileno()
         for moments in each_moment(raise_interrupted):
             ledger.send(3)
             with contextlib.suppress(Interrupted), moments:
