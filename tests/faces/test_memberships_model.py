@@ -204,5 +204,5 @@ def test_one_interface_for_two() -> None:
     assert block([second], False) == [(change[0], 1)]
     assert block([second], True) == [change]
     assert block([first], True) == []
-    revision, left = memberships.leave(group, None, [first, second])
+    _, left = memberships.leave(group, None, [first, second])
     assert left == [Join(group, None, first.choice)]
