@@ -25,6 +25,7 @@ from linux.plain_sockets import (
 )
 from multicast_expert import HealingEvent, McastSocket, MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab, lab_unavailable
+from network.faults import leave_bridge, move_address
 from network.watching import end_watches
 
 PORT = 5000
@@ -95,7 +96,18 @@ def dip(host: Host) -> None:
     host.replace_address("eth0", "fd01:0::1/64")
 
 
-FAULTS = (recreate, recreate_with_its_index, rename, down_and_up, move, dip)
+def into_a_bridge(host: Host) -> None:
+    """It becomes a port of a bridge, which takes its addresses."""
+    host.put_into_bridge("eth0")
+
+
+def into_a_bridge_and_back(host: Host) -> None:
+    """The same, and it leaves the bridge again."""
+    host.put_into_bridge("eth0")
+    leave_bridge(host)
+
+
+FAULTS = (recreate, recreate_with_its_index, rename, down_and_up, move, dip, into_a_bridge, into_a_bridge_and_back)
 
 
 def exchange(sock: McastSocket, far: Interface, address: Callable[[], str], version: int) -> None:
@@ -144,6 +156,20 @@ def test_both_ways_again(
         exchange(sock, far, lambda: own_address(near, version), version)
         exchange_on_the_other(sock, cables[1], version)
         wait_until(lambda: open_descriptors() <= before, "the old sockets are closed")
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_its_address_moves(cables: list[tuple[Interface, Interface]], version: int) -> None:
+    """A socket by address is where the address is: on eth1, in all four ways."""
+    (near, far), (other_near, other_far) = cables
+    host = near.node
+    assert isinstance(host, Host)
+    with McastSocket(FAMILY[version], [GROUP[version]], PORT, iface=own_address(near, version)) as sock:
+        exchange(sock, far, lambda: own_address(near, version), version)
+        prefix = 24 if version == 4 else 64
+        move_address(host, f"{own_address(near, version)}/{prefix}", "eth0", "eth1")
+        wait_until(lambda: [each.machine_name for each in sock.network_interfaces] == ["eth1"], "it has moved")
+        exchange(sock, other_far, lambda: own_address(other_near, version), version)
 
 
 def exchange_on_the_other(sock: McastSocket, cable: tuple[Interface, Interface], version: int) -> None:
