@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import warnings
@@ -25,7 +26,6 @@ from multicast_expert import Datagram
 from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.engine.intake import recvmmsg, recvmsg
 from multicast_expert.engine.intake.recvmsg import MSG_PEEK
-from network.watching import end_watches
 
 try:
     import _testcapi
@@ -48,6 +48,8 @@ def link() -> Iterator[Link]:
         yield Link(4, stack)
 
 
+ALONE = "MULTICAST_EXPERT_TEST_ALONE"
+"""The variable that is set in a process which runs a single test."""
 WAYS = pytest.mark.parametrize("way", ["batch", "one"])
 
 
@@ -225,18 +227,27 @@ class TestMemory:
             break
         return failures
 
-    @pytest.fixture(autouse=True)
-    def no_other_thread(self) -> None:
-        """Watches for interfaces that earlier tests left behind are ended: they would have no memory either."""
-        end_watches()
-
     @pytest.mark.parametrize(
         ("form", "way"),
         [("extension", "batch"), ("extension", "one"), ("extension", "expect"), ("recvmmsg", "batch")],
         indirect=["form"],
     )
-    def test_every_allocation(self, form: Form, link: Link, way: str, row: int) -> None:
-        """The ledger balances."""
+    def test_every_allocation(self, form: Form, link: Link, way: str, row: int, request: pytest.FixtureRequest) -> None:
+        """The ledger balances. In a process of its own: the threads of a test runner would have no memory either."""
+        if not os.environ.get(ALONE):
+            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", request.node.nodeid]
+            alone = subprocess.run(
+                command,
+                cwd=request.config.rootpath,
+                env={**os.environ, ALONE: "1"},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE * 5,
+                check=False,
+            )
+            assert alone.returncode == 0, alone.stdout + alone.stderr
+            assert "1 passed" in alone.stdout
+            return
         for interface in (None, "an interface"):
             form.interface = interface
             ledger = Ledger(form, link, way)
