@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 from typing import NamedTuple
 
 import pytest
@@ -102,6 +103,24 @@ def test_python_in_the_documents_runs(documentation_network: Lab, code: str, tmp
     with hello(documentation_network, groups, set(PORT.findall(code))):
         done = run_on_host(documentation_network, [sys.executable, "-W", "error", program], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_first_two_blocks_talk_to_each_other(documentation_network: Lab, tmp_path: Path) -> None:
+    """What the README's first block receives is what its second one sends, on one machine."""
+    programs = []
+    for number, block in enumerate(each for each in BLOCKS if each.place.startswith("README.md:")):
+        if number == 2:
+            break
+        programs.append(tmp_path / f"block{number}.py")
+        programs[-1].write_text(block.text, encoding="utf-8")
+    host = documentation_network.nodes["host"]
+    with host.run(subprocess.Popen, [sys.executable, programs[0]], stdout=subprocess.PIPE, text=True) as receiving:
+        deadline = monotonic() + 20
+        while receiving.poll() is None and monotonic() < deadline:
+            assert run_on_host(documentation_network, [sys.executable, programs[1]], tmp_path).returncode == 0
+        assert receiving.stdout is not None
+        assert receiving.stdout.read().startswith("(b'hello', (")
+        assert receiving.wait() == 0
 
 
 @pytest.mark.parametrize("line", COMMANDS)
