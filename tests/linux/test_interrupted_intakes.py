@@ -237,6 +237,8 @@ class TestMemory:
     def test_every_allocation(self, form: Form, link: Link, way: str, row: int, request: pytest.FixtureRequest) -> None:
         """The ledger balances. In a process of its own: the threads of a test runner would have no memory either."""
         if not os.environ.get(ALONE):
+            if form.name == "extension":
+                native()
             command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", request.node.nodeid]
             alone = subprocess.run(
                 command,
