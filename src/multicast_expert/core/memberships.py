@@ -5,7 +5,7 @@ The kernels accept much that silently delivers nothing, or less than before; wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,9 @@ class SourceFilter(NamedTuple):
     blocked: frozenset[IPAddress] = frozenset()
 
 
+_NOBODY: frozenset[IPAddress] = frozenset()
+_EVERYBODY = SourceFilter()
+
 Holders = dict[Attachment, SourceFilter]
 """Where a group is wanted, and from whom."""
 
@@ -77,6 +80,10 @@ class Memberships:
         else:
             self._filters.pop(group, None)
 
+    def begin(self, group: IPAddress, attachments: Iterable[Attachment]) -> None:
+        """Want a group, of which nothing is wanted yet, from all sources."""
+        self._filters[group] = dict.fromkeys(attachments, _EVERYBODY)
+
     def join(self, group: IPAddress, source: IPAddress | None, attachments: Sequence[Attachment]) -> Revision:
         """Return what a membership changes. Raises MulticastExpertError where it would mean nothing good."""
         before = self._filters.get(group, {})
@@ -85,8 +92,11 @@ class Memberships:
             held = before.get(attachment)
             if held is not None:
                 self._check_join(group, source, attachment, held)
-            sources = frozenset[IPAddress]() if held is None or held.sources is None else held.sources
-            after[attachment] = SourceFilter(None if source is None else sources | {source})
+            if source is None:
+                after[attachment] = _EVERYBODY
+            else:
+                sources = _NOBODY if held is None or held.sources is None else held.sources
+                after[attachment] = SourceFilter(sources | {source})
         return Revision(group, before, after)
 
     def _check_join(

@@ -8,6 +8,8 @@ socket has, and nothing else: a scope that means none of them is an error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, listed, parse_group
@@ -29,7 +31,15 @@ class ScopedGroup(NamedTuple):
 
 def parse_scoped_group(group: MulticastAddress, version: int | None = None) -> ScopedGroup:
     """Return the group and its scope; `%0` is none. Raises MulticastExpertError as `parse_group` does."""
-    text, percent, scope = str(group).partition("%")
+    if isinstance(group, str):
+        return _parse_text(group, version)
+    scope = group.scope_id if isinstance(group, IPv6Address) else None
+    return _parse_text(str(group), version) if scope else ScopedGroup(parse_group(group, version))
+
+
+@lru_cache(maxsize=16384)
+def _parse_text(group: str, version: int | None) -> ScopedGroup:
+    text, percent, scope = group.partition("%")
     if not percent or not scope:
         return ScopedGroup(parse_group(group, version))
     return ScopedGroup(parse_group(text, version), None if scope == "0" else scope)
@@ -42,7 +52,7 @@ def parse_scoped_groups(
     parsed = [parse_scoped_group(group, version) for group in listed(groups, "mcast_ips")]
     if not (parsed or may_be_empty):
         raise MulticastExpertError("mcast_ips is empty: name at least one group.")
-    return list(dict.fromkeys(parsed))
+    return parsed if len(parsed) < 2 else list(dict.fromkeys(parsed))
 
 
 def scope_number(address: IPv4Or6Address) -> int:

@@ -186,7 +186,8 @@ class ReceiveSockets:
     def _hold(self, plan: SocketPlan, sock: Socket, filtered: bool) -> ReceiveSocket:
         filtered = filtered or (self.echo is not None and self.echo.by_payload)
         held = ReceiveSocket(plan.key, sock, filtered, self._source.by_descriptor)
-        held.hosts = frozenset(plan.hosts)
+        if plan.hosts:
+            held.hosts = frozenset(plan.hosts)
         held.standing = not plan.joins
         try:
             self._source.add(held)
@@ -288,7 +289,7 @@ class ReceiveSockets:
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets, or of this thread when none is open."""
-        return namespace_of(self._kernel, (held.socket for held in self._open.values()))
+        return namespace_of(self._kernel, [held.socket for held in self._open.values()])
 
     def name_interface(self, index: int, name: str) -> None:
         """Call the interface so in datagrams from now on."""

@@ -81,7 +81,12 @@ class Receiver(Openable):
         self._settings = ReceiveSettings(
             version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro
         )
-        specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
+        specifiers: list[IfaceSpecifier] | None
+        if isinstance(iface, IfaceInfo) and ifaces is iface_ip is iface_ips is None:
+            # The quick way, for programs that open many.
+            specifiers = [iface]
+        else:
+            specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
         self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal, follow=heal)
         self._subscriptions.want(groups, sources)
         self._heal = heal

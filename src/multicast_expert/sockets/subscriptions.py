@@ -103,13 +103,21 @@ class Subscriptions:
 
     def want(self, groups: Iterable[ScopedGroup], sources: Iterable[IPAddress | None]) -> None:
         """Note the groups, each from these sources, on every interface or those of its scopes; `open` joins them."""
-        chosen: dict[IPAddress, list[Attachment]] = {}
-        for group, scope in groups:
-            chosen.setdefault(group, []).extend(self._in_scope(group, scope, self._all()))
-        for group, attachments in chosen.items():
+        everywhere = self._all()
+        named = list(groups)
+        # The same group may come several times, with different scopes.
+        scoped = [each for each in named if each.scope is not None]
+        if not scoped and sources == [None]:
+            for group, _ in named:
+                self.wanted.begin(group, everywhere)
+            return
+        for group, scope in named:
+            attachments = everywhere
+            if scoped:
+                known = self.wanted.attachments(group)
+                attachments = [each for each in self._in_scope(group, scope, everywhere) if each not in known]
             for source in sources:
-                revision = self.wanted.join(group, source, list(dict.fromkeys(attachments)))
-                self.wanted.put(group, revision.after)
+                self.wanted.put(group, self.wanted.join(group, source, attachments).after)
 
     def _in_scope(self, group: IPAddress, scope: Scope | None, attachments: list[Attachment]) -> list[Attachment]:
         """Return the attachments that the scope of a group means; None: all. Raises MulticastExpertError for none."""
@@ -159,7 +167,9 @@ class Subscriptions:
 
     def join_all(self) -> None:
         """Join all that is wanted. Raises MulticastOSError."""
-        self.sockets.add(self._lacking(self.wanted.joins()))
+        joins = self.wanted.joins()
+        # A single interface stands for no other.
+        self.sockets.add(joins if len(self.attachments) == 1 else self._lacking(joins))
         for join, count in self.wanted.blocked():
             self.sockets.change_source(join, "block source", count)
 

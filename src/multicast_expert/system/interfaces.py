@@ -102,6 +102,9 @@ def choose_for_receiving(
     MulticastExpertError when there is none to listen on, unless `allow_missing`.
     """
     if specifiers is not None:
+        if len(specifiers) == 1 and isinstance(specifiers[0], IfaceInfo):
+            # Nothing is to be asked or compared; programs that open many receivers do this.
+            return [InterfaceChoice(specifiers[0])]
         return _choose(choose_interfaces, specifiers, None, allow_missing)
     choices = [
         InterfaceChoice(iface, required=False)
