@@ -65,6 +65,16 @@ take_unread(Intake *self)
     return arena;
 }
 
+/* Forget what earlier calls could not read to its end. */
+void
+drop_unread(Intake *self)
+{
+    for (Arena *arena = take_unread(self); arena != NULL; arena = take_unread(self)) {
+        arena->slot = arena->filled;
+        give_back(self, arena);
+    }
+}
+
 /* Put the arena back to the others; or keep it for the next call, if it holds something that no list holds yet. */
 void
 give_back(Intake *self, Arena *arena)
@@ -148,8 +158,9 @@ intake_settle(Intake *self, PyObject *timeout)
 }
 
 PyObject *
-intake_forget_calls(Intake *self, PyObject *Py_UNUSED(nothing))
+intake_abandon(Intake *self, PyObject *Py_UNUSED(nothing))
 {
+    drop_unread(self);
     self->calls.older = self->calls.newer = &self->calls;
     return shared(Py_None);
 }

@@ -168,10 +168,7 @@ intake_dealloc(Intake *self)
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject_GC_UnTrack(self);
     forget_origins(&self->origins);
-    for (Arena *arena = take_unread(self); arena != NULL; arena = take_unread(self)) {
-        arena->slot = arena->filled;
-        give_back(self, arena);
-    }
+    drop_unread(self);
     Py_XDECREF(self->learn);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -189,7 +186,7 @@ static PyMethodDef intake_methods[] = {
 #endif
     {"forget_places", METHOD(intake_forget_places), METH_NOARGS, NULL},
     {"settle", METHOD(intake_settle), METH_O, NULL},
-    {"forget_calls", METHOD(intake_forget_calls), METH_NOARGS, NULL},
+    {"abandon", METHOD(intake_abandon), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

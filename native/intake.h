@@ -75,11 +75,12 @@ typedef struct {
 /* arenas.c */
 Arena *take_arena(State *state);
 Arena *take_unread(Intake *self);
+void drop_unread(Intake *self);
 void give_back(Intake *self, Arena *arena);
 PyThreadState *begin_call(Intake *self, Arena *arena);
 void end_call(Arena *arena, PyThreadState *thread);
 PyObject *intake_settle(Intake *self, PyObject *timeout);
-PyObject *intake_forget_calls(Intake *self, PyObject *nothing);
+PyObject *intake_abandon(Intake *self, PyObject *nothing);
 
 /* intake.c */
 bool enough_arguments(Py_ssize_t given, Py_ssize_t wanted, PyObject *const *arguments, Py_ssize_t list);

@@ -69,6 +69,13 @@ def test_a_change_is_interrupted(pure: bool, count: int, step: str) -> None:
 
 
 @counts
+@pytest.mark.parametrize("step", ["join", "block", "leave", "join a source", "join another source"])
+def test_a_handler_joins_in_a_change(pure: bool, count: int, step: str) -> None:
+    """A handler that joins while its thread joins, blocks or leaves is told to do it later; nothing is overwritten."""
+    run("everywhere", "change_in_handler_everywhere", pure=pure, deadline=DEADLINE, count=count, step=step)
+
+
+@counts
 @pytest.mark.parametrize("face", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("how", LOOPS)
 def test_a_task_is_cancelled(pure: bool, count: int, face: str, how: str) -> None:

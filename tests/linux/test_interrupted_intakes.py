@@ -280,6 +280,21 @@ class TestWhatIsKept:
         assert [each.data for each in [*waiting[::-1], *drained(intake, handle)]] == [payloads[0][:3], *payloads[1:]]
         assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (6, 33, 1)
 
+    def test_after_a_fork(self, form: Form, link: Link) -> None:
+        """The parent hands it out, so the child does not."""
+        form.failure = Interrupted()
+        intake, handle = form.intake(), form.handle(link.receiver)
+        payloads = send_some(link, 0)
+        with pytest.raises(Interrupted):
+            drained(intake, handle)
+        form.failure = None
+        intake.abandon()
+        assert intake.unread is False
+        # What the kernel still held is there for both.
+        rest = [each.data for each in drained(intake, handle)]
+        assert rest == payloads[len(payloads) - len(rest) :]
+        assert len(rest) < len(payloads)
+
     def test_with_the_intake(self, form: Form, link: Link) -> None:
         """It goes when the intake goes."""
         form.failure = ZeroDivisionError()
@@ -423,7 +438,7 @@ class TestSettling:
                 status = 1
                 try:
                     before = intake.settle(0)
-                    intake.forget_calls()
+                    intake.abandon()
                     status = 0 if not before and intake.settle(0) else 2
                 finally:
                     os._exit(status)

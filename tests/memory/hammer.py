@@ -167,7 +167,7 @@ def intake_round() -> int:
         waker.send(b"!")
         assert intake.settle(60)
         waiting.join()
-        intake.forget_calls()
+        intake.abandon()
     deep: Datagram | bytes = b""
     for _ in range(1000):
         deep = Datagram(deep, (deep, deep), timestamp_ns=[deep])  # type: ignore[arg-type]  # odd, but not to crash

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from multicast_expert.core.errors import MulticastOSError, NotOpenError, warn
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError, warn
 from multicast_expert.core.plan import Change, Join, JoinKey, ReceiveSettings, SocketKey, SocketPlan, plan_receive
 from multicast_expert.engine.opening import change_membership, error_name, namespace_of, open_socket, os_error
 from multicast_expert.engine.own_echo import OwnEcho
@@ -34,6 +34,7 @@ class ReceiveSockets:
         self._open: dict[SocketKey, ReceiveSocket] = {}
         self._homes: dict[JoinKey, ReceiveSocket] = {}
         self._past_drops = 0
+        self._changing = False
         self.echo: OwnEcho | None = None
         """What keeps from these sockets what their owner sent; None: nothing is kept from them."""
         self.closed: bool = False
@@ -41,6 +42,25 @@ class ReceiveSockets:
         """Whether the sockets are a parent's, from before a fork: to be read, and not to be changed."""
 
     # Memberships
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Hold `lock` for a change of memberships.
+
+        Raises MulticastExpertError in a signal handler that came between the steps of another change: the change that
+        it interrupted would undo or overwrite what it does.
+        """
+        with self.lock:
+            if self._changing:
+                raise MulticastExpertError(
+                    "This signal handler interrupted a change of memberships of the same receiver. It may close the "
+                    "receiver; let it join, leave or block later, or in another thread."
+                )
+            try:
+                self._changing = True
+                yield
+            finally:
+                self._changing = False
 
     def add(self, joins: Iterable[Join]) -> None:
         """Join, opening the sockets that are needed; on failure nothing of it remains.
@@ -264,6 +284,7 @@ class ReceiveSockets:
     def abandon(self) -> None:
         """Let the child of a fork keep what it inherited, to read; a change has to open sockets of its own first."""
         self.lock = threading.RLock()
+        self._changing = False
         self.inherited = True
         self._source.abandon()
 

@@ -157,7 +157,7 @@ class SocketSource:
     def abandon(self) -> None:
         """Let the child of a fork wait with descriptors of its own; it shares the sockets' queues with its parent."""
         self._lock = threading.RLock()
-        self.intake.forget_calls()
+        self.intake.abandon()
         waitset, self._waitset = self._waitset, None
         if waitset is not None:
             waitset.abandon()

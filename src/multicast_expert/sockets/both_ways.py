@@ -201,7 +201,7 @@ class BothWays(Receiver):
     ) -> Membership:
         """Join a group; see `McastRxSocket.join_group`. An interface that is new to this socket is sent from, too."""
         membership = super().join_group(group, source=source, iface=iface)
-        with self._sockets.lock:
+        with self._sockets.change():
             if any(each.present and each not in self._outlets for each in self._subscriptions.attachments):
                 self._equip()
         return membership

@@ -208,7 +208,7 @@ class Subscriptions:
         """See `McastRxSocket.join_group`."""
         parsed, scope = parse_scoped_group(group, self.version)
         parsed_source = None if source is None else parse_source(source, self.version)
-        with self.sockets.lock:
+        with self.sockets.change():
             attachments = self._in_scope(parsed, scope, self._targets(iface))
             fresh = [each for each in attachments if each not in self._all()]
             self.own()
@@ -256,7 +256,7 @@ class Subscriptions:
     def leave(self, group: IPAddress, source: IPAddress | None, attachments: list[Attachment]) -> None:
         """Leave the group, or one source of it, on these interfaces. Raises NotJoinedError."""
         self._check_open()
-        with self.sockets.lock:
+        with self.sockets.change():
             self.own()
             revision, joins = self.wanted.leave(group, source, attachments)
             try:
@@ -272,7 +272,7 @@ class Subscriptions:
         """Block a source of a group, or let it in again. Raises MulticastExpertError."""
         self._check_open()
         parsed = parse_source(source, self.version)
-        with self.sockets.lock:
+        with self.sockets.change():
             self.own()
             revision, changes = self.wanted.block(group, parsed, attachments, blocked)
             forth, back = _BLOCK if blocked else reversed(_BLOCK)

@@ -286,6 +286,46 @@ def change_everywhere(count: int, step: str) -> None:
         assert descriptors() == before, f"{descriptors() - before} descriptors leaked at {moments.where}"
 
 
+def change_in_handler_everywhere(count: int, step: str) -> None:
+    """A handler joins at each moment of a change, or is told that it cannot.
+
+    Afterwards the receiver knows what the kernel has joined, and gets each datagram once.
+    """
+    steps = [*STEPS]
+    refused = joined_there = 0
+
+    def handle() -> None:
+        nonlocal refused, joined_there
+        try:
+            rx.join_group(NEW_GROUP, source="127.0.0.7")
+            joined_there += 1
+        except MulticastExpertError as error:
+            refused += "interrupted a change" in str(error)
+
+    with receiver(groups_of(count), heal=False) as rx:
+        receive_all(rx, "receive", [])
+    before = descriptors()
+    for moments in each_moment(handle):
+        rx = receiver(groups_of(count), heal=False)
+        for earlier in steps[: steps.index(step)]:
+            STEPS[earlier](rx)
+        with contextlib.suppress(MulticastExpertError), moments:
+            STEPS[step](rx)
+        assert joined() == {*rx.mcast_ips}, f"{joined()} instead of {rx.mcast_ips} after {moments.where}"
+        heard = {each.group for each in rx.memberships if each.source in (None, "127.0.0.1")}
+        for group in rx.mcast_ips:
+            send(b"x", group)
+            expected = [b"x"] if group in heard else []
+            got: list[Any] = []
+            with contextlib.suppress(TimeoutError):
+                got = rx.receive_many(timeout=PATIENCE if expected else 0)
+            assert [datagram.data for datagram in got] == expected, f"{got} of {group} after {moments.where}"
+        rx.close()
+        assert not joined(), f"{joined()} stay joined after {moments.where}"
+        assert descriptors() == before, f"{descriptors() - before} descriptors leaked at {moments.where}"
+    assert refused > 10, f"refused {refused} times, joined {joined_there} times"
+
+
 def cancel_everywhere(face: str, count: int, how: str) -> None:
     """A handler cancels the task at each moment, as asyncio.run does at Ctrl-C: nothing is lost, nothing is logged."""
     ledger = Ledger(count)

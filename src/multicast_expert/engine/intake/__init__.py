@@ -73,8 +73,11 @@ class Intake(Protocol):
         handler may have interrupted.
         """
 
-    def forget_calls(self) -> None:
-        """Forget the calls of other threads: to be called in the child of a fork, where those threads do not exist."""
+    def abandon(self) -> None:
+        """In the child of a fork: forget the calls of threads that do not exist there, and what the parent hands out.
+
+        The latter is what an exception kept for the next call.
+        """
 
 
 class NativeIntake(Intake, Protocol):

@@ -170,6 +170,11 @@ class BatchIntake(PythonIntake):
         super().forget_places()
         self._told = {}
 
+    def abandon(self) -> None:
+        """Forget what belongs to the parent; see `Intake.abandon`."""
+        super().abandon()
+        self._interrupted = None
+
     def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
         """Receive one message; see `Intake.one`."""
         if self._interrupted is not None:

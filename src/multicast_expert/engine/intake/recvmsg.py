@@ -209,8 +209,9 @@ class PythonIntake:
             pause = min(2 * pause, 1e-3)
         return True
 
-    def forget_calls(self) -> None:
-        """Forget the calls of other threads; see `Intake.forget_calls`."""
+    def abandon(self) -> None:
+        """Forget what belongs to the parent; see `Intake.abandon`."""
+        self._left = []
         own = get_ident()
         for token, thread in list(self._inside.items()):
             if thread != own:
