@@ -26,18 +26,16 @@ read_message(Intake *self, Arena *arena, Message *message)
     return message->origin != NULL && message->timestamp != NULL;
 }
 
-/* Append the rest of the arena's current message, its first datagram cut to `most` bytes; return how many datagrams, or -1.
-The arena's offset stays behind the last datagram that the list holds. */
+/* Append the rest of the arena's current message; return how many datagrams, or -1. The arena's offset stays behind the last datagram that the list holds. */
 Py_ssize_t
-append_segments(Intake *self, Arena *arena, const Message *message, Py_ssize_t most, PyObject *list, Counts *counts)
+append_segments(Intake *self, Arena *arena, const Message *message, PyObject *list, Counts *counts)
 {
     Py_ssize_t appended = 0;
     do {
         Py_ssize_t left = message->size - arena->offset;
         Py_ssize_t size = left < message->segment_size ? left : message->segment_size;
-        Py_ssize_t kept = size < most ? size : most;
-        bool truncated = kept < size || (message->truncated && size == left);
-        PyObject *payload = PyBytes_FromStringAndSize(message->payload + arena->offset, kept);
+        bool truncated = message->truncated && size == left;
+        PyObject *payload = PyBytes_FromStringAndSize(message->payload + arena->offset, size);
         PyObject *datagram =
             received_datagram(self->state->datagram, payload, message->origin, message->timestamp, truncated);
         bool done = datagram != NULL && PyList_Append(list, datagram) == 0;
@@ -45,33 +43,31 @@ append_segments(Intake *self, Arena *arena, const Message *message, Py_ssize_t m
         if (!done) {
             return -1;
         }
-        most = PAYLOAD;
         appended++;
         arena->offset += size;
         counts->datagrams++;
-        counts->payload_bytes += (unsigned long long)kept;
+        counts->payload_bytes += (unsigned long long)size;
         counts->truncated += truncated;
     } while (arena->offset < message->size);
     return appended;
 }
 
-/* Append what the arena holds, the first datagram cut to `most` bytes; return how many datagrams, or -1. */
+/* Append what the arena holds; return how many datagrams, or -1. */
 Py_ssize_t
-append_messages(Intake *self, Arena *arena, Py_ssize_t most, PyObject *list, Counts *counts)
+append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts)
 {
     Py_ssize_t total = 0, longest = 1;
     for (; arena->slot < arena->filled; arena->slot++) {
         Message message;
         Py_ssize_t run = -1;
         if (read_message(self, arena, &message)) {
-            run = append_segments(self, arena, &message, most, list, counts);
+            run = append_segments(self, arena, &message, list, counts);
         }
         release_message(&message);
         if (run < 0) {
             return -1;
         }
         arena->offset = 0;
-        most = PAYLOAD;
         longest = run > longest ? run : longest;
         total += run;
     }
@@ -182,6 +178,7 @@ static PyMethodDef intake_methods[] = {
     {"one", METHOD(intake_one), METH_FASTCALL, NULL},
     {"expect", METHOD(intake_expect), METH_FASTCALL, NULL},
 #ifdef LINUX_CALLS
+    {"expect_any", METHOD(intake_expect_any), METH_FASTCALL, NULL},
     {"sweep", METHOD(intake_sweep), METH_FASTCALL, NULL},
 #endif
     {"forget_places", METHOD(intake_forget_places), METH_NOARGS, NULL},

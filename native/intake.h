@@ -87,9 +87,8 @@ bool enough_arguments(Py_ssize_t given, Py_ssize_t wanted, PyObject *const *argu
 bool failed(int error);
 bool read_message(Intake *self, Arena *arena, Message *message);
 void release_message(Message *message);
-Py_ssize_t append_segments(Intake *self, Arena *arena, const Message *message, Py_ssize_t most, PyObject *list,
-                           Counts *counts);
-Py_ssize_t append_messages(Intake *self, Arena *arena, Py_ssize_t most, PyObject *list, Counts *counts);
+Py_ssize_t append_segments(Intake *self, Arena *arena, const Message *message, PyObject *list, Counts *counts);
+Py_ssize_t append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts);
 
 /* receive_many.c */
 PyObject *intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count);
@@ -98,6 +97,7 @@ PyObject *intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t coun
 /* receive_one.c */
 PyObject *intake_one(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_expect(Intake *self, PyObject *const *arguments, Py_ssize_t count);
+PyObject *intake_expect_any(Intake *self, PyObject *const *arguments, Py_ssize_t count);
 PyObject *intake_next(Intake *self, PyObject *key);
 
 #endif

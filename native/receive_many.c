@@ -103,7 +103,7 @@ receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, 
                 return NULL;
             }
         }
-        Py_ssize_t appended = append_messages(self, arena, PAYLOAD, list, &self->counts);
+        Py_ssize_t appended = append_messages(self, arena, list, &self->counts);
         give_back(self, arena);
         if (appended < 0 || failed(error)) {
             return NULL;

@@ -13,7 +13,7 @@ from linux.plain_sockets import (
     any_address,
     member_on,
     nothing_for,
-    open_descriptors,
+    open_sockets,
     own_address,
     sender_on,
     udp_socket,
@@ -107,10 +107,10 @@ def test_a_free_port_and_no_bind(network: TwoLinks, version: int) -> None:
 def test_a_refused_step_leaves_nothing(network: TwoLinks, version: int) -> None:
     """When the port is another program's, no socket stays open."""
     with udp_socket(network.host, version, (any_address(version), PORT), reuse=False):
-        before = open_descriptors()
+        before = open_sockets()
         with pytest.raises(MulticastOSError, match=f"Cannot bind to .* port {PORT}"):
             plain_sockets(FAMILY[version], [GROUP[version]], PORT, ifaces=["eth0", "eth1"])
-        assert open_descriptors() == before
+        assert open_sockets() <= before
 
 
 def test_joining_with_a_socket_of_the_program(network: TwoLinks, version: int) -> None:

@@ -455,8 +455,8 @@ async def test_cancelling_who_was_just_given_a_datagram(
         one = receiver._source.one
         taken = []
 
-        def take_and_cancel(bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
-            found = bool(one(bufsize, flags, backlog))
+        def take_and_cancel(backlog: list[Datagram]) -> bool:
+            found = bool(one(backlog))
             if found and not taken:
                 taken.append(backlog[-1].data)
                 unlucky.cancel()

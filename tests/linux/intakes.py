@@ -10,7 +10,6 @@ import pytest
 
 from linux.plain_sockets import FAMILY
 from multicast_expert import Datagram, extension
-from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.engine.intake.recvmmsg import BatchIntake
 from multicast_expert.engine.intake.recvmsg import PythonIntake
 from multicast_expert.platforms import LINUX
@@ -107,10 +106,10 @@ def drained(intake: Any, handle: Any, limit: int = 10_000) -> list[Datagram]:
     return datagrams
 
 
-def taken(intake: Any, handle: Any, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram | None:
+def taken(intake: Any, handle: Any) -> Datagram | None:
     """The one datagram that is received alone."""
     waiting: list[Datagram] = []
-    found = intake.one(handle, bufsize, flags, waiting)
+    found = intake.one(handle, waiting)
     assert found is bool(waiting)
     assert len(waiting) <= 1
     return waiting[0] if waiting else None

@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from struct import pack
 from time import monotonic, time_ns
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,12 +23,14 @@ from hypothesis import strategies as st
 from linux.intakes import FIELDS, INTERFACE, LOOPBACK, Form, Link, drained, native, pieces, taken
 from linux.plain_sockets import FAMILY, PATIENCE
 from multicast_expert import Datagram
-from multicast_expert.core.datagram import MAX_DATAGRAM, decode_arrival
-from multicast_expert.engine.intake.recvmsg import ANCILLARY_SIZE, MSG_PEEK
+from multicast_expert.core.datagram import decode_arrival
+from multicast_expert.engine.intake.recvmsg import ANCILLARY_SIZE
 from multicast_expert.platforms import LINUX, Option
 from multicast_expert.testing import Lab
 
 SO_RXQ_OVFL = 40
+Ends: TypeAlias = tuple[socket.socket, socket.socket]
+Expect: TypeAlias = Callable[..., bool]
 
 
 @pytest.fixture(params=["extension", "recvmmsg", "python"])
@@ -61,7 +64,7 @@ class TestIntake:
         assert datagrams == [link.expected(b"one"), link.expected(b"two")]
         assert taken(intake, handle) == link.expected(b"three")
         waiting = [link.expected(b"before")]
-        assert intake.one(handle, MAX_DATAGRAM, 0, waiting) is True
+        assert intake.one(handle, waiting) is True
         assert waiting == [link.expected(b"before"), link.expected(b"four")]
         assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (4, 15, 0)
         assert intake.unread is False
@@ -73,7 +76,6 @@ class TestIntake:
         assert intake.batch(handle, 100, datagrams) is False
         assert datagrams == []
         assert taken(intake, handle) is None
-        assert taken(intake, handle, 100, MSG_PEEK) is None
         assert intake.datagrams == 0
 
     def test_real_datagrams(self, form: Form, link: Link) -> None:
@@ -118,36 +120,6 @@ class TestIntake:
         assert drained(intake, handle, -5) == []
         assert drained(intake, handle, 1) == [link.expected(b"stays")]
 
-    def test_small_buffers(self, form: Form, link: Link) -> None:
-        """What is longer is cut, says so and is counted; the next one is whole."""
-        intake, handle = form.intake(), form.handle(link.receiver)
-        link.send(b"0123456789", b"abcdefghij", b"whole", b"gone")
-        assert taken(intake, handle, 4) == link.expected(b"0123", truncated=True)
-        assert taken(intake, handle, 3) == link.expected(b"abc", truncated=True)
-        assert taken(intake, handle, 5) == link.expected(b"whole")
-        assert taken(intake, handle, 0) == link.expected(b"", truncated=True)
-        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (4, 12, 3)
-
-    def test_negative_buffer(self, form: Form, link: Link) -> None:
-        """It is refused as socket.recvfrom does, and nothing is taken."""
-        intake, handle = form.intake(), form.handle(link.receiver)
-        link.send(b"stays")
-        with pytest.raises(ValueError, match="negative buffer"):
-            intake.one(handle, -1, 0, [])
-        assert drained(intake, handle) == [link.expected(b"stays")]
-
-    def test_peeking(self, form: Form, link: Link) -> None:
-        """The datagram stays and is not counted; other flags reach the kernel as well."""
-        intake, handle = form.intake(), form.handle(link.receiver)
-        link.send(b"stays", b"next")
-        for _ in range(3):
-            assert taken(intake, handle, MAX_DATAGRAM, MSG_PEEK) == link.expected(b"stays")
-            assert taken(intake, handle, 2, MSG_PEEK) == link.expected(b"st", truncated=True)
-        assert (intake.datagrams, intake.truncated) == (0, 0)
-        assert taken(intake, handle, MAX_DATAGRAM, socket.MSG_TRUNC) is not None
-        assert taken(intake, handle, MAX_DATAGRAM, socket.MSG_ERRQUEUE) is None
-        assert drained(intake, handle) == [link.expected(b"next")]
-
     def test_timestamps(self, form: Form, version: int) -> None:
         """The kernel's nanoseconds, between those before sending and after receiving."""
         with ExitStack() as stack:
@@ -185,17 +157,14 @@ class TestIntake:
         assert len(datagrams) + len(drained(intake, handle)) == 30
 
     def test_one_of_a_run(self, form: Form, link: Link) -> None:
-        """All come, newest first, behind what was there; only the next one is cut. A look takes nothing."""
+        """All come, newest first, behind what was there."""
         intake, handle = form.intake(), form.handle(link.receiver)
         whole = [link.expected(data) for data in (b"0123456789" * 5, b"0123456789" * 10, b"0123456789" * 10)]
         link.send_run(b"0123456789" * 25, 100)
-        looked: list[Datagram] = []
-        assert intake.one(handle, MAX_DATAGRAM, MSG_PEEK, looked) is True
-        assert looked == whole
         waiting = [link.expected(b"before")]
-        assert intake.one(handle, 3, 0, waiting) is True
-        assert waiting == [link.expected(b"before"), *whole[:2], link.expected(b"012", truncated=True)]
-        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (3, 153, 1)
+        assert intake.one(handle, waiting) is True
+        assert waiting == [link.expected(b"before"), *whole]
+        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (3, 250, 0)
 
     @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
@@ -248,7 +217,7 @@ class TestIntake:
             link = Link(version, stack, timestamps=True)
             for kind in LINUX.ancillary.fields:
                 link.send(b"x")
-                messages = link.receiver.recvmsg(9, ANCILLARY_SIZE, MSG_PEEK)[1]
+                messages = link.receiver.recvmsg(9, ANCILLARY_SIZE, socket.MSG_PEEK)[1]
                 told = decode_arrival(messages, {kind: field})
                 [received] = drained(form.intake({kind: field}), form.handle(link.receiver))
                 assert (received.interface_index, received.hop_limit) == (told.interface_index, told.hop_limit)
@@ -326,7 +295,7 @@ class TestIntake:
             expected = two.recvfrom(10)
             two.setblocking(False)
             intake, handle = form.intake({}), form.handle(two)
-            assert taken(intake, handle, 10) == Datagram(*expected)
+            assert taken(intake, handle) == Datagram(*expected)
             assert drained(intake, handle) == [Datagram(*expected)] * 2
             assert expected[1] == ("fe80::1", one.getsockname()[1], 0, index)
 
@@ -354,8 +323,7 @@ class TestIntake:
         link.send(b"a", b"b", b"c", b"d")
         for take in (
             lambda: drained(intake, handle, 1),
-            lambda: intake.one(handle, 9, MSG_PEEK, []),
-            lambda: intake.one(handle, 9, 0, []),
+            lambda: intake.one(handle, []),
             lambda: drained(intake, handle, 3),
         ):
             with pytest.raises(ZeroDivisionError):
@@ -393,7 +361,7 @@ class TestIntake:
             while not stop.is_set():
                 select.select([link.receiver], [], [], 0.05)
                 intake.batch(handle, 7, mine)
-                intake.one(handle, MAX_DATAGRAM, 0, mine)
+                intake.one(handle, mine)
 
         threads = [threading.Thread(target=receive, args=(mine,)) for mine in received]
         for thread in threads:
@@ -420,7 +388,7 @@ class TestIntake:
         handle = -1 if form.name == "extension" else handle
         for take in (
             lambda: intake.batch(handle, 5, []),
-            lambda: intake.one(handle, 5, 0, []),
+            lambda: intake.one(handle, []),
         ):
             with pytest.raises(OSError, match="Bad file descriptor") as caught:
                 take()
@@ -446,48 +414,60 @@ class TestExpecting:
         return Form("extension").intake()
 
     @pytest.fixture
-    def alarm(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+    def alarm(self) -> Iterator[Ends]:
         """A pair whose first end is readable when the other one rings."""
         ends = socket.socketpair()
         yield ends
         for end in ends:
             end.close()
 
-    def test_what_is_there(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+    @pytest.fixture(params=["one", "any"])
+    def expect(self, request: pytest.FixtureRequest, intake: Any, link: Link, alarm: Ends) -> Iterator[Expect]:
+        """Waits for the receiver alone, or for what an epoll instance watches."""
+        descriptor = link.receiver.fileno()
+        if request.param == "one":
+            yield partial(intake.expect, descriptor)
+            return
+        with select.epoll() as epoll, socket.socket(FAMILY[link.version], socket.SOCK_DGRAM) as silent:
+            for watched in (descriptor, silent.fileno(), alarm[0].fileno()):
+                epoll.register(watched, select.EPOLLIN)
+            yield partial(intake.expect_any, epoll.fileno())
+
+    def test_what_is_there(self, expect: Expect, link: Link, alarm: Ends) -> None:
         """It comes at once, a run newest first."""
         waiting: list[Datagram] = []
         link.send_run(b"abcdef", 3)
-        assert intake.expect(link.receiver.fileno(), 2, 0, waiting, alarm[0].fileno(), -1) is True
-        assert waiting == [link.expected(b"def"), link.expected(b"ab", truncated=True)]
+        assert expect(waiting, alarm[0].fileno(), -1) is True
+        assert waiting == [link.expected(b"def"), link.expected(b"abc")]
 
-    def test_what_comes(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+    def test_what_comes(self, expect: Expect, link: Link, alarm: Ends) -> None:
         """It is in the list when it comes."""
         received: list[Datagram] = []
-        arguments = (link.receiver.fileno(), 100, 0, received, alarm[0].fileno(), PATIENCE)
-        thread = threading.Thread(target=lambda: intake.expect(*arguments))
+        arguments = (received, alarm[0].fileno(), PATIENCE)
+        thread = threading.Thread(target=lambda: expect(*arguments))
         thread.start()
         link.send(b"late")
         thread.join(PATIENCE)
         assert received == [link.expected(b"late")]
 
-    def test_nothing_in_time(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+    def test_nothing_in_time(self, expect: Expect, link: Link, alarm: Ends) -> None:
         """Nothing after the timeout, not before."""
         start = monotonic()
-        assert intake.expect(link.receiver.fileno(), 100, 0, [], alarm[0].fileno(), 0.02) is False
+        assert expect([], alarm[0].fileno(), 0.02) is False
         assert 0.02 <= monotonic() - start < PATIENCE
 
-    def test_the_alarm(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+    def test_the_alarm(self, expect: Expect, link: Link, alarm: Ends) -> None:
         """It ends the wait, and keeps a socket from being read that may be another one by now."""
         alarm[1].send(b"!")
         link.send(b"stays")
         waiting: list[Datagram] = []
-        arguments = (link.receiver.fileno(), 100, 0, waiting, alarm[0].fileno(), -1)
-        assert intake.expect(*arguments) is False
+        arguments = (waiting, alarm[0].fileno(), -1)
+        assert expect(*arguments) is False
         alarm[0].recv(1)
-        assert intake.expect(*arguments) is True
+        assert expect(*arguments) is True
         assert waiting == [link.expected(b"stays")]
 
-    def test_signals(self, intake: Any, link: Link, alarm: tuple[socket.socket, socket.socket]) -> None:
+    def test_signals(self, expect: Expect, link: Link, alarm: Ends) -> None:
         """A handler runs at once, and what it raises is raised; else the wait ends early."""
         handled = []
 
@@ -498,26 +478,39 @@ class TestExpecting:
 
         before = signal.signal(signal.SIGALRM, handle)
         try:
-            arguments = (link.receiver.fileno(), 100, 0, [], alarm[0].fileno(), PATIENCE)
+            arguments = ([], alarm[0].fileno(), PATIENCE)
             signal.setitimer(signal.ITIMER_REAL, 0.02)
-            assert intake.expect(*arguments) is False
+            assert expect(*arguments) is False
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             with pytest.raises(InterruptedError, match="from the handler"):
-                intake.expect(*arguments)
+                expect(*arguments)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         assert handled == [signal.SIGALRM] * 2
 
+    def test_turns(self, intake: Any, link: Link, alarm: Ends) -> None:
+        """Of several sockets that are busy each has its turn."""
+        with ExitStack() as stack, select.epoll() as epoll:
+            other = Link(link.version, stack)
+            for watched in (link.receiver, other.receiver, alarm[0]):
+                epoll.register(watched.fileno(), select.EPOLLIN)
+            link.send(*[b"first"] * 10)
+            other.send(*[b"second"] * 10)
+            received: list[Datagram] = []
+            for _ in range(20):
+                assert intake.expect_any(epoll.fileno(), received, alarm[0].fileno(), PATIENCE) is True
+        payloads = [datagram.data for datagram in received]
+        assert sorted(payloads[:10]) == [b"first"] * 5 + [b"second"] * 5
+        assert sorted(payloads) == [b"first"] * 10 + [b"second"] * 10
+
     @pytest.mark.parametrize(
         ("arguments", "error"),
         [
             ((1,), TypeError),
-            (("x", 1, 0, []), TypeError),
-            ((1, "x", 0, []), TypeError),
-            ((1, 1, 0, ()), TypeError),
-            ((2**40, 1, 0, []), OverflowError),
-            ((1, 2**80, 0, []), OverflowError),
+            (("x", []), TypeError),
+            ((1, ()), TypeError),
+            ((2**40, []), OverflowError),
         ],
     )
     def test_wrong_arguments(self, intake: Any, arguments: tuple[Any, ...], error: type[Exception]) -> None:
@@ -525,9 +518,11 @@ class TestExpecting:
         with pytest.raises(error):
             intake.one(*arguments)
         with pytest.raises(error):
-            intake.expect(*arguments, *([-1, 0] if len(arguments) == 4 else []))
+            intake.expect(*arguments, -1, 0)
         with pytest.raises(error):
-            intake.batch(*arguments[:2], *arguments[3:])
+            intake.expect_any(*arguments, -1, 0)
+        with pytest.raises(error):
+            intake.batch(*arguments[:1], 1, *arguments[1:])
 
     @pytest.mark.parametrize(
         "arguments",

@@ -23,9 +23,7 @@ import pytest
 from linux.intakes import Form, Link, drained, native
 from linux.plain_sockets import PATIENCE
 from multicast_expert import Datagram
-from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.engine.intake import recvmmsg, recvmsg
-from multicast_expert.engine.intake.recvmsg import MSG_PEEK
 
 try:
     import _testcapi
@@ -73,7 +71,7 @@ class Ledger:
         self._sent: list[bytes] = []
         self._landed: list[Datagram] = []
         self.received: list[bytes] = []
-        arguments = {"batch": (100,), "one": (MAX_DATAGRAM, 0), "expect": (MAX_DATAGRAM, 0)}[way]
+        arguments = {"batch": (100,), "one": (), "expect": ()}[way]
         self._arguments = (self._handle, *arguments, self._landed, *((-1, 0) if way == "expect" else ()))
 
     def send(self) -> None:
@@ -263,23 +261,6 @@ class TestMemory:
 class TestWhatIsKept:
     """The message that an exception kept."""
 
-    def test_looking(self, form: Form, link: Link) -> None:
-        """A look shows it and takes nothing; a small buffer cuts the next datagram only."""
-        form.failure = Interrupted()
-        intake, handle = form.intake(), form.handle(link.receiver)
-        payloads = send_some(link, 0)
-        with pytest.raises(Interrupted):
-            drained(intake, handle)
-        form.failure = None
-        looked: list[Datagram] = []
-        assert intake.one(handle, 3, MSG_PEEK, looked) is True
-        assert looked[-1].data == payloads[0][:3]
-        assert (intake.datagrams, intake.unread) == (0, True)
-        waiting: list[Datagram] = []
-        assert intake.one(handle, 3, 0, waiting) is True
-        assert [each.data for each in [*waiting[::-1], *drained(intake, handle)]] == [payloads[0][:3], *payloads[1:]]
-        assert (intake.datagrams, intake.payload_bytes, intake.truncated) == (6, 33, 1)
-
     def test_after_a_fork(self, form: Form, link: Link) -> None:
         """The parent hands it out, so the child does not."""
         form.failure = Interrupted()
@@ -334,7 +315,7 @@ def call_of_another_thread(form: Form, intake: Any, link: Link) -> Iterator[Call
     def call() -> None:
         started.set()
         if form.name == "extension":
-            intake.expect(link.receiver.fileno(), 100, 0, [], alarm.fileno(), PATIENCE)
+            intake.expect(link.receiver.fileno(), [], alarm.fileno(), PATIENCE)
         else:
             with pytest.raises(OSError, match=r"Bad file descriptor|closed"):
                 intake.batch(blocking, 5, [])
@@ -452,7 +433,7 @@ class TestSettling:
         before = signal.signal(signal.SIGALRM, lambda *_: settled.append(intake.settle(PATIENCE)))
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.02)
-            assert intake.expect(link.receiver.fileno(), 100, 0, [], -1, PATIENCE) is False
+            assert intake.expect(link.receiver.fileno(), [], -1, PATIENCE) is False
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

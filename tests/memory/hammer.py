@@ -152,8 +152,7 @@ def intake_round() -> int:
             while len(received) < BURST:
                 landed: list[Datagram] = []
                 with contextlib.suppress(UnknownPlaceError):
-                    intake.one(handle, 65535, socket.MSG_PEEK, [])
-                    intake.one(handle, 65535, 0, landed)
+                    intake.one(handle, landed)
                 received.extend(reversed(landed))
                 with contextlib.suppress(UnknownPlaceError):
                     intake.batch(handle, 10, received)

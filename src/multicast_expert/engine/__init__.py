@@ -6,6 +6,7 @@ from multicast_expert.engine.opening import error_name, free_port, namespace_of,
 from multicast_expert.engine.reader import Reader
 from multicast_expert.engine.receive_sockets import ReceiveSockets
 from multicast_expert.engine.send import SendSocket
+from multicast_expert.engine.shown_reader import ShownReader
 from multicast_expert.engine.socket_source import SocketSource
 from multicast_expert.system.kernel import Kernel
 
@@ -13,6 +14,7 @@ __all__ = [
     "Reader",
     "ReceiveSockets",
     "SendSocket",
+    "ShownReader",
     "SocketSource",
     "error_name",
     "free_port",

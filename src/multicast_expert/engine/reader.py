@@ -9,6 +9,7 @@ the caller's.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from time import monotonic
 from typing import Protocol
 
@@ -26,17 +27,22 @@ class Source(Protocol):
 
     intake: Intake
     quick: ReceiveSocket | None
-    """The socket whose handle the Reader may give to the intake itself; None: ask `one`."""
+    """The only socket, whose handle the Reader may give to the intake itself; None: `turns` has one, or ask `one`."""
+    turns: Iterator[ReceiveSocket]
+    """The sockets whose handles the Reader may give to the intake, in turn, before it asks `one` again."""
     idle: int
     """For how many more receives it is worth while to wait at once, without a try before."""
 
-    def one(self, bufsize: int, flags: int, backlog: list[Datagram], /) -> bool:
+    def one(self, backlog: list[Datagram], /) -> bool:
         """Put the datagrams of one message into the backlog, the oldest last; return whether there was one."""
+
+    def has_next(self, empty: ReceiveSocket, /) -> bool:
+        """Return whether another socket than this one, which held nothing, is known to hold something."""
 
     def many(self, limit: int, datagrams: list[Datagram], /) -> None:
         """Append what is there, oldest first, without waiting: `limit` datagrams and perhaps the rest of a run."""
 
-    def wait(self, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram], /) -> bool:
+    def wait(self, timeout: float | None, backlog: list[Datagram], /) -> bool:
         """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be."""
 
     def is_over(self, error: OSError, quick: ReceiveSocket | None, /) -> bool:
@@ -64,16 +70,17 @@ class Reader:
             return self._take_part(bufsize, flags)
         backlog, source = self.backlog, self._source
         while True:
-            quick = source.quick
+            sock = source.quick
             try:
                 if not backlog:
-                    if quick is None:
-                        if not source.one(bufsize, flags, backlog):
+                    sock = sock or next(source.turns, None)
+                    if sock is None:
+                        if not source.one(backlog):
                             return None
                     else:
                         # An operator: no signal handler comes between it and `return`.
-                        datagram = self._intake[quick.handle, backlog]
-                        if datagram is not None or not backlog:
+                        datagram = self._intake[sock.handle, backlog]
+                        if datagram is not None or not (backlog or source.has_next(sock)):
                             return datagram
                         source.ring()
                 if _FREE_THREADED:
@@ -85,7 +92,7 @@ class Reader:
                 # Another thread took it first.
                 pass
             except OSError as error:
-                if source.is_over(error, quick):
+                if source.is_over(error, sock) and not (sock and source.has_next(sock)):
                     return None
 
     def _take_part(self, bufsize: int, flags: int) -> Datagram | None:
@@ -96,7 +103,7 @@ class Reader:
         peeking = flags & MSG_PEEK
         while True:
             # Taken whole: another thread may be the one that gets it.
-            if not backlog and not self._source.one(MAX_DATAGRAM, flags & ~MSG_PEEK, backlog):
+            if not backlog and not self._source.one(backlog):
                 return None
             if not backlog:
                 # Another thread took it first.
@@ -153,7 +160,7 @@ class Reader:
             return self.take_one() if source.idle or source.quick is None else None
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            if source.wait(timeout, bufsize, flags, backlog):
+            if source.wait(timeout, backlog):
                 if backlog and not _FREE_THREADED:
                     newest = backlog[-1]
                     del backlog[-1]
@@ -176,7 +183,7 @@ class Reader:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     return None
-            self._source.wait(timeout, MAX_DATAGRAM, flags & ~MSG_PEEK, self.backlog)
+            self._source.wait(timeout, self.backlog)
 
     def receive_many(self, limit: int, timeout: float | None) -> list[Datagram]:
         """Return the datagrams that are there, at most `limit`; waits only for the first. Empty after the timeout."""
@@ -185,7 +192,7 @@ class Reader:
             return datagrams
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            if self._source.wait(timeout, MAX_DATAGRAM, 0, self.backlog):
+            if self._source.wait(timeout, self.backlog):
                 datagrams = self.take(limit)
                 if datagrams:
                     return datagrams
@@ -205,4 +212,4 @@ class Reader:
     def fetch(self) -> None:
         """Move what one look at the source finds into the backlog."""
         if not self.backlog:
-            self._source.one(MAX_DATAGRAM, 0, self.backlog)
+            self._source.one(self.backlog)

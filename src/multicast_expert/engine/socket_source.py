@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import repeat
 from threading import get_ident
 from time import monotonic
 from typing import Protocol
@@ -64,6 +65,8 @@ class SocketSource:
         """The only socket, where there is but one: it needs no turns."""
         self.quick: ReceiveSocket | None = None
         """The same, unless its datagrams have to be filtered here."""
+        self.turns: Iterator[ReceiveSocket] = iter(())
+        """The only one of several sockets that is known to be readable, as often as its turn lasts."""
         self._filters = False
         """Whether the destination of datagrams has to be looked at here."""
         self._ready: deque[ReceiveSocket] = deque()
@@ -98,6 +101,7 @@ class SocketSource:
         if len(self._sockets) == 1:
             (self._sole,) = self._sockets
         self.quick = None if self._filters else self._sole
+        self.turns = iter(())
         self.idle = 0
         if self._waitset is not None:
             # A thread that waits for a single socket does not see another one.
@@ -186,30 +190,34 @@ class SocketSource:
 
     # Taking
 
-    def one(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
-        """Put the datagrams of one message into the backlog, the oldest last; return whether there was one.
-
-        Only the oldest is cut to `bufsize`, and only where nothing has to be filtered.
-        """
+    def one(self, backlog: list[Datagram]) -> bool:
+        """Put the datagrams of one message into the backlog, the oldest last; return whether there was one."""
         quick = self.quick
-        found = (
-            self._one_in_turn(bufsize, flags, backlog) if quick is None else self._one(quick, bufsize, flags, backlog)
-        )
+        found = self._one_in_turn(backlog) if quick is None else self._one(quick, backlog)
         if len(backlog) > 1:
             self.ring()
         return found
 
-    def _one(self, sock: ReceiveSocket, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+    def has_next(self, empty: ReceiveSocket) -> bool:
+        """Return whether another socket is known to be readable, now that this one holds nothing."""
+        self.turns = iter(())
+        ready = self._ready
+        if ready and ready[0] is empty:
+            del ready[0]
+            empty.queued = False
+        return len(ready) > 0
+
+    def _one(self, sock: ReceiveSocket, backlog: list[Datagram]) -> bool:
         while True:
             try:
-                found = self.intake.one(sock.handle, bufsize, flags, backlog)
+                found = self.intake.one(sock.handle, backlog)
             except OSError as error:
                 if self.is_over(error, sock):
                     return False
             else:
                 return found
 
-    def _one_in_turn(self, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+    def _one_in_turn(self, backlog: list[Datagram]) -> bool:
         """Try the sockets that are known to be readable, each in its turn; a busy one must not starve the rest."""
         if self._sole is not None:
             return self._one_own(self._sole, backlog)
@@ -220,7 +228,7 @@ class SocketSource:
             if not ready:
                 return False
             sock = ready[0]
-            found = self._one(sock, bufsize, flags, backlog) if sock.accepts is None else self._one_own(sock, backlog)
+            found = self._one(sock, backlog) if sock.accepts is None else self._one_own(sock, backlog)
             if ready and ready[0] is sock:
                 del ready[0]
                 sock.queued = False
@@ -229,6 +237,8 @@ class SocketSource:
                     sock.queued = True
             if found:
                 self._turns -= 1
+                if len(ready) == 1 and not self._filters:
+                    self.turns, self._turns = repeat(sock, self._turns), 0
                 return True
 
     def _one_own(self, sock: ReceiveSocket, backlog: list[Datagram]) -> bool:
@@ -310,8 +320,7 @@ class SocketSource:
                 self._native.sweep(waitset.epoll, waitset.alarm, room, datagrams)
                 break
             except OSError as error:
-                if not waitset.closed:
-                    self.is_over(error, None)
+                self.is_over(error, None)
         return True
 
     def _filter(self, sock: ReceiveSocket, datagrams: list[Datagram], newest_first: bool = False) -> bool:
@@ -340,7 +349,7 @@ class SocketSource:
 
     def is_over(self, error: OSError, sock: ReceiveSocket | None, /) -> bool:
         """Return whether a failed receive means that the socket was closed meanwhile; raise an error that matters."""
-        if sock is not None and sock.closed:
+        if self.closed or (sock is not None and sock.closed):
             return True
         if isinstance(error, MulticastExpertError):
             raise error
@@ -406,17 +415,30 @@ class SocketSource:
         if self._waitset is not None:
             self._waitset.ring()
 
-    def wait(self, timeout: float | None, bufsize: int, flags: int, backlog: list[Datagram]) -> bool:
+    def shown(self) -> int:
+        """Return the descriptor that `show_kept` is about; -1 where there is none. Raises MulticastOSError."""
+        waitset = self.waitset()
+        try:
+            return waitset.shown()
+        except OSError as error:
+            raise os_error(self._kernel, error, "wait", "wait for datagrams") from error
+
+    def show_kept(self) -> None:
+        """Let the descriptor for selectors of the user's own be readable as long as something is kept."""
+        if self._waitset is not None:
+            self._waitset.show()
+
+    def wait(self, timeout: float | None, backlog: list[Datagram]) -> bool:
         """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be.
 
         None waits for ever. May return False early. Raises NotOpenError when the receiver is closed meanwhile.
         """
         sole = self.quick
-        if sole is None or not self.by_descriptor:
+        waitset = self._waitset or self.waitset()
+        if self._filters or not self.by_descriptor or (sole is None and waitset.epoll < 0):
             found = self._look(timeout)
         else:
             # The extension waits and receives in one step, and needs no selector for a single socket.
-            waitset = self._waitset or self.waitset()
             self.idle = self.idle - 1 if self.idle else IDLE
             intake, inside, token, thread = self._native, waitset.inside, object(), get_ident()
             seconds = waitset.glance if timeout is None or timeout > waitset.glance else timeout
@@ -424,8 +446,12 @@ class SocketSource:
             try:
                 inside[token] = thread
                 # A thread that changed one of them since either saw this token, or is seen here.
-                if not (backlog or waitset.closed or sole is not self.quick):
-                    found = intake.expect(sole.handle, bufsize, flags, backlog, waitset.alarm, seconds)
+                if backlog or waitset.closed or sole is not self.quick:
+                    pass
+                elif sole is None:
+                    found = intake.expect_any(waitset.epoll, backlog, waitset.alarm, seconds)
+                else:
+                    found = intake.expect(sole.handle, backlog, waitset.alarm, seconds)
             except OSError as error:
                 self.is_over(error, sole)
             finally:

@@ -98,6 +98,33 @@ class _Epoll(Generic[Data]):
         return [data for descriptor, _ in found if (data := known(descriptor)) is not None]
 
 
+class _Beacon:
+    """A selector around that of a set and a signal of its own, which no receive can take for a socket of the set."""
+
+    def __init__(self, descriptor: int, selector: _Selector[Any] | _Epoll[Any]) -> None:
+        self._selector = selector
+        self.descriptor: int = selector.descriptor
+        self._lamp, self._light = _SOCKETPAIR()
+        self._lamp.setblocking(False)
+        self._light.setblocking(False)
+        for each in (descriptor, self._light.fileno()):
+            selector.register(each, selectors.EVENT_READ, None)
+
+    def show(self, lit: bool) -> None:
+        # A full buffer shines as well as another byte.
+        with suppress(OSError):
+            if lit:
+                self._lamp.send(b"\0")
+            else:
+                while self._light.recv(64):
+                    pass
+
+    def close(self) -> None:
+        self._selector.close()
+        self._lamp.close()
+        self._light.close()
+
+
 class WaitSet(Generic[Data]):
     """A set of descriptors that other threads may change and close while some wait for it; see the file's contract.
 
@@ -132,7 +159,7 @@ class WaitSet(Generic[Data]):
         self.glance: float = GLANCE if kernel.SYSTEM.platform.interrupts_waits else SLICE
         """For how many seconds a thread waits at once, so that signal handlers run."""
         self._selector.register(self.alarm, selectors.EVENT_READ, None)
-        self._beacon: tuple[Any, Any] | None = None
+        self._beacon: _Beacon | None = None
 
     def add(self, descriptor: int, data: Data, events: int = selectors.EVENT_READ) -> None:
         """Wait for this descriptor too, until it is readable; `data` is what `wait` returns for it.
@@ -204,23 +231,24 @@ class WaitSet(Generic[Data]):
             self.rung.update(self.inside)
             self._send()
 
-    def show(self, kept: bool) -> None:
-        """Let `descriptor` be readable for programs of the user as long as something is kept, too."""
-        if self._beacon is None:
-            if not kept:
-                return
-            lamp, beacon = _SOCKETPAIR()
-            lamp.setblocking(False)
-            beacon.setblocking(False)
-            self._beacon = lamp, beacon
-            self._selector.register(beacon.fileno(), selectors.EVENT_READ, None)
-        lamp, beacon = self._beacon
-        with suppress(OSError):
-            if kept:
-                lamp.send(b"\0")
+    def shown(self) -> int:
+        """Return a descriptor for selectors of the user's own; -1 where there is none. Raises OSError.
+
+        It is readable while any of the set is ready, and while `show` was told that something is kept.
+        """
+        if self._beacon is None and self.descriptor >= 0:
+            beacon = _Beacon(self.descriptor, type(self._selector)())
+            # Another thread may have been faster.
+            if self._beacon is None:
+                self._beacon = beacon
             else:
-                while beacon.recv(64):
-                    pass
+                beacon.close()
+        return -1 if self._beacon is None else self._beacon.descriptor
+
+    def show(self) -> None:
+        """Let the descriptor that `shown` returns be readable as long as something is kept."""
+        if self._beacon is not None:
+            self._beacon.show(self._kept())
 
     def duplicate(self) -> int:
         """Return a copy of the descriptor, for an event loop that closes it; -1 where there is none to copy."""
@@ -268,8 +296,8 @@ class WaitSet(Generic[Data]):
             self._selector.close()
             self._waker.close()
             self._alarm.close()
-            for end in self._beacon or ():
-                end.close()
+            if self._beacon is not None:
+                self._beacon.close()
 
     def abandon(self) -> None:
         """Close the copies that the child of a fork has; the parent's set goes on."""

@@ -328,23 +328,3 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
             except TimeoutError:
                 return
             yield datagram
-
-    async def _next(self, timeout: float | None, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram:
-        try:
-            return await super()._next(timeout, bufsize, flags)
-        finally:
-            self._show_kept()
-
-    async def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
-        """Return the datagrams that are there, 1 to `limit` of them. See `AsyncMcastRxSocket.receive_many`."""
-        try:
-            return await super().receive_many(limit, timeout)
-        finally:
-            self._show_kept()
-
-    async def __anext__(self) -> Datagram:
-        """Return the next datagram; the iteration ends when the timeout passes without one."""
-        try:
-            return await super().__anext__()
-        finally:
-            self._show_kept()

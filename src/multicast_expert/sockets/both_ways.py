@@ -14,7 +14,7 @@ from time import monotonic
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_port
 from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast, plan_outlet, plan_unicast
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, Origin
+from multicast_expert.core.datagram import Datagram, Origin
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice
 from multicast_expert.core.memberships import Attachment
@@ -27,13 +27,13 @@ from multicast_expert.core.plan import (
     unspecified,
 )
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
-from multicast_expert.engine import ReceiveSockets, SendSocket, error_name, free_port, os_error
+from multicast_expert.engine import ReceiveSockets, SendSocket, ShownReader, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.own_echo import OwnEcho
 from multicast_expert.engine.send import Prepared, Shortcut
 from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.sockets.outlet import Absence, Outlet, sending_many, sending_one
-from multicast_expert.sockets.receiver import DEFAULT, Default, McastRxSocket, Receiver
+from multicast_expert.sockets.receiver import McastRxSocket, Receiver
 from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
 from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system import kernel
@@ -123,7 +123,6 @@ class BothWays(Receiver):
         self._shortcut: Shortcut | None = None
         """That of the only sending socket, for groups that were sent to before."""
         self._complaints: set[str] = set()
-        self._has_descriptor = False
 
     def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[ScopedGroup]:
         return parse_scoped_groups(mcast_ips, self._version, may_be_empty=True)
@@ -134,7 +133,6 @@ class BothWays(Receiver):
     # Opening and closing
 
     def _open(self) -> None:
-        self._has_descriptor = False
         for attempt in range(_ATTEMPTS):
             self.port: int = self._asked_port or free_port(kernel.SYSTEM, self._version)
             self._settings = self._settings._replace(port=self.port)
@@ -384,17 +382,13 @@ class BothWays(Receiver):
         such descriptor (Windows); use `filenos` there.
         """
         self._check_open()
-        waitset = self._source.waitset()
-        if waitset.descriptor < 0:
+        descriptor = self._source.shown()
+        if descriptor < 0:
             raise MulticastExpertError("This OS has no descriptor for several sockets; use filenos().")
-        self._has_descriptor = True
-        waitset.show(self._source.has_kept())
-        return waitset.descriptor
-
-    def _show_kept(self) -> None:
-        """Let the descriptor tell what was taken from the OS and not handed out."""
-        if self._has_descriptor and self.is_opened:
-            self._source.waitset().show(self._source.has_kept())
+        if not isinstance(self._reader, ShownReader):
+            self._reader = ShownReader(self._reader, self._source.show_kept)
+        self._source.show_kept()
+        return descriptor
 
     def os_sockets(self) -> list[Socket]:
         """Return the sockets of the OS: first those that send, then those that only receive."""
@@ -516,51 +510,3 @@ class McastSocket(BothWays, McastRxSocket):
                 yield self.receive(remaining)
             except TimeoutError:
                 return
-
-    # Where there is a descriptor, it is told what is left; an interrupt meanwhile puts back what was about to be handed
-    # out. No other call stands between the receive and the `try`, see `Reader`.
-
-    def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
-        """See `McastRxSocket.recvfrom`."""
-        pair = super().recvfrom(bufsize, flags)
-        if self._has_descriptor:
-            try:
-                self._show_kept()
-            except BaseException:
-                if pair is not None:
-                    self._reader.backlog += (Datagram(*pair),)
-                raise
-        return pair
-
-    def receive(self, timeout: float | Default | None = DEFAULT) -> Datagram:
-        """See `McastRxSocket.receive`."""
-        datagram = super().receive(timeout)
-        if self._has_descriptor:
-            try:
-                self._show_kept()
-            except BaseException:
-                self._reader.backlog += (datagram,)
-                raise
-        return datagram
-
-    def receive_many(self, limit: int = 1024, timeout: float | Default | None = DEFAULT) -> list[Datagram]:
-        """See `McastRxSocket.receive_many`."""
-        datagrams = super().receive_many(limit, timeout)
-        if self._has_descriptor:
-            try:
-                self._show_kept()
-            except BaseException:
-                self._reader.backlog += datagrams[::-1]
-                raise
-        return datagrams
-
-    def __iter__(self) -> Iterator[Datagram]:
-        """See `McastRxSocket.__iter__`."""
-        for datagram in super().__iter__():
-            if self._has_descriptor:
-                try:
-                    self._show_kept()
-                except BaseException:
-                    self._reader.backlog += (datagram,)
-                    raise
-            yield datagram

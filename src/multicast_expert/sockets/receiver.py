@@ -388,7 +388,8 @@ class McastRxSocket(Receiver):
     def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
         """Return the payload and the sender's socket address of the next datagram; None when the timeout passes first.
 
-        A payload longer than `bufsize` bytes is cut; the default never cuts. `flags` are those of recv(2).
+        A payload longer than `bufsize` bytes is cut; the default never cuts. flags: with MSG_PEEK the next receive
+        returns the same datagram; other flags have no effect.
         Raises MulticastOSError.
         """
         if not self.is_opened:

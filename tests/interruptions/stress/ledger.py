@@ -79,6 +79,7 @@ class Ledger:
             self._read += 1
             if words[0] == b"for":  # one that a child sent to itself, to a group that no parent joins
                 raise AssertionError("received what a child had joined")
+            assert len(words) == 2, f"{self.got[self._read - 1]!r}"
             group, number = words[0].decode(), int(words[1])
             seen = self._seen.setdefault(group, set())
             assert number not in seen, f"{group}: {number} was received twice"

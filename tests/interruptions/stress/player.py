@@ -11,6 +11,7 @@ import faulthandler
 import logging
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -43,7 +44,7 @@ from interruptions.programs.parts import (
     wait_until,
 )
 from interruptions.stress.ledger import Board, Ledger
-from multicast_expert import MulticastExpertError, MulticastOSError
+from multicast_expert import AsyncMcastSocket, McastSocket, MulticastExpertError, MulticastOSError
 
 STEADY = [f"239.1.2.{number}" for number in range(1, 9)]
 """Groups on the loopback interface, of which each datagram is accounted for."""
@@ -64,8 +65,14 @@ class Generation:
         self.ending = plan.choice(["from the side", "by the owner", "in a handler"])
         self.over = threading.Event()
         self.drops = 0
-        make = receiver if face == "blocking" else async_receiver
-        self.rx: Any = make(self.groups, receive_buffer=200_000)
+        blocking = face == "blocking"
+        self.both_ways = plan.random() < 0.4
+        """Whether it is a socket that sends from the same port, too, and whose descriptor was asked for."""
+        if self.both_ways:
+            kind = McastSocket if blocking else AsyncMcastSocket
+            self.rx: Any = kind(socket.AF_INET, self.groups, PORT, "lo", unicast=False, receive_buffer=200_000)
+        else:
+            self.rx = (receiver if blocking else async_receiver)(self.groups, receive_buffer=200_000)
         self.post: Callable[[Callable[[], None]], None] = lambda function: function()
         """Does something where the receiver is used: in its event loop, if it has one."""
 
@@ -74,6 +81,8 @@ class Generation:
         for group in self.groups:
             self.ledger.before_join(group)
         self.rx.open()
+        if self.both_ways and self.plan.random() < 0.5:
+            self.rx.fileno()
         for group in self.groups:
             self.ledger.joined(group)
         if self.plan.random() < 0.5:
@@ -155,7 +164,9 @@ class Generation:
         self.counts["forks"] += 1
 
     def send_one(self) -> None:
-        """Send to a group that no receiver has joined."""
+        """Send to a group that no receiver has joined, from the receiver's own port if it can."""
+        if self.both_ways and isinstance(self.rx, McastSocket):
+            self.rx.sendto(b"x", ("239.1.9.9", PORT), iface="lo")
         with transmitter(heal=self.plan.random() < 0.5) as tx:
             tx.sendto(b"x", ("239.1.9.9", PORT), hop_limit=self.plan.choice([None, 3]))
             tx.send_many([b"x"] * 5, ("239.1.9.9", PORT))

@@ -56,11 +56,10 @@ class Intake(Protocol):
         operator because no signal handler can come between it and the use of its result.
         """
 
-    def one(self, handle: Any, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
+    def one(self, handle: Any, waiting: list[Datagram], /) -> bool:
         """Receive one message and append its datagrams, newest first; return whether something was received.
 
-        So `waiting[-1]` is the next datagram to hand out; only that one is cut to `bufsize` bytes. `flags` are those of
-        `recvmsg`; a datagram that MSG_PEEK shows is not counted, and belongs into a list to throw away.
+        So `waiting[-1]` is the next datagram to hand out.
         """
 
     def forget_places(self) -> None:
@@ -81,16 +80,17 @@ class Intake(Protocol):
 
 
 class NativeIntake(Intake, Protocol):
-    """An Intake that waits, and looks after many sockets, in one step. `sweep` exists on Linux only."""
+    """An Intake that waits, and looks after many sockets, in one step; the latter on Linux only."""
 
-    def expect(
-        self, handle: Any, bufsize: int, flags: int, waiting: list[Datagram], alarm: int, timeout: float, /
-    ) -> bool:
+    def expect(self, handle: Any, waiting: list[Datagram], alarm: int, timeout: float, /) -> bool:
         """Wait until the socket or the alarm is readable, then as `one`.
 
         Waits `timeout` seconds at most; negative: no limit. Returns False if nothing came, if the alarm is readable, or
         if a signal was handled.
         """
+
+    def expect_any(self, epoll: int, waiting: list[Datagram], alarm: int, timeout: float, /) -> bool:
+        """As `expect`, for the sockets that an epoll instance watches, in fair turns; it has to watch the alarm too."""
 
     def sweep(self, epoll: int, alarm: int, limit: int, datagrams: list[Datagram], /) -> bool:
         """As `batch`, for the sockets that an epoll instance watches, in fair turns.

@@ -175,11 +175,11 @@ class BatchIntake(PythonIntake):
         super().abandon()
         self._interrupted = None
 
-    def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
+    def one(self, handle: Socket, waiting: list[Datagram], /) -> bool:
         """Receive one message; see `Intake.one`."""
         if self._interrupted is not None:
             self._rescue()
-        return super().one(handle, bufsize, flags, waiting)
+        return super().one(handle, waiting)
 
     def batch(self, handle: Socket, limit: int, datagrams: list[Datagram], /) -> bool:
         """Append what the socket holds; see `Intake.batch`."""

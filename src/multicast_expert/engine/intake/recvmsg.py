@@ -14,12 +14,11 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from multicast_expert.core.addresses import IPv4Or6Address
-from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, arrived, cut, decode_arrival
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, arrived, decode_arrival
 from multicast_expert.system.kernel import Socket
 
 ANCILLARY_SIZE = 256
 """Bytes: more than all control messages of one datagram take on any OS."""
-MSG_PEEK = 2
 # How many messages are received before they are decoded.
 MOST_MESSAGES = 64
 # How many combinations of group, interface and hop limit are remembered.
@@ -88,14 +87,12 @@ class PythonIntake:
             self._inside.pop(token, None)
         return True
 
-    def one(self, handle: Socket, bufsize: int, flags: int, waiting: list[Datagram], /) -> bool:
+    def one(self, handle: Socket, waiting: list[Datagram], /) -> bool:
         """Receive one message; see `Intake.one`."""
-        if bufsize < 0:
-            raise ValueError("negative buffer size")
         token, thread = object(), get_ident()
         try:
             self._inside[token] = thread
-            self._take(handle, 1, waiting, bufsize, flags, True)
+            self._take(handle, 1, waiting, newest_first=True)
         except BlockingIOError:
             return False
         finally:
@@ -105,47 +102,29 @@ class PythonIntake:
     def __getitem__(self, key: tuple[Socket, list[Datagram]]) -> None:
         """Receive one message into the list; see `Intake.__getitem__`."""
         handle, waiting = key
-        self.one(handle, MAX_DATAGRAM, 0, waiting)
+        self.one(handle, waiting)
 
-    def _take(
-        self,
-        handle: Socket,
-        room: int,
-        target: list[Datagram],
-        bufsize: int = MAX_DATAGRAM,
-        flags: int = 0,
-        newest_first: bool = False,
-    ) -> None:
+    def _take(self, handle: Socket, room: int, target: list[Datagram], newest_first: bool = False) -> None:
         """Move what an exception kept to the target; if there is nothing, receive so many messages."""
         received: list[Received] = []
-        peeking = flags & MSG_PEEK != 0
         try:
             if not self._left:
                 sizes = _ONE_SIZE if room == 1 else repeat(MAX_DATAGRAM, room)
-                received.extend(map(handle.recvmsg, sizes, _ANCILLARY_SIZES, repeat(flags)))
-            elif peeking:
-                received += self._left
+                received.extend(map(handle.recvmsg, sizes, _ANCILLARY_SIZES))
             else:
                 received, self._left = self._left, received
         finally:
             try:
-                self._move(received, target, bufsize, newest_first, peeking)
+                self._move(received, target, newest_first)
             finally:
                 # What is in no other list is kept, without a call that an interrupt could follow.
-                if received and not peeking:
+                if received:
                     if self._left:
                         self._left[:0] = received
                     else:
                         self._left = received
 
-    def _move(
-        self,
-        received: list[Received],
-        target: list[Datagram],
-        bufsize: int,
-        newest_first: bool,
-        peeking: bool,
-    ) -> None:
+    def _move(self, received: list[Received], target: list[Datagram], newest_first: bool) -> None:
         """Append the messages to the target as Datagrams, count them and empty the list; all of this, or nothing."""
         if not received:
             return
@@ -164,17 +143,10 @@ class PythonIntake:
                 fresh.append(arrived(data, (sender, *place), timestamp, lost))
             else:
                 fresh += split(data, sender, facts, lost)
-        if bufsize < MAX_DATAGRAM and len(fresh[0].data) > bufsize:
-            size -= len(fresh[0].data) - bufsize
-            truncated += not fresh[0].truncated
-            fresh[0] = cut(fresh[0], bufsize)
         if newest_first:
             fresh.reverse()
-        if peeking:
-            target += fresh
-        else:
-            self._run = max(1, len(fresh) // len(received))
-            self._commit(fresh, size, truncated, target, received, _ALL, ())
+        self._run = max(1, len(fresh) // len(received))
+        self._commit(fresh, size, truncated, target, received, _ALL, ())
 
     def _commit(
         self,
