@@ -25,11 +25,12 @@ from linux.plain_sockets import (
 )
 from multicast_expert import HealingEvent, McastSocket, MulticastExpertError, MulticastOSError
 from multicast_expert.testing import Host, Interface, Lab, lab_unavailable
-from network.faults import leave_bridge, move_address
+from network.faults import FAULTS, delete_and_recreate, leave_bridge, move_address, report_ports_as
 from network.watching import end_watches
 
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
+PREFIXES = ("fd01", "fd01:1")
 PATIENCE = 10.0
 
 
@@ -52,48 +53,12 @@ def cables() -> Iterator[list[tuple[Interface, Interface]]]:
                 far,
                 interface=f"eth{number}",
                 ipv4=(f"10.1.{number}.1/24", f"10.1.{number}.2/24"),
-                ipv6=(f"fd01:{number}::1/64", f"fd01:{number}::2/64"),
+                ipv6=(f"{PREFIXES[number]}::1/64", f"{PREFIXES[number]}::2/64"),
             )
             for number in range(2)
         ]
         with near.entered():
             yield made
-
-
-def recreate(host: Host) -> None:
-    """Delete and create eth0, which gets another index."""
-    host.remove_interface("eth0")
-    host.recreate_interface("eth0")
-
-
-def recreate_with_its_index(host: Host) -> None:
-    """The same with the same index."""
-    host.remove_interface("eth0")
-    host.recreate_interface("eth0", same_index=True)
-
-
-def rename(host: Host) -> None:
-    """Another name."""
-    host.rename_interface("eth0", "uplink")
-
-
-def down_and_up(host: Host) -> None:
-    """Somebody takes it down and up."""
-    host.set_link("eth0", up=False)
-    host.set_link("eth0", up=True)
-
-
-def move(host: Host) -> None:
-    """Other addresses."""
-    host.replace_address("eth0", "10.1.0.77/24")
-    host.replace_address("eth0", "fd01::77/64")
-
-
-def dip(host: Host) -> None:
-    """An MTU too small for IPv6, for a moment."""
-    host.set_mtu("eth0", 1200)
-    host.set_mtu("eth0", 1500)
-    host.replace_address("eth0", "fd01:0::1/64")
 
 
 def into_a_bridge(host: Host) -> None:
@@ -107,7 +72,7 @@ def into_a_bridge_and_back(host: Host) -> None:
     leave_bridge(host)
 
 
-FAULTS = (recreate, recreate_with_its_index, rename, down_and_up, move, dip, into_a_bridge, into_a_bridge_and_back)
+ALL_FAULTS = (*FAULTS, into_a_bridge, into_a_bridge_and_back)
 
 
 def exchange(sock: McastSocket, far: Interface, address: Callable[[], str], version: int) -> None:
@@ -141,7 +106,7 @@ def exchange(sock: McastSocket, far: Interface, address: Callable[[], str], vers
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", ALL_FAULTS, ids=lambda fault: fault.__name__)
 def test_both_ways_again(
     cables: list[tuple[Interface, Interface]], fault: Callable[[Host], None], version: int
 ) -> None:
@@ -156,6 +121,23 @@ def test_both_ways_again(
         exchange(sock, far, lambda: own_address(near, version), version)
         exchange_on_the_other(sock, cables[1], version)
         wait_until(lambda: open_descriptors() <= before, "the old sockets are closed")
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("kind", ["bond", "team"])
+def test_into_a_bond(
+    cables: list[tuple[Interface, Interface]], kind: str, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port of a bond or a team counts like that of a bridge: all four ways go by its master."""
+    report_ports_as(monkeypatch, kind)
+    near, far = cables[0]
+    host = near.node
+    assert isinstance(host, Host)
+    with McastSocket(FAMILY[version], [GROUP[version]], PORT, ifaces=["eth0", "eth1"]) as sock:
+        host.put_into_bridge("eth0", "bond0")
+        exchange(sock, far, lambda: own_address(near, version), version)
+        assert sock.network_interfaces[0].machine_name == "bond0"
+        exchange_on_the_other(sock, cables[1], version)
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -226,7 +208,7 @@ def test_what_it_sends_after_healing_is_its_own(cables: list[tuple[Interface, In
         McastSocket(FAMILY[version], [GROUP[version]], PORT, iface="eth0") as sock,
         McastSocket(FAMILY[version], [GROUP[version]], PORT, iface="eth0", unicast=False) as other,
     ):
-        recreate(host)
+        delete_and_recreate(host)
         exchange(sock, far, lambda: own_address(near, version), version)
         heard = False
         deadline = monotonic() + PATIENCE

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from multicast_expert.system import netlink
 from multicast_expert.testing.private_network import find_tool
+from network.faults import report_ports_as
 from network.traffic import TwoWires, two_wires
 
 PACKAGES = {"iperf": "iperf", "socat": "socat", "ssmping": "ssmping", "ssmpingd": "ssmping"}
@@ -32,23 +32,8 @@ def wires() -> Iterator[TwoWires]:
         yield made
 
 
-def reported_as(kind: bytes) -> Callable[[netlink.Message], netlink.Message]:
-    """Read a port of a bridge as that of another kind: no kernel module is needed for that."""
-    port_of_bridge = b"\x0b\0\x04\0bridge\0"
-    assert len(kind) <= 6
-    return lambda message: message._replace(
-        body=message.body.replace(port_of_bridge, b"\x0b\0\x04\0" + kind.ljust(7, b"\0"))
-    )
-
-
 @pytest.fixture(params=["bond", "team", "vrf"])
 def port_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have the kernel's messages say that ports of bridges are ports of something else."""
-    kind: str = request.param
-    rewrite, usual = reported_as(kind.encode()), netlink.messages
-
-    def messages(data: bytes) -> Iterator[netlink.Message]:
-        return map(rewrite, usual(data))
-
-    monkeypatch.setattr(netlink, "messages", messages)
-    return kind
+    """The kind of which the ports of bridges are, as far as the kernel's messages say."""
+    report_ports_as(monkeypatch, request.param)
+    return str(request.param)

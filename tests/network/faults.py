@@ -1,5 +1,10 @@
 """What can happen to eth0 of a host, which has 10.1.0.1 and fd01::1 there; in the end it can be used again."""
 
+from collections.abc import Iterator
+
+import pytest
+
+from multicast_expert.system import netlink
 from multicast_expert.testing import Host
 
 ADDRESS = {4: "10.1.0.1", 6: "fd01::1"}
@@ -66,3 +71,17 @@ def leave_bridge(host: Host) -> None:
     for address in host.interface("eth0").addresses:
         host.ip(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
     host.interface("eth0").wait_until_addresses_are_usable()
+
+
+def report_ports_as(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Have the kernel's messages say that ports of bridges are ports of something else: it needs no kernel module."""
+    usual = netlink.messages
+    port_of_bridge = b"\x0b\0\x04\0bridge\0"
+    port_of_kind = b"\x0b\0\x04\0" + kind.encode().ljust(7, b"\0")
+    assert len(port_of_kind) == len(port_of_bridge)
+
+    def messages(data: bytes) -> Iterator[netlink.Message]:
+        for message in usual(data):
+            yield message._replace(body=message.body.replace(port_of_bridge, port_of_kind))
+
+    monkeypatch.setattr(netlink, "messages", messages)
