@@ -58,7 +58,7 @@ def locate(asked: InterfaceChoice, by_index: Mapping[int, IfaceInfo], ignore_cas
     """Return where an interface is among those of now, by their index; None if it is missing.
 
     `asked`: the interface as it was last seen, with the index 0 while it is missing, and the address that it was asked
-    for by, if any. Nobody having that address, the interface itself counts.
+    for by, if any. If no interface has that address, the interface itself counts.
     """
     found = by_index.get(asked.iface.index)
     address = asked.address

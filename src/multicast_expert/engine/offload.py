@@ -83,8 +83,8 @@ def limits(platform: Platform, sock: Socket, version: int, mtu: int | None) -> L
         room = int.from_bytes(sock.getsockopt(buffer_level, buffer_size, 4), sys.byteorder)
     except OSError:
         return ALONE
-    # A message of any length is let in where anything is free (socket(7): the size is doubled for the bookkeeping); who
-    # made the buffer small wants little to wait in it.
+    # A message of any length is let in where anything is free (socket(7): the size is doubled for the bookkeeping); a
+    # program that made the buffer small wants little to wait in it.
     total = min(_MOST_BYTES[version], room // 2)
     return Limits(_MOST_SEGMENTS, mtu - _HEADERS[version], total, (level, number))
 

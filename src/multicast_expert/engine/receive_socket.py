@@ -35,7 +35,7 @@ class ReceiveSocket:
         self.key: SocketKey = key
         self.socket: Socket = sock
         self.handle: Socket | int = sock.fileno() if by_descriptor else sock
-        """What an Intake receives from; a descriptor becomes -1 as soon as nobody may use it any longer."""
+        """What an Intake receives from; a descriptor becomes -1 as soon as no call may use it any longer."""
         self.joins: dict[JoinKey, Join] = {}
         self.closed: bool = False
         self.queued: bool = False
@@ -62,7 +62,7 @@ class ReceiveSocket:
         accepts = self.accepts
         if accepts is None or (datagram.group, datagram.interface_index) in accepts:
             return False
-        # A Windows or macOS socket may receive groups that nobody asked for, and a wildcard one broadcasts.
+        # A Windows or macOS socket may receive groups that this receiver did not join, and a wildcard one broadcasts.
         is_to_host = datagram.group is None and datagram.destination not in (None, "255.255.255.255")
         return not (is_to_host and (ANY_HOST in self.hosts or datagram.destination in self.hosts))
 

@@ -1,4 +1,4 @@
-"""WaitSet: waits for the sockets of one receiver or sender, and keeps the rule of who waits, who wakes and who closes.
+"""WaitSet: waits for the sockets of one receiver or sender, and keeps the rule of waiting, waking and closing.
 
 The contract
 - Any thread may wait, and any number at once. A thread registers a token of its own inside the `try` whose `finally`
@@ -263,7 +263,7 @@ class WaitSet(Generic[Data]):
                 self.left()
 
     def _send(self) -> None:
-        # A full buffer rings as well as another byte; a closed one has nobody left to wake.
+        # A full buffer rings as well as another byte; after a close no wait is left to end.
         with suppress(OSError):
             self._waker.send(b"\0")
 

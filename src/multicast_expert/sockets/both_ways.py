@@ -1,25 +1,20 @@
 """McastSocket: receives groups and unicast, and sends, all on one port; and what it shares with the async one.
 
-A receiver (Receiver) with one Outlet for each of its interfaces. Which sockets that takes is data of `core.both_ways`.
-On Linux, sending takes the locks of outlets only, so it waits for no change of a membership. The thread that holds the
-lock of the receiving sockets may take one of an outlet, never the other way round; elsewhere both are one lock.
+A receiver (Receiver) whose Equipment has an Outlet for each of its interfaces.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_port
-from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast, plan_outlet, plan_unicast
+from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast
 from multicast_expert.core.datagram import Datagram, Origin
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
-from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice
-from multicast_expert.core.memberships import Attachment
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.core.plan import (
-    SocketPlan,
     bind_address,
     check_dscp,
     check_hop_limit,
@@ -27,12 +22,12 @@ from multicast_expert.core.plan import (
     unspecified,
 )
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
-from multicast_expert.engine import ReceiveSockets, SendSocket, ShownReader, error_name, free_port, os_error
+from multicast_expert.engine import ShownReader, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
-from multicast_expert.engine.own_echo import OwnEcho
 from multicast_expert.engine.send import Prepared, Shortcut
-from multicast_expert.sockets.healing import Events, HealingEvent
-from multicast_expert.sockets.outlet import Absence, Outlet, sending_many, sending_one
+from multicast_expert.sockets.equipment import Equipment
+from multicast_expert.sockets.healing import HealingEvent
+from multicast_expert.sockets.outlet import Outlet, sending_many, sending_one
 from multicast_expert.sockets.receiver import McastRxSocket, Receiver
 from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
 from multicast_expert.sockets.subscriptions import Membership
@@ -41,30 +36,6 @@ from multicast_expert.system.kernel import Socket
 
 _ATTEMPTS = 10
 """How often a free port is looked for: another program may take the one that was found."""
-
-
-class Lender:
-    """Lets the receiving sockets use what the outlets send by, where that is one and the same (see `outlet.Owner`)."""
-
-    def __init__(self, sockets: ReceiveSockets, echo: OwnEcho, port: int, version: int) -> None:
-        self.port: int = port
-        self._sockets = sockets
-        self._echo = echo
-        self._lends = version not in kernel.SYSTEM.platform.silent
-        self.closing: Callable[[Socket], None] | None = sockets.take_back if self._lends else None
-
-    def lock(self) -> threading.RLock | None:
-        """Return the lock of the receiving sockets where they get the outlets' sockets."""
-        return self._sockets.lock if self._lends else None
-
-    def opened(self, sock: SendSocket, plan: SocketPlan) -> None:
-        """Receive from a new socket too, and learn to recognise what it sends. Raises MulticastOSError."""
-        if self._lends:
-            self._sockets.lend(plan, sock.socket)
-        try:
-            self._echo.learn(plan.key[1] or 0, sock)
-        except OSError as error:
-            raise os_error(kernel.SYSTEM, error, "send", "recognise what this socket sends") from error
 
 
 class BothWays(Receiver):
@@ -111,18 +82,14 @@ class BothWays(Receiver):
             gro=gro,
         )
         self.ttl = ttl
-        self._unicast = parse_unicast(unicast, self._version)
-        self._sending = SendSettings(ttl, enable_external_loopback, dscp, own)
+        sending = SendSettings(ttl, enable_external_loopback, dscp, own)
+        self._equipment = Equipment(self._version, sending, parse_unicast(unicast, self._version), heal)
         self._settings = self._settings._replace(shares=True)
         self._asked_port = port
-        self._outlets: dict[Attachment, Outlet] = {}
-        """Replaced as a whole, never changed: other threads read it."""
-        self._echo: OwnEcho
         self._routes = Routes(self._version, {}, lambda address: None)
         self._replies: dict[Origin, Prepared] = {}
         self._shortcut: Shortcut | None = None
         """That of the only sending socket, for groups that were sent to before."""
-        self._complaints: set[str] = set()
 
     def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[ScopedGroup]:
         return parse_scoped_groups(mcast_ips, self._version, may_be_empty=True)
@@ -139,7 +106,7 @@ class BothWays(Receiver):
             try:
                 super()._open()
             except BaseException as error:
-                self._close_outlets()
+                self._equipment.close()
                 taken = isinstance(error, MulticastOSError) and error_name(kernel.SYSTEM, error) == "EADDRINUSE"
                 if self._asked_port or not taken or attempt == _ATTEMPTS - 1:
                     raise
@@ -147,26 +114,17 @@ class BothWays(Receiver):
                 return
 
     def _prepare(self) -> None:
-        self._echo = OwnEcho(kernel.SYSTEM, self._version, self.port, self._sending.own)
-        self._sockets.echo = self._source.echo = self._echo
+        self._source.echo = self._equipment.begin(self._sockets, self._settings)
         self._equip(at_start=True)
 
     def _close(self) -> None:
         super()._close()
-        self._close_outlets()
-
-    def _close_outlets(self) -> None:
-        for outlet in self._outlets.values():
-            if hasattr(outlet, "socket"):
-                outlet.close()
-        self._outlets = {}
-        self._shortcut = None
-        self._replies = {}
-        self._routes = Routes(self._version, {}, lambda address: None)
+        self._equipment.close()
+        self._forget_ways()
 
     def _forget_ways(self) -> None:
         self._shortcut = None
-        self._routes = Routes(self._version, self._outlets, self._sockets.bound_to)
+        self._routes = Routes(self._version, self._equipment.outlets, self._sockets.bound_to)
         self._replies = {}
 
     def close(self) -> None:
@@ -182,9 +140,7 @@ class BothWays(Receiver):
 
     def _abandon(self) -> None:
         super()._abandon()
-        self._echo.abandon()
-        for outlet in self._outlets.values():
-            outlet.abandon()
+        self._equipment.abandon()
 
     def _restore(self, ifaces: list[IfaceInfo]) -> bool:
         unfinished = super()._restore(ifaces)
@@ -200,69 +156,15 @@ class BothWays(Receiver):
         """Join a group; see `McastRxSocket.join_group`. An interface that is new to this socket is sent from, too."""
         membership = super().join_group(group, source=source, iface=iface)
         with self._sockets.change():
-            if any(each.present and each not in self._outlets for each in self._subscriptions.attachments):
+            if any(each.present and each not in self._equipment.outlets for each in self._subscriptions.attachments):
                 self._equip()
         return membership
 
     def _equip(self, at_start: bool = False) -> bool:
-        """Open what sends and what receives unicast on the interfaces that are there; return whether all is open.
-
-        At the start an interface that was named and cannot be sent from is an error.
-        """
-        complete = True
-        for attachment in self._subscriptions.attachments:
-            if not attachment.present:
-                continue
-            iface = attachment.choice.iface
-            self._sockets.name_interface(iface.index, iface.display_name)
-            try:
-                known = self._outlets.get(attachment)
-                if known is not None:
-                    known.follow(attachment.choice)
-                else:
-                    outlet = self._new_outlet(attachment.choice)
-                    outlet.open()
-                    self._outlets = {**self._outlets, attachment: outlet}
-            except MulticastExpertError as error:
-                if at_start and attachment.choice.required:
-                    raise
-                # An address that comes later is an event of its own.
-                complete = complete and not isinstance(error, MulticastOSError)
-                if at_start:
-                    warn(f"{error} Nothing is sent there, because it was only part of all interfaces.")
-        self._forget_ways()
-        return self._receive_unicast(at_start) and complete
-
-    def _receive_unicast(self, at_start: bool) -> bool:
-        present = [each.choice for each in self._subscriptions.attachments if each.present]
-        outlets = [outlet.plan for outlet in self._outlets.values()]
-        own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
-        self._echo.send_from({address.partition("%")[0] for address in own})
-        plans = plan_unicast(kernel.SYSTEM.platform, self._settings, present, self._unicast, self.port, outlets)
-        absent = False
-        for error in self._sockets.stand(plans):
-            if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
-                if at_start and self._unicast.kind == "named":
-                    raise error
-                absent = True
-            elif str(error) not in self._complaints:
-                self._complaints.add(str(error))
-                warn(
-                    f"Another socket of this host has port {self.port} and receives the unicast that is sent to it. "
-                    "unicast=False asks for none, and unicast=[...] with an address takes it."
-                )
-        return not absent
-
-    def _new_outlet(self, choice: InterfaceChoice) -> Outlet:
-        settings, sending, unicast = self._settings, self._sending, self._unicast
-
-        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
-            return plan_outlet(kernel.SYSTEM.platform, settings, sending, choice, unicast, port)
-
-        # The healing of memberships tells what there is to tell.
-        silent = Absence(False, Events(None), 0)
-        lender = Lender(self._sockets, self._echo, self.port, self._version)
-        return Outlet(self._version, choice, sending.hop_limit, planned, self._heal, silent, lender)
+        try:
+            return self._equipment.equip(self._subscriptions.attachments, at_start)
+        finally:
+            self._forget_ways()
 
     # Sending, without the waiting
 
@@ -276,17 +178,17 @@ class BothWays(Receiver):
 
     def _learn_way(self, address: IPv4Or6Address, route: Route) -> None:
         """Let further datagrams to a group go the short way, if there is a single one."""
-        if len(route.outlets) == 1 and route.is_group and route.address == address and not self._echo.by_payload:
-            shortcut = route.outlets[0].socket.shortcut
-            if self._named_source(route.outlets[0]) is not None:
-                return
-            if shortcut is not None and len(self._outlets) == 1:
-                shortcut.learn(address)
-                self._shortcut = shortcut
+        is_plain = route.is_group and route.address == address and not self._equipment.echo.by_payload
+        if not is_plain or len(self._equipment.outlets) != 1 or len(route.outlets) != 1:
+            return
+        shortcut = route.outlets[0].socket.shortcut
+        if shortcut is not None and self._named_source(route.outlets[0]) is None:
+            shortcut.learn(address)
+            self._shortcut = shortcut
 
     def _learn_reply(self, datagram: Datagram, route: Route) -> None:
         """Let further replies to datagrams that come the same way go the short way."""
-        if route.through is not None or self._echo.by_payload:
+        if route.through is not None or self._equipment.echo.by_payload:
             return
         # A stored datagram may have parts that only the long way takes.
         with suppress(TypeError, ValueError, OSError):
@@ -316,9 +218,9 @@ class BothWays(Receiver):
     def _sending_one(self, route: Route, data: bytes, hop_limit: int | None) -> Generator[Outlet, None, None]:
         """Send one datagram; yields an outlet that has to be waited for."""
         hops = self._hops(hop_limit)
-        if self._echo.by_payload:
+        if self._equipment.echo.by_payload:
             for _ in route.outlets:
-                self._echo.note(data)
+                self._equipment.echo.note(data)
         if route.is_group:
             send = lambda outlet: self._send_to_group(outlet, data, route.address, hops)  # noqa: E731
             yield from sending_one(route.outlets, send, self._check_open)
@@ -360,7 +262,7 @@ class BothWays(Receiver):
     ) -> Generator[Outlet | None, None, int]:
         """Do all of `send_many` but the waiting; see `sending_many`."""
         route, hops = self._route(address, iface), self._hops(hop_limit)
-        echo = self._echo if self._echo.by_payload else None
+        echo = self._equipment.echo if self._equipment.echo.by_payload else None
 
         def send(outlet: Outlet, batch: Sequence[bytes]) -> int:
             if route.is_group and echo is None and self._named_source(outlet) is None:
@@ -393,13 +295,13 @@ class BothWays(Receiver):
     def os_sockets(self) -> list[Socket]:
         """Return the sockets of the OS: first those that send, then those that only receive."""
         self._check_open()
-        senders = [outlet.socket.socket for outlet in self._outlets.values()]
+        senders = [outlet.socket.socket for outlet in self._equipment.outlets.values()]
         return list(dict.fromkeys([*senders, *self._sockets.sockets()]))
 
     def getsockname(self) -> IPv4Or6Address:
         """Return the address and the port that this socket sends from; with several interfaces, any address."""
         self._check_open()
-        outlets = list(self._outlets.values())
+        outlets = list(self._equipment.outlets.values())
         own = interface_address(outlets[0].choice, self._version) if len(outlets) == 1 else None
         scope = outlets[0].choice.iface.index if own is not None and own.is_link_local else 0
         text = unspecified(self._version) if own is None else str(own).partition("%")[0]

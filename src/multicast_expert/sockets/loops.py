@@ -36,7 +36,7 @@ class Store(NamedTuple):
     waitset: WaitSet[Any]
     fetch: Callable[[], None]
     """Puts one thing that has arrived into `kept`. A loop may hold it as long as it runs, so it must not refer to the
-    socket of the user, who may forget to close that."""
+    user's socket: a forgotten one could never be collected."""
     kept: Callable[[], bool]
     """Whether something is there already, so that no wait is needed."""
     failures: list[MulticastExpertError]

@@ -45,7 +45,7 @@ class Absence(NamedTuple):
 
 
 class Owner(Protocol):
-    """Who receives by the sockets that outlets send by."""
+    """Receives by the sockets that outlets send by."""
 
     port: int
     """The port to send from, which is shared with others."""
@@ -392,8 +392,8 @@ def sending_one(
     """Send one datagram out of every interface; yields an outlet that has to be waited for.
 
     `send` sends it out of one, and returns False when there is no room. All are tried before an error of one is raised;
-    that of an interface which nobody named matters only where nothing left at all. `check` is called after each wait,
-    and raises when all is over.
+    that of an interface which the user did not name matters only if nothing left at all. `check` is called after each
+    wait, and raises when all is over.
     """
     failure: MulticastOSError | None = None
     matters, left = True, False

@@ -2,8 +2,8 @@
 
 A socket that was connected once keeps a random number (`sk_txhash`), and every packet that it sends carries it, also
 those that the kernel cuts from a long one (GSO) and fragments. A packet that comes back to this host, as a copy for its
-own groups or over the loopback interface, still has it; so a classic BPF filter recognises it exactly, whoever else has
-the same address and port. Needs no privilege. Measured on Linux 6.18.
+own groups or over the loopback interface, still has it; so a classic BPF filter recognises it exactly, also if other
+sockets have the same address and port. Needs no privilege. Measured on Linux 6.18.
 """
 
 from __future__ import annotations
