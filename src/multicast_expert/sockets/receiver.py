@@ -330,7 +330,7 @@ class Receiver(Openable):
         state = "open" if self.is_opened else "closed"
         groups = self.mcast_ips
         more = f" and {len(groups) - 4} more" if len(groups) > 4 else ""
-        return f"<{type(self).__name__} {', '.join(groups[:4])}{more} port {self.port} {state}>"
+        return f"<{type(self).__name__} {', '.join(groups[:4]) or 'no group'}{more} port {self.port} {state}>"
 
 
 def checked_timeout(timeout: float | None) -> float | None:
