@@ -34,6 +34,10 @@ PURE = {
     "wire.tallies",
     "system.listings",
     "system.netlink",
+    "system.drops.assembler",
+    "system.drops.btf",
+    "system.drops.program",
+    "system.drops.symbols",
 } | {
     "doctor.facts",
     "doctor.host.command_outputs",
@@ -50,7 +54,7 @@ PURE = {
 # What they may import too: it only says in which form things run.
 CHOICE = {"extension"}
 PURE_LIBRARY = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
+    "__future__", "abc", "array", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
     "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string", "struct",
     "textwrap", "types", "typing", "warnings",
 }  # fmt: skip

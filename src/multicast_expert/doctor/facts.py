@@ -297,6 +297,8 @@ class Trial:
     """The growth of the counters at moments of the trial; only if no frames were captured."""
     drops: tuple[Drop, ...] | Unread = Unread("The kernel was not asked which datagrams it dropped.")
     """What the kernel dropped while the doctor listened; empty: nothing of the group."""
+    drops_limits: str = ""
+    """What `drops` does not tell, and why, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)

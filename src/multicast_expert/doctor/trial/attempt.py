@@ -19,6 +19,7 @@ from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
 from multicast_expert.doctor.trial.receiver import Listening, Progress
+from multicast_expert.system.drops.watch import Watch
 from multicast_expert.wire.capture import Capture
 
 BEFOREHAND = 0.4
@@ -73,6 +74,9 @@ class Attempt:
             capture = self._host.open_capture()
             if isinstance(capture, Capture):
                 opened.callback(capture.close)
+            watch = self._host.open_drop_watch()
+            if not isinstance(watch, Unread):
+                opened.callback(watch.close)
             # If the frames are known, the counters need not tell whose packets they counted.
             by_counters = isinstance(capture, Unread)
             before = self._host.counters()
@@ -83,6 +87,7 @@ class Attempt:
                     listening.add([descriptor], drain)
             receivers = self._listen(listen, listening, opened, facts)
             trial = self._outcome(listening.clock(), receivers, capture, self._host.counters().since(before), facts)
+            trial = self._with_drops(trial, watch)
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):
                 for each in receivers:
@@ -168,6 +173,12 @@ class Attempt:
             sockets=() if isinstance(sockets, Unread) else tuple(each for each in sockets if each.inode not in own),
             buffer=None if granted is None else Buffer(requested or granted, granted, maximum_buffer(facts)),
         )
+
+    def _with_drops(self, trial: Trial, watch: Watch | Unread) -> Trial:
+        """Return the trial with what the kernel dropped; before the probe, which the kernel drops by design."""
+        if isinstance(watch, Unread):
+            return replace(trial, drops=watch)
+        return replace(trial, drops=self._host.drops(watch), drops_limits=watch.limits)
 
     def _try_revival(self, receivers: Iterable[CountingReceiver], listening: Listening, facts: Facts) -> bool | None:
         """Leave and join anew if a stream stopped; return whether it came again, or None if that was not tried."""

@@ -1,0 +1,118 @@
+"""open_watch: counts the datagrams that the kernel drops, in the best way that it allows. Touches Linux only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.system.drops.kernel_watch import KernelWatch
+from multicast_expert.system.drops.refusals import refusal
+from multicast_expert.system.drops.symbols import parse_functions
+
+_KALLSYMS = Path("/proc/kallsyms")
+_PREFIX = "SKB_DROP_REASON_"
+FREED_REASONS = ("SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "SOCKET_CLOSE", "QUEUE_PURGE", "PACKET_SOCK_ERROR")
+"""Reasons of frees that are no drops: what was delivered, what waited at a closed socket, and copies for captures."""
+FREEING_FUNCTIONS = (
+    "udp_destruct_common", "udpv6_destruct_common", "udp_destruct_sock", "udpv6_destruct_sock", "inet_sock_destruct",
+    "udp_destroy_sock", "skb_queue_purge", "skb_queue_purge_reason", "__skb_queue_purge", "skb_rbtree_purge",
+    "packet_rcv", "packet_rcv_spkt", "tpacket_rcv", "packet_sock_destruct",
+)  # fmt: skip
+"""Functions whose frees are no drops, for kernels that have no reason of their own for them."""
+
+
+class Dropped(NamedTuple):
+    """Datagrams of one kind that the kernel dropped."""
+
+    reason: str
+    """By its name in the kernel, without SKB_DROP_REASON_."""
+    function: str
+    """Empty if the kernel hides it."""
+    interface: int | None
+    """The index of the interface; None: not known."""
+    group: IPAddress | None
+    port: int | None
+    source: IPAddress | None
+    outgoing: bool
+    socket: int | None
+    """The inode number of the socket that did not take them."""
+    number: int
+    """How many datagrams; how many packets if they were fragments."""
+
+
+class Watch(Protocol):
+    """Counts what the kernel drops, from its creation on until it is closed."""
+
+    limits: str
+    """What it cannot tell and why, in sentences; empty: nothing is missing."""
+
+    def drops(self) -> list[Dropped]:
+        """Return what was dropped so far. Raises OSError."""
+
+    def close(self) -> None:
+        """Stop counting; nothing is left in the kernel."""
+
+
+class BpfWatch:
+    """Counts by a BPF program, which tells everything.
+
+    groups: those to count; none: all. Raises OSError, or MulticastExpertError if this kernel cannot tell.
+    """
+
+    def __init__(self, groups: Collection[IPAddress]) -> None:
+        self._wanted = frozenset(groups)
+        self._kernel = KernelWatch(groups)
+        self._functions: dict[int, str] = {}
+        self.limits: str = ""
+
+    def drops(self) -> list[Dropped]:
+        """Return what was dropped so far. Raises OSError."""
+        counts = self._kernel.counts()
+        self._name({kind.call for kind in counts} - self._functions.keys())
+        found = []
+        for kind, count in counts.items():
+            reason = self._kernel.layout.reasons.get(kind.reason, f"{_PREFIX}{kind.reason:#x}").removeprefix(_PREFIX)
+            function = self._functions.get(kind.call, "")
+            if kind.group is None:
+                self.limits = f"{count} datagrams of too many kinds were not told apart."
+            elif _is_drop(reason, function) and (not self._wanted or kind.group in self._wanted):
+                found.append(
+                    Dropped(
+                        reason, function, kind.interface or None, kind.group, kind.port, kind.source, kind.outgoing,
+                        kind.socket, count,
+                    )
+                )  # fmt: skip
+        return found
+
+    def _name(self, calls: set[int]) -> None:
+        """Look up the functions of these calls; without the right to see addresses they have no names."""
+        if not calls:
+            return
+        with _KALLSYMS.open("rb") as file:
+            named = parse_functions(file, calls)
+        self._functions |= dict.fromkeys(calls, "") | named
+        if not named:
+            self.limits = "The kernel hides the names of its functions (kernel.kptr_restrict)."
+
+    def close(self) -> None:
+        """Detach the program."""
+        self._kernel.close()
+
+
+def _is_drop(reason: str, function: str) -> bool:
+    return reason not in FREED_REASONS and function not in FREEING_FUNCTIONS
+
+
+def open_watch(groups: Collection[IPAddress] = ()) -> Watch:
+    """Return a watch of the network namespace of the calling thread; the caller closes it.
+
+    groups: those to count, without scopes; none: all. Raises MulticastExpertError with the reason if the kernel allows
+    no way, and OSError if no descriptor is left.
+    """
+    try:
+        return BpfWatch(groups)
+    except OSError as error:
+        raise MulticastExpertError(refusal(error)) from error
