@@ -249,6 +249,8 @@ class Drop:
     """Whether this host sent them; the copy for its own receivers comes in."""
     count: int
     """How many datagrams; how many packets if they were fragments."""
+    hook: str = ""
+    """The hook of netfilter where a rule dropped them, by the name that nftables has for it; empty if none did."""
     socket: int | None = None
     """The inode number of the socket that did not take them, as in UdpSocket; None: none, or not known."""
 

@@ -146,6 +146,7 @@ class Host:
                 None if each.source is None else str(each.source),
                 each.outgoing,
                 each.number,
+                each.hook,
                 each.socket,
             )
             for each in found

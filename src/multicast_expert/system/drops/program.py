@@ -24,7 +24,7 @@ _IF_MISSING = 1
 """BPF_NOEXIST."""
 
 _KEY = Struct("<QII16s16s2sBBI")
-"""Address of the call, reason, interface, group, source, port, IP version, whether it leaves, and socket."""
+"""Address of the call, reason, interface, group, source, port, IP version, how far it came, and socket."""
 KEY_SIZE = _KEY.size
 COUNT = Struct("<Q")
 REST = bytes(KEY_SIZE)
@@ -44,20 +44,37 @@ class DropKind(NamedTuple):
     source: IPAddress | None
     port: int | None
     outgoing: bool
+    hook: str
+    """The hook of netfilter that it had come to if a rule dropped it there, by the name that nftables has for it."""
     socket: int | None
     """The inode number of the socket that did not take it."""
 
 
 def parse_key(key: bytes) -> DropKind:
     """Return what a key of the program's map says."""
-    call, reason, interface, group, source, port, version, outgoing, socket = _KEY.unpack_from(key)
+    call, reason, interface, group, source, port, version, progress, socket = _KEY.unpack_from(key)
     if not version:
-        return DropKind(call, reason, interface, None, None, None, False, None)
+        return DropKind(call, reason, interface, None, None, None, False, "", None)
     length, kind = (4, IPv4Address) if version == 4 else (16, IPv6Address)
     number = int.from_bytes(port, "big") or None
     return DropKind(
-        call, reason, interface, kind(group[:length]), kind(source[:length]), number, bool(outgoing), socket or None
+        call,
+        reason,
+        interface,
+        kind(group[:length]),
+        kind(source[:length]),
+        number,
+        bool(progress & _OUTGOING),
+        _hook(progress),
+        socket or None,
     )
+
+
+def _hook(progress: int) -> str:
+    """Return the hook of netfilter by what the kernel has done with the packet before it."""
+    if progress & _OUTGOING:
+        return "egress" if progress & _HAS_LINK_HEADER else "postrouting" if progress & _HAS_DEVICE else "output"
+    return "input" if progress & _HAS_ROUTE else "prerouting" if progress & _HAS_MET_IP else "ingress"
 
 
 class Layout(NamedTuple):
@@ -73,7 +90,7 @@ class Layout(NamedTuple):
 
 _MEMBERS = (
     "sk_buff.head", "sk_buff.data", "sk_buff.end", "sk_buff.network_header", "sk_buff.mac_header", "sk_buff.protocol",
-    "sk_buff.dev", "sk_buff.sk", "sk_buff.skb_iif", "sk_buff._skb_refdst", "sk_buff.__pkt_type_offset",
+    "sk_buff.dev", "sk_buff.cb", "sk_buff.sk", "sk_buff.skb_iif", "sk_buff._skb_refdst", "sk_buff.__pkt_type_offset",
     "skb_shared_info.gso_segs", "dst_entry.dev", "net_device.ifindex", "net_device.nd_net", "net.ns.inum",
     "sock.__sk_common.skc_net", "sock.sk_socket", "socket_alloc.vfs_inode.i_ino",
 )  # fmt: skip
@@ -90,11 +107,13 @@ def read_layout(data: bytes) -> Layout:
 
 # The stack: the key, below it a place for what is read, the header of the packet, and a count.
 _AT_KEY = -64
-_AT_CALL, _AT_REASON, _AT_INTERFACE, _AT_GROUP, _AT_SOURCE, _AT_PORT, _AT_VERSION, _AT_OUTGOING, _AT_SOCKET = (
+_AT_CALL, _AT_REASON, _AT_INTERFACE, _AT_GROUP, _AT_SOURCE, _AT_PORT, _AT_VERSION, _AT_PROGRESS, _AT_SOCKET = (
     _AT_KEY + place for place in (0, 8, 12, 16, 32, 48, 50, 51, 52)
 )
 _AT_VALUE, _AT_HEADER, _AT_COUNT = -72, -112, -120
 _HEADER_SIZE = 40
+# How far a packet came, as bits of one byte.
+_OUTGOING, _HAS_ROUTE, _HAS_MET_IP, _HAS_DEVICE, _HAS_LINK_HEADER = 1, 2, 4, 8, 16
 
 _UDP, _UDP_LITE, _HOP_BY_HOP, _FRAGMENT = 17, 136, 0, 44
 # Ethernet types as a little-endian machine reads them.
@@ -310,15 +329,38 @@ class _DropProgram:
         code.label("interface")
         self._member(R9, 4, R7, "sk_buff.skb_iif")
         code.store(FRAME, _AT_INTERFACE, R9, 4)
-        code.jump_if(R9, "!=", 0, "interface is noted")
+        code.jump_if(R9, "!=", 0, "incoming")
         self._member(R1, 4, R8, "net_device.ifindex")
         code.store(FRAME, _AT_INTERFACE, R1, 4)
         # A packet to a group that came in is of another type, whoever sent it.
         self._member(R1, 1, R7, "sk_buff.__pkt_type_offset")
         code.compute(R1, "&", _PACKET_TYPE)
         code.jump_if(R1, "!=", 0, "interface is noted")
-        code.store_number(FRAME, _AT_OUTGOING, 1, 1)
+        self._note_sending()
+        code.label("incoming")
+        # What IP keeps with a packet begins with the interface, also in the form of IPv6.
+        self._member(R1, 4, R7, "sk_buff.cb")
+        code.jump_if(R1, "!=", R9, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP, 1)
+        self._member(R1, 8, R7, "sk_buff._skb_refdst")
+        code.jump_if(R1, "==", 0, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP | _HAS_ROUTE, 1)
         code.label("interface is noted")
+
+    def _note_sending(self) -> None:
+        """Note how far a packet that leaves has come, and go on at "interface is noted"."""
+        code = self._code
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING, 1)
+        self._member(R1, 8, R7, "sk_buff.dev")
+        code.jump_if(R1, "==", 0, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE, 1)
+        self._member(R9, 8, R7, "sk_buff.head")
+        self._member(R1, 2, R7, "sk_buff.network_header")
+        code.compute(R9, "+", R1)
+        self._member(R1, 8, R7, "sk_buff.data")
+        code.jump_if(R1, "==", R9, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE | _HAS_LINK_HEADER, 1)
+        code.jump("interface is noted")
 
     def _find_socket(self) -> None:
         """Note the inode number of the socket that did not take the packet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,6 +14,8 @@ from multicast_expert.system.drops.refusals import refusal
 from multicast_expert.system.drops.symbols import parse_functions
 
 _KALLSYMS = Path("/proc/kallsyms")
+_BY_RULE = "NETFILTER_DROP"
+_NETFILTER = ("nf_", "nft_", "ipt_", "ip6t_")
 _PREFIX = "SKB_DROP_REASON_"
 FREED_REASONS = ("SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "SOCKET_CLOSE", "QUEUE_PURGE", "PACKET_SOCK_ERROR")
 """Reasons of frees that are no drops: what was delivered, what waited at a closed socket, and copies for captures."""
@@ -37,6 +40,8 @@ class Dropped(NamedTuple):
     port: int | None
     source: IPAddress | None
     outgoing: bool
+    hook: str
+    """The hook of netfilter where a rule dropped them, by the name that nftables has for it; empty if none did."""
     socket: int | None
     """The inode number of the socket that did not take them."""
     number: int
@@ -72,20 +77,17 @@ class BpfWatch:
         """Return what was dropped so far. Raises OSError."""
         counts = self._kernel.counts()
         self._name({kind.call for kind in counts} - self._functions.keys())
-        found = []
+        found: Counter[Dropped] = Counter()
         for kind, count in counts.items():
             reason = self._kernel.layout.reasons.get(kind.reason, f"{_PREFIX}{kind.reason:#x}").removeprefix(_PREFIX)
             function = self._functions.get(kind.call, "")
             if kind.group is None:
                 self.limits = f"{count} datagrams of too many kinds were not told apart."
             elif _is_drop(reason, function) and (not self._wanted or kind.group in self._wanted):
-                found.append(
-                    Dropped(
-                        reason, function, kind.interface or None, kind.group, kind.port, kind.source, kind.outgoing,
-                        kind.socket, count,
-                    )
-                )  # fmt: skip
-        return found
+                hook = kind.hook if reason == _BY_RULE or function.startswith(_NETFILTER) else ""
+                interface, packet = kind.interface or None, (kind.group, kind.port, kind.source)
+                found[Dropped(reason, function, interface, *packet, kind.outgoing, hook, kind.socket, 0)] += count
+        return [each._replace(number=count) for each, count in found.items()]
 
     def _name(self, calls: set[int]) -> None:
         """Look up the functions of these calls; without the right to see addresses they have no names."""
