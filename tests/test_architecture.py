@@ -46,6 +46,7 @@ PURE = {
     "doctor.checks",
     "doctor.evidence",
     "doctor.judgement",
+    "doctor.path",
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",

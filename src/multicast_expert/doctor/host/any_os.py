@@ -126,6 +126,9 @@ class Host:
         """Return the counters at this moment; empty if this OS has none."""
         return Counters({}, {})
 
+    def prepare_drop_watch(self) -> None:
+        """Do beforehand what takes long in `open_drop_watch`."""
+
     def open_drop_watch(self) -> Watch | Unread:
         """Begin to count the datagrams of the group that the kernel drops, if that is allowed; close it afterwards."""
         return Unread(f"{SYSTEM.platform.title} does not tell which datagrams its kernel drops, and why.")

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.facts import Buffer, Facts, Moment, Probe, Trial, Unread
+from multicast_expert.doctor.facts import Buffer, Drop, Facts, Moment, Probe, Trial, Unread
 from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
@@ -54,9 +54,11 @@ class Attempt:
         self._usual: dict[str, float] = {}
         self._aside = 0.0
         self._course: list[Moment] = []
+        self._without_membership: tuple[Drop, ...] | Unread = ()
 
     def watch_beforehand(self) -> None:
         """Measure the usual growth of the counters; other groups may lose datagrams all the time."""
+        self._host.prepare_drop_watch()
         # Collecting facts since this attempt began took time, too.
         sleep(max(0.0, self._began + BEFOREHAND - monotonic()))
         self._usual = self._pace(self._at_first, self._began)
@@ -71,12 +73,13 @@ class Attempt:
     def run(self, listen: float, facts: Facts, progress: Progress | None = None) -> Trial:
         """Try for so many seconds; `facts`: those from before the trial. Raises OSError if it cannot open a socket."""
         with ExitStack() as opened:
-            capture = self._host.open_capture()
-            if isinstance(capture, Capture):
-                opened.callback(capture.close)
+            # Before the capture, because it takes longer: what was captured shall have a verdict.
             watch = self._host.open_drop_watch()
             if not isinstance(watch, Unread):
                 opened.callback(watch.close)
+            capture = self._host.open_capture()
+            if isinstance(capture, Capture):
+                opened.callback(capture.close)
             # If the frames are known, the counters need not tell whose packets they counted.
             by_counters = isinstance(capture, Unread)
             before = self._host.counters()
@@ -85,9 +88,11 @@ class Attempt:
             if isinstance(capture, Capture):
                 for descriptor, drain in capture.drains():
                     listening.add([descriptor], drain)
-            receivers = self._listen(listen, listening, opened, facts)
-            trial = self._outcome(listening.clock(), receivers, capture, self._host.counters().since(before), facts)
-            trial = self._with_drops(trial, watch)
+            receivers = self._listen(listen, listening, opened, facts, watch)
+            seconds, counters = listening.clock(), self._host.counters().since(before)
+            drops = watch if isinstance(watch, Unread) else self._drops(watch)
+            trial = self._outcome(seconds, receivers, capture, counters, facts)
+            trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):
                 for each in receivers:
@@ -106,13 +111,16 @@ class Attempt:
 
         return note
 
-    def _listen(self, listen: float, listening: Listening, opened: ExitStack, facts: Facts) -> list[CountingReceiver]:
+    def _listen(
+        self, listen: float, listening: Listening, opened: ExitStack, facts: Facts, watch: Watch | Unread
+    ) -> list[CountingReceiver]:
         """Listen as requested; if nothing came by half of the time, also to all sources on all interfaces."""
         blocked = self._blocked(facts)
         asked = CountingReceiver(self._settings, True, listening.clock)
         opened.callback(asked.receiver.close)
         asked.join(self._joins)
         asked.block(blocked)
+        self._without_membership = () if isinstance(watch, Unread) else self._host.drops(watch)
         listening.add(asked.receiver.filenos(), asked.receiver.drain)
         receivers = [asked]
         listening.run(listen / 2, lambda: asked.received)
@@ -174,11 +182,16 @@ class Attempt:
             buffer=None if granted is None else Buffer(requested or granted, granted, maximum_buffer(facts)),
         )
 
-    def _with_drops(self, trial: Trial, watch: Watch | Unread) -> Trial:
-        """Return the trial with what the kernel dropped; before the probe, which the kernel drops by design."""
-        if isinstance(watch, Unread):
-            return replace(trial, drops=watch)
-        return replace(trial, drops=self._host.drops(watch), drops_limits=watch.limits)
+    def _drops(self, watch: Watch) -> tuple[Drop, ...] | Unread:
+        """Return what the kernel dropped since the join, and before the probe, which it drops by design."""
+        found = self._host.drops(watch)
+        if isinstance(found, Unread):
+            return found
+        # Without a membership the kernel drops everything, so that what it dropped before the join says nothing.
+        before = () if isinstance(self._without_membership, Unread) else self._without_membership
+        earlier = {replace(each, count=0): each.count for each in before}
+        grown = (replace(each, count=each.count - earlier.get(replace(each, count=0), 0)) for each in found)
+        return tuple(each for each in grown if each.count > 0)
 
     def _try_revival(self, receivers: Iterable[CountingReceiver], listening: Listening, facts: Facts) -> bool | None:
         """Leave and join anew if a stream stopped; return whether it came again, or None if that was not tried."""

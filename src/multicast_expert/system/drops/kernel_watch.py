@@ -55,12 +55,13 @@ class KernelWatch:
 
     def __init__(self, groups: Collection[IPAddress] = ()) -> None:
         self._call = _call_number()
-        self.layout: Layout = _layout(BTF)
         self._descriptors: list[int] = []
         try:
             self._counts = self._open(
                 _MAP_CREATE, pack("=7I16s", _HASH_MAP, KEY_SIZE, COUNT.size, KINDS, 0, 0, 0, NAME)
             )
+            # What takes long comes after what the kernel allows to few.
+            self.layout: Layout = read_kernel_layout()
             self._write(REST, 0)
             code = drop_program(self.layout, groups if len(groups) <= GROUPS else (), network_namespace(), self._counts)
             program = self._load(code)
@@ -140,9 +141,10 @@ def _known() -> str:
 
 
 @lru_cache(maxsize=1)
-def _layout(path: Path) -> Layout:
+def read_kernel_layout() -> Layout:
+    """Return the layout of the running kernel's types. Raises OSError, or MulticastExpertError if it has none."""
     try:
-        with path.open("rb") as file:
+        with BTF.open("rb") as file:
             data = file.read(LONGEST + 1)
     except FileNotFoundError:
         raise MulticastExpertError(

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
 
-_CODE = b"tTwW"
+_FUNCTION = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([^\s.]+)", re.MULTILINE)
+"""The address and the name of a function, without what compilers add (`.isra.0`)."""
+_HIDDEN = b"0" * 16
 
 
-def parse_functions(lines: Iterable[bytes], addresses: Collection[int]) -> dict[int, str]:
-    """Return the functions that calls return into, by the addresses that they return to.
+class Symbols:
+    """The functions of a kernel, by the text of /proc/kallsyms; none if the kernel hides its addresses."""
 
-    lines: of /proc/kallsyms; they may be in any order. A compiler's additions (`.isra.0`) are left out. An address that
-    no function lies before is missing, and so are all if the kernel hides its addresses: then they are 0.
-    """
-    if not addresses:
-        return {}
-    starts: dict[int, bytes] = {}
-    for line in lines:
-        if line[17:18] in _CODE and line[16:17] == b" ":
-            try:
-                starts[int(line[:16], 16)] = line
-            except ValueError:
-                continue
-    starts.pop(0, None)
-    ordered = sorted(starts)
-    found = {}
-    for address in addresses:
+    def __init__(self, text: bytes) -> None:
+        # Numbers of one length and base are in the same order as their texts.
+        self._functions: list[tuple[bytes, bytes]] = sorted(_FUNCTION.findall(text))
+        if self._functions and self._functions[-1][0] == _HIDDEN:
+            self._functions = []
+
+    def __bool__(self) -> bool:
+        return bool(self._functions)
+
+    def function(self, call: int) -> str:
+        """Return the function that a call returns into; empty if unknown. `call`: the address behind the call."""
         # A call at the very end of a function returns to the first byte of the next one.
-        place = bisect_left(ordered, address) - 1
-        if place >= 0:
-            name = starts[ordered[place]][19:].split(maxsplit=1)[:1]
-            found[address] = name[0].decode("ascii", "replace").partition(".")[0] if name else ""
-    return found
+        place = bisect_left(self._functions, (b"%016x" % call,)) - 1
+        return self._functions[place][1].decode("ascii", "replace") if place >= 0 else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.kernel_watch import KernelWatch
 from multicast_expert.system.drops.refusals import refusal
-from multicast_expert.system.drops.symbols import parse_functions
+from multicast_expert.system.drops.symbols import Symbols
 
 _KALLSYMS = Path("/proc/kallsyms")
 _BY_RULE = "NETFILTER_DROP"
@@ -25,6 +26,16 @@ FREEING_FUNCTIONS = (
     "packet_rcv", "packet_rcv_spkt", "tpacket_rcv", "packet_sock_destruct",
 )  # fmt: skip
 """Functions whose frees are no drops, for kernels that have no reason of their own for them."""
+
+
+_HIDDEN = "The kernel hides the names of its functions (kernel.kptr_restrict)."
+
+
+@lru_cache(maxsize=1)
+def kernel_symbols() -> Symbols:
+    """Return the functions of the running kernel; none if it hides them. Raises OSError."""
+    with _KALLSYMS.open("rb") as file:
+        return Symbols(file.read())
 
 
 class Dropped(NamedTuple):
@@ -70,34 +81,24 @@ class BpfWatch:
     def __init__(self, groups: Collection[IPAddress]) -> None:
         self._wanted = frozenset(groups)
         self._kernel = KernelWatch(groups)
-        self._functions: dict[int, str] = {}
         self.limits: str = ""
 
     def drops(self) -> list[Dropped]:
         """Return what was dropped so far. Raises OSError."""
         counts = self._kernel.counts()
-        self._name({kind.call for kind in counts} - self._functions.keys())
+        symbols = kernel_symbols() if counts else None
+        self.limits = "" if symbols or not counts else _HIDDEN
         found: Counter[Dropped] = Counter()
         for kind, count in counts.items():
             reason = self._kernel.layout.reasons.get(kind.reason, f"{_PREFIX}{kind.reason:#x}").removeprefix(_PREFIX)
-            function = self._functions.get(kind.call, "")
+            function = symbols.function(kind.call) if symbols else ""
             if kind.group is None:
-                self.limits = f"{count} datagrams of too many kinds were not told apart."
+                self.limits = f"{self.limits} {count} datagrams of too many kinds were not told apart.".strip()
             elif _is_drop(reason, function) and (not self._wanted or kind.group in self._wanted):
                 hook = kind.hook if reason == _BY_RULE or function.startswith(_NETFILTER) else ""
                 interface, packet = kind.interface or None, (kind.group, kind.port, kind.source)
                 found[Dropped(reason, function, interface, *packet, kind.outgoing, hook, kind.socket, 0)] += count
         return [each._replace(number=count) for each, count in found.items()]
-
-    def _name(self, calls: set[int]) -> None:
-        """Look up the functions of these calls; without the right to see addresses they have no names."""
-        if not calls:
-            return
-        with _KALLSYMS.open("rb") as file:
-            named = parse_functions(file, calls)
-        self._functions |= dict.fromkeys(calls, "") | named
-        if not named:
-            self.limits = "The kernel hides the names of its functions (kernel.kptr_restrict)."
 
     def close(self) -> None:
         """Detach the program."""
