@@ -36,11 +36,13 @@ PURE = {
     "system.netlink",
     "system.drops.assembler",
     "system.drops.btf",
+    "system.drops.dropped",
     "system.drops.program",
     "system.drops.symbols",
 } | {
     "doctor.facts",
     "doctor.host.command_outputs",
+    "doctor.host.drops",
     "doctor.host.linux_counters",
     "doctor.firewall",
     "doctor.checks",

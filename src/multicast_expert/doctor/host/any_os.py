@@ -15,6 +15,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import Bridge, Drop, InterfaceFacts, Machine, Route, Rule, Target, Unread
+from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
 from multicast_expert.system.drops.watch import Watch
@@ -139,21 +140,7 @@ class Host:
             found = watch.drops()
         except OSError as error:
             return Unread(f"What the kernel dropped could not be read: {error.strerror or error}.")
-        return tuple(
-            Drop(
-                each.reason,
-                each.function,
-                None if each.interface is None else self.name(each.interface),
-                None if each.group is None else str(each.group),
-                each.port,
-                None if each.source is None else str(each.source),
-                each.outgoing,
-                each.number,
-                each.hook,
-                each.socket,
-            )
-            for each in found
-        )
+        return named_drops(found, self.names)
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, if that is allowed."""

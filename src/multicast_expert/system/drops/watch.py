@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.system.drops.dropped import Dropped
 from multicast_expert.system.drops.kernel_watch import KernelWatch
 from multicast_expert.system.drops.refusals import refusal
 from multicast_expert.system.drops.symbols import Symbols
+from multicast_expert.system.kernel import SYSTEM
 
 _KALLSYMS = Path("/proc/kallsyms")
 _BY_RULE = "NETFILTER_DROP"
@@ -36,27 +38,6 @@ def kernel_symbols() -> Symbols:
     """Return the functions of the running kernel; none if it hides them. Raises OSError."""
     with _KALLSYMS.open("rb") as file:
         return Symbols(file.read())
-
-
-class Dropped(NamedTuple):
-    """Datagrams of one kind that the kernel dropped."""
-
-    reason: str
-    """By its name in the kernel, without SKB_DROP_REASON_."""
-    function: str
-    """Empty if the kernel hides it."""
-    interface: int | None
-    """The index of the interface; None: not known."""
-    group: IPAddress | None
-    port: int | None
-    source: IPAddress | None
-    outgoing: bool
-    hook: str
-    """The hook of netfilter where a rule dropped them, by the name that nftables has for it; empty if none did."""
-    socket: int | None
-    """The inode number of the socket that did not take them."""
-    number: int
-    """How many datagrams; how many packets if they were fragments."""
 
 
 class Watch(Protocol):
@@ -115,6 +96,8 @@ def open_watch(groups: Collection[IPAddress] = ()) -> Watch:
     groups: those to count, without scopes; none: all. Raises MulticastExpertError with the reason if the kernel allows
     no way, and OSError if no descriptor is left.
     """
+    if SYSTEM.platform.name != "linux":
+        raise MulticastExpertError(f"{SYSTEM.platform.title} does not tell which datagrams its kernel drops, and why.")
     try:
         return BpfWatch(groups)
     except OSError as error:
