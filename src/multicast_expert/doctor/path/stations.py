@@ -83,6 +83,9 @@ _FUNCTIONS = {
     "ipv6_frag_rcv": _FRAGMENTS, "ip6_frag_*": _FRAGMENTS, "inet_frag_*": _FRAGMENTS, "ip_expire": _FRAGMENTS,
     "nf_ct_frag6_*": _FRAGMENTS, "xfrm*": _IPSEC, "__xfrm*": _IPSEC, "__udp4_lib_rcv": _PORT, "__udp6_lib_rcv": _PORT,
     "udp_rcv": _PORT, "udpv6_rcv": _PORT, "__udp4_lib_mcast_deliver": _PORT, "__udp6_lib_mcast_deliver": _PORT,
+    # The checksum of a long datagram is verified when the program takes it, and only that fails then.
+    "udp_recvmsg": _CHECKSUM, "udpv6_recvmsg": _CHECKSUM, "first_packet_length": _CHECKSUM,
+    "__first_packet_length": _CHECKSUM, "udp_poll": _CHECKSUM,
     "udp_queue_rcv_*": _SOCKET, "udpv6_queue_rcv_*": _SOCKET, "__udp_queue_rcv_skb": _SOCKET, "udp_*": _SOCKET,
     "udpv6_*": _SOCKET, "sk_filter*": _FILTER, "sock_queue_rcv_*": _BUFFER,
 }  # fmt: skip

@@ -15,11 +15,8 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
 from multicast_expert.system.drops.btf import Btf
 
-LICENSE = "Dual MIT/GPL"
-"""What the kernel is told: it lends helpers that read its memory to programs under a licence like its own only."""
-
 # Helpers by their numbers in linux/bpf.h.
-_LOOKUP, _UPDATE, _PROBE_READ_KERNEL = 1, 2, 113
+_LOOKUP, _UPDATE, _CURRENT_TASK, _PROBE_READ_KERNEL = 1, 2, 35, 113
 _IF_MISSING = 1
 """BPF_NOEXIST."""
 
@@ -93,6 +90,7 @@ _MEMBERS = (
     "sk_buff.dev", "sk_buff.cb", "sk_buff.sk", "sk_buff.skb_iif", "sk_buff._skb_refdst", "sk_buff.__pkt_type_offset",
     "skb_shared_info.gso_segs", "dst_entry.dev", "net_device.ifindex", "net_device.nd_net", "net.ns.inum",
     "sock.__sk_common.skc_net", "sock.sk_socket", "socket_alloc.vfs_inode.i_ino",
+    "task_struct.nsproxy", "nsproxy.net_ns",
 )  # fmt: skip
 
 
@@ -308,7 +306,13 @@ class _DropProgram:
             self._judge_namespace(R9, "sock.__sk_common.skc_net", "owner")
             code.label("owner")
         self._member(R9, 8, R7, "sk_buff.sk")
-        self._judge_namespace(R9, "sock.__sk_common.skc_net", "end")
+        self._judge_namespace(R9, "sock.__sk_common.skc_net", "task")
+        # What a program takes from the queue of its socket belongs to none of them, and is dropped in its own name.
+        code.label("task")
+        code.call(_CURRENT_TASK)
+        code.compute(R9, "=", R0)
+        self._member(R9, 8, R9, "task_struct.nsproxy")
+        self._judge_namespace(R9, "nsproxy.net_ns", "end")
 
     def _judge_namespace(self, holder: Register, member: str, unknown: str) -> None:
         """Go on at "interface" if the holder's namespace is ours, at "end" if not, at `unknown` if there is none."""
