@@ -14,7 +14,7 @@ from doctor.stage import GROUP, GROUP6, PORT, TALKER, TALKER6, Stage
 from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.system.drops.assembler import R0, Assembler
 from multicast_expert.system.drops.bpf import Bpf
-from multicast_expert.testing import Host
+from multicast_expert.testing import Host, wait_until
 from multicast_expert.wire.capture import frame_sender
 from multicast_expert.wire.frames import udp_packet
 
@@ -174,6 +174,13 @@ def reverse_path(stage: Stage, _version: int) -> None:
     stage.listener.set_reverse_path_filter("eth0", 1)
 
 
+def unplugged(stage: Stage, _version: int) -> None:
+    """The talker has no carrier, and its kernel has noticed."""
+    stage.listener.ip("link set eth0 down")
+    show = ["ip", "-o", "link", "show", "eth0"]
+    wait_until(lambda: "DOWN" in stage.talker.command(*show).partition(" state ")[2], "the loss of the carrier")
+
+
 def wrong_header_checksum(packet: bytearray, _version: int) -> bytes:
     """The IPv4 header's checksum is wrong."""
     packet[10] ^= 0xFF
@@ -302,7 +309,7 @@ FAULTS = {
         "TC_EGRESS", "__dev_queue_xmit", "tc egress", "filter or BPF program", sender=True,
     ),
     "no cable": Fault(
-        lambda stage, _: stage.listener.ip("link set eth0 down"),
+        unplugged,
         "QDISC_DROP", "__dev_queue_xmit", "tc egress", "queue", sender=True,
     ),
     "IPsec": Fault(

@@ -12,6 +12,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
 from multicast_expert.system.drops.btf import Btf
 
@@ -85,22 +86,27 @@ class Layout(NamedTuple):
     """By struct and member."""
 
 
-_MEMBERS = (
+MEMBERS = (
     "sk_buff.head", "sk_buff.data", "sk_buff.end", "sk_buff.network_header", "sk_buff.mac_header", "sk_buff.protocol",
     "sk_buff.dev", "sk_buff.cb", "sk_buff.sk", "sk_buff.skb_iif", "sk_buff._skb_refdst", "sk_buff.__pkt_type_offset",
     "skb_shared_info.gso_segs", "dst_entry.dev", "net_device.ifindex", "net_device.nd_net", "net.ns.inum",
     "sock.__sk_common.skc_net", "sock.sk_socket", "socket_alloc.vfs_inode.i_ino",
     "task_struct.nsproxy", "nsproxy.net_ns",
 )  # fmt: skip
+"""What the program reads, by struct and member."""
 
 
 def read_layout(data: bytes) -> Layout:
     """Return the layout that a kernel's BTF tells. Raises MulticastExpertError if it does not."""
     btf = Btf(data)
+    if not btf.has_enumeration("skb_drop_reason"):
+        raise MulticastExpertError(
+            "This kernel has no reasons for the packets that it drops; Linux before 5.17 has none."
+        )
     reasons = btf.enumeration("skb_drop_reason")
     # The first parameter is the program's own context, then the packet, the call, the reason and the socket.
     has_socket = btf.parameters("btf_trace_kfree_skb") > 4
-    return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in _MEMBERS})
+    return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in MEMBERS})
 
 
 # The stack: the key, below it a place for what is read, the header of the packet, and a count.
