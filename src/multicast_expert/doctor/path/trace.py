@@ -133,7 +133,8 @@ def _interface_names(facts: Facts) -> Collection[str]:
 
 
 def _ended_by_verdict(facts: Facts, drops: Iterable[Drop]) -> dict[str, list[_End]]:
-    programs = {each.inode: each for each in trial_of(facts).sockets}
+    before = () if isinstance(facts.sockets, Unread) else facts.sockets
+    programs = {each.inode: each for each in (*before, *trial_of(facts).sockets)}
     ended: dict[str, list[_End]] = {}
     for drop in drops:
         place = place_of(drop)
