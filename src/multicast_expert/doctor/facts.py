@@ -230,6 +230,32 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Datagrams of one kind that the kernel dropped in this network namespace, and its reason."""
+
+    reason: str
+    """By its name in the kernel, without SKB_DROP_REASON_: `NETFILTER_DROP`. NOT_SPECIFIED: only `function` tells."""
+    function: str
+    """The function of the kernel that dropped them, without what a compiler adds; empty if the kernel hides it."""
+    interface: str | None
+    """The one that they came in on; for those that this host sends, where they would leave. None: not known."""
+    group: str | None
+    """Their destination. None: not known, so that they may be any packets of this host."""
+    port: int | None
+    """Their destination port; None: not known, as in a fragment."""
+    source: str | None
+    """The address of their sender; None: not known."""
+    outgoing: bool
+    """Whether this host sent them; the copy for its own receivers comes in."""
+    count: int
+    """How many datagrams; how many packets if they were fragments."""
+    hook: str = ""
+    """The hook of netfilter where a rule dropped them, by the name that nftables has for it; empty if none did."""
+    socket: int | None = None
+    """The inode number of the socket that did not take them, as in UdpSocket; None: none, or not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """The growth of the kernel's counters from the start of the trial to a moment of it."""
 
@@ -271,6 +297,10 @@ class Trial:
     """For how many seconds the counters were watched without our membership, before and after."""
     course: tuple[Moment, ...] = ()
     """The growth of the counters at moments of the trial; only if no frames were captured."""
+    drops: tuple[Drop, ...] | Unread = Unread("The kernel was not asked which datagrams it dropped.")
+    """What the kernel dropped while the doctor listened; empty: nothing of the group."""
+    drops_limits: str = ""
+    """What `drops` does not tell, and why, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)
