@@ -132,7 +132,11 @@ def collect_facts(
         sockets=_asked("The open sockets could not be read", host.sockets),
         bridges=_asked("The bridges could not be read", host.bridges),
         receiver=receiver,
+        rules=_asked("The policy rules could not be read", host.rules),
+        sandbox=host.sandbox(),
     )
+    if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
+        facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
     if receiver is not None and receiver.buffer is not None:
         buffer = replace(receiver.buffer, maximum=maximum_buffer(facts))
         facts = replace(facts, receiver=replace(receiver, buffer=buffer))
