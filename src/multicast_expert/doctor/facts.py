@@ -6,7 +6,7 @@ A fact that may be impossible to read has a type with `Unread`, which says why; 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress
@@ -174,6 +174,31 @@ class PolicyRule:
 
 
 @dataclass(frozen=True, slots=True)
+class IpsecPolicy:
+    """A policy of IPsec (xfrm)."""
+
+    direction: str
+    """`in`, `out` or `fwd`."""
+    action: str
+    """`allow` or `block`."""
+    source: str
+    destination: str
+    """Networks with their prefix lengths."""
+
+    @property
+    def selector(self) -> str:
+        """Its packets as ip-xfrm(8) writes them: `src 0.0.0.0/0 dst 239.1.2.3/32`."""
+        return f"src {self.source} dst {self.destination}"
+
+    def concerns(self, group: IPAddress) -> bool:
+        """Return whether it is about packets to the group."""
+        try:
+            return group in ip_network(self.destination, strict=False)
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
 class QueueFacts:
     """A queueing discipline of tc(8)."""
 
@@ -209,6 +234,12 @@ class Rule:
     """The number by which nftables deletes it, or its position in a chain of iptables."""
     matches_reports: bool | None = False
     """Whether it drops this host's own reports of memberships; then the hook is an outgoing one. None: undecidable."""
+    action: str = "drop"
+    """`drop`; `translate`: it changes the destination; `queue`: a program decides."""
+    matches_carrier: bool | None = False
+    """Whether it drops the packets of a tunnel that the target comes in by. None: undecidable."""
+    matches_own: bool | None = False
+    """Whether it drops datagrams that programs of this host send to the target. None: undecidable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +317,30 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Datagrams of one kind that the kernel dropped in this network namespace, and its reason."""
+
+    reason: str
+    """By its name in the kernel, without SKB_DROP_REASON_: `NETFILTER_DROP`. NOT_SPECIFIED: only `function` tells."""
+    function: str
+    """The function of the kernel that dropped them, without what a compiler adds; empty if the kernel hides it."""
+    interface: str | None
+    """The one that they came in on; for those that this host sends, where they would leave. None: not known."""
+    group: str | None
+    """Their destination. None: not known, so that they may be any packets of this host."""
+    port: int | None
+    """Their destination port; None: not known, as in a fragment."""
+    source: str | None
+    """The address of their sender; None: not known."""
+    outgoing: bool
+    """Whether this host sent them; the copy for its own receivers comes in."""
+    count: int
+    """How many datagrams; how many packets if they were fragments."""
+    socket: int | None = None
+    """The inode number of the socket that did not take them, as in UdpSocket; None: none, or not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """The growth of the kernel's counters from the start of the trial to a moment of it."""
 
@@ -323,6 +378,8 @@ class Trial:
     """The growth of the kernel's counters per second just before the join, without those that stood still."""
     afterwards: dict[str, float] | None = None
     """The same just after the leave; None: not watched."""
+    drops: tuple[Drop, ...] | Unread = Unread("Not watched.")
+    """TEMPORARY."""
     passages: tuple[Passage, ...] = ()
     """The routing of packets from known senders; only the kernels of Linux answer."""
     queues: tuple[QueueFacts, ...] | Unread = ()
@@ -384,6 +441,7 @@ class Facts:
     bridges: tuple[Bridge, ...] | Unread = ()
     rules: tuple[PolicyRule, ...] | Unread = ()
     """Policy rules, except the usual ones."""
+    ipsec: tuple[IpsecPolicy, ...] | Unread = ()
     sandbox: Sandbox | None = None
     """None where the OS does not say."""
     trial: Trial | Unread = Unread("There was no trial.")

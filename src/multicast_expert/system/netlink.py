@@ -156,6 +156,8 @@ class Link(NamedTuple):
     """Where a VXLAN sends what has no known station: a group, or one peer."""
     parent: int | None = None
     """The index of the interface that it is made from: of a VLAN, a macvlan, a VXLAN."""
+    tunnel_port: int | None = None
+    """The UDP port that a VXLAN receives on."""
 
 
 class RouteAnswer(NamedTuple):
@@ -308,6 +310,7 @@ def parse_link(body: bytes) -> Link | None:
         _MACVLAN_MODES.get(number_of(details.get(1)) or 0, "") if kind == "macvlan" else "",
         (_address(details.get(2)) or _address(details.get(16))) if kind == "vxlan" else None,
         number_of(details.get(3)) if kind == "vxlan" else number_of(found.get(5)),
+        int.from_bytes(details.get(15, b""), "big") or None if kind == "vxlan" else None,
     )
 
 

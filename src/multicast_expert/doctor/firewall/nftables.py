@@ -26,7 +26,7 @@ from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets,
 
 _VERDICTS: Mapping[str, Verdict] = {
     "drop": "drop", "reject": "drop", "accept": "accept", "return": "return", "jump": "jump", "goto": "goto",
-    "queue": "unclear", "fwd": "unclear", "tproxy": "unclear", "dnat": "unclear", "redirect": "unclear",
+    "queue": "queue", "fwd": "unclear", "tproxy": "translate", "dnat": "translate", "redirect": "translate",
     "snat": "unclear", "masquerade": "unclear", "synproxy": "unclear",
 }  # fmt: skip
 _TESTS = ("match", "limit", "quota", "ct count")
@@ -77,7 +77,7 @@ def _named(items: list[Any], kind: str, last: str, content: str) -> Iterator[tup
 
 
 def _chain(name: str, chain: _Item, rules: list[ChainRule], devices: tuple[str, ...]) -> Chain:
-    known = chain.get("hook") in HOOKS + OUTGOING_HOOKS and chain.get("type") != "nat"
+    known = chain.get("hook") in (HOOKS if chain.get("type") == "nat" else HOOKS + OUTGOING_HOOKS)
     hook = chain["hook"] if known else None
     applies = partial(_applies, chain["family"], devices if hook in ("ingress", "egress") else None)
     return Chain(name, rules, hook, hook is not None and chain.get("policy") == "drop", None, applies)
@@ -116,9 +116,10 @@ def _texts(listing: str) -> tuple[dict[tuple[str, int], str], dict[str, tuple[st
 def _applies(family: str, devices: tuple[str, ...] | None, packet: Packet) -> Truth:
     if packet.version not in _FAMILIES[family]:
         return False
+    if family == "bridge":
+        return packet.is_bridged
     if devices is None:
-        # The interface of a packet does not tell whether it passes a bridge.
-        return None if family == "bridge" else True
+        return True
     return packet.interface in devices if devices else None
 
 

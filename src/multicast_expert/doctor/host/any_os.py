@@ -17,6 +17,7 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
+    IpsecPolicy,
     Machine,
     Passage,
     PolicyRule,
@@ -131,6 +132,10 @@ class Host:
 
     def rules(self) -> tuple[PolicyRule, ...] | Unread:
         """Return the policy rules that not every host has."""
+        return ()
+
+    def ipsec(self) -> tuple[IpsecPolicy, ...] | Unread:
+        """Return the policies of IPsec."""
         return ()
 
     def queues(self) -> tuple[QueueFacts, ...] | Unread:

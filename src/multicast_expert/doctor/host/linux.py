@@ -10,7 +10,7 @@ import errno
 import os
 import shlex
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -20,6 +20,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
+    IpsecPolicy,
     Machine,
     Passage,
     PolicyRule,
@@ -31,6 +32,7 @@ from multicast_expert.doctor.facts import (
     Unread,
     interface_setting,
 )
+from multicast_expert.doctor.firewall.chains import UDP, Packet
 from multicast_expert.doctor.host import linux_counters, linux_messages
 from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_firewall import read_firewall
@@ -200,6 +202,14 @@ class LinuxHost(Host):
             return Unread(f"The policy rules could not be read: {error.strerror}.", "ip rule show")
         return tuple(found[:LISTED])
 
+    def ipsec(self) -> tuple[IpsecPolicy, ...] | Unread:
+        """Return the policies of IPsec."""
+        try:
+            found = map(linux_messages.parse_policy, ask(linux_messages.policies_request(), linux_messages.IPSEC))
+            return tuple(each for each in found if each is not None)[:LISTED]
+        except OSError as error:
+            return Unread(f"The policies of IPsec could not be read: {error.strerror}.", "sudo ip xfrm policy show")
+
     def queues(self) -> tuple[QueueFacts, ...] | Unread:
         """Return the queueing disciplines, with all that they have dropped so far."""
         try:
@@ -252,7 +262,24 @@ class LinuxHost(Host):
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
         """Return the rules of nftables and iptables that drop anything."""
         chosen = [self.name(index) for index in self.chosen]
-        return read_firewall(self.target, chosen, senders, again_as_root(self.target))
+        links = (
+            [] if isinstance(self._links, Unread) else [each for each in self._links.values() if each.name in chosen]
+        )
+        bridges = [each.name for each in links if each.bridge is not None]
+        carriers = [packet for each in links for packet in self._carriers(each)]
+        return read_firewall(self.target, chosen, senders, again_as_root(self.target), bridges, carriers)
+
+    def _carriers(self, link: netlink.Link) -> Iterator[Packet]:
+        """Yield the packets by which the peer of a tunnel sends what comes out of it here."""
+        below = next((each for each in self.scanned if each.index == link.parent), None)
+        if link.tunnel_port is None or below is None or link.remote is None:
+            return
+        source = None if link.remote.is_multicast else link.remote
+        places = (
+            [link.remote] if link.remote.is_multicast else [each.ip for each in below.addresses(link.remote.version)]
+        )
+        for place in places:
+            yield Packet(ip_address(place.packed), below.display_name, UDP, source, link.tunnel_port)
 
     def bridges(self) -> tuple[Bridge, ...] | Unread:
         """Return the bridges of this host, the groups that they know, and their queriers."""

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from struct import Struct
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.doctor.facts import PolicyRule, QueueFacts
+from multicast_expert.doctor.facts import IpsecPolicy, PolicyRule, QueueFacts
 from multicast_expert.system.netlink import attribute, attributes, number_of, request
 
 _DUMP = 0x300
@@ -21,6 +21,12 @@ _UNSIGNED = Struct("=I")
 # FR_ACT_*; the usual rules look into the tables local, main and default.
 _ACTIONS = {1: "lookup", 2: "goto", 3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _USUAL = {255, 254, 253}
+IPSEC = 6
+"""The netlink protocol of IPsec (NETLINK_XFRM)."""
+_GET_POLICIES, _AF_INET = 21, 2
+# struct xfrm_userpolicy_info: destination, source, ports, family, prefix lengths; limits and use; direction, action.
+_POLICY = Struct("=16s16s8xHBB" + "12x" + "96x" + "8x" + "BB6x")
+_DIRECTIONS = {0: "in", 1: "out", 2: "fwd"}
 _ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
 
 
@@ -70,6 +76,25 @@ def parse_rule(body: bytes, version: int) -> PolicyRule | None:
         return None
     words += [kind, *([str(table)] if kind == "lookup" else [])]
     return PolicyRule(version, preference, " ".join(["not", *words] if flags & 2 else words), mark is not None)
+
+
+def policies_request() -> bytes:
+    """Return the request for the policies of IPsec, by the netlink protocol IPSEC."""
+    return request(_GET_POLICIES, _DUMP, bytes(_POLICY.size))
+
+
+def parse_policy(body: bytes) -> IpsecPolicy | None:
+    """Return the policy of an XFRM_MSG_NEWPOLICY message; None for a cut one and for those of single sockets."""
+    if len(body) < _POLICY.size:
+        return None
+    destination, source, family, to_length, from_length, direction, action = _POLICY.unpack_from(body)
+    if direction not in _DIRECTIONS:
+        return None
+    size = 4 if family == _AF_INET else 16
+    networks = (
+        f"{_address(address[:size])}/{length}" for address, length in ((source, from_length), (destination, to_length))
+    )
+    return IpsecPolicy(_DIRECTIONS[direction], "block" if action else "allow", *networks)
 
 
 def _address(packed: bytes) -> str:
