@@ -34,14 +34,21 @@ PURE = {
     "wire.tallies",
     "system.listings",
     "system.netlink",
+    "system.drops.assembler",
+    "system.drops.btf",
+    "system.drops.dropped",
+    "system.drops.program",
+    "system.drops.symbols",
 } | {
     "doctor.facts",
     "doctor.host.command_outputs",
+    "doctor.host.drops",
     "doctor.host.linux_counters",
     "doctor.firewall",
     "doctor.checks",
     "doctor.evidence",
     "doctor.judgement",
+    "doctor.path",
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
@@ -50,7 +57,7 @@ PURE = {
 # What they may import too: it only says in which form things run.
 CHOICE = {"extension"}
 PURE_LIBRARY = {
-    "__future__", "abc", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
+    "__future__", "abc", "array", "bisect", "collections", "dataclasses", "enum", "errno", "functools", "heapq",
     "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string", "struct",
     "textwrap", "types", "typing", "warnings",
 }  # fmt: skip

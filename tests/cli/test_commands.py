@@ -315,7 +315,7 @@ def test_version_and_help(mcast: Run) -> None:
     overview = mcast("--help").stdout
     assert "[source@]group[:port][%interface]" in overview
     names = re.findall(r"^  (\w+) {2,}\S", overview.partition("Commands:")[2], re.MULTILINE)
-    assert sorted(names) == ["demo", "doctor", "groups", "interfaces", "plan", "recv", "send"]
+    assert sorted(names) == ["demo", "doctor", "drops", "groups", "interfaces", "plan", "recv", "send"]
     assert "..." not in overview.partition("Commands:")[2]
     for name in names:
         assert f"Example: mcast {name}" in mcast(name, "--help").stdout

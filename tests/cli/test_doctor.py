@@ -319,7 +319,7 @@ def test_json(mcast: Run, host: Host) -> None:
     with talking(host, "239.1.2.4", "eth0"):
         done = mcast("doctor", "10.9.0.1@239.1.2.4:5000", "-i", "10.9.0.1", "--listen", "0.3", "--json")
     document = json.loads(done.stdout)
-    assert (done.returncode, list(document)) == (0, ["target", "verdict", "cause", "findings", "received"])
+    assert (done.returncode, list(document)) == (0, ["target", "verdict", "cause", "findings", "received", "path"])
     assert document["target"] == {"group": "239.1.2.4", "port": 5000, "source": "10.9.0.1", "interface": "eth0"}
     assert (document["verdict"], document["cause"], document["received"] > 0) == ("ok", None, True)
     for finding in document["findings"]:

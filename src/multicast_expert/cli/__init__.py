@@ -1,7 +1,7 @@
 """The command `mcast`: its subcommands and their exit status. A file per subcommand, thin over the library.
 
 Exit status: 0 done; 1 failed, or nothing came; 2 wrong command line; 130 ended by Ctrl-C or SIGTERM. `mcast doctor`
-returns 1 when it found a problem, and 3 when it could not tell.
+returns 1 when it found a problem, and 3 when it could not tell; so does `mcast drops`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multicast_expert.cli.parameters import UsageError
 from multicast_expert.core.errors import MulticastExpertError
 
 # In the order of the help. Each is the function `command` of its file, whose signature and docstring make the help.
-COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "plan")
+COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "drops", "plan")
 
 Parameters = ParamSpec("Parameters")
 

@@ -336,6 +336,8 @@ class Drop:
     """Whether this host sent them; the copy for its own receivers comes in."""
     count: int
     """How many datagrams; how many packets if they were fragments."""
+    hook: str = ""
+    """The hook of netfilter where a rule dropped them, by the name that nftables has for it; empty if none did."""
     socket: int | None = None
     """The inode number of the socket that did not take them, as in UdpSocket; None: none, or not known."""
 
@@ -378,8 +380,6 @@ class Trial:
     """The growth of the kernel's counters per second just before the join, without those that stood still."""
     afterwards: dict[str, float] | None = None
     """The same just after the leave; None: not watched."""
-    drops: tuple[Drop, ...] | Unread = Unread("Not watched.")
-    """TEMPORARY."""
     passages: tuple[Passage, ...] = ()
     """The routing of packets from known senders; only the kernels of Linux answer."""
     queues: tuple[QueueFacts, ...] | Unread = ()
@@ -388,6 +388,10 @@ class Trial:
     """For how many seconds the counters were watched without our membership, before and after."""
     course: tuple[Moment, ...] = ()
     """The growth of the counters at moments of the trial; only if no frames were captured."""
+    drops: tuple[Drop, ...] | Unread = Unread("The kernel was not asked which datagrams it dropped.")
+    """What the kernel dropped while the doctor listened; empty: nothing of the group."""
+    drops_limits: str = ""
+    """What `drops` does not tell, and why, in sentences."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from multicast_expert.doctor.checks import CHECKS, Check, check_name
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, NotRead
+from multicast_expert.doctor.path.trace import trace
 from multicast_expert.doctor.phrases import remedy
 from multicast_expert.doctor.report import Finding, Report, make_report, unknown
 
@@ -15,6 +16,7 @@ def judge(facts: Facts) -> Report:
     """Return the findings of all checks, and the most likely cause."""
     report = make_report(facts.target, (examine(check, facts) for check in CHECKS), received(facts))
     # If the stream stopped and only a new join revived it, something is wrong even if no check explains it.
+    report = replace(report, path=trace(facts))
     ceased = report.verdict == "ok" and bool(trial_of(facts).revived)
     return replace(report, verdict="unknown") if ceased else report
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from multicast_expert.doctor.facts import Target
+from multicast_expert.doctor.path.trace import Step
 
 Verdict: TypeAlias = Literal["ok", "problem", "suspect", "unknown"]
 
@@ -58,6 +59,8 @@ class Report:
     """Of all checks, in their order."""
     received: int
     """How many datagrams a receiver with the requested memberships got."""
+    path: tuple[Step, ...] = ()
+    """The stations that the target's packets met on this host, and where they ended."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `mcast doctor --json` writes."""
@@ -82,6 +85,18 @@ class Report:
                 for finding in self.findings
             ],
             "received": self.received,
+            "path": [
+                {
+                    "station": step.station,
+                    "direction": "out" if step.outgoing else "in",
+                    "came": step.came,
+                    "ended": step.ended,
+                    "known_by": step.known_by,
+                    "is_end": step.is_end,
+                    "reasons": list(step.reasons),
+                }
+                for step in self.path
+            ],
         }
 
 

@@ -110,6 +110,12 @@ class System:
 
         return platform.release()
 
+    def machine(self) -> str:
+        """Return the kind of processor, as the OS writes it: `x86_64`."""
+        import platform  # noqa: PLC0415 - only a report needs it
+
+        return platform.machine()
+
     def interfaces(self, meant: Collection[Readings] | None = None) -> list[IfaceInfo]:
         """Return the network interfaces, by index.
 

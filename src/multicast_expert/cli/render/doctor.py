@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
+from multicast_expert.cli.render.path import path_lines
 from multicast_expert.cli.render.text import Line as Text
 from multicast_expert.cli.render.text import counted
 from multicast_expert.cli.render.text import printable as harmless
@@ -29,6 +30,10 @@ STYLES = {"ok": "bold green", "problem": "bold red", "suspect": "bold yellow", "
 def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterator[Text]:
     """Yield the report; `time`: when the facts were collected."""
     cause = report.cause
+    path = list(path_lines(report.path, width))
+    if cause is not None and path:
+        yield from path
+        yield Text()
     yield from headline(report, facts, width)
     yield from _table(cause.evidence if cause else _arrivals(facts) if report.verdict == "ok" else {}, width)
     if cause is not None:
@@ -36,6 +41,8 @@ def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterato
         more = f"mcast doctor --explain {harmless(cause.check)}"
         yield Text(f"Cure (why: {more}):" if cause.remedy else f"Why: {more}", style="bold")
         yield from _remedy(cause.remedy, width, "")
+    if cause is None:
+        yield from path
     rest = [each for each in report.findings if each is not cause]
     yield from _section("Also wrong", [each for each in rest if each.verdict == "problem"], width)
     yield from _section("Suspect", [each for each in rest if each.verdict == "suspect"], width)

@@ -16,6 +16,7 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import (
     Bridge,
+    Drop,
     InterfaceFacts,
     IpsecPolicy,
     Machine,
@@ -28,8 +29,10 @@ from multicast_expert.doctor.facts import (
     Target,
     Unread,
 )
+from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
+from multicast_expert.system.drops.watch import Watch
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
@@ -161,6 +164,21 @@ class Host:
     def counters(self) -> Counters:
         """Return the counters at this moment; empty if this OS has none."""
         return Counters({}, {})
+
+    def prepare_drop_watch(self) -> None:
+        """Do beforehand what takes long in `open_drop_watch`."""
+
+    def open_drop_watch(self) -> Watch | Unread:
+        """Begin to count the datagrams of the group that the kernel drops, if that is allowed; close it afterwards."""
+        return Unread(f"{SYSTEM.platform.title} does not tell which datagrams its kernel drops, and why.")
+
+    def drops(self, watch: Watch) -> tuple[Drop, ...] | Unread:
+        """Return what the kernel dropped since the watch began."""
+        try:
+            found = watch.drops()
+        except OSError as error:
+            return Unread(f"What the kernel dropped could not be read: {error.strerror or error}.")
+        return named_drops(found, self.names)
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, if that is allowed."""

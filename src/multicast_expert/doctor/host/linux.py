@@ -11,12 +11,14 @@ import os
 import shlex
 import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeAlias
 
 from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
@@ -37,6 +39,8 @@ from multicast_expert.doctor.host import linux_counters, linux_messages
 from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
+from multicast_expert.system.drops.refusals import ONLY_ROOT
+from multicast_expert.system.drops.watch import Watch, kernel_symbols, open_watch
 from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket, parse_loopback_route, parse_tentative
 from multicast_expert.system.members import members
@@ -323,6 +327,22 @@ class LinuxHost(Host):
         for name, found in interfaces.items():
             found.update(linux_counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
         return Counters(kernel, interfaces)
+
+    def prepare_drop_watch(self) -> None:
+        """Read the kernel's types and the names of its functions, if it counts for us at all."""
+        with suppress(OSError, MulticastExpertError):
+            open_watch([ip_address(self.target.group)]).close()
+            kernel_symbols()
+
+    def open_drop_watch(self) -> Watch | Unread:
+        """Begin to count the datagrams of the group that the kernel drops, which it allows to root."""
+        try:
+            return open_watch([ip_address(self.target.group)])
+        except MulticastExpertError as refused:
+            helps = str(refused) == ONLY_ROOT
+            return Unread(str(refused), again_as_root(self.target) if helps else "")
+        except OSError as error:
+            return Unread(f"The kernel could not count what it drops: {error.strerror}.")
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, which the kernel allows to root (CAP_NET_RAW)."""

@@ -14,11 +14,12 @@ from time import monotonic, sleep
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.facts import Buffer, Facts, Moment, Passage, Probe, QueueFacts, Trial, Unread
+from multicast_expert.doctor.facts import Buffer, Drop, Facts, Moment, Passage, Probe, QueueFacts, Trial, Unread
 from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
 from multicast_expert.doctor.trial.receiver import Listening, Progress
+from multicast_expert.system.drops.watch import Watch
 from multicast_expert.wire.capture import Capture
 
 BEFOREHAND = 0.4
@@ -55,9 +56,11 @@ class Attempt:
         self._usual: dict[str, float] = {}
         self._aside = 0.0
         self._course: list[Moment] = []
+        self._without_membership: tuple[Drop, ...] | Unread = ()
 
     def watch_beforehand(self) -> None:
         """Measure the usual growth of the counters; other groups may lose datagrams all the time."""
+        self._host.prepare_drop_watch()
         # Collecting facts since this attempt began took time, too.
         sleep(max(0.0, self._began + BEFOREHAND - monotonic()))
         self._usual = self._pace(self._at_first, self._began)
@@ -72,6 +75,10 @@ class Attempt:
     def run(self, listen: float, facts: Facts, progress: Progress | None = None) -> Trial:
         """Try for so many seconds; `facts`: those from before the trial. Raises OSError if it cannot open a socket."""
         with ExitStack() as opened:
+            # Before the capture, because it takes longer: what was captured shall have a verdict.
+            watch = self._host.open_drop_watch()
+            if not isinstance(watch, Unread):
+                opened.callback(watch.close)
             capture = self._host.open_capture()
             if isinstance(capture, Capture):
                 opened.callback(capture.close)
@@ -83,8 +90,11 @@ class Attempt:
             if isinstance(capture, Capture):
                 for descriptor, drain in capture.drains():
                     listening.add([descriptor], drain)
-            receivers = self._listen(listen, listening, opened, facts)
-            trial = self._outcome(listening.clock(), receivers, capture, self._host.counters().since(before), facts)
+            receivers = self._listen(listen, listening, opened, facts, watch)
+            seconds, counters = listening.clock(), self._host.counters().since(before)
+            drops = watch if isinstance(watch, Unread) else self._drops(watch)
+            trial = self._outcome(seconds, receivers, capture, counters, facts)
+            trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):
@@ -104,13 +114,16 @@ class Attempt:
 
         return note
 
-    def _listen(self, listen: float, listening: Listening, opened: ExitStack, facts: Facts) -> list[CountingReceiver]:
+    def _listen(
+        self, listen: float, listening: Listening, opened: ExitStack, facts: Facts, watch: Watch | Unread
+    ) -> list[CountingReceiver]:
         """Listen as requested; if nothing came by half of the time, also to all sources on all interfaces."""
         blocked = self._blocked(facts)
         asked = CountingReceiver(self._settings, True, listening.clock)
         opened.callback(asked.receiver.close)
         asked.join(self._joins)
         asked.block(blocked)
+        self._without_membership = () if isinstance(watch, Unread) else self._host.drops(watch)
         listening.add(asked.receiver.filenos(), asked.receiver.drain)
         receivers = [asked]
         listening.run(listen / 2, lambda: asked.received)
@@ -180,6 +193,17 @@ class Attempt:
         if source is not None:
             seen |= {(join.interface, source): None for join in trial.joins if join.error is None}
         return self._host.passages(self._group, [*seen][:SENDERS])
+
+    def _drops(self, watch: Watch) -> tuple[Drop, ...] | Unread:
+        """Return what the kernel dropped since the join, and before the probe, which it drops by design."""
+        found = self._host.drops(watch)
+        if isinstance(found, Unread):
+            return found
+        # Without a membership the kernel drops everything, so that what it dropped before the join says nothing.
+        before = () if isinstance(self._without_membership, Unread) else self._without_membership
+        earlier = {replace(each, count=0): each.count for each in before}
+        grown = (replace(each, count=each.count - earlier.get(replace(each, count=0), 0)) for each in found)
+        return tuple(each for each in grown if each.count > 0)
 
     def _try_revival(self, receivers: Iterable[CountingReceiver], listening: Listening, facts: Facts) -> bool | None:
         """Leave and join anew if a stream stopped; return whether it came again, or None if that was not tried."""

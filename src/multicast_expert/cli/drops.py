@@ -1,0 +1,157 @@
+"""`mcast drops`: shows which datagrams of groups the kernel drops, as it does so. Sends and joins nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import replace
+from math import isfinite
+from typing import Annotated
+
+import typer
+
+from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces
+from multicast_expert.cli.render.drops import Loss, Receivers, loss_lines, loss_object, losses, summary_lines
+from multicast_expert.core.endpoints import Endpoint, parse_endpoints
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.doctor.facts import Drop
+from multicast_expert.doctor.host.drops import named_drops
+from multicast_expert.system.drops.watch import Watch, open_watch
+from multicast_expert.system.groups import joined_groups, udp_sockets
+from multicast_expert.system.interfaces import find_interfaces, scan_interfaces
+
+COULD_NOT_TELL = 3
+INTERVAL = 1.0
+"""Seconds between two looks at what was dropped."""
+
+Wanted = Callable[[Drop], bool]
+
+
+def command(
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ENDPOINT]...", show_default=False, help="group[:port], several, or ranges."),
+    ] = None,
+    ifaces: InterfacesOption = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", min=0, show_default=False, help="Stop after so long.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which datagrams the kernel drops, why and where, for the given groups or for all.
+
+    It asks the Linux kernel for its own verdict, which needs root; it joins and sends nothing. Until Ctrl-C or --for
+    ends it, it shows every second what was dropped. At the end it says whether anything was lost, and which command
+    explains it; with --json this is one document. Without an ENDPOINT only datagrams count as lost that a program of
+    this host expects, by a membership and a port, or that this host sent.
+
+    Exit status 0: nothing was lost; 1: something was; 2: invalid command line; 3: the kernel does not tell.
+
+    Example: mcast drops 239.1.2.3:5000
+    """
+    if seconds is not None and not isfinite(seconds):
+        raise UsageError(f"--for {seconds}: name a number of seconds.")
+    endpoints = _read(texts or [])
+    wanted = _wanted(endpoints, ifaces or [])
+    try:
+        watch = open_watch({endpoint.group for endpoint in endpoints})
+    except MulticastExpertError as error:
+        terminal.complain(error)
+        raise typer.Exit(COULD_NOT_TELL) from None
+    start = time.monotonic()
+    with closing(watch):
+        found = _follow(watch, wanted, seconds, asked=bool(endpoints), live=not as_json)
+        limits = watch.limits
+    _show(found, time.monotonic() - start, limits, as_json)
+    if any(each.expected for each in found):
+        raise typer.Exit(1)
+
+
+def _read(texts: Sequence[str]) -> list[Endpoint]:
+    try:
+        return [endpoint for text in texts for endpoint in parse_endpoints(text)]
+    except MulticastExpertError as error:
+        raise UsageError(str(error)) from None
+
+
+def _wanted(endpoints: Sequence[Endpoint], ifaces: Sequence[str]) -> Wanted:
+    """Return the function that chooses the drops of the endpoints on the interfaces; without any of them, all."""
+    chosen: list[tuple[Endpoint | None, Collection[str]]] = [
+        (endpoint, _names(named_interfaces(endpoint, ifaces))) for endpoint in endpoints
+    ] or [(None, _names(ifaces))]
+
+    def wanted(drop: Drop) -> bool:
+        return any(
+            (not names or drop.interface in names) and (endpoint is None or _is_of(drop, endpoint))
+            for endpoint, names in chosen
+        )
+
+    return wanted
+
+
+def _names(ifaces: Sequence[str]) -> set[str]:
+    return {each.display_name for each in find_interfaces(ifaces)} if ifaces else set()
+
+
+def _is_of(drop: Drop, endpoint: Endpoint) -> bool:
+    return (
+        drop.group == str(endpoint.group)
+        and (endpoint.port is None or drop.port in (None, endpoint.port))
+        and (endpoint.source is None or drop.source in (None, str(endpoint.source)))
+    )
+
+
+def _follow(watch: Watch, wanted: Wanted, seconds: float | None, *, asked: bool, live: bool) -> list[Loss]:
+    """Show what is dropped every second until Ctrl-C or so many seconds; return all of it."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    receivers = _receivers()
+    seen: dict[Drop, int] = {}
+    try:
+        for_so_long = "; Ctrl-C ends it" if seconds is None else f" for {seconds:g} s"
+        terminal.tell(f"counting what the kernel drops{for_so_long}")
+        while deadline is None or time.monotonic() < deadline:
+            time.sleep(INTERVAL if deadline is None else min(INTERVAL, max(0.0, deadline - time.monotonic())))
+            new = _since(seen, watch, wanted)
+            if new and live:
+                receivers |= _receivers()
+                terminal.show_lines(loss_lines(losses(new, receivers, asked=asked)), sys.stdout)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    _since(seen, watch, wanted)
+    everything = [replace(drop, count=count) for drop, count in seen.items()]
+    return losses(everything, receivers | _receivers(), asked=asked)
+
+
+def _since(seen: dict[Drop, int], watch: Watch, wanted: Wanted) -> list[Drop]:
+    """Return what was dropped since the last call, and note it in `seen`."""
+    names = {iface.index: iface.display_name for iface in scan_interfaces()}
+    new = []
+    for drop in filter(wanted, named_drops(watch.drops(), names)):
+        kind = replace(drop, count=0)
+        if grown := drop.count - seen.get(kind, 0):
+            new.append(replace(drop, count=grown))
+            seen[kind] = drop.count
+    return new
+
+
+def _receivers() -> Receivers:
+    sockets = udp_sockets(lambda _: True)
+    return Receivers(
+        frozenset(each.group for each in joined_groups(()) if not each.kept_by_system),
+        frozenset(each.port for each in sockets),
+        {each.inode: tuple(f"{process.name} ({process.pid})" for process in each.processes) for each in sockets},
+    )
+
+
+def _show(found: Sequence[Loss], seconds: float, limits: str, as_json: bool) -> None:
+    if as_json:
+        document = {"seconds": round(seconds, 3), "drops": [loss_object(each) for each in found], "limits": limits}
+        terminal.write_json(document, 2)
+    else:
+        terminal.show_lines(summary_lines(found, seconds), sys.stdout)
+    if limits:
+        terminal.tell(f"mcast: warning: {limits}")

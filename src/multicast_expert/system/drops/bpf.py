@@ -1,0 +1,69 @@
+"""Bpf: the calls of bpf(2), and the descriptors that they open. Touches Linux only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import lru_cache
+from struct import pack
+from typing import Any, Final
+
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.system.kernel import SYSTEM
+
+_CALLS: Final = {"x86_64": 321, "aarch64": 280}
+"""The number of the call, by machine."""
+_PROGRAM_LOAD = 5
+_LICENSE = b"Dual MIT/GPL"
+"""What the kernel is told: it lends helpers that read its memory to programs under a licence like its own only."""
+NAME = b"mcast"
+"""The name of programs and maps, as `bpftool prog` lists it; at most 15 bytes."""
+
+
+class Bpf:
+    """Makes the calls, and keeps the descriptors that they open until it is closed.
+
+    Raises MulticastExpertError on a processor whose number of the call is not known.
+    """
+
+    def __init__(self) -> None:
+        machine = SYSTEM.machine()
+        if machine not in _CALLS or ctypes.sizeof(ctypes.c_void_p) != 8:
+            known = " and ".join(_CALLS)
+            raise MulticastExpertError(f"This program can call BPF on {known} only, and this processor is {machine}.")
+        self._number = _CALLS[machine]
+        self._descriptors: list[int] = []
+
+    def ask(self, command: int, attributes: bytes) -> int:
+        """Return the answer to one command. Raises OSError."""
+        buffer = ctypes.create_string_buffer(attributes, len(attributes))
+        answer: int = _c_library().syscall(self._number, command, buffer, len(attributes))
+        if answer < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return answer
+
+    def open(self, command: int, attributes: bytes) -> int:
+        """Return the descriptor that a command opens. Raises OSError."""
+        descriptor = self.ask(command, attributes)
+        self._descriptors.append(descriptor)
+        return descriptor
+
+    def load(self, kind: int, code: bytes, attach_type: int = 0) -> int:
+        """Return the descriptor of a program, after the kernel has verified it. Raises OSError."""
+        instructions = ctypes.create_string_buffer(code, len(code))
+        license_text = ctypes.create_string_buffer(_LICENSE)
+        places = ctypes.addressof(instructions), ctypes.addressof(license_text)
+        head = pack("=IIQQ", kind, len(code) // 8, *places)
+        # In between: a log, the version of the kernel, and flags, all of them unused.
+        return self.open(_PROGRAM_LOAD, head + pack("=IIQII16sII", 0, 0, 0, 0, 0, NAME, 0, attach_type))
+
+    def close(self) -> None:
+        """Close the descriptors; what they attached is gone then."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+@lru_cache(maxsize=1)
+def _c_library() -> Any:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,433 @@
+"""The BPF program that counts dropped datagrams of groups, by kind, and the layout of its keys. Pure: touches no OS.
+
+It runs at the tracepoint `kfree_skb`, once for each packet that the kernel drops, and reads the packet by the offsets
+that BTF tells. All numbers of the packet are in network byte order, all others in little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from struct import Struct
+from typing import NamedTuple
+
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
+from multicast_expert.system.drops.btf import Btf
+
+# Helpers by their numbers in linux/bpf.h.
+_LOOKUP, _UPDATE, _CURRENT_TASK, _PROBE_READ_KERNEL = 1, 2, 35, 113
+_IF_MISSING = 1
+"""BPF_NOEXIST."""
+
+_KEY = Struct("<QII16s16s2sBBI")
+"""Address of the call, reason, interface, group, source, port, IP version, how far it came, and socket."""
+KEY_SIZE = _KEY.size
+COUNT = Struct("<Q")
+REST = bytes(KEY_SIZE)
+"""The key of what is counted when there is no room for more kinds."""
+
+
+class DropKind(NamedTuple):
+    """What is the same for all datagrams that are counted together."""
+
+    call: int
+    """The address in the kernel behind the call that dropped them."""
+    reason: int
+    interface: int
+    """The index of the interface; 0: not known."""
+    group: IPAddress | None
+    """None: no room for this kind was left, so all its fields are empty."""
+    source: IPAddress | None
+    port: int | None
+    outgoing: bool
+    hook: str
+    """The hook of netfilter that it had come to if a rule dropped it there, by the name that nftables has for it."""
+    socket: int | None
+    """The inode number of the socket that did not take it."""
+
+
+def parse_key(key: bytes) -> DropKind:
+    """Return what a key of the program's map says."""
+    call, reason, interface, group, source, port, version, progress, socket = _KEY.unpack_from(key)
+    if not version:
+        return DropKind(call, reason, interface, None, None, None, False, "", None)
+    length, kind = (4, IPv4Address) if version == 4 else (16, IPv6Address)
+    number = int.from_bytes(port, "big") or None
+    return DropKind(
+        call,
+        reason,
+        interface,
+        kind(group[:length]),
+        kind(source[:length]),
+        number,
+        bool(progress & _OUTGOING),
+        _hook(progress),
+        socket or None,
+    )
+
+
+def _hook(progress: int) -> str:
+    """Return the hook of netfilter by what the kernel has done with the packet before it."""
+    if progress & _OUTGOING:
+        return "egress" if progress & _HAS_LINK_HEADER else "postrouting" if progress & _HAS_DEVICE else "output"
+    return "input" if progress & _HAS_ROUTE else "prerouting" if progress & _HAS_MET_IP else "ingress"
+
+
+class Layout(NamedTuple):
+    """Where the running kernel keeps what the program reads."""
+
+    reasons: dict[int, str]
+    """The names of the kernel's reasons by their numbers."""
+    has_socket: bool
+    """Whether the tracepoint tells the socket that did not take a packet, as since Linux 6.11."""
+    offsets: dict[str, int]
+    """By struct and member."""
+
+
+MEMBERS = (
+    "sk_buff.head", "sk_buff.data", "sk_buff.end", "sk_buff.network_header", "sk_buff.mac_header", "sk_buff.protocol",
+    "sk_buff.dev", "sk_buff.cb", "sk_buff.sk", "sk_buff.skb_iif", "sk_buff._skb_refdst", "sk_buff.__pkt_type_offset",
+    "skb_shared_info.gso_segs", "dst_entry.dev", "net_device.ifindex", "net_device.nd_net", "net.ns.inum",
+    "sock.__sk_common.skc_net", "sock.sk_socket", "socket_alloc.vfs_inode.i_ino",
+    "task_struct.nsproxy", "nsproxy.net_ns",
+)  # fmt: skip
+"""What the program reads, by struct and member."""
+
+
+def read_layout(data: bytes) -> Layout:
+    """Return the layout that a kernel's BTF tells. Raises MulticastExpertError if it does not."""
+    btf = Btf(data)
+    if not btf.has_enumeration("skb_drop_reason"):
+        raise MulticastExpertError(
+            "This kernel has no reasons for the packets that it drops; Linux before 5.17 has none."
+        )
+    reasons = btf.enumeration("skb_drop_reason")
+    # The first parameter is the program's own context, then the packet, the call, the reason and the socket.
+    has_socket = btf.parameters("btf_trace_kfree_skb") > 4
+    return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in MEMBERS})
+
+
+# The stack: the key, below it a place for what is read, the header of the packet, and a count.
+_AT_KEY = -64
+_AT_CALL, _AT_REASON, _AT_INTERFACE, _AT_GROUP, _AT_SOURCE, _AT_PORT, _AT_VERSION, _AT_PROGRESS, _AT_SOCKET = (
+    _AT_KEY + place for place in (0, 8, 12, 16, 32, 48, 50, 51, 52)
+)
+_AT_VALUE, _AT_HEADER, _AT_COUNT = -72, -112, -120
+_HEADER_SIZE = 40
+# How far a packet came, as bits of one byte.
+_OUTGOING, _HAS_ROUTE, _HAS_MET_IP, _HAS_DEVICE, _HAS_LINK_HEADER = 1, 2, 4, 8, 16
+
+_UDP, _UDP_LITE, _HOP_BY_HOP, _FRAGMENT = 17, 136, 0, 44
+# Ethernet types as a little-endian machine reads them.
+_VLAN, _SERVICE_VLAN = 0x0081, 0xA888
+_ETHERNET_SIZE, _TAG_SIZE = 14, 4
+_FRAGMENTED = 0xFF3F
+"""The bits of IPv4 for more fragments and the offset, as a little-endian machine reads them."""
+_PACKET_TYPE = 0x07
+_NOT_COUNTED = 1
+"""SKB_DST_NOREF, a flag in the pointer to a route."""
+
+
+class _DropProgram:
+    """Writes the program. Registers: R6 context, R7 packet, R8 and R9 what the step at hand reads."""
+
+    def __init__(self, layout: Layout, groups: Sequence[IPAddress], namespace: int, counts: int) -> None:
+        self._code = Assembler()
+        self._layout = layout
+        self._groups = groups
+        self._namespace = namespace
+        self._counts = counts
+
+    def bytes(self) -> bytes:
+        """Return the program."""
+        code = self._code
+        code.compute(R6, "=", R1)
+        code.load(R7, R6, 0, 8)
+        for place in range(_AT_KEY, _AT_KEY + KEY_SIZE, 8):
+            code.store_number(FRAME, place, 0, 8)
+        code.load(R1, R6, 8, 8)
+        code.store(FRAME, _AT_CALL, R1, 8)
+        code.load(R1, R6, 16, 8)
+        code.store(FRAME, _AT_REASON, R1, 4)
+        self._find_header()
+        self._read_header()
+        self._check_namespace()
+        self._find_interface()
+        if self._layout.has_socket:
+            self._find_socket()
+        self._count()
+        code.label("end")
+        code.compute(R0, "=", 0)
+        code.exit()
+        return code.assemble()
+
+    def _read(self, place: int, size: int, base: Register, offset: int) -> None:
+        """Copy bytes of the kernel to the stack; R0 is 0 if it could, else the bytes are."""
+        code = self._code
+        code.compute(R3, "=", base)
+        code.compute(R3, "+", offset)
+        code.compute(R1, "=", FRAME)
+        code.compute(R1, "+", place)
+        code.compute(R2, "=", size)
+        code.call(_PROBE_READ_KERNEL)
+
+    def _member(self, target: Register, size: int, base: Register, member: str | int) -> None:
+        """Let `target` become the member of the struct at `base`."""
+        offset = member if isinstance(member, int) else self._layout.offsets[member]
+        self._read(_AT_VALUE, size, base, offset)
+        self._code.load(target, FRAME, _AT_VALUE, size)
+
+    def _find_header(self) -> None:
+        """Let R8 become the address of the IP header, and copy the header to the stack."""
+        code = self._code
+        self._member(R8, 8, R7, "sk_buff.head")
+        self._member(R9, 2, R7, "sk_buff.network_header")
+        code.jump_if(R9, "!=", 0, "offset is set")
+        # A driver has not set it yet; then the data begins with the header.
+        self._member(R8, 8, R7, "sk_buff.data")
+        code.jump("header")
+        code.label("offset is set")
+        code.compute(R8, "+", R9)
+        # Right behind the Ethernet header may be a VLAN tag, as long as the kernel has not removed it.
+        self._member(R1, 2, R7, "sk_buff.mac_header")
+        code.compute(R1, "+", _ETHERNET_SIZE)
+        code.jump_if(R1, "!=", R9, "header")
+        self._member(R1, 2, R7, "sk_buff.protocol")
+        for tag in ("outer", "inner"):
+            code.jump_if(R1, "==", _VLAN, f"{tag} tag")
+            code.jump_if(R1, "!=", _SERVICE_VLAN, "header")
+            code.label(f"{tag} tag")
+            self._member(R1, 2, R8, 2)
+            code.compute(R8, "+", _TAG_SIZE)
+        code.label("header")
+        self._read(_AT_HEADER, _HEADER_SIZE, R8, 0)
+
+    def _read_header(self) -> None:
+        """Go on at "namespace" with a datagram of the groups, after its addresses and its port are noted."""
+        code = self._code
+        code.load(R1, FRAME, _AT_HEADER, 1)
+        code.compute(R1, ">>", 4)
+        versions = [version for version in (4, 6) if self._groups_of(version) or not self._groups]
+        for version in versions:
+            code.jump_if(R1, "==", version, f"IPv{version}")
+        code.jump("end")
+        if 4 in versions:
+            self._read_ipv4()
+        if 6 in versions:
+            self._read_ipv6()
+        code.label("port")
+        self._member(R1, 2, R8, 2)
+        code.store(FRAME, _AT_PORT, R1, 2)
+
+    def _groups_of(self, version: int) -> list[IPAddress]:
+        return [each for each in self._groups if each.version == version]
+
+    def _read_ipv4(self) -> None:
+        code = self._code
+        code.label("IPv4")
+        code.load(R1, FRAME, _AT_HEADER + 9, 1)
+        code.jump_if(R1, "==", _UDP, "IPv4 datagram")
+        code.jump_if(R1, "!=", _UDP_LITE, "end")
+        code.label("IPv4 datagram")
+        code.load(R1, FRAME, _AT_HEADER + 16, 4)
+        code.store(FRAME, _AT_GROUP, R1, 4)
+        for group in self._groups_of(4):
+            code.jump_if(R1, "==", int.from_bytes(group.packed, "little"), "IPv4 group", bits=32)
+        if not self._groups:
+            code.compute(R1, "&", 0xF0)
+            code.jump_if(R1, "==", 0xE0, "IPv4 group")
+        code.jump("end")
+        code.label("IPv4 group")
+        code.load(R1, FRAME, _AT_HEADER + 12, 4)
+        code.store(FRAME, _AT_SOURCE, R1, 4)
+        code.store_number(FRAME, _AT_VERSION, 4, 1)
+        code.load(R1, FRAME, _AT_HEADER + 6, 2)
+        code.compute(R1, "&", _FRAGMENTED)
+        code.jump_if(R1, "!=", 0, "namespace")
+        code.load(R1, FRAME, _AT_HEADER, 1)
+        code.compute(R1, "&", 0x0F)
+        code.compute(R1, "*", 4)
+        code.compute(R8, "+", R1)
+        code.jump("port")
+
+    def _read_ipv6(self) -> None:
+        code = self._code
+        code.label("IPv6")
+        for place in (0, 8):
+            code.load(R1, FRAME, _AT_HEADER + 24 + place, 8)
+            code.store(FRAME, _AT_GROUP + place, R1, 8)
+            code.load(R1, FRAME, _AT_HEADER + 8 + place, 8)
+            code.store(FRAME, _AT_SOURCE + place, R1, 8)
+        code.load(R1, FRAME, _AT_GROUP, 8)
+        code.load(R2, FRAME, _AT_GROUP + 8, 8)
+        for group in self._groups_of(6):
+            code.number(R3, int.from_bytes(group.packed[:8], "little"))
+            code.jump_if(R1, "!=", R3, f"not {group}")
+            code.number(R3, int.from_bytes(group.packed[8:], "little"))
+            code.jump_if(R2, "==", R3, "IPv6 group")
+            code.label(f"not {group}")
+        if not self._groups:
+            code.compute(R1, "&", 0xFF)
+            code.jump_if(R1, "==", 0xFF, "IPv6 group")
+        code.jump("end")
+        code.label("IPv6 group")
+        code.store_number(FRAME, _AT_VERSION, 6, 1)
+        code.load(R9, FRAME, _AT_HEADER + 6, 1)
+        code.compute(R8, "+", _HEADER_SIZE)
+        code.jump_if(R9, "!=", _HOP_BY_HOP, "no options")
+        self._read(_AT_VALUE, 2, R8, 0)
+        code.load(R9, FRAME, _AT_VALUE, 1)
+        code.load(R1, FRAME, _AT_VALUE + 1, 1)
+        code.compute(R1, "+", 1)
+        code.compute(R1, "*", 8)
+        code.compute(R8, "+", R1)
+        code.label("no options")
+        code.jump_if(R9, "==", _UDP, "port")
+        code.jump_if(R9, "==", _UDP_LITE, "port")
+        code.jump_if(R9, "!=", _FRAGMENT, "end")
+        self._member(R9, 1, R8, 0)
+        code.jump_if(R9, "==", _UDP, "namespace")
+        code.jump("end")
+
+    def _check_namespace(self) -> None:
+        """Go on, with the device of the packet in R8 or 0, if it is in the network namespace.
+
+        In the queue of a socket the field of the device holds something else, and before a packet leaves it is empty.
+        """
+        code, layout = self._code, self._layout
+        code.label("namespace")
+        self._member(R8, 8, R7, "sk_buff.dev")
+        self._judge_namespace(R8, "net_device.nd_net", "route")
+        code.label("route")
+        self._member(R8, 8, R7, "sk_buff._skb_refdst")
+        code.compute(R8, "&", ~_NOT_COUNTED)
+        self._member(R8, 8, R8, "dst_entry.dev")
+        self._judge_namespace(R8, "net_device.nd_net", "sockets")
+        code.label("sockets")
+        code.compute(R8, "=", 0)
+        if layout.has_socket:
+            code.load(R9, R6, 24, 8)
+            self._judge_namespace(R9, "sock.__sk_common.skc_net", "owner")
+            code.label("owner")
+        self._member(R9, 8, R7, "sk_buff.sk")
+        self._judge_namespace(R9, "sock.__sk_common.skc_net", "task")
+        # What a program takes from the queue of its socket belongs to none of them, and is dropped in its own name.
+        code.label("task")
+        code.call(_CURRENT_TASK)
+        code.compute(R9, "=", R0)
+        self._member(R9, 8, R9, "task_struct.nsproxy")
+        self._judge_namespace(R9, "nsproxy.net_ns", "end")
+
+    def _judge_namespace(self, holder: Register, member: str, unknown: str) -> None:
+        """Go on at "interface" if the holder's namespace is ours, at "end" if not, at `unknown` if there is none."""
+        code = self._code
+        code.jump_if(holder, "==", 0, unknown)
+        self._read(_AT_VALUE, 8, holder, self._layout.offsets[member])
+        code.jump_if(R0, "!=", 0, unknown)
+        code.load(R1, FRAME, _AT_VALUE, 8)
+        self._read(_AT_VALUE, 4, R1, self._layout.offsets["net.ns.inum"])
+        code.jump_if(R0, "!=", 0, unknown)
+        code.load(R1, FRAME, _AT_VALUE, 4)
+        code.jump_if(R1, "==", self._namespace, "interface", bits=32)
+        code.jump("end")
+
+    def _find_interface(self) -> None:
+        """Note the interface that the packet came in on; before the kernel has noted it, and at sending: its device."""
+        code = self._code
+        code.label("interface")
+        self._member(R9, 4, R7, "sk_buff.skb_iif")
+        code.store(FRAME, _AT_INTERFACE, R9, 4)
+        code.jump_if(R9, "!=", 0, "incoming")
+        self._member(R1, 4, R8, "net_device.ifindex")
+        code.store(FRAME, _AT_INTERFACE, R1, 4)
+        # A packet to a group that came in is of another type, whoever sent it.
+        self._member(R1, 1, R7, "sk_buff.__pkt_type_offset")
+        code.compute(R1, "&", _PACKET_TYPE)
+        code.jump_if(R1, "!=", 0, "interface is noted")
+        self._note_sending()
+        code.label("incoming")
+        # What IP keeps with a packet begins with the interface, also in the form of IPv6.
+        self._member(R1, 4, R7, "sk_buff.cb")
+        code.jump_if(R1, "!=", R9, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP, 1)
+        self._member(R1, 8, R7, "sk_buff._skb_refdst")
+        code.jump_if(R1, "==", 0, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP | _HAS_ROUTE, 1)
+        code.label("interface is noted")
+
+    def _note_sending(self) -> None:
+        """Note how far a packet that leaves has come, and go on at "interface is noted"."""
+        code = self._code
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING, 1)
+        self._member(R1, 8, R7, "sk_buff.dev")
+        code.jump_if(R1, "==", 0, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE, 1)
+        self._member(R9, 8, R7, "sk_buff.head")
+        self._member(R1, 2, R7, "sk_buff.network_header")
+        code.compute(R9, "+", R1)
+        self._member(R1, 8, R7, "sk_buff.data")
+        code.jump_if(R1, "==", R9, "interface is noted")
+        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE | _HAS_LINK_HEADER, 1)
+        code.jump("interface is noted")
+
+    def _find_socket(self) -> None:
+        """Note the inode number of the socket that did not take the packet."""
+        code = self._code
+        code.load(R9, R6, 24, 8)
+        code.jump_if(R9, "==", 0, "count")
+        self._member(R9, 8, R9, "sock.sk_socket")
+        code.jump_if(R9, "==", 0, "count")
+        self._member(R9, 4, R9, "socket_alloc.vfs_inode.i_ino")
+        code.store(FRAME, _AT_SOCKET, R9, 4)
+
+    def _count(self) -> None:
+        """Add the datagrams to the count of their kind; a packet may hold several that are not yet segmented."""
+        code = self._code
+        code.label("count")
+        self._member(R8, 8, R7, "sk_buff.head")
+        self._member(R9, 4, R7, "sk_buff.end")
+        code.compute(R8, "+", R9)
+        self._member(R9, 2, R8, "skb_shared_info.gso_segs")
+        code.jump_if(R9, "!=", 0, "number is known")
+        code.compute(R9, "=", 1)
+        code.label("number is known")
+        code.store(FRAME, _AT_COUNT, R9, 8)
+        self._add_to(_AT_KEY, "new kind")
+        code.label("new kind")
+        self._map_and_key(_AT_KEY)
+        code.compute(R3, "=", FRAME)
+        code.compute(R3, "+", _AT_COUNT)
+        code.compute(R4, "=", _IF_MISSING)
+        code.call(_UPDATE)
+        code.jump_if(R0, "==", 0, "end")
+        # Another processor was faster, or there is no room.
+        self._add_to(_AT_KEY, "no room")
+        code.label("no room")
+        for place in range(_AT_KEY, _AT_KEY + KEY_SIZE, 8):
+            code.store_number(FRAME, place, 0, 8)
+        self._add_to(_AT_KEY, "end")
+
+    def _add_to(self, key: int, missing: str) -> None:
+        """Add R9 to the count of the key at a place of the stack and end, or go on at `missing`."""
+        code = self._code
+        self._map_and_key(key)
+        code.call(_LOOKUP)
+        code.jump_if(R0, "==", 0, missing)
+        code.add_atomically(R0, 0, R9)
+        code.jump("end")
+
+    def _map_and_key(self, key: int) -> None:
+        self._code.map(R1, self._counts)
+        self._code.compute(R2, "=", FRAME)
+        self._code.compute(R2, "+", key)
+
+
+def drop_program(layout: Layout, groups: Collection[IPAddress], namespace: int, counts: int) -> bytes:
+    """Return the program that counts dropped datagrams to these groups in a network namespace.
+
+    groups: without scopes; none of them: all groups. namespace: its number. counts: the descriptor of the map, from
+    keys of KEY_SIZE to counts; REST must be in it.
+    """
+    return _DropProgram(layout, sorted(set(groups), key=lambda each: (each.version, each)), namespace, counts).bytes()
