@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import background, counters, endings, sightings, whose_losses
+from multicast_expert.doctor.evidence import background, counters, sightings, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, IpsecPolicy, Rule, Unread, address_of, known
 from multicast_expert.doctor.firewall import remedies
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 
 _IPSEC_PROTOCOLS = ("protocol 50 ", "protocol 51 ")

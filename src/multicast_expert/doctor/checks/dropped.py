@@ -7,9 +7,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import background, counters, endings, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Route, Unread, address_of, interface_setting
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, unknown
 from multicast_expert.wire.tallies import Frames
 

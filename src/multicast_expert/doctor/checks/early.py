@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, endings, sightings, this_host
+from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Bridge, Facts, InterfaceFacts, QueueFacts, Unread, known
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 
 _A_STREAM = 5

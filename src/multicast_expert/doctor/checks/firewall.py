@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import background, counters, endings, sightings, this_host, whose_losses
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Rule, Unread, address_of
 from multicast_expert.doctor.firewall import remedies
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Queries
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, endings, sightings, this_host
+from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, known
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok
 from multicast_expert.wire.frames import HEADER_CHECKSUM, SOURCE_ROUTE
 from multicast_expert.wire.tallies import Frames

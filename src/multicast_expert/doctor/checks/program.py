@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, endings, this_host
+from multicast_expert.doctor.evidence import counters, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of, known, same
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.system.listings import Member, Membership, UdpSocket
 

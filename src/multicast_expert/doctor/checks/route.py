@@ -7,9 +7,10 @@ from ipaddress import ip_network
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import background, counters, endings, sightings, this_host
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Arrivals, Facts, PolicyRule, Unread, address_of, known, same
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Frames
 

@@ -186,7 +186,8 @@ class LinuxHost(Host):
             error = None
             try:
                 for body in ask(request):
-                    error = linux_messages.parse_route_type(body)
+                    kind = linux_messages.parse_route_type(body)
+                    error = None if kind in ("local", "broadcast") else kind
             except OSError as refusal:
                 # Where IPv6 would deliver to this host, its answer does not fit the message (ip6mr_get_route()).
                 error = None if refusal.errno == errno.EMSGSIZE else errno.errorcode.get(refusal.errno or 0, "error")

@@ -27,7 +27,7 @@ _GET_POLICIES, _AF_INET = 21, 2
 # struct xfrm_userpolicy_info: destination, source, ports, family, prefix lengths; limits and use; direction, action.
 _POLICY = Struct("=16s16s8xHBB" + "12x" + "96x" + "8x" + "BB6x")
 _DIRECTIONS = {0: "in", 1: "out", 2: "fwd"}
-_ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+_ROUTE_TYPES = {2: "local", 3: "broadcast", 6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
 
 
 def queues_request() -> bytes:
@@ -109,5 +109,5 @@ def arrival_request(group: IPAddress, sender: IPAddress, interface_index: int, f
 
 
 def parse_route_type(body: bytes) -> str | None:
-    """Return the type of a route that leads nowhere; None for every other one."""
+    """Return the type of a route that is `local`, `broadcast`, or leads nowhere; None for every other one."""
     return _ROUTE_TYPES.get(_ROUTE.unpack_from(body)[7]) if len(body) >= _ROUTE.size else None
