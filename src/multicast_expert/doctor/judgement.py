@@ -16,7 +16,9 @@ from multicast_expert.doctor.report import Finding, Report, make_report, unknown
 
 def judge(facts: Facts) -> Report:
     """Return the findings of all checks, and the most likely cause."""
-    findings = [proved(facts, examine(check, facts)) for check in CHECKS]
+    findings = [examine(check, facts) for check in CHECKS]
+    if not any(each.verdict == "problem" for each in findings):
+        findings = [proved(facts, each) for each in findings]
     report = make_report(facts.target, findings, received(facts))
     # If the stream stopped and only a new join revived it, something is wrong even if no check explains it.
     report = replace(report, path=trace(facts))

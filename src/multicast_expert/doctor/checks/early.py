@@ -81,6 +81,7 @@ def traffic_control(facts: Facts) -> Finding:
 
         tc qdisc del dev eth0 clsact
     """
+    known(facts.trial)
     queues = trial_of(facts).queues
     names = {each.name for each in this_host.below(facts)}
     listed = () if isinstance(queues, Unread) else queues

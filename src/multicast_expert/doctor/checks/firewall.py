@@ -76,7 +76,7 @@ def _by_counters(facts: Facts, rules: list[Rule], counted: int | None, evidence:
     if counted and not seen and (unclear := whose_losses.unclear(facts)):
         return unknown(unclear, evidence, why[1])
     arrivals = trial_of(facts).arrivals
-    if counted and not arrivals and (sightings.wanted(facts) or not seen):
+    if counted and not arrivals and not counters.only_igmp(facts) and (sightings.wanted(facts) or not seen):
         summary = f"A firewall rule on this host drops {phrases.counted(counted, 'packet')} of joined groups."
         steps = why[1] or (_LOOK,)
         return problem(summary, evidence | {"rule": why[0] or "not known"}, steps)

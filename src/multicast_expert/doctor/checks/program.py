@@ -75,7 +75,7 @@ def _deaf(facts: Facts) -> Iterator[tuple[UdpSocket, str, str]]:
             continue
         memberships = [each for each in member.memberships if same(str(each.group), group)]
         reasons = [_deafness(facts, member, each) for each in memberships]
-        if memberships and all(reasons):
+        if memberships and all(why for why, _ in reasons):
             yield member.socket, *reasons[0]
         elif not memberships and same(str(member.socket.address), group) and not member.is_open_to_all:
             yield member.socket, "it has not joined it, and IP_MULTICAST_ALL is 0", "Have the program join the group."
@@ -137,7 +137,8 @@ def socket_filter(facts: Facts) -> Finding:
     dropped = endings.lost_to(facts, "socket-filter")
     errors, full = counters.moved(facts, "Udp.InErrors") or 0, counters.moved(facts, "Udp.RcvbufErrors") or 0
     wrong = counters.moved(facts, "Udp.InCsumErrors") or 0
-    mine = (trial.socket_drops or 0) if errors > full + wrong and not full else 0
+    by_policy = counters.dropped_by_ipsec(facts) or 0
+    mine = (trial.socket_drops or 0) if errors > full + wrong + by_policy and not full else 0
     evidence: dict[str, object] = {"dropped by filters": dropped} if dropped else {}
     evidence |= {"drops of the doctor's socket": mine} if mine else {}
     if not received(facts) and (mine or dropped):
@@ -182,6 +183,7 @@ def privileged_port(facts: Facts) -> Finding:
         setcap cap_net_bind_service+ep /path/to/program
         sysctl -w net.ipv4.ip_unprivileged_port_start=500
     """
+    known(facts.trial)
     if not needs_privilege(facts):
         return ok("The port needs no privilege here.")
     limit = this_host.number(facts, "net.ipv4.ip_unprivileged_port_start")
