@@ -742,7 +742,7 @@ def test_what_was_not_tried_is_never_a_problem(name: str) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{number}" for number, row in enumerate(ROWS)])
 def test_remedies_are_steps_or_commands(row: Row) -> None:
     """A line of a remedy is a sentence, which ends with a full stop, or a command that a shell could run."""
-    programs = {"ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
+    programs = {"bridge", "ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
     for line in BY_NAME[row.check](row.facts).remedy:
         assert line == line.strip()
         assert "\n" not in line

@@ -157,6 +157,10 @@ def bridge_port(facts: Facts) -> Finding:
         return finding("ok" if received(facts) else "unknown", facts.bridges.reason, {}, phrases.remedy(facts.bridges))
     for bridge in facts.bridges:
         concerned = bridge.name in this_host.chosen_names(facts)
+        if concerned and not bridge.ports and not received(facts):
+            summary = f"The bridge {bridge.name} has no port, so nothing can come in: an interface has left it."
+            step = f"Put the interface into it again, as with `ip link set eth0 master {bridge.name}`."
+            return problem(summary, {"bridge": bridge.name, "ports": 0}, (step,))
         barred = dict(bridge.barred_ports)
         if concerned and (found := _barred_here(facts, bridge, barred) or _dropped_here(facts, bridge)):
             return found
@@ -237,4 +241,5 @@ def on_a_closed_port(facts: Facts, interface: InterfaceFacts) -> bool:
     """Return whether an interface is a bridge that has no carrier only because its ports are closed by their state."""
     bridges = () if isinstance(facts.bridges, Unread) else facts.bridges
     ports = {each.name for each in this_host.interfaces(facts) if each.has_carrier and each.is_up}
-    return any(each.name == interface.name and any(port in ports for port, _ in each.barred_ports) for each in bridges)
+    mine = [each for each in bridges if each.name == interface.name]
+    return any(not each.ports or any(port in ports for port, _ in each.barred_ports) for each in mine)

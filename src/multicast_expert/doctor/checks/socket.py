@@ -78,6 +78,9 @@ def _port_by_counters(facts: Facts) -> Finding:
         return ok(text, {"without a socket": lost})
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, {"without a socket": lost}, why[1])
+    if facts.target.group_version == 6:
+        text = "Datagrams of joined groups found no socket: they go to another port, or have no checksum."
+        return unknown(text, {"without a socket": lost}, why[1])
     summary = (
         f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
     )
@@ -233,7 +236,9 @@ def checksum(facts: Facts) -> Finding:
         return unknown(unclear, evidence, why[1])
     # Unicast may have wrong checksums, too, so frames decide. A wrong header checksum is not counted in frames.
     header = wanted and not bad and counters.moved(facts, "Ip.InHdrErrors")
-    if (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
+    # IPv6 forbids to leave the checksum out, and the kernel does not count such datagrams.
+    missing = bad and facts.target.group_version == 6 and not received(facts)
+    if missing or (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
         summary = f"{phrases.counted(counted or bad, 'packet')} with a wrong checksum came in and were dropped."
         return finding("suspect" if received(facts) else "problem", summary, evidence, (step,))
     if counted is None and wanted is None:
