@@ -401,7 +401,7 @@ ROWS = [
         "unknown", "to a port without a socket, but only from 1.0 s", SUDO,
     ),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=9)), afterwards={"Udp.IgnoredMulti": 5.0}), "ok"),
-    Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "suspect", "90 datagrams"),
+    Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "unknown", "no checksum"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90, IpExt__InBcastPkts=90))), "ok"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90), usual={"Udp.IgnoredMulti": 44.0})), "ok"),
     Row("port", unprivileged(deaf(counters={})), "unknown", "", SUDO),
