@@ -195,7 +195,7 @@ def _open(port: str, why: str) -> list[str]:
 def _dropped_here(facts: Facts, bridge: Bridge) -> Finding | None:
     """Judge what the kernel says that the bridge dropped, where no port is closed."""
     dropped = endings.lost_to(facts, "bridge-port")
-    if not dropped:
+    if not dropped or received(facts):
         return None
     evidence: dict[str, object] = {"datagrams that it dropped": dropped, "filters VLANs": bridge.filters_vlans}
     summary = f"The bridge {bridge.name} drops the frames that come in on its ports."

@@ -191,7 +191,7 @@ def _losers(facts: Facts) -> dict[UdpSocket, int]:
     return {
         each: lost
         for each, lost in this_host.growing_drops(facts).items()
-        if this_host.may_want(facts, each) and (full is None or full >= lost)
+        if this_host.may_want(facts, each) and (full is None or 2 * full >= lost)
     }
 
 
