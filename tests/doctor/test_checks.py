@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from ipaddress import ip_address
+from typing import Any, NamedTuple
 
 import pytest
 
 from doctor.hand_made import (
     ETH0,
     ETH1,
+    GROUP,
     LO,
     OWN,
+    PORT,
     QUERY,
     ROOT_ONLY,
     SILENT,
@@ -32,9 +35,25 @@ from doctor.hand_made import (
     unprivileged,
 )
 from multicast_expert.doctor.checks import CHECKS, check_name
-from multicast_expert.doctor.facts import Buffer, Facts, JoinTrial, Machine, Moment, Probe, ReceiverFacts, Route, Unread
+from multicast_expert.doctor.facts import (
+    Buffer,
+    Drop,
+    Facts,
+    IpsecPolicy,
+    JoinTrial,
+    Machine,
+    Moment,
+    Passage,
+    PolicyRule,
+    Probe,
+    ReceiverFacts,
+    Route,
+    Sandbox,
+    Unread,
+)
 from multicast_expert.doctor.judgement import examine
 from multicast_expert.doctor.report import Finding
+from multicast_expert.system.listings import Member, Membership
 
 FAR = "10.2.0.2"
 UNKNOWN = Unread("Could not be read.", "look elsewhere")
@@ -292,7 +311,7 @@ ROWS = [
         "problem", "udp dport", "ip6 daddr ff15::1:2:3 udp dport 5000 accept",
     ),
     Row("firewall", deaf(frames=(frames(),), counters=FIREWALLED), "problem", "100 packets"),
-    Row("firewall", deaf(frames=(frames(),), counters=counted(Ip__InReceives=100)), "suspect", "drops them"),
+    Row("firewall", deaf(frames=(frames(),), counters=counted(Ip__InReceives=100)), "ok"),
     Row("firewall", deaf(frames=(frames(port=6000),), counters=FIREWALLED), "ok"),
     Row(
         "firewall",
@@ -382,7 +401,7 @@ ROWS = [
         "unknown", "to a port without a socket, but only from 1.0 s", SUDO,
     ),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=9)), afterwards={"Udp.IgnoredMulti": 5.0}), "ok"),
-    Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "suspect", "90 datagrams"),
+    Row("port", unprivileged(deaf("ff15::1", counters=counted(Udp6__IgnoredMulti=90))), "unknown", "no checksum"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90, IpExt__InBcastPkts=90))), "ok"),
     Row("port", unprivileged(deaf(counters=counted(Udp__IgnoredMulti=90), usual={"Udp.IgnoredMulti": 44.0})), "ok"),
     Row("port", unprivileged(deaf(counters={})), "unknown", "", SUDO),
@@ -610,6 +629,80 @@ ROWS = [
     Row("no-traffic", unprivileged(deaf(interface_counters={"eth0": {"rx_packets": 9}})), "unknown", "", SUDO),
     Row("no-traffic", unprivileged(deaf(counters={})), "unknown", "", SUDO),
 ]  # fmt: skip
+
+
+def drop(reason: str = "NETFILTER_DROP", count: int = 98, **changes: Any) -> Drop:
+    """Datagrams of the target that the kernel dropped."""
+    return replace(Drop(reason, "", "eth0", GROUP, PORT, TALKER, False, count), **changes)
+
+
+FLAWED = frames(flaw="the Ethernet type 0x0801 instead of 0x0800 (IPv4) or 0x86dd (IPv6)")
+LOST = deaf(frames=(frames(),), counters=counted(Ip__InReceives=100, Ip__InDelivers=100))
+DIVERTED = rule("udp dport 5000 dnat to 172.17.0.2", action="translate", packets=1)
+WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth0", False),))
+PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
+REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
+CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
+UPON_BRIDGE = (LO, replace(ETH0, chosen=False, bridge="br0", master="br0"), replace(ETH1, name="br0", chosen=True))
+KEPT_OUT = deaf("ff15::1", passages=(Passage("eth0", TALKER6, "ENETUNREACH"),))
+UNJOINED = set_to(deaf(frames=(frames(fragments=9),), counters=counted(Ip__ReasmReqds=9)), ipv4__ipfrag_high_thresh="0")
+BLOCKING = IpsecPolicy("in", "block", "0.0.0.0/0", "239.1.2.3/32")
+
+ROWS += [
+    Row("malformed", healthy(), "ok"),
+    Row("malformed", deaf(frames=(FLAWED,)), "problem", "0x0801", "Correct the sender"),
+    Row("malformed", healthy(frames=(frames(), FLAWED)), "suspect", "0x0801"),
+    Row("malformed", unprivileged(deaf()), "unknown", "root"),
+    Row("fragments", healthy(), "ok"),
+    Row("fragments", UNJOINED, "problem", "joins none", "net.ipv4.ipfrag_high_thresh=4194304"),
+    Row("fragments", NOT_TRIED, "unknown"),
+    Row("privileged-port", PRIVILEGED, "problem", "below 1024", "CAP_NET_BIND_SERVICE"),
+    Row("privileged-port", healthy(), "ok"),
+    Row("privileged-port", NOT_TRIED, "unknown"),
+    Row("sandbox", healthy(), "ok"),
+    Row("sandbox", change(REFUSED, sandbox=Sandbox(True)), "problem", "EPERM", "SystemCallFilter"),
+    Row("sandbox", REFUSED, "suspect", "EPERM"),
+    Row("sandbox", NOT_TRIED, "unknown"),
+    Row("bridge-port", healthy(), "ok"),
+    Row(
+        "bridge-port", deaf(bridges=(CLOSED,), interfaces=UPON_BRIDGE, frames=(frames(),)),
+        "problem", "blocking", "bridge link set dev eth0 state 3",
+    ),
+    Row("bridge-port", deaf(bridges=UNKNOWN), "unknown"),
+    Row("group-route", healthy(), "ok"),
+    Row("group-route", KEPT_OUT, "problem", "ff00::/8", "ip -6 route replace multicast"),
+    Row(
+        "group-route", change(KEPT_OUT, rules=(PolicyRule(6, 0, "to ff15::/16 prohibit"),)),
+        "problem", "prohibit", "ip -6 rule del pref 0",
+    ),
+    Row("group-route", NOT_TRIED, "unknown"),
+    Row("xdp", healthy(), "ok"),
+    Row("xdp", deaf(interfaces=(replace(ETH0, xdp="xdpgeneric 7"),), drops=(drop("XDP"),)), "problem", "XDP", "off"),
+    Row("xdp", deaf(interfaces=UNKNOWN), "unknown"),
+    Row("traffic-control", healthy(), "ok"),
+    Row("traffic-control", change(LOST, drops=(drop("TC_INGRESS"),)), "problem", "ingress of eth0", "bpftool net"),
+    Row("traffic-control", NOT_TRIED, "unknown"),
+    Row("nat", healthy(), "ok"),
+    Row("nat", change(LOST, firewall=(DIVERTED,), drops=()), "problem", "dnat", "conntrack -D"),
+    Row("nat", deaf(firewall=UNKNOWN), "unknown"),
+    Row("ipsec", healthy(), "ok"),
+    Row(
+        "ipsec", change(LOST, drops=(drop("XFRM_POLICY"),), ipsec=(BLOCKING,)),
+        "problem", "IPsec", "ip xfrm policy delete dir in src 0.0.0.0/0 dst 239.1.2.3/32",
+    ),
+    Row("ipsec", NOT_TRIED, "unknown"),
+    Row("socket-filter", healthy(), "ok"),
+    Row("socket-filter", change(LOST, drops=(drop("SOCKET_FILTER"),)), "problem", "control group", "bpftool"),
+    Row("socket-filter", unprivileged(deaf(socket_drops=98, counters=counted(Udp__InErrors=98))), "problem", "BPF"),
+    Row("socket-filter", NOT_TRIED, "unknown"),
+    Row("program", healthy(), "ok"),
+    Row("program", healthy(sockets=(WANTING.socket,), members=(WANTING,)), "problem", "can never receive", "bind"),
+    Row("program", deaf(sockets=UNKNOWN), "unknown"),
+    Row("firewall", change(LOST, drops=(drop(),), firewall=(rule(packets=None),)), "problem", "5000 drop", "nft"),
+    Row("firewall", change(LOST, drops=(), firewall=(rule(packets=None),)), "ok", "dropped none"),
+]  # fmt: skip
+
+
 BY_NAME = {check_name(check): partial(examine, check) for check in CHECKS}
 
 
@@ -649,7 +742,7 @@ def test_what_was_not_tried_is_never_a_problem(name: str) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{number}" for number, row in enumerate(ROWS)])
 def test_remedies_are_steps_or_commands(row: Row) -> None:
     """A line of a remedy is a sentence, which ends with a full stop, or a command that a shell could run."""
-    programs = {"ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
+    programs = {"bridge", "ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
     for line in BY_NAME[row.check](row.facts).remedy:
         assert line == line.strip()
         assert "\n" not in line

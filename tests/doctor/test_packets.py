@@ -16,6 +16,7 @@ from multicast_expert.wire.frames import (
     Query,
     UdpPacket,
     igmp_query,
+    internet_checksum,
     ipv4_packet,
     ipv6_packet,
     mld_query,
@@ -73,6 +74,8 @@ def test_fragments() -> None:
     first = bytearray(ipv4_packet("10.0.0.7", "239.1.2.3", UDP, header + bytes(800), ttl=9, more_fragments=True))
     assert parse_packet(bytes(first)) == UdpPacket("239.1.2.3", "10.0.0.7", 9, 828, 4000, 5000, is_fragment=True)
     first[6:8] = pack("!H", 100)
+    first[10:12] = bytes(2)
+    first[10:12] = pack("!H", internet_checksum(bytes(first[:20])))
     assert parse_packet(bytes(first)) == UdpPacket("239.1.2.3", "10.0.0.7", 9, 828, is_fragment=True)
 
 

@@ -132,7 +132,12 @@ def collect_facts(
         sockets=_asked("The open sockets could not be read", host.sockets),
         bridges=_asked("The bridges could not be read", host.bridges),
         receiver=receiver,
+        rules=_asked("The policy rules could not be read", host.rules),
+        ipsec=_asked("The policies of IPsec could not be read", host.ipsec),
+        sandbox=host.sandbox(),
     )
+    if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
+        facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
     if receiver is not None and receiver.buffer is not None:
         buffer = replace(receiver.buffer, maximum=maximum_buffer(facts))
         facts = replace(facts, receiver=replace(receiver, buffer=buffer))
@@ -198,7 +203,7 @@ def _senders(trial: Trial) -> set[tuple[str, str]]:
     """Return the interfaces and addresses that datagrams of the target came from; nothing if there are too many."""
     seen = {(arrived.interface, arrived.sender) for arrived in trial.arrivals}
     if not isinstance(trial.frames, Unread):
-        seen |= {(frame.interface, frame.sender) for frame in trial.frames if not frame.outgoing}
+        seen |= {(frame.interface, frame.sender) for frame in trial.frames if not frame.outgoing and frame.sender}
     return seen if len(seen) <= SENDERS else set()
 
 
@@ -209,7 +214,9 @@ def _routes(host: Host, group: IPAddress | None, trial: Trial | Unread) -> tuple
     destinations = [str(group), *([host.target.source] if host.target.source else [])]
     if isinstance(trial, Trial):
         destinations += [arrived.sender for arrived in trial.arrivals]
-        destinations += [] if isinstance(trial.frames, Unread) else [frame.sender for frame in trial.frames]
+        destinations += (
+            [] if isinstance(trial.frames, Unread) else [frame.sender for frame in trial.frames if frame.sender]
+        )
         destinations += [] if isinstance(trial.queries, Unread) else [query.querier for query in trial.queries]
     wanted = list(dict.fromkeys(destinations))[: SENDERS + 2]
     return tuple(host.route(ip_address(destination)) for destination in wanted)

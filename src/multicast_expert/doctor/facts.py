@@ -6,11 +6,11 @@ A fact that may be impossible to read has a type with `Unread`, which says why; 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 from multicast_expert.wire.tallies import Frames, Queries
 
 Known = TypeVar("Known")
@@ -117,6 +117,18 @@ class InterfaceFacts:
     is_wireless: bool = False
     bridge: str | None = None
     """The bridge of this host that it is a port of."""
+    master: str | None = None
+    """The interface that takes its packets: a bridge, a bond, a team; for a VRF it takes only the routes."""
+    parent: str | None = None
+    """The interface that it is made from: of a VLAN, a macvlan, a VXLAN."""
+    mode: str = ""
+    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`."""
+    remote: str | None = None
+    """Where a VXLAN sends groups: a group, or its one peer."""
+    is_point_to_point: bool = False
+    """Whether it has one peer, as tunnels have."""
+    xdp: str | None = None
+    """An XDP program on it, as `xdpgeneric 42`: the way to switch it off, and its number."""
     chosen: bool = False
     """Whether a receiver of the target listens on it."""
 
@@ -133,6 +145,71 @@ class Route:
     """The source address of datagrams on this route."""
     gateway: str | None = None
     """The router on the way; None: the destination is on the link."""
+    kind: str = "unicast"
+    """`local` for this host's own addresses; `broadcast`; `blackhole`, `unreachable` and `prohibit` reject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How the kernel would route a packet of the target that comes in: it was asked while the group was joined."""
+
+    interface: str
+    sender: str
+    error: str | None = None
+    """The name of the errno, or the type of the route, for a packet that is dropped; None: it is delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A rule of `ip rule`, without those that every host has."""
+
+    version: int
+    """The IP version."""
+    preference: int
+    """Rules are tried by this number, the smallest first; the table `local` has 0 at first."""
+    text: str
+    """As in ip-rule(8): `to 10.1.0.0/24 lookup 100`."""
+    by_mark: bool = False
+    """Whether it is about marked packets only."""
+
+
+@dataclass(frozen=True, slots=True)
+class IpsecPolicy:
+    """A policy of IPsec (xfrm)."""
+
+    direction: str
+    """`in`, `out` or `fwd`."""
+    action: str
+    """`allow` or `block`."""
+    source: str
+    destination: str
+    """Networks with their prefix lengths."""
+
+    @property
+    def selector(self) -> str:
+        """Its packets as ip-xfrm(8) writes them: `src 0.0.0.0/0 dst 239.1.2.3/32`."""
+        return f"src {self.source} dst {self.destination}"
+
+    def concerns(self, group: IPAddress) -> bool:
+        """Return whether it is about packets to the group."""
+        try:
+            return group in ip_network(self.destination, strict=False)
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """A queueing discipline of tc(8)."""
+
+    interface: str
+    kind: str
+    """`ingress`, `clsact`, `fq_codel`, `tbf`, `netem`, …"""
+    handle: int
+    """The first half of its handle, as in `8001:`."""
+    is_ingress: bool
+    drops: int | None
+    """How many packets it dropped, since it exists or during the trial; None: not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +234,12 @@ class Rule:
     """The number by which nftables deletes it, or its position in a chain of iptables."""
     matches_reports: bool | None = False
     """Whether it drops this host's own reports of memberships; then the hook is an outgoing one. None: undecidable."""
+    action: str = "drop"
+    """`drop`; `translate`: it changes the destination; `queue`: a program decides."""
+    matches_carrier: bool | None = False
+    """Whether it drops the packets of a tunnel that the target comes in by. None: undecidable."""
+    matches_own: bool | None = False
+    """Whether it drops datagrams that programs of this host send to the target. None: undecidable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +258,10 @@ class Bridge:
     """The known memberships: group and port."""
     ports_without_flooding: tuple[str, ...] = ()
     """Ports that do not get groups without known members."""
+    barred_ports: tuple[tuple[str, str], ...] = ()
+    """Ports with what bars frames there: `blocking`, `isolated`, `locked`, …"""
+    filters_vlans: bool = False
+    """Whether it drops frames of VLANs that a port does not belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +380,10 @@ class Trial:
     """The growth of the kernel's counters per second just before the join, without those that stood still."""
     afterwards: dict[str, float] | None = None
     """The same just after the leave; None: not watched."""
+    passages: tuple[Passage, ...] = ()
+    """The routing of packets from known senders; only the kernels of Linux answer."""
+    queues: tuple[QueueFacts, ...] | Unread = ()
+    """The queueing disciplines, with what they dropped during the trial."""
     aside: float = 0.0
     """For how many seconds the counters were watched without our membership, before and after."""
     course: tuple[Moment, ...] = ()
@@ -301,6 +392,16 @@ class Trial:
     """What the kernel dropped while the doctor listened; empty: nothing of the group."""
     drops_limits: str = ""
     """What `drops` does not tell, and why, in sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What restricts this process beyond the rights of its user."""
+
+    seccomp: bool
+    """Whether a seccomp filter decides which system calls it may make."""
+    label: str = ""
+    """The profile of AppArmor or the context of SELinux that it runs in; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +438,15 @@ class Facts:
     """Kernel settings by their names in sysctl(8): `net.ipv4.conf.eth0.rp_filter`."""
     sockets: tuple[UdpSocket, ...] | Unread = ()
     """UDP sockets with the target's port, or bound to its group."""
+    members: tuple[Member, ...] = ()
+    """The same sockets with what their programs joined, as far as this user may look into them."""
     firewall: tuple[Rule, ...] | Unread = ()
     """Only rules that drop."""
     bridges: tuple[Bridge, ...] | Unread = ()
+    rules: tuple[PolicyRule, ...] | Unread = ()
+    """Policy rules, except the usual ones."""
+    ipsec: tuple[IpsecPolicy, ...] | Unread = ()
+    sandbox: Sandbox | None = None
+    """None where the OS does not say."""
     trial: Trial | Unread = Unread("There was no trial.")
     receiver: ReceiverFacts | None = None

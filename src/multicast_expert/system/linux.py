@@ -36,8 +36,8 @@ _TAKING_OVER = ("bridge", "bond", "team")
 class Channel:
     """A netlink socket to ask the kernel over, about the network namespace of this thread. Close it with `with`."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(netlink.AF_NETLINK, socket.SOCK_RAW, 0)
+    def __init__(self, protocol: int = 0) -> None:
+        self._socket = socket.socket(netlink.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.settimeout(5)
 
     def __enter__(self) -> Self:
@@ -71,9 +71,9 @@ class Channel:
                 return bodies, True
 
 
-def ask(request: bytes) -> list[bytes]:
-    """Return the bodies of the messages that answer one request; see `Channel.ask`."""
-    with Channel() as channel:
+def ask(request: bytes, protocol: int = 0) -> list[bytes]:
+    """Return the bodies of the messages that answer one request; see `Channel.ask`. `protocol`: 0 for rtnetlink."""
+    with Channel(protocol) as channel:
         return channel.ask(request)
 
 

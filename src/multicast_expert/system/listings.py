@@ -46,6 +46,43 @@ class UdpSocket(NamedTuple):
     """The processes that hold it, as far as this user may see them."""
 
 
+class Membership(NamedTuple):
+    """A group that one socket has joined on one interface."""
+
+    group: IPAddress
+    interface: str
+    includes: bool
+    """Whether it gets `sources` only; else all sources but these."""
+    sources: tuple[IPAddress, ...] = ()
+
+
+class Member(NamedTuple):
+    """A UDP socket of a program, as the kernel describes it to a user who may look into the program."""
+
+    socket: UdpSocket
+    memberships: tuple[Membership, ...] = ()
+    device: str = ""
+    """The interface that it is bound to (SO_BINDTODEVICE)."""
+    takes_all_devices: bool = False
+    """Whether that interface is a VRF, which stands for several."""
+    peer: str = ""
+    """The address and port that it is connected to: it gets only what comes from there."""
+    has_filter: bool = False
+    """Whether a socket filter (BPF) decides what it gets."""
+    is_open_to_all: bool = True
+    """Whether it also gets groups that only other sockets have joined: IP_MULTICAST_ALL."""
+
+    def deafness(self, membership: Membership) -> str:
+        """Return why it can never receive what it has joined; empty if it can."""
+        address = self.socket.address
+        if not address.is_unspecified and address != membership.group:
+            kind = "another group" if address.is_multicast else "a unicast address"
+            return f"bound to {address}, {kind}"
+        if self.device and self.device != membership.interface and not self.takes_all_devices:
+            return f"bound to the interface {self.device}"
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
 class JoinedGroup:
     """A group that the host is a member of on one interface, for all its sockets together."""

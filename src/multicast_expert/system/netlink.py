@@ -42,6 +42,7 @@ _MDB_ENTRY = Struct("=IBBH16s2s2x")
 _TYPE_MASK = 0x3FFF
 
 _IFLA_IFNAME = 3
+_IFLA_XDP = 43
 _IFLA_PROP_LIST = 52
 _IFLA_ALT_IFNAME = 53
 # Bytes of a name without the zero at its end (IFNAMSIZ); only an alternative name may be longer.
@@ -49,6 +50,7 @@ _LONGEST_NAME = 15
 
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
+_IFF_POINTOPOINT = 0x10
 _IFF_RUNNING = 0x40
 _IFF_MULTICAST = 0x1000
 _IFF_LOWER_UP = 0x10000
@@ -56,6 +58,10 @@ _IFA_F_DADFAILED = 0x08
 _RTPROT_KERNEL = 2
 # Types of routes that lead nowhere: blackhole, unreachable, prohibit.
 _REJECTING = (6, 7, 8)
+
+
+_XDP_MODES = {1: "xdpdrv", 2: "xdpgeneric", 3: "xdpoffload", 4: "xdp"}
+_MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
 
 
 class Message(NamedTuple):
@@ -85,6 +91,19 @@ class Address(NamedTuple):
     """Its name, for IPv4: that of the interface, unless it was given one of its own, such as `eth0:1`."""
 
 
+class PortState(NamedTuple):
+    """How a bridge treats one of its ports."""
+
+    state: int = 3
+    """0: disabled, 1: listening, 2: learning, 3: forwarding, 4: blocking (IEEE 802.1D)."""
+    floods: bool = True
+    """Whether it sends the port the groups that no port is known to have joined."""
+    isolated: bool = False
+    """Whether the port exchanges nothing with other isolated ports."""
+    locked: bool = False
+    """Whether frames of unknown stations are dropped."""
+
+
 class Querier(NamedTuple):
     """A querier that a bridge knows: the router or switch that asks for memberships."""
 
@@ -99,6 +118,8 @@ class BridgeState(NamedTuple):
     snooping: bool
     querier: bool
     queriers: tuple[Querier, ...] = ()
+    filters_vlans: bool = False
+    """Whether it drops frames of VLANs that a port does not belong to."""
 
 
 class Link(NamedTuple):
@@ -115,8 +136,8 @@ class Link(NamedTuple):
     master: int | None = None
     """The interface that it is a part of."""
     bridge: BridgeState | None = None
-    floods: bool = True
-    """Whether its bridge sends it the groups that no port is known to have joined."""
+    port: PortState | None = None
+    """How its bridge treats it; None if it is not a port of a bridge."""
     is_running: bool = True
     """Whether it can carry datagrams: IFF_RUNNING."""
     supports_multicast: bool = True
@@ -125,6 +146,18 @@ class Link(NamedTuple):
     alternative_names: tuple[str, ...] = ()
     port_kind: str | None = None
     """The kind of its master: "bridge", "bond", "team", "vrf" and so on."""
+    xdp: tuple[str, int] | None = None
+    """How an XDP program is attached (`xdpgeneric`, `xdpdrv`, `xdpoffload`), and the number of the program."""
+    is_point_to_point: bool = False
+    """Whether it has one peer, as tunnels have: IFF_POINTOPOINT."""
+    mode: str = ""
+    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`."""
+    remote: IPAddress | None = None
+    """Where a VXLAN sends what has no known station: a group, or one peer."""
+    parent: int | None = None
+    """The index of the interface that it is made from: of a VLAN, a macvlan, a VXLAN."""
+    tunnel_port: int | None = None
+    """The UDP port that a VXLAN receives on."""
 
 
 class RouteAnswer(NamedTuple):
@@ -148,17 +181,17 @@ class BridgeMember(NamedTuple):
 def link_request(index: int = 0, name: str = "") -> bytes:
     """Return the request for the link of this index or name; without either, for all links."""
     kind, mask = _WITHOUT_STATISTICS
-    body = _IFINFO.pack(0, 0, index, 0, 0) + _attribute(kind, _UNSIGNED.pack(mask))
+    body = _IFINFO.pack(0, 0, index, 0, 0) + attribute(kind, _UNSIGNED.pack(mask))
     if name:
         text = name.encode("utf-8", "surrogateescape")
         # By the first attribute the kernel looks for alternative names, too.
-        body += _attribute(_IFLA_IFNAME if len(text) <= _LONGEST_NAME else _IFLA_ALT_IFNAME, text + b"\0")
-    return _request(_RTM_GETLINK, 0 if index or name else _NLM_F_DUMP, body)
+        body += attribute(_IFLA_IFNAME if len(text) <= _LONGEST_NAME else _IFLA_ALT_IFNAME, text + b"\0")
+    return request(_RTM_GETLINK, 0 if index or name else _NLM_F_DUMP, body)
 
 
 def address_request() -> bytes:
     """Return the request for the addresses of all links."""
-    return _request(_RTM_GETADDR, _NLM_F_DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
+    return request(_RTM_GETADDR, _NLM_F_DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
 
 
 def is_dump(request: bytes) -> bool:
@@ -169,20 +202,22 @@ def is_dump(request: bytes) -> bool:
 def route_request(destination: IPAddress, family: int) -> bytes:
     """Return the request for the route to an address; `family` is AF_INET or AF_INET6."""
     packed = destination.packed
-    body = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(1, packed)
-    return _request(_RTM_GETROUTE, 0, body)
+    body = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(1, packed)
+    return request(_RTM_GETROUTE, 0, body)
 
 
 def members_request() -> bytes:
     """Return the request for the groups that the bridges know."""
-    return _request(_RTM_GETMDB, _NLM_F_DUMP, _BRIDGE_PORT.pack(_AF_BRIDGE, 0))
+    return request(_RTM_GETMDB, _NLM_F_DUMP, _BRIDGE_PORT.pack(_AF_BRIDGE, 0))
 
 
-def _request(kind: int, flags: int, body: bytes) -> bytes:
+def request(kind: int, flags: int, body: bytes) -> bytes:
+    """Return a request of this kind."""
     return _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | flags, 1, 0) + body
 
 
-def _attribute(name: int, value: bytes) -> bytes:
+def attribute(name: int, value: bytes) -> bytes:
+    """Return an attribute of a message."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), name) + value + bytes(-len(value) % 4)
 
 
@@ -197,11 +232,13 @@ def messages(data: bytes) -> Iterator[Message]:
         start += (length + 3) // 4 * 4
 
 
-def _attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
-    return dict(_each_attribute(data, start))
+def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
+    """Return the attributes by their numbers; of several with one number the last."""
+    return dict(each_attribute(data, start))
 
 
-def _each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+def each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbers and values of the attributes; a cut one ends it."""
     while start + _ATTRIBUTE.size <= len(data):
         size, name = _ATTRIBUTE.unpack_from(data, start)
         if size < _ATTRIBUTE.size or start + size > len(data):
@@ -210,7 +247,8 @@ def _each_attribute(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
         start += (size + 3) // 4 * 4
 
 
-def _number(data: bytes | None) -> int | None:
+def number_of(data: bytes | None) -> int | None:
+    """Return the number of 32 bits in an attribute; None if it is missing or cut."""
     return None if data is None or len(data) < _UNSIGNED.size else int(_UNSIGNED.unpack_from(data)[0])
 
 
@@ -233,7 +271,7 @@ def parse_address(body: bytes) -> Address | None:
     if len(body) < _IFADDR.size:
         return None
     _, prefix_length, flags, _, index = _IFADDR.unpack_from(body)
-    found = _attributes(body, _IFADDR.size)
+    found = attributes(body, _IFADDR.size)
     # On a point-to-point link IFA_ADDRESS (1) is the address of the peer, and IFA_LOCAL (2) the own one.
     packed = found.get(2) or found.get(1, b"")
     if len(packed) not in (4, 16) or prefix_length > len(packed) * 8:
@@ -246,48 +284,65 @@ def parse_link(body: bytes) -> Link | None:
     if len(body) < _IFINFO.size:
         return None
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    found = _attributes(body[_IFINFO.size :])
-    info = _attributes(found.get(18, b""))
+    found = attributes(body[_IFINFO.size :])
+    info = attributes(found.get(18, b""))
     kind = _text(info.get(1))
     port_kind = _text(info.get(4))
-    port = _attributes(info.get(5, b"")) if port_kind == "bridge" else {}
+    details = attributes(info.get(2, b""))
     return Link(
         index,
         _text(found.get(3)) or str(index),
         bool(flags & _IFF_UP),
         bool(flags & _IFF_LOWER_UP),
         bool(flags & _IFF_LOOPBACK),
-        _number(found.get(4)),
+        number_of(found.get(4)),
         kind,
-        _number(found.get(10)),
-        _bridge_state(info.get(2, b"")) if kind == "bridge" else None,
-        port.get(27, b"\1") != b"\0",
+        number_of(found.get(10)),
+        _bridge_state(details) if kind == "bridge" else None,
+        _port_state(attributes(info.get(5, b""))) if port_kind == "bridge" else None,
         bool(flags & _IFF_RUNNING),
         bool(flags & _IFF_MULTICAST),
         found.get(1, b""),
         tuple(_names(found[_IFLA_PROP_LIST])) if _IFLA_PROP_LIST in found else (),
         port_kind,
+        _xdp(attributes(found.get(_IFLA_XDP, b""))),
+        bool(flags & _IFF_POINTOPOINT),
+        _MACVLAN_MODES.get(number_of(details.get(1)) or 0, "") if kind == "macvlan" else "",
+        (_address(details.get(2)) or _address(details.get(16))) if kind == "vxlan" else None,
+        number_of(details.get(3)) if kind == "vxlan" else number_of(found.get(5)),
+        int.from_bytes(details.get(15, b""), "big") or None if kind == "vxlan" else None,
     )
+
+
+def _port_state(found: dict[int, bytes]) -> PortState:
+    state = found.get(1, b"\3")
+    return PortState(state[0] if state else 3, found.get(27) != b"\0", found.get(33) == b"\1", found.get(39) == b"\1")
+
+
+def _xdp(found: dict[int, bytes]) -> tuple[str, int] | None:
+    """Return the mode and the number of an XDP program: IFLA_XDP_ATTACHED and IFLA_XDP_PROG_ID."""
+    mode = found.get(2, b"\0")[:1]
+    programs = [number for name in (4, 5, 6, 7) if (number := number_of(found.get(name)))]
+    return (_XDP_MODES.get(mode[0], "xdp"), programs[0]) if mode not in (b"", b"\0") and programs else None
 
 
 def _names(properties: bytes) -> Iterator[str]:
     """Yield the alternative names in a list of properties; Linux 5.5 and later."""
-    for kind, value in _each_attribute(properties):
+    for kind, value in each_attribute(properties):
         name = _text(value)
         if kind == _IFLA_ALT_IFNAME and name:
             yield name
 
 
-def _bridge_state(data: bytes) -> BridgeState:
-    found = _attributes(data)
+def _bridge_state(found: dict[int, bytes]) -> BridgeState:
     # MCAST_QUERIER_STATE, since Linux 5.16: address, port and timer of IPv4, then of IPv6.
-    state = _attributes(found.get(47, b""))
+    state = attributes(found.get(47, b""))
     queriers = [
         Querier(address, port in state)
         for field, port in ((1, 2), (5, 6))
         if (address := _address(state.get(field))) is not None
     ]
-    return BridgeState(found.get(23) == b"\1", found.get(25) == b"\1", tuple(queriers))
+    return BridgeState(found.get(23) == b"\1", found.get(25) == b"\1", tuple(queriers), found.get(7) == b"\1")
 
 
 def parse_route(body: bytes) -> RouteAnswer | None:
@@ -297,8 +352,8 @@ def parse_route(body: bytes) -> RouteAnswer | None:
     _, _, _, _, _, protocol, _, kind, _ = _RTMSG.unpack_from(body)
     if kind in _REJECTING:
         return None
-    found = _attributes(body[_RTMSG.size :])
-    index = _number(found.get(4))
+    found = attributes(body[_RTMSG.size :])
+    index = number_of(found.get(4))
     if index is None:
         return None
     gateway = _address(found.get(5))
@@ -315,10 +370,10 @@ def parse_members(body: bytes) -> Iterator[BridgeMember]:
     if len(body) < _BRIDGE_PORT.size:
         return
     _, bridge = _BRIDGE_PORT.unpack_from(body)
-    for name, database in _each_attribute(body[_BRIDGE_PORT.size :]):
-        entries = _each_attribute(database) if name == 1 else ()
+    for name, database in each_attribute(body[_BRIDGE_PORT.size :]):
+        entries = each_attribute(database) if name == 1 else ()
         for _, entry in entries:
-            for _, info in _each_attribute(entry):
+            for _, info in each_attribute(entry):
                 if len(info) < _MDB_ENTRY.size:
                     continue
                 port, _, _, _, address, protocol = _MDB_ENTRY.unpack_from(info)

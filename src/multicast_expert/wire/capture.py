@@ -13,13 +13,14 @@ from struct import Struct, pack
 from time import monotonic
 from typing import Any
 
-from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress, ethernet_address
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
 from multicast_expert.wire.frames import (
     ICMPV6,
     IGMP,
     MLD_QUERY,
+    Query,
     UdpPacket,
     parse_igmp_query,
     parse_mld_query,
@@ -43,6 +44,7 @@ _CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
 # Links whose frames begin with an Ethernet header: ARPHRD_ETHER, ARPHRD_LOOPBACK of linux/if_arp.h.
 _ETHERNET_LIKE = (1, 772)
 _ETHERNET_SIZE = 14
+_ETHERNET_TYPES = {4: 0x0800, 6: 0x86DD}
 _LONGEST = 65535 + 64
 _BACKLOG = 10000
 
@@ -74,6 +76,7 @@ class Capture:
         self._frames = FrameTally()
         self._queries = QueryTally()
         self._version = group.version
+        self._group, self._station = str(group), ethernet_address(group)
         with ExitStack() as opened:
             # Type checkers know recvmsg and packet sockets on Linux only.
             self._wire: Any = opened.enter_context(socket.socket(_AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
@@ -104,15 +107,28 @@ class Capture:
                 if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
                     status, _, _, _, _, tag, _ = _AUXDATA.unpack_from(data)
                     checked = not status & _CHECKSUM_NOT_READY
-                    vlan = tag & 0x0FFF if status & _VLAN_VALID else None
+                    # A tag of VLAN 0 carries a priority only (IEEE 802.1Q).
+                    vlan = (tag & 0x0FFF or None) if status & _VLAN_VALID else None
             interface, _, direction, link_type, *_ = address
             header = frame[:_ETHERNET_SIZE] if link_type in _ETHERNET_LIKE else b""
-            found = parse_packet(frame[len(header) :], checked)
+            found = self._parse(frame, header, checked)
             outgoing = direction == _OUTGOING
             if isinstance(found, UdpPacket):
                 self._frames.note(interface, found, header, vlan, outgoing)
             elif found is not None and not outgoing:
                 self._queries.note(interface, found, monotonic(), delivered=False)
+
+    def _parse(self, frame: bytes, header: bytes, checked: bool) -> UdpPacket | Query | None:
+        """Return what a frame carries; of another Ethernet type it is a flawed datagram."""
+        found = parse_packet(frame[len(header) :], checked)
+        kind = int.from_bytes(header[12:14], "big")
+        if not header or kind == _ETHERNET_TYPES[self._version] or self._station != header[:6].hex(":"):
+            return found
+        if kind in _ETHERNET_TYPES.values():  # the other IP version may have a group with this Ethernet address
+            return None
+        if isinstance(found, UdpPacket):
+            return found._replace(flaw=_type_flaw(kind))
+        return UdpPacket(self._group, "", 0, len(frame), flaw=_type_flaw(kind))
 
     def _take_delivered(self) -> None:
         for _ in range(BATCH):
@@ -136,6 +152,13 @@ class Capture:
     def queries(self) -> tuple[Queries, ...]:
         """Return the queries seen so far, by querier."""
         return self._queries.queries(self._unheard)
+
+
+def _type_flaw(kind: int) -> str:
+    expected = "0x0800 (IPv4) or 0x86dd (IPv6)"
+    if kind in (0x8100, 0x88A8):
+        return f"a second VLAN tag (Ethernet type {kind:#06x})"
+    return f"the Ethernet type {kind:#06x} instead of {expected}"
 
 
 def _interface_name(index: int) -> str:

@@ -8,12 +8,20 @@ from typing import NamedTuple
 
 from multicast_expert.core.addresses import address_text
 
-IGMP, UDP, ICMPV6 = 2, 17, 58
+IGMP, UDP, ICMPV6, UDP_LITE = 2, 17, 58, 136
 HOP_BY_HOP, FRAGMENT_HEADER = 0, 44  # RFC 8200, 4.3 and 4.5
 IGMP_QUERY, MLD_QUERY = 0x11, 130
 ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
 ROUTER_ALERT_V4 = bytes.fromhex("94040000")  # RFC 2113
 _ROUTER_ALERT_V6 = bytes.fromhex("050200000100")  # RFC 2711, and two bytes of padding
+HEADER_CHECKSUM = "a wrong checksum of the IP header"
+SOURCE_ROUTE = "an IP option that demands a route (source route)"
+# ICMP, IGMP, OSPF, PIM, VRRP: other uses of a group than datagrams.
+_OF_THE_NETWORK = (1, 2, 89, 103, 112)
+_ROUTING, _DESTINATION_OPTIONS = 43, 60
+_NO_OPERATION, _SOURCE_ROUTES = 1, (131, 137)
+# Jumbo payload, tunnel limit, home address: RFC 2675, 2473, 6275.
+_KNOWN_OPTIONS = (0xC2, 0x04, 0xC9)
 _MORE_FRAGMENTS, _FRAGMENT_OFFSET = 0x2000, 0x1FFF
 _PORTS, _SHORT = Struct("!HH"), Struct("!H")
 
@@ -30,7 +38,9 @@ class UdpPacket(NamedTuple):
     port: int | None = None
     is_fragment: bool = False
     is_damaged: bool = False
-    """Whether its UDP checksum is wrong."""
+    """Whether its UDP checksum is wrong, or missing with IPv6."""
+    flaw: str = ""
+    """Why no kernel delivers it: a wrong length, version or option, or another protocol than UDP."""
 
 
 class Query(NamedTuple):
@@ -45,39 +55,73 @@ class Query(NamedTuple):
 
 
 def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | Query | None:
-    """Return the datagram or query in an IPv4 or IPv6 packet; None for anything else, and for a truncated packet.
+    """Return the datagram or query in an IPv4 or IPv6 packet; None for anything else.
 
+    A packet that no kernel takes for a datagram has a `flaw`, if it shows whom it was for.
     `checked`: whether its checksum is computed already; a network card may do that on the way out.
     """
-    if len(packet) >= 20 and packet[0] >> 4 == 4:
-        return _parse_ipv4(packet, checked)
-    if len(packet) >= 40 and packet[0] >> 4 == 6:
+    version = packet[0] >> 4 if packet else 0
+    if len(packet) >= 40 and version == 6:
         return _parse_ipv6(packet, checked)
-    return None
+    if len(packet) < 20 or version == 6:
+        return None
+    if version == 4:
+        return _parse_ipv4(packet, checked)
+    flaw = f"an IP header of version {version}"
+    return UdpPacket(address_text(packet[16:20]), address_text(packet[12:16]), packet[8], len(packet), flaw=flaw)
 
 
 def _parse_ipv4(packet: bytes, checked: bool) -> UdpPacket | Query | None:
     start = (packet[0] & 0x0F) * 4
     (length,) = _SHORT.unpack_from(packet, 2)
     (fragment,) = _SHORT.unpack_from(packet, 6)
-    if length < start or start < 20 or len(packet) < start:
-        return None
     source, destination, payload = packet[12:16], packet[16:20], packet[start:length]
-    if packet[9] == IGMP:
+    protocol = packet[9]
+    found = UdpPacket(address_text(destination), address_text(source), packet[8], length)
+    if start < 20 or len(packet) < start or length < start:
+        return found._replace(flaw="an IP header of impossible length")
+    if protocol == IGMP:
         return parse_igmp_query(payload, address_text(source))
-    if packet[9] != UDP:
+    if protocol in _OF_THE_NETWORK:
         return None
+    if length > len(packet):
+        flaw = f"frames that are {length - len(packet)} bytes shorter than their IP header says"
+    elif checked and internet_checksum(packet[:start]):
+        flaw = HEADER_CHECKSUM
+    else:
+        flaw = _option_flaw(packet[20:start]) or ("" if protocol == UDP else _protocol_flaw(protocol))
     is_fragment = bool(fragment & (_MORE_FRAGMENTS | _FRAGMENT_OFFSET))
-    found = UdpPacket(address_text(destination), address_text(source), packet[8], length, is_fragment=is_fragment)
+    found = found._replace(is_fragment=is_fragment, flaw=flaw)
     return _with_ports(found, b"" if fragment & _FRAGMENT_OFFSET else payload, source + destination, checked)
+
+
+def _option_flaw(options: bytes) -> str:
+    """Return what is wrong with the options of an IPv4 header (RFC 791, 3.1)."""
+    place = 0
+    while place < len(options) and options[place]:
+        if options[place] == _NO_OPERATION:
+            place += 1
+            continue
+        length = options[place + 1] if place + 1 < len(options) else 0
+        if length < 2 or place + length > len(options):
+            return f"an IP option ({options[place]}) of impossible length"
+        if options[place] in _SOURCE_ROUTES:
+            return SOURCE_ROUTE
+        place += length
+    return ""
+
+
+def _protocol_flaw(protocol: int) -> str:
+    name = {UDP_LITE: " (UDP-Lite)", 4: " (IP in IP)", 47: " (GRE)", 132: " (SCTP)", 6: " (TCP)"}.get(protocol, "")
+    return f"protocol {protocol}{name} instead of 17 (UDP)"
 
 
 def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | Query | None:
     (size,) = _SHORT.unpack_from(packet, 4)
     length = 40 + size
     source, destination = packet[8:24], packet[24:40]
-    following, start, offset, is_fragment = packet[6], 40, 0, False
-    while following in (HOP_BY_HOP, FRAGMENT_HEADER):
+    following, start, offset, is_fragment, flaw = packet[6], 40, 0, False, ""
+    while following in (HOP_BY_HOP, FRAGMENT_HEADER, _DESTINATION_OPTIONS, _ROUTING):
         if len(packet) < start + 8:
             return None
         header = 8
@@ -86,26 +130,57 @@ def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | Query | None:
             offset = _SHORT.unpack_from(packet, start + 2)[0] & 0xFFF8
         else:
             header = (packet[start + 1] + 1) * 8
+            if following != _ROUTING:
+                flaw = flaw or _extension_flaw(packet[start + 2 : start + header])
         following, start = packet[start], start + header
     payload = packet[start:length]
-    if following == ICMPV6:
-        return None if is_fragment else parse_mld_query(payload, address_text(source))
-    if following != UDP:
-        return None
-    found = UdpPacket(address_text(destination), address_text(source), packet[7], length, is_fragment=is_fragment)
+    if following in (ICMPV6, *_OF_THE_NETWORK):
+        return None if is_fragment or following != ICMPV6 else parse_mld_query(payload, address_text(source))
+    if length > len(packet):
+        flaw = f"frames that are {length - len(packet)} bytes shorter than their IP header says"
+    elif following != UDP and not offset:
+        flaw = _protocol_flaw(following)
+    found = UdpPacket(
+        address_text(destination), address_text(source), packet[7], length, is_fragment=is_fragment, flaw=flaw
+    )
     return _with_ports(found, b"" if offset else payload, source + destination, checked)
 
 
+def _extension_flaw(options: bytes) -> str:
+    """Return what is wrong with the options of an IPv6 extension header (RFC 8200, 4.2)."""
+    place = 0
+    while place < len(options):
+        kind = options[place]
+        if kind == 0:
+            place += 1
+            continue
+        if place + 1 >= len(options) or place + 2 + options[place + 1] > len(options):
+            return f"an IPv6 option ({kind}) of impossible length"
+        # The first two bits demand that a host that does not know the option drops the packet.
+        if kind >> 6 and kind not in _KNOWN_OPTIONS:
+            return f"an IPv6 option ({kind}) that demands to drop what does not know it"
+        place += 2 + options[place + 1]
+    return ""
+
+
 def _with_ports(packet: UdpPacket, segment: bytes, addresses: bytes, checked: bool) -> UdpPacket:
-    """Return the packet with the ports of its UDP header, and whether its checksum is wrong."""
+    """Return the packet with the ports of its UDP header, and what is wrong with that."""
     if len(segment) < 8:
-        return packet
+        # Later fragments have no UDP header.
+        cut = not packet.is_fragment and not packet.flaw
+        return packet._replace(flaw="a UDP header that is cut off") if cut else packet
     sender_port, port = _PORTS.unpack_from(segment)
     (length,) = _SHORT.unpack_from(segment, 4)
-    # An IPv4 sender may leave the checksum out (RFC 768).
-    comparable = checked and not packet.is_fragment and 8 <= length <= len(segment) and segment[6:8] != b"\0\0"
-    is_damaged = comparable and _transport_checksum(addresses, UDP, segment[:length]) != 0
-    return packet._replace(sender_port=sender_port, port=port, is_damaged=is_damaged)
+    packet = packet._replace(sender_port=sender_port, port=port)
+    if packet.flaw or packet.is_fragment:
+        return packet
+    if not 8 <= length <= len(segment):
+        # An IPv6 jumbogram has the length 0 (RFC 2675); no interface of today carries one.
+        return packet._replace(flaw=f"a UDP header that says {length} bytes, where {len(segment)} follow")
+    if segment[6:8] == b"\0\0":
+        # An IPv4 sender may leave the checksum out (RFC 768), an IPv6 sender may not (RFC 8200, 8.1).
+        return packet._replace(is_damaged=checked and len(addresses) == 32)
+    return packet._replace(is_damaged=checked and _transport_checksum(addresses, UDP, segment[:length]) != 0)
 
 
 def parse_igmp_query(message: bytes, querier: str) -> Query | None:

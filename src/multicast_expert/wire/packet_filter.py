@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import TypeAlias
 
-from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.addresses import IPAddress, ethernet_address
 from multicast_expert.wire.frames import FRAGMENT_HEADER, HOP_BY_HOP, IGMP, UDP
 
 Instruction: TypeAlias = tuple[int, int, int, int]
@@ -17,7 +17,7 @@ _ALL = 0x00040000
 
 
 def frame_filter(group: IPAddress) -> list[Instruction]:
-    """Return the program that accepts UDP to the group, or to one with its Ethernet address, and IGMP or MLD.
+    """Return the program that accepts all frames to the group's Ethernet address, UDP to the group, and IGMP or MLD.
 
     The Ethernet address holds the last 23 bits of an IPv4 group (RFC 1112) and the last 32 of an IPv6 group (RFC 2464).
     """
@@ -46,4 +46,13 @@ def frame_filter(group: IPAddress) -> list[Instruction]:
             (_JUMP_EQUAL, 1, 0, low),
         ]
     head = [(_LOAD_HALF, 0, 0, _PROTOCOL), (_JUMP_EQUAL, 0, len(body), protocol)]
-    return [*head, *body, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL)]
+    # On a link without an Ethernet header these are the first bytes of the IP header, which are never the same.
+    station = ethernet_address(group)
+    first, last = int(station.replace(":", "")[:8], 16), int(station.replace(":", "")[8:], 16)
+    by_station = [
+        (_LOAD_WORD, 0, 0, 0),
+        (_JUMP_EQUAL, 0, 2, first),
+        (_LOAD_HALF, 0, 0, 4),
+        (_JUMP_EQUAL, len(head) + len(body) + 1, 0, last),
+    ]
+    return [*by_station, *head, *body, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL)]

@@ -26,7 +26,7 @@ class Frames:
     longest: int
     """Bytes of the longest IP packet."""
     bad_checksums: int = 0
-    """How many had a wrong UDP checksum, except those whose sender leaves it to the network card."""
+    """How many had a wrong UDP checksum, or none with IPv6, except those whose sender leaves it to the network card."""
     fragments: int = 0
     """How many of them were fragments."""
     ethernet_source: str = ""
@@ -34,6 +34,8 @@ class Frames:
     vlan: int | None = None
     outgoing: bool = False
     """Whether this host sent them out of the interface."""
+    flaw: str = ""
+    """Why no kernel delivers them, after "they have": a wrong length, a wrong version, another protocol, …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,19 @@ class FrameTally:
         ports = packet.sender_port, packet.port
         stations = header[6:12].hex(":"), header[:6].hex(":")
         kind = Frames(
-            interface, packet.group, packet.sender, *ports, packet.hop_limit, 0, 0, 0, 0, *stations, vlan, outgoing
+            interface,
+            packet.group,
+            packet.sender,
+            *ports,
+            packet.hop_limit,
+            0,
+            0,
+            0,
+            0,
+            *stations,
+            vlan,
+            outgoing,
+            packet.flaw,
         )
         if kind not in self._counts and len(self._counts) >= KINDS:
             known = (each for each in self._counts if (each.interface, each.outgoing) == (interface, outgoing))

@@ -10,13 +10,17 @@ from typing import TypeAlias
 
 from multicast_expert.doctor.checks.absence import no_traffic, ttl
 from multicast_expert.doctor.checks.address import ethernet_address, group_address
+from multicast_expert.doctor.checks.diverted import ipsec, nat
 from multicast_expert.doctor.checks.dropped import local_sender, local_source, reverse_path_filter
+from multicast_expert.doctor.checks.early import bridge_port, traffic_control, xdp
 from multicast_expert.doctor.checks.environment import container, macos_privacy, wireless
 from multicast_expert.doctor.checks.firewall import firewall, query_blocked
 from multicast_expert.doctor.checks.interface import interface_address, interface_down, mtu
 from multicast_expert.doctor.checks.joining import igmp_version, membership, membership_limit, source_filter
+from multicast_expert.doctor.checks.malformed import fragments, malformed
 from multicast_expert.doctor.checks.network import querier, snooping
-from multicast_expert.doctor.checks.route import loopback_route, send_route, wrong_interface
+from multicast_expert.doctor.checks.program import privileged_port, program, sandbox, socket_filter
+from multicast_expert.doctor.checks.route import group_route, loopback_route, send_route, wrong_interface
 from multicast_expert.doctor.checks.socket import checksum, port, port_conflict, receive_buffer
 from multicast_expert.doctor.facts import Facts
 from multicast_expert.doctor.report import Finding
@@ -28,17 +32,28 @@ CHECKS: tuple[Check, ...] = (
     group_address,
     interface_down,
     macos_privacy,
+    fragments,
     mtu,
     interface_address,
     membership_limit,
+    privileged_port,
     port_conflict,
+    sandbox,
     loopback_route,
+    bridge_port,
+    malformed,
     checksum,
     receive_buffer,
     reverse_path_filter,
     ethernet_address,
     local_source,
+    group_route,
+    xdp,
+    traffic_control,
     firewall,
+    nat,
+    ipsec,
+    socket_filter,
     source_filter,
     port,
     local_sender,
@@ -53,6 +68,7 @@ CHECKS: tuple[Check, ...] = (
     ttl,
     wireless,
     no_traffic,
+    program,
 )
 """Of several problems the report names the first in this order: the certain ones, and those that cause others."""
 

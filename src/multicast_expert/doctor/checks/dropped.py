@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, IPv4Network
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
-from multicast_expert.doctor.facts import Facts, Unread, address_of, interface_setting
+from multicast_expert.doctor.facts import Facts, Route, Unread, address_of, interface_setting
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, unknown
 from multicast_expert.wire.tallies import Frames
 
@@ -58,9 +59,12 @@ def reverse_path_filter(facts: Facts) -> Finding:
         if background.beyond_usual(facts, counters.filtered) == 0:
             return ok(f"It dropped {phrases.counted(dropped, 'packet')}, no more than before the join.", evidence)
         return _filter_by_counters(facts, dropped, modes, evidence)
+    verdict = endings.lost_to(facts, "reverse-path-filter")
+    if verdict == 0:
+        return ok("The reverse path filter dropped none of the datagrams.", evidence)
     for frame in lost:
         refused = _is_refused(facts, frame.sender, modes.get(frame.interface), frame.interface)
-        if refused or (refused is None and not received(facts)):
+        if verdict or refused or (refused is None and not received(facts)):
             return _filtered(facts, frame.sender, frame.interface, evidence, certain=True)
     return ok(f"It dropped {phrases.counted(dropped, 'packet')}, but none of the target.", evidence)
 
@@ -77,15 +81,17 @@ def _lost_sources(facts: Facts) -> list[Frames] | None:
     wanted = sightings.wanted(facts)
     if wanted is None:
         return None
-    heard = {each.sender for each in trial_of(facts).arrivals}
-    return [each for each in wanted if each.sender not in heard]
+    heard = sightings.heard(facts)
+    return [each for each in wanted if (each.interface, each.sender) not in heard]
 
 
 def _is_refused(facts: Facts, sender: str, mode: int | None, interface: str) -> bool | None:
     """Return whether the filter drops a source on an interface; None: the way back is not known."""
+    passage = this_host.passage(facts, interface, sender)
     route = this_host.route_to(facts, sender)
-    if mode in (None, _OFF) or route is None:
-        return False if mode == _OFF else None
+    if mode in (None, _OFF) or route is None or passage is not None:
+        # The kernel was asked whether it takes a packet from there.
+        return False if mode == _OFF or (passage and not passage.error) else True if passage else None
     return route.interface is None or (mode == _STRICT and route.interface != interface)
 
 
@@ -131,8 +137,11 @@ def _filtered(facts: Facts, sender: str | None, interface: str, evidence: dict[s
     decides = interface_setting(4, "all" if every >= own else interface, "rp_filter")
     route = this_host.route_to(facts, sender) if sender is not None else None
     evidence = evidence | {"decided by": f"{decides} = {mode}"}
+    rules = () if isinstance(facts.rules, Unread) else facts.rules
+    evidence |= {f"policy rule {each.preference}": each.text for each in rules[:4] if each.version == 4}
     if sender is not None:
-        back = "no route" if route is None or route.interface is None else route.interface
+        kind = f" ({route.kind})" if route is not None and route.kind != "unicast" else ""
+        back = f"no route{kind}" if route is None or route.interface is None else route.interface
         evidence |= {"sender": sender, "came in on": interface, "way back to it": back}
     text = f"The reverse path filter ({_MODES.get(mode or _OFF)}) of {interface} drops datagrams"
     summary = f"{text} of {sender}." if sender else f"{text}: the way back to their sender leads elsewhere."
@@ -142,12 +151,15 @@ def _filtered(facts: Facts, sender: str | None, interface: str, evidence: dict[s
 def _let_through(facts: Facts, sender: str | None, interface: str) -> tuple[str, ...]:
     """Return the smallest change by which the filter lets a sender's datagrams through."""
     route = this_host.route_to(facts, sender) if sender is not None else None
-    if sender is not None and route is not None and route.interface is None:
-        return (f"ip route add {shlex.quote(sender)}/32 dev {shlex.quote(interface)}",)
     loose = interface_setting(4, interface, "rp_filter")
-    if sender is not None and route is not None:
+    rules = () if isinstance(facts.rules, Unread) else facts.rules
+    if sender is not None and route is not None and route.interface is None and not rules:
+        # A rejecting route may be there already, so `add` could fail.
+        verb = "add" if route.kind == "unicast" else "replace"
+        return (f"ip route {verb} {shlex.quote(sender)}/32 dev {shlex.quote(interface)}",)
+    if sender is not None and route is not None and route.interface is not None:
         return (phrases.set_command(loose, _LOOSE),)
-    # Without a known sender there may be no route to it, so only switching the filter off is sure to help.
+    # Without a known way back only switching the filter off is sure to help; a policy rule would win over a route.
     both = (interface_setting(4, "all", "rp_filter"), loose)
     active = [name for name in both if this_host.number(facts, name) not in (None, _OFF)]
     return tuple(phrases.set_command(name, _OFF) for name in active or [loose])
@@ -182,26 +194,44 @@ def local_source(facts: Facts) -> Finding:
         if received(facts) or (refused is not None and refused <= counters.own_reports(facts)):
             return ok("No packet was dropped for its source.")
         return unknown(why[0], {}, why[1])
-    heard = {each.sender for each in trial_of(facts).arrivals}
+    heard = sightings.heard(facts)
     own = this_host.own_addresses(facts)
     loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
     for frame in wanted:
         address = address_of(frame.sender)
-        if address is None or frame.sender in heard or frame.interface in loopback:
+        if address is None or (frame.interface, frame.sender) in heard or frame.interface in loopback:
             continue
-        evidence = {"source": frame.sender, "came in on": frame.interface, "sent by": frame.ethernet_source}
+        evidence: dict[str, object] = {"source": frame.sender, "came in on": frame.interface}
+        evidence["sent by"] = frame.ethernet_source
         spoofed = address in own and isinstance(address, IPv4Address) and not address.is_loopback
         if spoofed and not _accepts_local(facts, frame.interface):
             summary = f"Datagrams come in on {frame.interface} from {frame.sender}, which is this host's own address."
             command = phrases.set_command(interface_setting(4, frame.interface, "accept_local"), 1)
             step = "Give the sender an address of its own; if the source is meant to be this host, accept it."
             return problem(summary, evidence, (step, command))
+        route = this_host.route_to(facts, frame.sender)
+        if route is not None and route.kind in ("local", "broadcast") and address not in own and address.version == 4:
+            return _taken_for_own(facts, frame, route, evidence)
         impossible = any(address in IPv4Network(each) for each in _NEVER_A_SOURCE if isinstance(address, IPv4Address))
         if impossible or (address.version == 6 and (address.is_loopback or address.is_multicast)):
             summary = f"Datagrams come in from {frame.sender}, an address that no datagram on a wire may come from."
             step = "Have the sender use the address of its interface: it is bound to the wrong one."
             return problem(summary, evidence, (step,))
     return ok("No datagram of the target comes from an impossible source.")
+
+
+def _taken_for_own(facts: Facts, frame: Frames, route: Route, evidence: dict[str, object]) -> Finding:
+    """Judge a sender whose address a route of this host claims, as routes of the type local do (AnyIP)."""
+    evidence = evidence | {"type of the route to it": route.kind}
+    if route.kind == "broadcast":
+        summary = (
+            f"Datagrams come from {frame.sender}, which is a broadcast address here: no datagram may come from it."
+        )
+        return problem(summary, evidence, ("Have the sender use another address, or correct the prefix length here.",))
+    summary = f"A route of the type local claims {frame.sender}, so its datagrams count as forged."
+    remedy = (f"ip route del local {shlex.quote(frame.sender)}",)
+    text = "If that route covers more than this address, delete it whole: `ip route show table local`."
+    return problem(summary, evidence, (*remedy, text))
 
 
 def _accepts_local(facts: Facts, interface: str) -> bool:

@@ -11,11 +11,14 @@ from multicast_expert.doctor.evidence import background, counters, sightings, th
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Rule, Unread, address_of
 from multicast_expert.doctor.firewall import remedies
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Queries
 
 _OUTWARD = ("output", "postrouting", "egress")
 _BEFORE_REASSEMBLY = ("ingress", "prerouting")
+_SKEW = 2
+"""Packets by which two counts of the same may differ."""
 _LOOK = "Look for the rule, or for an eBPF or tc program: `nft list ruleset`, `tc filter show dev INTERFACE`."
 
 
@@ -40,18 +43,33 @@ def firewall(facts: Facts) -> Finding:
         firewall-cmd --add-rich-rule='rule family=ipv4 destination address=239.1.2.3 port port=5000 protocol=udp accept'
         ufw allow in proto udp to 239.1.2.3 port 5000
     """
-    rules = () if isinstance(facts.firewall, Unread) else facts.firewall
+    rules = (
+        [] if isinstance(facts.firewall, Unread) else [each for each in facts.firewall if each.action != "translate"]
+    )
+    dropped = endings.lost_to(facts, "firewall")
+    if dropped:
+        return _proved(facts, rules, dropped)
+    if found := _on_the_way_out(facts, rules) or _around(facts, rules):
+        return found
     seen = sightings.frames(facts) is not None
     refused = counters.refused_after_routing
     counted = refused(facts) if seen else background.beyond_usual(facts, refused)
-    guilty = _guilty(facts, rules)
     evidence: dict[str, object] = {"refused after routing": counted} if counted else {}
+    guilty = [] if dropped == 0 else _guilty(facts, rules)
     if guilty:
         return _refused_by_rule(facts, guilty, evidence)
     if received(facts):
         return ok("The firewall lets the datagrams in.", evidence)
     if silenced := _silenced(facts, rules):
         return silenced
+    if dropped == 0:
+        return ok("The kernel dropped none of the datagrams for a rule of the firewall.", evidence)
+    return _by_counters(facts, rules, counted, evidence)
+
+
+def _by_counters(facts: Facts, rules: list[Rule], counted: int | None, evidence: dict[str, object]) -> Finding:
+    """Judge without the kernel's verdict, and without a rule that certainly dropped the datagrams."""
+    seen = sightings.frames(facts) is not None
     if pieces := counters.pieces_dropped(facts):
         return _fragments_dropped(facts, rules, pieces)
     why = phrases.reason(facts.firewall)
@@ -62,7 +80,7 @@ def firewall(facts: Facts) -> Finding:
         summary = f"A firewall rule on this host drops {phrases.counted(counted, 'packet')} of joined groups."
         steps = why[1] or (_LOOK,)
         return problem(summary, evidence | {"rule": why[0] or "not known"}, steps)
-    if _unexplained(facts):
+    if _unexplained(facts) and (isinstance(facts.firewall, Unread) or any(each.matches is not False for each in rules)):
         summary = "Frames come in, and something on this host drops them before they reach a socket."
         return suspect(summary, evidence, why[1] or (_LOOK,))
     if isinstance(facts.firewall, Unread):
@@ -73,6 +91,74 @@ def firewall(facts: Facts) -> Finding:
     return ok("No rule of the firewall drops the datagrams.", evidence)
 
 
+def _proved(facts: Facts, rules: list[Rule], dropped: int) -> Finding:
+    """Judge datagrams that the kernel dropped for a rule: name the one that did, and those that would be next."""
+    here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False]
+    counting = [rule for rule in here if rule.packets]
+    guilty = sorted(
+        (rule for rule in here if rule.packets != 0),
+        key=lambda rule: (
+            rule.packets is None or abs(rule.packets - dropped) > max(_SKEW, dropped // 10),
+            not rule.matches,
+        ),
+    )
+    if guilty and not guilty[0].matches and not counting:
+        # A program that serves a queue may be gone; else a rule that certainly matches comes before one that may.
+        guilty.sort(key=lambda rule: rule.action != "queue")
+    first = guilty[:1]
+    following = [rule for rule in here if rule.matches and rule not in first]
+    evidence: dict[str, object] = {"datagrams that the kernel dropped for it": dropped}
+    evidence |= {"datagrams that arrived": received(facts)} if received(facts) else {}
+    for rule in (*first, *following)[:8]:
+        refused = f" ({phrases.counted(rule.packets, 'packet')} dropped)" if rule.packets else ""
+        evidence[f"{rule.tool}: {rule.chain}"] = f"{rule.text}{refused}"
+    if not first:
+        why = phrases.reason(facts.firewall)
+        summary = f"A rule of the firewall drops the datagrams: {phrases.counted(dropped, 'datagram')}."
+        return problem(summary, evidence, why[1] or (_LOOK,))
+    part = "part of the datagrams" if received(facts) else "the datagrams"
+    rule = first[0]
+    verb = "gives the datagrams to a queue that no program serves" if rule.action == "queue" else f"drops {part}"
+    summary = f"The firewall {verb}: `{rule.text}` in {rule.chain} ({rule.tool})."
+    remedy = list(remedies.accept(facts, [*first, *following]))
+    if following:
+        remedy.append(
+            f"{phrases.counted(len(following), 'more rule')} would drop them next; the commands spare them there too."
+        )
+    return problem(summary, evidence, tuple(remedy))
+
+
+def _on_the_way_out(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
+    """Judge rules that drop what programs of this host send to the group."""
+    dropped = endings.lost_to(facts, "firewall", outgoing=True)
+    if received(facts) or sightings.wanted(facts) or dropped == 0:
+        return None
+    here = [rule for rule in rules if rule.hook in _OUTWARD and rule.matches_own is not False and rule.packets != 0]
+    guilty = [rule for rule in here if rule.packets and rule.matches_own] or (here if dropped else [])
+    if not guilty and not dropped:
+        return None
+    evidence: dict[str, object] = {
+        f"{rule.tool}: {rule.chain}": f"{rule.text} ({rule.packets} dropped)" for rule in guilty[:8]
+    }
+    evidence |= {"datagrams that the kernel dropped for it": dropped} if dropped else {}
+    what = f": `{guilty[0].text}` in {guilty[0].chain} ({guilty[0].tool})" if guilty else ""
+    summary = f"The firewall drops what a program of this host sends to the group{what}."
+    return problem(summary, evidence, remedies.accept(facts, guilty) or (_LOOK,))
+
+
+def _around(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
+    """Judge rules that drop the packets of a tunnel, if nothing comes out of it."""
+    guilty = [rule for rule in rules if rule.matches_carrier and rule.packets]
+    if not guilty or received(facts) or sightings.wanted(facts):
+        return None
+    tunnels = phrases.named(each.name for each in this_host.chosen(facts) if each.remote)
+    evidence: dict[str, object] = {
+        f"{rule.tool}: {rule.chain}": f"{rule.text} ({rule.packets} dropped)" for rule in guilty[:8]
+    }
+    summary = f"The firewall drops the packets of the tunnel {tunnels}: `{guilty[0].text}` in {guilty[0].chain}."
+    return problem(summary, evidence, remedies.accept_carriers(facts, guilty))
+
+
 def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
     """Return the rules that certainly drop datagrams of the target, those with the highest count first."""
     here = [rule for rule in rules if rule.hook not in _OUTWARD and rule.matches is not False and rule.packets != 0]
@@ -81,22 +167,23 @@ def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
     if not here:
         return []
     certain = [rule for rule in here if rule.matches and rule.packets]
-    # For a rule without a counter the frames are the proof: they come in, and nothing else has dropped them.
-    proved = _unexplained(facts) or bool(counters.refused_after_routing(facts) and sightings.wanted(facts) != ())
+    # A rule without a counter is proved by frames that come in and that only such a rule can have dropped.
+    proved = bool(counters.refused_after_routing(facts) and sightings.wanted(facts) != ())
     if not certain and proved and not counters.nothing_came(facts):
         certain = [rule for rule in here if rule.matches] or [rule for rule in here if rule.packets] or here
-    if (counters.only_queries(facts) or counters.only_igmp(facts)) and not sightings.wanted(facts):
-        return []
+    if not certain and _unexplained(facts):
+        certain = [rule for rule in here if rule.matches]
     return sorted(certain, key=lambda rule: -(rule.packets or 0))
 
 
 def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
     """Return the rules that dropped as many datagrams as are missing; some others arrived."""
-    seen = sum(each.count for each in sightings.wanted(facts) or () if not each.fragments)
-    missing = seen - received(facts)
-    return [
-        rule for rule in rules if rule.packets and missing > 2 and abs(rule.packets - missing) <= max(2, missing // 10)
-    ]
+    missing = sightings.missing(facts)
+    if not missing:
+        return []
+    counted = [rule for rule in rules if rule.packets and abs(rule.packets - missing) <= max(_SKEW, missing // 10)]
+    refused = counters.refused_after_routing(facts) or 0
+    return counted or (list(rules) if refused >= missing * 0.9 else [])
 
 
 def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:

@@ -6,6 +6,8 @@ import shlex
 from ipaddress import ip_interface
 
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.early import on_a_closed_port
+from multicast_expert.doctor.checks.malformed import fragment_limit
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, address_of, interface_setting, known
@@ -50,6 +52,8 @@ def interface_down(facts: Facts) -> Finding:
         return problem(summary, evidence, (step,))
     candidates = this_host.chosen(facts) or tuple(each for each in this_host.interfaces(facts) if not each.is_loopback)
     dead = [each for each in candidates if not (each.is_up and each.has_carrier)]
+    # A bridge whose ports are closed has no carrier either.
+    dead = [each for each in dead if not (each.is_up and on_a_closed_port(facts, each))]
     evidence = {each.name: _state(each) for each in (dead or candidates)[:_SHOWN]}
     if received(facts) or not dead:
         text = "Some interfaces are down, but datagrams arrive on others." if dead else "The interfaces are up."
@@ -193,6 +197,8 @@ def mtu(facts: Facts) -> Finding:
         return problem(summary, evidence, (*remedy, "Start the receivers again, so that they join."))
     seen = sightings.frames(facts) is not None
     pieces = counters.held_fragments(facts) if seen else background.beyond_usual(facts, counters.held_fragments) or 0
+    if fragment_limit(facts) is not None and pieces:
+        return ok("Fragments came, and this host is set to join none.", evidence)
     if pieces > 0 and not counters.moved(facts, "Ip.ReasmOKs") and not received(facts):
         return _fragments_lost(facts, pieces, evidence)
     dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}

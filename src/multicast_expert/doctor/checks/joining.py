@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from multicast_expert.core.addresses import is_source_specific
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.program import needs_privilege, refusals
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Arrivals, Facts, JoinTrial, Unread, address_of, interface_setting, known, same
@@ -43,6 +44,8 @@ def membership(facts: Facts) -> Finding:
     known(facts.trial)
     asked = _asked_joins(facts)
     failed = [each for each in asked if each.error and each.error not in _EXPLAINED_ELSEWHERE]
+    if needs_privilege(facts) or refusals(facts):
+        return ok("The join failed for want of a permission; that is not about memberships.")
     if failed and len(failed) == len(asked):
         evidence = {each.interface: each.error for each in failed}
         step = "Look at the interface with `mcast interfaces`; the error names the reason."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from ipaddress import ip_network
 
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
-from multicast_expert.doctor.facts import Arrivals, Facts, Unread, known, same
+from multicast_expert.doctor.facts import Arrivals, Facts, PolicyRule, Unread, address_of, known, same
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Frames
 
@@ -101,6 +104,64 @@ def loopback_route(facts: Facts) -> Finding:
     return suspect(summary, evidence, remedy)
 
 
+def group_route(facts: Facts) -> Finding:
+    """The routing tables of this host reject what comes in for the group.
+
+    IPv6 routes each packet that comes in, groups too: each interface has a route for ff00::/8 in the table `local`,
+    which the kernel makes. A script that flushes that table, or a rule of `ip -6 rule` with a smaller number than that
+    of the table, takes the route away, and then the kernel drops every group, with all memberships in place. IPv4 needs
+    no such route. There only the way back to the sender is looked up, see `reverse-path-filter`.
+
+    **How to see it:** what the kernel would do with a datagram that comes in; `multicast` or no answer is right.
+
+        ip -6 route get ff15::1:2:3 from fd01::2 iif eth0
+        ip -6 route show table local | grep ff00::
+        ip -6 rule show
+
+    **Cure:** give the interface its route back, or delete the rule.
+
+        ip -6 route add multicast ff00::/8 dev eth0 table local
+        ip -6 rule del pref 0
+    """
+    known(facts.trial)
+    dropped = endings.lost_to(facts, "group-route")
+    names = set(this_host.chosen_names(facts))
+    rejected = [each for each in trial_of(facts).passages if each.error and each.interface in names]
+    if facts.target.group_version != 6 or received(facts) or not (rejected or dropped):
+        return ok("The routing tables accept the group.")
+    evidence: dict[str, object] = {f"routing on {each.interface}": each.error for each in rejected}
+    evidence |= {"datagrams that it dropped": dropped} if dropped else {}
+    name = rejected[0].interface if rejected else next(iter(names), "eth0")
+    guilty = _rejecting_rules(facts)
+    if guilty:
+        evidence |= {f"rule {rule.preference}": rule.text for rule in guilty}
+        summary = f"A policy rule rejects what comes in for the group: `{guilty[0].text}`."
+        return problem(summary, evidence, tuple(f"ip -6 rule del pref {rule.preference}" for rule in guilty))
+    summary = f"No route of {name} takes what comes in for the group: ff00::/8 is missing in the table `local`."
+    return problem(summary, evidence, (f"ip -6 route replace multicast ff00::/8 dev {shlex.quote(name)} table local",))
+
+
+def _rejecting_rules(facts: Facts) -> list[PolicyRule]:
+    """Return the rules that reject packets to the group."""
+    rules = () if isinstance(facts.rules, Unread) else facts.rules
+    group = address_of(facts.target.group)
+    found = []
+    for rule in rules:
+        words = rule.text.split()
+        network = words[words.index("to") + 1] if "to" in words[:-1] else None
+        rejects = words[-1] in ("blackhole", "unreachable", "prohibit") and words[0] != "not"
+        if rejects and rule.version == facts.target.group_version and _holds(network, group):
+            found.append(rule)
+    return found
+
+
+def _holds(network: str | None, group: IPAddress | None) -> bool:
+    try:
+        return network is None or (group is not None and group in ip_network(network, strict=False))
+    except ValueError:
+        return False
+
+
 def wrong_interface(facts: Facts) -> Finding:
     """The datagrams come in on another interface than the one that listens.
 
@@ -133,8 +194,11 @@ def wrong_interface(facts: Facts) -> Finding:
         summary = f"{name} is a port of the bridge {bridge}, so datagrams reach this host on {bridge} only."
         step = f"Listen on the bridge, as in `mcast recv {phrases.endpoint(facts, interface=bridge)}`."
         return problem(summary, {"port": name, "bridge": bridge}, (step,))
-    if tagged := [each for each in sightings.frames(facts) or () if each.vlan and each.interface in names]:
+    tagged = [each for each in sightings.frames(facts) or () if each.vlan and each.interface in names]
+    if tagged and not sightings.wanted(facts):
         return _tagged(facts, tagged[0])
+    if sightings.wanted(facts) or sightings.on_ports(facts):
+        return ok("Datagrams come in on the expected interface, too.")
     elsewhere = _elsewhere(facts)
     if elsewhere:
         places = list(dict.fromkeys(each.interface for each in elsewhere))
@@ -144,6 +208,9 @@ def wrong_interface(facts: Facts) -> Finding:
             "from": phrases.named(sightings.senders(elsewhere)),
             "datagrams": sum(each.count for each in elsewhere),
         }
+        if sightings.frames(facts) is None and (background.beyond_usual(facts, counters.filtered) or 0) > 0:
+            text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
+            return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
         summary = f"The datagrams come in on {phrases.named(places)}, not on {phrases.named(names)}."
         step = f"Listen there, as in `mcast recv {phrases.endpoint(facts, interface=places[0])}`."
         return problem(summary, evidence, (step,))

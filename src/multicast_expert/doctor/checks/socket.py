@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.program import needs_privilege
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Buffer, Facts, Unread, known, same
@@ -77,6 +78,9 @@ def _port_by_counters(facts: Facts) -> Finding:
         return ok(text, {"without a socket": lost})
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, {"without a socket": lost}, why[1])
+    if facts.target.group_version == 6:
+        text = "Datagrams of joined groups found no socket: they go to another port, or have no checksum."
+        return unknown(text, {"without a socket": lost}, why[1])
     summary = (
         f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
     )
@@ -101,7 +105,10 @@ def port_conflict(facts: Facts) -> Finding:
 
     **Cure:** stop the other program, have it set `SO_REUSEADDR`, or take another port. Bind receivers to the group.
     """
-    refusals = [each for each in trial_of(facts).joins if each.error in ("EADDRINUSE", "EACCES")]
+    refusals = [each for each in trial_of(facts).joins if each.error == "EADDRINUSE"]
+    if not needs_privilege(facts) and facts.machine.system != "linux":
+        # Windows: a program holds the port exclusively.
+        refusals += [each for each in trial_of(facts).joins if each.error == "EACCES"]
     sockets = None if isinstance(facts.sockets, Unread) else _on_the_port(facts, facts.sockets)
     evidence: dict[str, object] = {}
     if sockets:
@@ -179,11 +186,13 @@ def receive_buffer(facts: Facts) -> Finding:
 
 
 def _losers(facts: Facts) -> dict[UdpSocket, int]:
-    """Return the other programs' sockets on the port that lost datagrams during the trial, and how many."""
-    before = {each.inode: each.drops for each in (() if isinstance(facts.sockets, Unread) else facts.sockets)}
-    after = _on_the_port(facts, trial_of(facts).sockets)
-    grown = {each: each.drops - before[each.inode] for each in after if each.inode in before}
-    return {each: lost for each, lost in grown.items() if lost > 0}
+    """Return the other programs' sockets that may want the target and lost datagrams, and how many."""
+    full = counters.moved(facts, "Udp.RcvbufErrors")
+    return {
+        each: lost
+        for each, lost in this_host.growing_drops(facts).items()
+        if this_host.may_want(facts, each) and (full is None or 2 * full >= lost)
+    }
 
 
 def _enlarge(facts: Facts, buffer: Buffer | None) -> tuple[str, ...]:
@@ -227,7 +236,9 @@ def checksum(facts: Facts) -> Finding:
         return unknown(unclear, evidence, why[1])
     # Unicast may have wrong checksums, too, so frames decide. A wrong header checksum is not counted in frames.
     header = wanted and not bad and counters.moved(facts, "Ip.InHdrErrors")
-    if (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
+    # IPv6 forbids to leave the checksum out, and the kernel does not count such datagrams.
+    missing = bad and facts.target.group_version == 6 and not received(facts)
+    if missing or (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):
         summary = f"{phrases.counted(counted or bad, 'packet')} with a wrong checksum came in and were dropped."
         return finding("suspect" if received(facts) else "problem", summary, evidence, (step,))
     if counted is None and wanted is None:

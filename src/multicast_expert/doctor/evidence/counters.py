@@ -27,7 +27,8 @@ def nothing_came(facts: Facts) -> bool:
     """
     found = sightings.frames(facts)
     if found is not None or trial_of(facts).arrivals:
-        return found == () and not trial_of(facts).arrivals and not lost_below(facts)
+        silent = found == () and not sightings.flawed(facts) and not sightings.on_ports(facts)
+        return silent and not trial_of(facts).arrivals and not lost_below(facts)
     kept = refused(facts)
     unaccounted = (kept, without_a_socket(facts), moved(facts, "Udp.InErrors"), uncounted(facts))
     if kept is None or None in unaccounted:
@@ -67,6 +68,19 @@ def uncounted(facts: Facts) -> int | None:
         return None
     counters = trial_of(facts).counters
     return max(0, sum(each or 0 for each in came) - sum(counters.get(f"{ip}.InReceives", 0) for ip in ("Ip", "Ip6")))
+
+
+def vanished(facts: Facts, names: list[str]) -> int:
+    """Return how many packets came in on these interfaces that neither IP nor a captured frame accounts for."""
+    taken_in = trial_of(facts).interface_counters
+    came = sum(taken_in.get(name, {}).get("rx_packets", 0) for name in names)
+    return max(0, min(came, uncounted(facts) or 0))
+
+
+def reached_ip(facts: Facts) -> bool:
+    """Return whether IP took in as many packets as frames of the target came in."""
+    seen = sum(each.count for each in sightings.wanted(facts) or ())
+    return bool(seen) and (moved(facts, "Ip.InReceives") or 0) >= seen
 
 
 def unsent(facts: Facts) -> int:
@@ -137,7 +151,8 @@ def refused_after_routing(facts: Facts) -> int | None:
     multicast, delivered = moved(facts, "IpExt.InMcastPkts"), moved(facts, "Ip.InDelivers")
     if facts.target.group_version != 4 or forwards or multicast is None or delivered is None:
         return None
-    gap = multicast - held_fragments(facts) - delivered - own_reports(facts)
+    unknown = moved(facts, "Ip.InUnknownProtos") or 0
+    gap = multicast - held_fragments(facts) - delivered - own_reports(facts) - unknown
     # The two counters are read one after the other, so packets in between are in one of them only.
     return gap if gap > max(_SKEW, multicast // 200) else 0
 
@@ -199,6 +214,11 @@ def filtered(facts: Facts) -> int | None:
     """Return how many packets the reverse path filter of IPv4 dropped."""
     counters = trial_of(facts).counters
     return counters.get("TcpExt.IPReversePathFilter", 0) if "Ip.InReceives" in counters else None
+
+
+def dropped_by_ipsec(facts: Facts) -> int | None:
+    """Return how many incoming packets IPsec dropped, of both IP versions."""
+    return sum(by for name, by in trial_of(facts).counters.items() if name.startswith("Xfrm.XfrmIn"))
 
 
 def without_a_socket(facts: Facts) -> int | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from multicast_expert.doctor.evidence.this_host import chosen_names
+from multicast_expert.doctor.evidence.this_host import chosen_names, interfaces
 from multicast_expert.doctor.facts import Arrivals, Facts, Trial, Unread, same
 from multicast_expert.wire.tallies import Frames
 
 _STEADY = 5
 """How many datagrams make a stream, and how many must be missing at its end before it counts as stopped."""
+_STRAY = 2
+"""So few datagrams may be under way when the trial ends."""
 
 
 def trial_of(facts: Facts) -> Trial:
@@ -28,11 +30,38 @@ def others_received(facts: Facts) -> tuple[Arrivals, ...]:
 
 
 def frames(facts: Facts, *, outgoing: bool = False) -> tuple[Frames, ...] | None:
-    """Return the group's frames that came in, or that this host sent; None if frames could not be captured."""
+    """Return the group's sound frames that came in, or that this host sent; None if frames could not be captured."""
+    found = _all(facts)
+    return None if found is None else tuple(each for each in found if each.outgoing is outgoing and not each.flaw)
+
+
+def flawed(facts: Facts) -> tuple[Frames, ...]:
+    """Return the group's frames that came in on the chosen interfaces and that no kernel delivers."""
+    names = set(chosen_names(facts))
+    return tuple(
+        each for each in _all(facts) or () if each.flaw and not each.outgoing and _passes(facts, each.interface, names)
+    )
+
+
+def _all(facts: Facts) -> tuple[Frames, ...] | None:
     found = trial_of(facts).frames
     if isinstance(found, Unread) or isinstance(facts.trial, Unread):
         return None
-    return tuple(each for each in found if same(each.group, facts.target.group) and each.outgoing is outgoing)
+    return tuple(each for each in found if same(each.group, facts.target.group))
+
+
+def on_ports(facts: Facts) -> tuple[Frames, ...]:
+    """Return the target's sound frames that came in on parts of a chosen interface: ports of a bridge or a bond."""
+    names = set(chosen_names(facts))
+    parts = {each.name for each in interfaces(facts) if each.master in names}
+    found = frames(facts) or ()
+    return tuple(each for each in found if each.interface in parts and _is_wanted(facts, each))
+
+
+def _passes(facts: Facts, interface: str, names: set[str]) -> bool:
+    """Return whether what comes in on an interface is for the chosen ones, as on a port of a bridge."""
+    masters = {each.name: each.master for each in interfaces(facts)}
+    return interface in names or masters.get(interface) in names
 
 
 def wanted(facts: Facts, *, outgoing: bool = False) -> tuple[Frames, ...] | None:
@@ -40,15 +69,35 @@ def wanted(facts: Facts, *, outgoing: bool = False) -> tuple[Frames, ...] | None
     found = frames(facts, outgoing=outgoing)
     if found is None:
         return None
-    target, names = facts.target, set(chosen_names(facts))
-    return tuple(
-        each
-        for each in found
-        if each.interface in names
-        and (target.port is None or each.port in (None, target.port))
-        and (target.source is None or same(each.sender, target.source))
-        and each.vlan is None
+    names = set(chosen_names(facts))
+    return tuple(each for each in found if each.interface in names and _is_wanted(facts, each))
+
+
+def _is_wanted(facts: Facts, frame: Frames) -> bool:
+    target = facts.target
+    return (
+        (target.port is None or frame.port in (None, target.port))
+        and (target.source is None or same(frame.sender, target.source))
+        and frame.vlan in (None, 0)
     )
+
+
+def missing(facts: Facts) -> int:
+    """Return how many datagrams of the target came in as sound frames and did not arrive; 0 if that is not known."""
+    found = wanted(facts)
+    if not found or isinstance(facts.trial, Unread):
+        return 0
+    # Of several fragments only the first names the port; one of a pair of fragments is not a datagram.
+    whole = sum(each.count - each.fragments for each in found)
+    pieces = sum(each.fragments for each in found if each.port is not None)
+    kept = sum(each.bad_checksums for each in found)
+    lost = whole + pieces - kept - received(facts)
+    return lost if lost > max(_STRAY, (whole + pieces) // 50) else 0
+
+
+def heard(facts: Facts) -> set[tuple[str, str]]:
+    """Return the interfaces and senders of the datagrams that arrived at any of the doctor's sockets."""
+    return {(each.interface, each.sender) for each in trial_of(facts).arrivals}
 
 
 def seen(facts: Facts, *, outgoing: bool = False) -> list[Arrivals | Frames]:

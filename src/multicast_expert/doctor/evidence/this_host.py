@@ -5,7 +5,17 @@ from __future__ import annotations
 from ipaddress import ip_interface
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.doctor.facts import Facts, InterfaceFacts, Route, Unread, address_of, interface_setting, same
+from multicast_expert.doctor.facts import (
+    Facts,
+    InterfaceFacts,
+    Passage,
+    Route,
+    Unread,
+    address_of,
+    interface_setting,
+    same,
+)
+from multicast_expert.system.listings import UdpSocket
 
 
 def interfaces(facts: Facts) -> tuple[InterfaceFacts, ...]:
@@ -21,6 +31,14 @@ def chosen(facts: Facts) -> tuple[InterfaceFacts, ...]:
 def chosen_names(facts: Facts) -> list[str]:
     """Return the names of the chosen interfaces."""
     return [each.name for each in chosen(facts)]
+
+
+def below(facts: Facts) -> tuple[InterfaceFacts, ...]:
+    """Return the chosen interfaces, their ports, and what they are made from: all that a packet may pass."""
+    names = set(chosen_names(facts))
+    names |= {each.parent or each.name for each in chosen(facts)}
+    names |= {each.name for each in interfaces(facts) if each.master in names}
+    return tuple(each for each in interfaces(facts) if each.name in names)
 
 
 def own_addresses(facts: Facts) -> set[IPAddress]:
@@ -45,6 +63,12 @@ def route_to(facts: Facts, destination: str) -> Route | None:
     return next((each for each in routes if same(each.destination, destination)), None)
 
 
+def passage(facts: Facts, interface: str, sender: str) -> Passage | None:
+    """Return how the kernel routes the sender's datagrams from an interface; None if it was not asked."""
+    asked = () if isinstance(facts.trial, Unread) else facts.trial.passages
+    return next((each for each in asked if each.interface == interface and same(each.sender, sender)), None)
+
+
 def gateway_to(facts: Facts, destination: str) -> str | None:
     """Return the router on the way to an address; None if an interface of this host is in the address's network."""
     route = route_to(facts, destination)
@@ -58,6 +82,26 @@ def is_near(facts: Facts, address: str) -> bool:
     found = address_of(address)
     networks = (ip_interface(each).network for interface in interfaces(facts) for each in interface.addresses)
     return found is not None and any(found.version == network.version and found in network for network in networks)
+
+
+def growing_drops(facts: Facts) -> dict[UdpSocket, int]:
+    """Return the sockets of other programs that lost datagrams during the trial, and how many."""
+    if isinstance(facts.sockets, Unread) or isinstance(facts.trial, Unread):
+        return {}
+    before = {each.inode: each.drops for each in facts.sockets}
+    grown = {each: each.drops - before[each.inode] for each in facts.trial.sockets if each.inode in before}
+    return {each: lost for each, lost in grown.items() if lost > 0}
+
+
+def may_want(facts: Facts, socket: UdpSocket) -> bool:
+    """Return whether what a socket receives may be the target: by its port, its address, and what it has joined."""
+    if facts.target.port not in (None, socket.port):
+        return False
+    if not socket.address.is_unspecified:
+        return same(str(socket.address), facts.target.group)
+    members = [each for each in facts.members if each.socket.inode == socket.inode]
+    # A socket that has joined other groups only also gets this one, unless IP_MULTICAST_ALL is 0.
+    return not members or any(each.memberships for each in members)
 
 
 def was_joined(facts: Facts) -> bool:

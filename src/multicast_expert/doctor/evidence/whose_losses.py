@@ -30,6 +30,7 @@ def losses(facts: Facts) -> dict[str, Measure]:
         "a port without a socket": counters.without_a_socket,
         "wrong checksums": lambda each: counters.moved(each, "Udp.InCsumErrors"),
         "missing fragments": counters.held_fragments,
+        "IPsec": counters.dropped_by_ipsec,
     }
     return {way: measure for way, measure in measures.items() if (beyond_usual(facts, measure) or 0) > STRAY // 2}
 

@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple, TypeAlias
 from multicast_expert.core.addresses import IPAddress
 
 Truth: TypeAlias = bool | None
-Verdict: TypeAlias = Literal["drop", "accept", "return", "jump", "goto", "unclear"]
+Verdict: TypeAlias = Literal["drop", "translate", "queue", "accept", "return", "jump", "goto", "unclear"]
+TAKING = ("drop", "translate", "queue")
+"""The verdicts after which the packet does not go on as it was."""
 
 UDP, IGMP, ICMPV6 = "udp", "igmp", "ipv6-icmp"
 HOOKS = ("ingress", "prerouting", "input")
@@ -28,6 +30,8 @@ class Packet(NamedTuple):
     """The destination port of UDP."""
     outgoing: bool = False
     """Whether this host sends it; else it receives it."""
+    is_bridged: bool = False
+    """Whether it passes a bridge of this host."""
 
     @property
     def version(self) -> int:

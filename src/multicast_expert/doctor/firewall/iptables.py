@@ -32,8 +32,9 @@ from multicast_expert.doctor.firewall.chains import (
 
 _HOOKS = {"PREROUTING": "prerouting", "INPUT": "input", "OUTPUT": "output", "POSTROUTING": "postrouting"}
 _VERDICTS: dict[str, Verdict] = {
-    "DROP": "drop", "REJECT": "drop", "ACCEPT": "accept", "RETURN": "return", "QUEUE": "unclear", "NFQUEUE": "unclear",
-    "TPROXY": "unclear", "STEAL": "unclear", "SYNPROXY": "unclear", "DNPT": "unclear", "SNPT": "unclear",
+    "DROP": "drop", "REJECT": "drop", "ACCEPT": "accept", "RETURN": "return", "QUEUE": "queue", "NFQUEUE": "queue",
+    "TPROXY": "translate", "DNAT": "translate", "REDIRECT": "translate", "NETMAP": "translate",
+    "STEAL": "unclear", "SYNPROXY": "unclear", "DNPT": "unclear", "SNPT": "unclear",
 }  # fmt: skip
 # Targets after which the packet goes on.
 _NEUTRAL = {
@@ -63,7 +64,7 @@ def parse_iptables(text: str, version: int) -> dict[str, Chain]:
             table = line[1:].strip()
         elif found := _CHAIN.fullmatch(line.strip()):
             name = f"{table} {found[1]}"
-            hook = _HOOKS.get(found[1]) if table != "nat" else None
+            hook = _HOOKS.get(found[1]) if table != "nat" or found[1] == "PREROUTING" else None
             drops = hook is not None and found[2] == "DROP"
             rules[name] = []
             chains[name] = Chain(
@@ -169,6 +170,8 @@ def _is_port(value: str, packet: Packet) -> Truth:
 
 
 def _is_state(value: str, packet: Packet) -> Truth:
+    if not packet.destination.is_multicast:
+        return None
     # No packet ever comes back from a group, so its datagrams stay new; the kernel does not track MLD.
     return ("UNTRACKED" if packet.protocol == ICMPV6 else "NEW") in value.split(",")
 
@@ -185,8 +188,12 @@ _TESTS: dict[str, Callable[[str, Packet], Truth]] = {
     "-o": lambda value, packet: packet.outgoing and _is_interface(value, packet),
     "--dport": _is_port,
     "--dports": _is_port,
-    "--pkt-type": lambda value, packet: None if packet.outgoing else value == "multicast",
-    "--dst-type": lambda value, packet: "MULTICAST" in value.split(","),
+    "--pkt-type": lambda value, packet: (
+        None if packet.outgoing else value == ("multicast" if packet.destination.is_multicast else "unicast")
+    ),
+    "--dst-type": lambda value, packet: (
+        ("MULTICAST" if packet.destination.is_multicast else "LOCAL") in value.split(",")
+    ),
     "--state": _is_state,
     "--ctstate": _is_state,
     "--icmpv6-type": _is_icmpv6_type,

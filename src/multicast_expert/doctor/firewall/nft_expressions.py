@@ -151,9 +151,9 @@ def _value(left: Any, packet: Packet) -> Any:
     elif kind == "ct" and value.get("key") == "state":
         # No packet ever comes back from a group, so its datagrams stay new; the kernel does not track MLD
         # (noct_valid_new in nf_conntrack_proto_icmpv6.c).
-        yielded = "untracked" if packet.protocol == ICMPV6 else "new"
+        yielded = "untracked" if packet.protocol == ICMPV6 else "new" if packet.destination.is_multicast else None
     elif kind == "fib" and value.get("result") == "type" and value.get("flags") == ["daddr"]:
-        yielded = "multicast"
+        yielded = "multicast" if packet.destination.is_multicast else "local"
     elif kind == "concat":
         yielded = [_value(each, packet) for each in value]
     elif kind == "&" and isinstance(own := _value(value[0], packet), IPv4Address | IPv6Address):
@@ -177,7 +177,7 @@ def _headers(packet: Packet) -> dict[str, dict[str, Any]]:
     """Return the known fields of each header."""
     addresses: dict[str, Any] = {"daddr": packet.destination, "saddr": packet.source, "version": packet.version}
     ethernet: dict[str, Any] = {
-        "daddr": ethernet_address(packet.destination),
+        "daddr": ethernet_address(packet.destination) if packet.destination.is_multicast else None,
         "type": "ip" if packet.version == 4 else "ip6",
     }
     # MLD has a hop-by-hop header before it (RFC 3810, 5).
@@ -198,7 +198,7 @@ def _meta(key: str, packet: Packet) -> Any:
         "iif": "" if packet.outgoing else packet.interface,
         "oifname": packet.interface if packet.outgoing else "",
         "oif": packet.interface if packet.outgoing else "",
-        "pkttype": None if packet.outgoing else "multicast",
+        "pkttype": None if packet.outgoing else "multicast" if packet.destination.is_multicast else "host",
         "nfproto": "ipv4" if packet.version == 4 else "ipv6",
         "protocol": "ip" if packet.version == 4 else "ip6",
     }.get(key)

@@ -26,7 +26,7 @@ from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets,
 
 _VERDICTS: Mapping[str, Verdict] = {
     "drop": "drop", "reject": "drop", "accept": "accept", "return": "return", "jump": "jump", "goto": "goto",
-    "queue": "unclear", "fwd": "unclear", "tproxy": "unclear", "dnat": "unclear", "redirect": "unclear",
+    "queue": "queue", "fwd": "unclear", "tproxy": "translate", "dnat": "translate", "redirect": "translate",
     "snat": "unclear", "masquerade": "unclear", "synproxy": "unclear",
 }  # fmt: skip
 _TESTS = ("match", "limit", "quota", "ct count")
@@ -50,7 +50,7 @@ def parse_nftables(document: str, listing: str) -> dict[str, Chain]:
         raise ValueError(f"not a list of rules: {error!r}") from None
     if not isinstance(items, list):
         raise ValueError("not a list of rules")
-    texts, devices = _texts(listing)
+    texts, devices, dormant = _texts(listing)
     sets = {name: elements for kind in ("set", "map") for name, _, elements in _named(items, kind, "name", "elem")}
     rules: dict[str, list[ChainRule]] = {}
     for name, rule, expressions in _named(items, "rule", "chain", "expr"):
@@ -60,7 +60,8 @@ def parse_nftables(document: str, listing: str) -> dict[str, Chain]:
         rules.setdefault(name, []).append(_rule(expressions, text, handle, table, sets))
     chains = {}
     for name, chain, _ in _named(items, "chain", "name", ""):
-        chains[name] = _chain(name, chain, rules.get(name, []), devices.get(name, ()))
+        if name.removesuffix(f" {chain['name']}") not in dormant:
+            chains[name] = _chain(name, chain, rules.get(name, []), devices.get(name, ()))
     return chains
 
 
@@ -76,7 +77,7 @@ def _named(items: list[Any], kind: str, last: str, content: str) -> Iterator[tup
 
 
 def _chain(name: str, chain: _Item, rules: list[ChainRule], devices: tuple[str, ...]) -> Chain:
-    known = chain.get("hook") in HOOKS + OUTGOING_HOOKS and chain.get("type") != "nat"
+    known = chain.get("hook") in (HOOKS if chain.get("type") == "nat" else HOOKS + OUTGOING_HOOKS)
     hook = chain["hook"] if known else None
     applies = partial(_applies, chain["family"], devices if hook in ("ingress", "egress") else None)
     return Chain(name, rules, hook, hook is not None and chain.get("policy") == "drop", None, applies)
@@ -85,31 +86,40 @@ def _chain(name: str, chain: _Item, rules: list[ChainRule], devices: tuple[str, 
 _BLOCK = re.compile(r"\s*(table|chain) (.+) \{.*")
 _HANDLE = re.compile(r"\s*(.*\S)\s+# handle (\d{1,18})")
 _DEVICE = re.compile(r'hook (?:in|e)gress devices? (?:= )?\{?((?:[ ,]*"[^"]+")+)')
+_DORMANT = re.compile(r"\s*flags (?:\w+,\s*)*dormant(?:,\s*\w+)*\s*;?(?:\s+# .*)?")
 _COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 
 
-def _texts(listing: str) -> tuple[dict[tuple[str, int], str], dict[str, tuple[str, ...]]]:
-    """Return the texts of the rules by chain and handle, without their counts, and the devices of ingress chains."""
+def _texts(listing: str) -> tuple[dict[tuple[str, int], str], dict[str, tuple[str, ...]], set[str]]:
+    """Return what only the text tells, without counts.
+
+    It is the texts of the rules by chain and handle, the devices of ingress chains, and the tables that are switched
+    off (`flags dormant`).
+    """
     texts: dict[tuple[str, int], str] = {}
+    dormant: set[str] = set()
     devices: dict[str, tuple[str, ...]] = {}
     table = chain = ""
     for line in listing.splitlines():
         if found := _BLOCK.fullmatch(line):
             table = found[2] if found[1] == "table" else table
             chain = f"{table} {found[2]}"
+        elif _DORMANT.fullmatch(line):
+            dormant.add(table)
         elif found := _DEVICE.search(line):
             devices[chain] = tuple(re.findall(r'"([^"]+)"', found[1]))
         elif found := _HANDLE.fullmatch(line):
             texts[chain, int(found[2])] = _COUNTER.sub("counter", found[1])
-    return texts, devices
+    return texts, devices, dormant
 
 
 def _applies(family: str, devices: tuple[str, ...] | None, packet: Packet) -> Truth:
     if packet.version not in _FAMILIES[family]:
         return False
+    if family == "bridge":
+        return packet.is_bridged
     if devices is None:
-        # The interface of a packet does not tell whether it passes a bridge.
-        return None if family == "bridge" else True
+        return True
     return packet.interface in devices if devices else None
 
 

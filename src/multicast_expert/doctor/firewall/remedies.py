@@ -30,6 +30,15 @@ def _accept_type(facts: Facts, rules: Iterable[Rule], name: str, number: int) ->
             yield _iptables(rule, f"-p icmpv6 --icmpv6-type {number}" if six else "-p igmp")
 
 
+def accept_carriers(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
+    """Return the steps that accept the packets of a tunnel before these rules drop them."""
+    steps = []
+    for rule in rules:
+        what = rule.text if rule.tool == "nftables" else f"`{rule.text}`"
+        steps.append(f"Accept the tunnel's UDP port before the rule `{what.strip('`')}` in {rule.chain} ({rule.tool}).")
+    return tuple(dict.fromkeys(steps))
+
+
 def accept(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
     """Return the steps that accept the target before these rules drop it, each once."""
     return tuple(dict.fromkeys(_accept(facts, rules)))

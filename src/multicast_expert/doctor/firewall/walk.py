@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from multicast_expert.doctor.facts import Rule
 from multicast_expert.doctor.firewall.chains import (
     OUTGOING_HOOKS,
+    TAKING,
     Chain,
     ChainRule,
     Packet,
@@ -31,13 +32,16 @@ def refusals(
     wanted: Iterable[Packet],
     queries: Iterable[Packet] = (),
     reports: Iterable[Packet] = (),
+    carriers: Iterable[Packet] = (),
+    own: Iterable[Packet] = (),
 ) -> list[Rule]:
-    """Return the rules and policies that drop anything, and whether they drop any of these packets.
+    """Return the rules and policies that drop or divert anything, and whether they do it to any of these packets.
 
-    wanted: the target's datagrams, one for each interface; queries: of IGMP or MLD; reports: those this host sends.
+    wanted: the target's datagrams, one for each interface; queries: of IGMP or MLD; reports: those this host sends;
+    carriers: those of a tunnel that the target comes in by; own: datagrams that this host sends to the target.
     """
     order = _callees_first(chains)
-    dropped = [_dropped(chains, order, packets) for packets in (wanted, queries, reports)]
+    dropped = [_dropped(chains, order, packets) for packets in (wanted, queries, reports, carriers, own)]
     return [
         _as_fact(tool, chains[name].name, hook, rule, [each.get((name, number), False) for each in dropped])
         for name, hook in _hooks(chains).items()
@@ -46,14 +50,16 @@ def refusals(
 
 
 def _as_fact(tool: str, chain: str, hook: str, rule: ChainRule, dropped: Sequence[Truth]) -> Rule:
-    datagrams, queries, reports = dropped
-    return Rule(tool, chain, hook, rule.text, datagrams, queries, rule.packets, rule.handle, reports)
+    datagrams, queries, reports, carriers, own = dropped
+    action = next((step.verdict for step in rule.steps if step.verdict in TAKING), "drop")
+    known = datagrams, queries, rule.packets, rule.handle, reports
+    return Rule(tool, chain, hook, rule.text, *known, action, carriers, own)
 
 
 def _dropping(chain: Chain) -> Iterator[tuple[int, ChainRule]]:
-    """Yield the rules that drop anything with their numbers; a policy that drops counts as a rule."""
+    """Yield the rules that take anything with their numbers; a policy that drops counts as a rule."""
     for number, rule in enumerate(chain.rules):
-        if any(step.verdict == "drop" for step in rule.steps):
+        if any(step.verdict in TAKING for step in rule.steps):
             yield number, rule
     if chain.drops:
         yield -1, ChainRule("policy drop", (), chain.packets)
@@ -120,8 +126,12 @@ def _passage(chain: Chain, packet: Packet, passages: Mapping[str, _Passage]) -> 
             taken, here = both(here, passes), both(here, opposite(passes))
             if taken is False:
                 continue
-            if step.verdict == "drop":
+            if step.verdict in ("drop", "translate"):
                 drops[number] = either(drops.get(number, False), taken)
+            elif step.verdict == "queue":
+                # A program decides; if there is none, the kernel drops the packet or lets it go on.
+                drops[number] = either(drops.get(number, False), None)
+                here = either(here, None)
             elif step.verdict == "return":
                 returned = either(returned, taken)
             elif step.verdict == "unclear":

@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
-from multicast_expert.doctor.facts import Bridge, Drop, InterfaceFacts, Machine, Route, Rule, Target, Unread
+from multicast_expert.doctor.facts import (
+    Bridge,
+    Drop,
+    InterfaceFacts,
+    IpsecPolicy,
+    Machine,
+    Passage,
+    PolicyRule,
+    QueueFacts,
+    Route,
+    Rule,
+    Sandbox,
+    Target,
+    Unread,
+)
 from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
-from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 from multicast_expert.wire.capture import Capture
 
 
@@ -118,6 +132,30 @@ class Host:
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
         """Return the rules that drop anything. `senders`: interfaces and addresses that datagrams came from."""
         return Unread(f"This program cannot read the firewall of {SYSTEM.platform.title}.")
+
+    def rules(self) -> tuple[PolicyRule, ...] | Unread:
+        """Return the policy rules that not every host has."""
+        return ()
+
+    def ipsec(self) -> tuple[IpsecPolicy, ...] | Unread:
+        """Return the policies of IPsec."""
+        return ()
+
+    def queues(self) -> tuple[QueueFacts, ...] | Unread:
+        """Return the queueing disciplines, with all that they have dropped so far."""
+        return ()
+
+    def passages(self, group: IPAddress, senders: Iterable[tuple[str, str]]) -> tuple[Passage, ...]:
+        """Return how the kernel would route packets of the group from these interfaces and senders."""
+        return ()
+
+    def members(self, joined: Sequence[JoinedGroup], sockets: Sequence[UdpSocket]) -> tuple[Member, ...]:
+        """Return the sockets with what they joined of the target's group, as far as this user may look into them."""
+        return ()
+
+    def sandbox(self) -> Sandbox | None:
+        """Return what restricts this process; None if this OS does not say."""
+        return None
 
     def bridges(self) -> tuple[Bridge, ...] | Unread:
         """Return the bridges of this host."""

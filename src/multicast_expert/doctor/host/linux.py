@@ -10,7 +10,7 @@ import errno
 import os
 import shlex
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
@@ -22,23 +22,35 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import (
     Bridge,
     InterfaceFacts,
+    IpsecPolicy,
     Machine,
+    Passage,
+    PolicyRule,
+    QueueFacts,
     Route,
     Rule,
+    Sandbox,
     Target,
     Unread,
     interface_setting,
 )
-from multicast_expert.doctor.host import linux_counters
+from multicast_expert.doctor.firewall.chains import UDP, Packet
+from multicast_expert.doctor.host import linux_counters, linux_messages
 from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.refusals import ONLY_ROOT
 from multicast_expert.system.drops.watch import Watch, kernel_symbols, open_watch
 from multicast_expert.system.linux import ask
-from multicast_expert.system.listings import UdpSocket, parse_loopback_route, parse_tentative
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket, parse_loopback_route, parse_tentative
+from multicast_expert.system.members import members
 from multicast_expert.wire.capture import Capture, may_capture
 
+LISTED = 100
+"""Policy rules that are kept at most."""
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_WITHOUT_QUEUES = ("noqueue", "")
+_PORT_STATES = {0: "disabled", 1: "listening", 2: "learning", 4: "blocking"}
 _NET = Path("/proc/thread-self/net")
 _SYSCTL = Path("/proc/sys")
 _SETTINGS = (
@@ -49,10 +61,21 @@ _SETTINGS = (
     "net.core.rmem_max",
     "net.core.rmem_default",
     "net.core.optmem_max",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ipfrag_high_thresh",
+    "net.ipv6.ip6frag_high_thresh",
 )
 _INTERFACE_SETTINGS = {
-    4: ("rp_filter", "accept_local", "force_igmp_version", "mc_forwarding"),
-    6: ("disable_ipv6", "force_mld_version"),
+    4: (
+        "rp_filter",
+        "accept_local",
+        "force_igmp_version",
+        "mc_forwarding",
+        "accept_source_route",
+        "src_valid_mark",
+        "disable_policy",
+    ),
+    6: ("disable_ipv6", "force_mld_version", "mc_forwarding"),
 }
 # The groups that each bridge knows with their ports, by the index of the bridge.
 _Members: TypeAlias = dict[int, list[tuple[str, int]]] | Unread
@@ -115,7 +138,17 @@ class LinuxHost(Host):
             mtu=link.mtu,
             kind=link.kind,
             bridge=None if bridge is None else bridge.name,
+            master=self._link_name(link.master),
+            parent=self._link_name(link.parent) if link.kind != "veth" else None,
+            mode=link.mode,
+            remote=None if link.remote is None else str(link.remote),
+            is_point_to_point=link.is_point_to_point,
+            xdp=None if link.xdp is None else " ".join(map(str, link.xdp)),
         )
+
+    def _link_name(self, index: int | None) -> str | None:
+        link = None if isinstance(self._links, Unread) or not index else self._links.get(index)
+        return None if link is None else link.name
 
     def _bridge_of(self, link: netlink.Link) -> netlink.Link | None:
         if link.master is None or isinstance(self._links, Unread):
@@ -125,14 +158,87 @@ class LinuxHost(Host):
 
     def route(self, destination: IPAddress) -> Route:
         """Return where datagrams to the address would leave, as the kernel decides."""
-        family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
-        with suppress(OSError):
+        family = _FAMILIES[destination.version]
+        kind = "unicast"
+        try:
             for body in ask(netlink.route_request(destination, family)):
+                kind = linux_messages.parse_route_type(body) or kind
                 found = netlink.parse_route(body)
                 if found is not None:
                     source, gateway = (None if each is None else str(each) for each in (found.source, found.gateway))
-                    return Route(str(destination), self.name(found.interface_index), source, gateway)
-        return Route(str(destination), None)
+                    return Route(str(destination), self.name(found.interface_index), source, gateway, kind)
+        except OSError as error:
+            # What a rejecting route answers to a sender: fib_props in the kernel's net/ipv4/fib_semantics.c.
+            kind = {errno.EINVAL: "blackhole", errno.EACCES: "prohibit", errno.EHOSTUNREACH: "unreachable"}.get(
+                error.errno or 0, kind
+            )
+        return Route(str(destination), None, kind=kind)
+
+    def passages(self, group: IPAddress, senders: Iterable[tuple[str, str]]) -> tuple[Passage, ...]:
+        """Return how the kernel would route packets of the group from these interfaces and senders."""
+        found = []
+        for interface, sender in senders:
+            index = next((index for index, name in self.names.items() if name == interface), None)
+            source = None if not sender else ip_address(sender)
+            if index is None or source is None or source.version != group.version:
+                continue
+            request = linux_messages.arrival_request(group, source, index, _FAMILIES[group.version])
+            error = None
+            try:
+                for body in ask(request):
+                    kind = linux_messages.parse_route_type(body)
+                    error = None if kind in ("local", "broadcast") else kind
+            except OSError as refusal:
+                # Where IPv6 would deliver to this host, its answer does not fit the message (ip6mr_get_route()).
+                error = None if refusal.errno == errno.EMSGSIZE else errno.errorcode.get(refusal.errno or 0, "error")
+            found.append(Passage(interface, sender, error))
+        return tuple(found)
+
+    def rules(self) -> tuple[PolicyRule, ...] | Unread:
+        """Return the policy rules that not every host has."""
+        found: list[PolicyRule] = []
+        try:
+            for version, family in _FAMILIES.items():
+                parsed = (
+                    linux_messages.parse_rule(body, version) for body in ask(linux_messages.rules_request(family))
+                )
+                found += [each for each in parsed if each is not None]
+        except OSError as error:
+            return Unread(f"The policy rules could not be read: {error.strerror}.", "ip rule show")
+        return tuple(found[:LISTED])
+
+    def ipsec(self) -> tuple[IpsecPolicy, ...] | Unread:
+        """Return the policies of IPsec."""
+        try:
+            found = map(linux_messages.parse_policy, ask(linux_messages.policies_request(), linux_messages.IPSEC))
+            return tuple(each for each in found if each is not None)[:LISTED]
+        except OSError as error:
+            return Unread(f"The policies of IPsec could not be read: {error.strerror}.", "sudo ip xfrm policy show")
+
+    def queues(self) -> tuple[QueueFacts, ...] | Unread:
+        """Return the queueing disciplines, with all that they have dropped so far."""
+        try:
+            parsed = (linux_messages.parse_queue(body, self.names) for body in ask(linux_messages.queues_request()))
+            return tuple(each for each in parsed if each is not None and each.kind not in _WITHOUT_QUEUES)
+        except OSError as error:
+            return Unread(f"The queues of the interfaces could not be read: {error.strerror}.", "tc -s qdisc show")
+
+    def members(self, joined: Sequence[JoinedGroup], sockets: Sequence[UdpSocket]) -> tuple[Member, ...]:
+        """Return the sockets with what they joined of the target's group, as far as this user may look into them."""
+        group = [each for each in joined if str(each.group) == self.target.group]
+        return tuple(members(sockets, group, self._is_vrf))
+
+    def _is_vrf(self, name: str) -> bool:
+        links = () if isinstance(self._links, Unread) else self._links.values()
+        return any(link.name == name and link.kind == "vrf" for link in links)
+
+    def sandbox(self) -> Sandbox | None:
+        """Return what restricts this process."""
+        status = dict(line.split(":", 1) for line in _read(Path("/proc/self/status")).splitlines() if ":" in line)
+        if "Seccomp" not in status:
+            return None
+        label = _read(Path("/proc/self/attr/current")).strip("\0\n ")
+        return Sandbox(status["Seccomp"].strip() == "2", "" if label == "unconfined" else label)
 
     def loopback_route(self, group: IPAddress) -> bool | Unread | None:
         """Return whether the routing tables have a route for the IPv6 group on the loopback interface."""
@@ -161,7 +267,24 @@ class LinuxHost(Host):
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
         """Return the rules of nftables and iptables that drop anything."""
         chosen = [self.name(index) for index in self.chosen]
-        return read_firewall(self.target, chosen, senders, again_as_root(self.target))
+        links = (
+            [] if isinstance(self._links, Unread) else [each for each in self._links.values() if each.name in chosen]
+        )
+        bridges = [each.name for each in links if each.bridge is not None]
+        carriers = [packet for each in links for packet in self._carriers(each)]
+        return read_firewall(self.target, chosen, senders, again_as_root(self.target), bridges, carriers)
+
+    def _carriers(self, link: netlink.Link) -> Iterator[Packet]:
+        """Yield the packets by which the peer of a tunnel sends what comes out of it here."""
+        below = next((each for each in self.scanned if each.index == link.parent), None)
+        if link.tunnel_port is None or below is None or link.remote is None:
+            return
+        source = None if link.remote.is_multicast else link.remote
+        places = (
+            [link.remote] if link.remote.is_multicast else [each.ip for each in below.addresses(link.remote.version)]
+        )
+        for place in places:
+            yield Packet(ip_address(place.packed), below.display_name, UDP, source, link.tunnel_port)
 
     def bridges(self) -> tuple[Bridge, ...] | Unread:
         """Return the bridges of this host, the groups that they know, and their queriers."""
@@ -191,13 +314,16 @@ class LinuxHost(Host):
             state.querier,
             others[0] if others else None,
             known,
-            tuple(port.name for port in ports if not port.floods),
+            tuple(link.name for link in ports if link.port is not None and not link.port.floods),
+            tuple((link.name, why) for link in ports if (why := _barred(link))),
+            state.filters_vlans,
         )
 
     def counters(self) -> Counters:
         """Return the counters of the kernel and of each interface at this moment."""
         kernel = linux_counters.parse_snmp(_read(_NET / "snmp")) | linux_counters.parse_snmp(_read(_NET / "netstat"))
         kernel |= linux_counters.parse_snmp6(_read(_NET / "snmp6"))
+        kernel |= linux_counters.parse_xfrm(_read(_NET / "xfrm_stat"))
         interfaces = linux_counters.parse_devices(_read(_NET / "dev"))
         for name, found in interfaces.items():
             found.update(linux_counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
@@ -230,6 +356,16 @@ class LinuxHost(Host):
             return Unread("Only root can capture frames and queries (CAP_NET_RAW).", again_as_root(self.target))
         except OSError as error:
             return Unread(f"Frames and queries could not be captured: {error.strerror}.")
+
+
+def _barred(link: netlink.Link) -> str:
+    """Return what keeps frames from passing between this port of a bridge and others; empty for nothing."""
+    if link.port is None:
+        return ""
+    # A bridge disables a port without a carrier or a port that is switched off by itself.
+    state = _PORT_STATES.get(link.port.state, "") if link.is_up and link.has_carrier else ""
+    bars = [state, "isolated" if link.port.isolated else "", "locked" if link.port.locked else ""]
+    return ", ".join(each for each in bars if each)
 
 
 def _bridge_members() -> _Members:

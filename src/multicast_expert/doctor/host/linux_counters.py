@@ -51,6 +51,12 @@ def parse_snmp6(text: str) -> dict[str, int]:
     return {f"{match[1]}.{match[2]}": int(match[3]) for match in _IPV6_COUNTER.finditer(text)}
 
 
+def parse_xfrm(text: str) -> dict[str, int]:
+    """Return the counters of /proc/net/xfrm_stat, by which IPsec says why it dropped packets: `Xfrm.XfrmInPolBlock`."""
+    found = (line.split() for line in text.splitlines())
+    return {f"Xfrm.{words[0]}": int(words[1]) for words in found if len(words) == 2 and words[1].isdecimal()}
+
+
 def parse_interface_snmp6(text: str) -> dict[str, int]:
     """Return the counters of a file in /proc/net/dev_snmp6, by their names there: `Icmp6InGroupMembQueries`."""
     return {match[1] + match[2]: int(match[3]) for match in _IPV6_COUNTER.finditer(text)}

@@ -36,17 +36,25 @@ class _Expected(NamedTuple):
     wanted: list[Packet]
     queries: list[Packet]
     reports: list[Packet]
+    carriers: list[Packet]
+    own: list[Packet]
 
 
 def read_firewall(
-    target: Target, chosen: Sequence[str], senders: Collection[tuple[str, str]], again: str
+    target: Target,
+    chosen: Sequence[str],
+    senders: Collection[tuple[str, str]],
+    again: str,
+    bridges: Collection[str] = (),
+    carriers: Sequence[Packet] = (),
 ) -> tuple[Rule, ...] | Unread:
-    """Return the rules that drop anything, and whether they drop the target's datagrams, its queries and our reports.
+    """Return the rules that drop or divert anything, and which packets that concern the target.
 
     chosen: the interfaces that these come in on. senders: interfaces and addresses that datagrams came from.
+    bridges: those of the chosen interfaces that are bridges. carriers: packets of a tunnel that the target comes in by.
     again: the command that asks the same with all privileges.
     """
-    expected = _expected(target, chosen, senders)
+    expected = _expected(target, chosen, senders, bridges, carriers)
     nft = _run("nft", "-j", "list", "ruleset")
     found: list[Rule] = []
     foreign = False
@@ -74,7 +82,8 @@ def read_firewall(
 
 
 def _may_matter(rule: Rule) -> bool:
-    return any(each is not False for each in (rule.matches, rule.matches_queries, rule.matches_reports))
+    concerned = (rule.matches, rule.matches_queries, rule.matches_reports, rule.matches_carrier, rule.matches_own)
+    return any(each is not False for each in concerned)
 
 
 def _of_iptables(name: str) -> bool:
@@ -83,22 +92,28 @@ def _of_iptables(name: str) -> bool:
     return family in ("ip", "ip6") and table in ("filter", "raw", "mangle", "security", "nat")
 
 
-def _expected(target: Target, interfaces: Sequence[str], senders: Collection[tuple[str, str]]) -> _Expected:
+def _expected(
+    target: Target,
+    interfaces: Sequence[str],
+    senders: Collection[tuple[str, str]],
+    bridges: Collection[str],
+    carriers: Sequence[Packet],
+) -> _Expected:
     try:
         group = ip_address(target.group)
     except ValueError:
-        return _Expected([], [], [])
+        return _Expected([], [], [], [], [])
     protocol, everyone = _QUERIES[group.version]
     wanted = []
     for name in interfaces:
         seen = {sender for interface, sender in senders if interface == name}
         sources: set[str | None] = {target.source} if target.source is not None else {*seen} or {None}
-        wanted += [
-            Packet(group, name, UDP, None if each is None else ip_address(each), target.port) for each in sources
-        ]
+        addresses = [None if each is None else ip_address(each) for each in sources]
+        wanted += [Packet(group, name, UDP, each, target.port, is_bridged=name in bridges) for each in addresses]
     queries = [Packet(everyone, name, protocol) for name in interfaces]
     reports = [Packet(_REPORTS[group.version], name, protocol, outgoing=True) for name in interfaces]
-    return _Expected(wanted, queries, reports)
+    own = [Packet(group, name, UDP, None, target.port, outgoing=True) for name in interfaces]
+    return _Expected(wanted, queries, reports, [*carriers], own)
 
 
 def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[Rule] | Unread:

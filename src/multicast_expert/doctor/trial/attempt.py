@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.facts import Buffer, Drop, Facts, Moment, Probe, Trial, Unread
+from multicast_expert.doctor.facts import Buffer, Drop, Facts, Moment, Passage, Probe, QueueFacts, Trial, Unread
 from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
@@ -35,6 +35,8 @@ ASTRAY = (
     "Udp.InCsumErrors", "Ip6.ReasmReqds", "Udp6.IgnoredMulti", "Udp6.InCsumErrors",
 )  # fmt: skip
 """Counters that a datagram of the group moves, and that show its loss."""
+SENDERS = 32
+"""For how many senders the routing is asked."""
 REVIVAL = 0.2
 """Seconds, beside two of its gaps, in which a stream must begin again after a new join.
 
@@ -82,7 +84,7 @@ class Attempt:
                 opened.callback(capture.close)
             # If the frames are known, the counters need not tell whose packets they counted.
             by_counters = isinstance(capture, Unread)
-            before = self._host.counters()
+            before, queues = self._host.counters(), self._host.queues()
             progress = self._noting(before, listen / MOMENTS, progress) if by_counters else progress
             listening = opened.enter_context(closing(Listening(progress)))
             if isinstance(capture, Capture):
@@ -93,6 +95,7 @@ class Attempt:
             drops = watch if isinstance(watch, Unread) else self._drops(watch)
             trial = self._outcome(seconds, receivers, capture, counters, facts)
             trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
+            trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):
                 for each in receivers:
@@ -182,6 +185,15 @@ class Attempt:
             buffer=None if granted is None else Buffer(requested or granted, granted, maximum_buffer(facts)),
         )
 
+    def _passages(self, trial: Trial) -> tuple[Passage, ...]:
+        """Return how the kernel routes what comes from known senders; while the group is still joined."""
+        frames = () if isinstance(trial.frames, Unread) else trial.frames
+        seen = {(each.interface, each.sender): None for each in frames if not each.outgoing}
+        source = self._host.target.source
+        if source is not None:
+            seen |= {(join.interface, source): None for join in trial.joins if join.error is None}
+        return self._host.passages(self._group, [*seen][:SENDERS])
+
     def _drops(self, watch: Watch) -> tuple[Drop, ...] | Unread:
         """Return what the kernel dropped since the join, and before the probe, which it drops by design."""
         found = self._host.drops(watch)
@@ -231,6 +243,21 @@ class Attempt:
             return probe(self._settings, self._host.scanned, self._group, self._joins, taken)
         except OSError:  # no descriptor or no port is left
             return ()
+
+
+def _grown(
+    before: tuple[QueueFacts, ...] | Unread, after: tuple[QueueFacts, ...] | Unread
+) -> tuple[QueueFacts, ...] | Unread:
+    """Return the queues with what they dropped in between."""
+    if isinstance(before, Unread) or isinstance(after, Unread):
+        return after
+    earlier = {replace(each, drops=None): each.drops or 0 for each in before}
+    return tuple(
+        each
+        if each.drops is None
+        else replace(each, drops=max(0, each.drops - earlier.get(replace(each, drops=None), 0)))
+        for each in after
+    )
 
 
 def _is_member(facts: Facts) -> bool:
