@@ -50,6 +50,12 @@ def test_another_thread(pure: bool, count: int, loop: str, other: str) -> None:
 
 
 @counts
+def test_a_handler_asks_while_a_thread_joins(pure: bool, count: int) -> None:
+    """Neither waits for the other."""
+    run("everywhere", "ask_everywhere", pure=pure, deadline=DEADLINE, count=count)
+
+
+@counts
 @pytest.mark.parametrize("loop", ["receive", "receive_many"])
 @pytest.mark.parametrize("act", ["close", "leave", "join", "block", "ask", "end"])
 def test_a_fork(pure: bool, count: int, loop: str, act: str) -> None:

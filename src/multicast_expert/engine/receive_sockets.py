@@ -21,6 +21,9 @@ from multicast_expert.system.kernel import Kernel, Socket
 # Errors that mean "this interface cannot", as opposed to "this program cannot".
 _INTERFACE_ERRORS = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "EINVAL", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH")
 
+GLIMPSE = 0.05
+"""Seconds to wait for a change that is under way before the facts of this moment are read."""
+
 
 class ReceiveSockets:
     """The sockets of one receiver and their memberships; `source` takes datagrams from them."""
@@ -29,8 +32,6 @@ class ReceiveSockets:
         self._kernel = system
         self._settings = settings
         self._source = source
-        self.lock: threading.RLock = threading.RLock()
-        """Held while memberships change."""
         self._open: dict[SocketKey, ReceiveSocket] = {}
         self._homes: dict[JoinKey, ReceiveSocket] = {}
         self._past_drops = 0
@@ -40,6 +41,11 @@ class ReceiveSockets:
         self.closed: bool = False
         self.inherited: bool = False
         """Whether the sockets are a parent's, from before a fork: to be read, and not to be changed."""
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while memberships change."""
+        return self._source.changes
 
     # Memberships
 
@@ -228,7 +234,9 @@ class ReceiveSockets:
         refused = []
         with self.lock:
             wanted = {plan.key: plan for plan in plans}
-            gone = [held for held in self._open.values() if held.standing and not held.lent and held.key not in wanted]
+            gone = [
+                held for held in list(self._open.values()) if held.standing and not held.lent and held.key not in wanted
+            ]
             self._forget_sockets(gone)
             for key, plan in wanted.items():
                 if key not in self._open:
@@ -255,7 +263,7 @@ class ReceiveSockets:
     def take_back(self, sock: Socket) -> None:
         """Close a socket that was lent, which keeps its memberships from being used any longer."""
         with self.lock:
-            lent = [held for held in self._open.values() if held.socket is sock]
+            lent = [held for held in list(self._open.values()) if held.socket is sock]
             for held in lent:
                 for join in held.joins.values():
                     self._homes.pop(join.key, None)
@@ -263,8 +271,8 @@ class ReceiveSockets:
 
     def bound_to(self, address: str) -> Socket | None:
         """Return the socket that is bound to an address of this host, if there is one."""
-        with self.lock:
-            return next((held.socket for held in self._open.values() if address in held.hosts), None)
+        with self._looking():
+            return next((held.socket for held in list(self._open.values()) if address in held.hosts), None)
 
     def _forget_sockets(self, sockets: list[ReceiveSocket]) -> None:
         drops = sum(held.drops(self._kernel.platform) or 0 for held in sockets)
@@ -283,7 +291,6 @@ class ReceiveSockets:
 
     def abandon(self) -> None:
         """Let the child of a fork keep what it inherited, to read; a change has to open sockets of its own first."""
-        self.lock = threading.RLock()
         self._changing = False
         self.inherited = True
         self._source.abandon()
@@ -303,14 +310,14 @@ class ReceiveSockets:
                 yield
                 self.inherited = False
             except BaseException:
-                self._forget_sockets([held for held in self._open.values() if not held.standing])
+                self._forget_sockets([held for held in list(self._open.values()) if not held.standing])
                 self._open, self._homes = copies, homes
                 raise
             self._forget_sockets([held for held in copies.values() if not held.standing])
 
     def network_namespace(self) -> int:
         """Return a number for the network namespace of its sockets, or of this thread when none is open."""
-        return namespace_of(self._kernel, [held.socket for held in self._open.values()])
+        return namespace_of(self._kernel, [held.socket for held in list(self._open.values())])
 
     def name_interface(self, index: int, name: str) -> None:
         """Call the interface so in datagrams from now on."""
@@ -318,22 +325,37 @@ class ReceiveSockets:
 
     # Facts
 
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Wait for a change that is under way, but only a moment.
+
+        The thread that makes it may wait for this one, whose signal handler asks.
+        """
+        held: list[bool] = []
+        try:
+            # One step of C takes the lock and notes it: an interrupt cannot leave it taken.
+            held.extend(map(self.lock.acquire, (True,), (GLIMPSE,)))
+            yield
+        finally:
+            if True in held:
+                self.lock.release()
+
     def sockets(self) -> list[Socket]:
         """Return the open sockets."""
-        with self.lock:
-            return [held.socket for held in self._open.values()]
+        with self._looking():
+            return [held.socket for held in list(self._open.values()) if not held.closed]
 
     def filenos(self) -> list[int]:
         """Return the descriptors of the open sockets."""
-        with self.lock:
-            return [held.socket.fileno() for held in self._open.values()]
+        with self._looking():
+            return [held.socket.fileno() for held in list(self._open.values()) if not held.closed]
 
     def receive_buffers(self) -> list[int]:
         """Return the receive buffer of every socket, in the bytes that `receive_buffer=` asks for."""
         platform = self._kernel.platform
-        with self.lock:
+        with self._looking():
             try:
-                return [held.receive_buffer(platform) // platform.buffer_factor for held in self._open.values()]
+                return [held.receive_buffer(platform) // platform.buffer_factor for held in list(self._open.values())]
             except OSError as error:
                 if not self.closed:
                     raise os_error(self._kernel, error, "option", "read the receive buffer") from error
@@ -341,7 +363,7 @@ class ReceiveSockets:
 
     def kernel_drops(self) -> int | None:
         """Return how many datagrams the kernel dropped so far because a buffer was full; None: it does not say."""
-        with self.lock:
-            drops = [held.drops(self._kernel.platform) for held in self._open.values()]
+        with self._looking():
+            drops = [held.drops(self._kernel.platform) for held in list(self._open.values())]
         known = [count for count in drops if count is not None]
         return None if len(known) < len(drops) else self._past_drops + sum(known)

@@ -58,8 +58,11 @@ class SocketSource:
         """Whether the intake is the extension's: it takes descriptors, and waits."""
         self._native: NativeIntake = self.intake  # type: ignore[assignment]  # where it is not, nothing uses it
         self._sweeps = hasattr(self.intake, "sweep")
+        self.changes: threading.RLock = threading.RLock()
+        """Held while the memberships of its sockets change."""
         self._lock = threading.RLock()
-        """Held while a socket is added or removed; never while a thread waits."""
+        """Held while a socket is added or removed; never while a thread waits. A thread that may need `changes` takes
+        that first, and so does one whose signal handlers may: they come while it holds this."""
         self._sockets: dict[ReceiveSocket, None] = {}
         self._sole: ReceiveSocket | None = None
         """The only socket, where there is but one: it needs no turns."""
@@ -160,7 +163,7 @@ class SocketSource:
 
     def abandon(self) -> None:
         """Let the child of a fork wait with descriptors of its own; it shares the sockets' queues with its parent."""
-        self._lock = threading.RLock()
+        self._lock, self.changes = threading.RLock(), threading.RLock()
         self.intake.abandon()
         waitset, self._waitset = self._waitset, None
         if waitset is not None:
@@ -373,7 +376,7 @@ class SocketSource:
 
     def waitset(self) -> WaitSet[ReceiveSocket]:
         """Return what waits for the sockets. Raises NotOpenError once this is closed, and MulticastOSError."""
-        with self._lock:
+        with self.changes, self._lock:
             if self._waitset is None and not self.closed:
                 try:
                     self._waitset = self._new_waitset()

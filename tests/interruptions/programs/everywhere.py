@@ -175,6 +175,35 @@ def thread_everywhere(count: int, loop: str, other: str) -> None:
             ledger.check(rx, moments.where)
 
 
+def ask_everywhere(count: int) -> None:
+    """At each moment of a first receive another thread joins, and the handler asks for what the thread may be changing.
+
+    Neither waits for the other.
+    """
+    threads: list[Thread] = []
+
+    def join_and_leave() -> None:
+        rx.join_group(NEW_GROUP).leave()
+
+    def handle() -> None:
+        thread = Thread(join_and_leave)
+        threads.append(thread)
+        thread.join(AFTER)
+        rx.stats()
+        rx.filenos()
+
+    for moments in each_moment(handle):
+        with receiver(groups_of(count), heal=False) as rx:
+            send(b"x", groups_of(count)[-1])
+            with moments:
+                assert rx.receive(timeout=PATIENCE).data == b"x"
+                with contextlib.suppress(TimeoutError):
+                    rx.receive(timeout=0.001)
+            for thread in threads:
+                thread.finish()
+            threads.clear()
+
+
 def fork_everywhere(count: int, loop: str, act: str) -> None:
     """A fork at each moment: the child does not hang, and the parent gets all."""
     ledger = Ledger(count)
