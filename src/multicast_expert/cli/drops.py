@@ -41,12 +41,12 @@ def command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which datagrams the kernel drops, why and where, for the given groups or for all.
+    """Show which datagrams the kernel drops, why and where.
 
-    It asks the Linux kernel for its own verdict, which needs root; it joins and sends nothing. Until Ctrl-C or --for
-    ends it, it shows every second what was dropped. At the end it says whether anything was lost, and which command
-    explains it; with --json this is one document. Without an ENDPOINT only datagrams count as lost that a program of
-    this host expects, by a membership and a port, or that this host sent.
+    Name groups, or leave them out for all. It asks the Linux kernel for its own verdict, which needs root; it joins and
+    sends nothing. Until Ctrl-C or --for ends it, it shows every second what was dropped. At the end it says whether
+    anything was lost, and which command explains it; with --json this is one document. Without an ENDPOINT only
+    datagrams count as lost that a program of this host expects, by a membership and a port, or that this host sent.
 
     Exit status 0: nothing was lost; 1: something was; 2: invalid command line; 3: the kernel does not tell.
 

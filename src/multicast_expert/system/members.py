@@ -53,9 +53,10 @@ def members(
 def _duplicate(library: ctypes.CDLL, pid: int, inode: int) -> Iterator[socket.socket | None]:
     """Give a duplicate of a process's socket for a moment; None if the kernel does not allow it."""
     copied: socket.socket | None = None
-    with suppress(OSError, AttributeError):  # the process ended, belongs to another user, or the kernel is older
+    with suppress(OSError, KeyError):  # the process ended, belongs to another user, or the kernel is older
         number = _number(pid, inode)
-        process = -1 if number is None else os.pidfd_open(pid)
+        # By name: type checkers know it on Linux only.
+        process: int = -1 if number is None else vars(os)["pidfd_open"](pid)
         if number is not None:
             try:
                 descriptor = library.syscall(_PIDFD_GETFD, process, number, 0)

@@ -120,7 +120,8 @@ def _proved(facts: Facts, rules: list[Rule], dropped: int) -> Finding:
     rule = first[0]
     verb = "gives the datagrams to a queue that no program serves" if rule.action == "queue" else f"drops {part}"
     summary = f"The firewall {verb}: `{rule.text}` in {rule.chain} ({rule.tool})."
-    remedy = list(remedies.accept(facts, [*first, *following]))
+    in_pieces = any(each.port is None and endings.check_of(each) == "firewall" for each in endings.drops(facts) or ())
+    remedy = list(remedies.accept(_portless(facts) if in_pieces else facts, [*first, *following]))
     if following:
         remedy.append(
             f"{phrases.counted(len(following), 'more rule')} would drop them next; the commands spare them there too."
@@ -245,14 +246,17 @@ def _fragments_dropped(facts: Facts, rules: Iterable[Rule], pieces: int) -> Find
     ]
     evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text for rule in early[:8]}
     evidence["fragments that it dropped"] = pieces
-    # Later fragments have no UDP header, so a rule for the port would not let them in.
-    portless = replace(facts, target=replace(facts.target, port=None))
     if early:
         summary = f"The firewall drops fragments: `{early[0].text}` in {early[0].chain} ({early[0].tool})."
-        return problem(summary, evidence, remedies.accept(portless, early))
+        return problem(summary, evidence, remedies.accept(_portless(facts), early))
     why = phrases.reason(facts.firewall)
     summary = "Fragments come in, and something on this host drops some of them before it reassembles them."
     return suspect(summary, evidence, why[1] or (_LOOK,))
+
+
+def _portless(facts: Facts) -> Facts:
+    """Return the facts without a port: a rule for a port lets no later fragment in, which has no UDP header."""
+    return replace(facts, target=replace(facts.target, port=None))
 
 
 def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, object]) -> Finding:
