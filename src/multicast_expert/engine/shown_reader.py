@@ -17,7 +17,8 @@ class ShownReader(Reader):
 
     def __init__(self, before: Reader, show: Callable[[], None]) -> None:
         super().__init__(before._source, before.backlog)
-        self.cut, self.cut_bytes = before.cut, before.cut_bytes
+        self.cut: int = before.cut
+        self.cut_bytes: int = before.cut_bytes
         self._show = show
 
     def take_one(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> Datagram | None:
@@ -42,7 +43,8 @@ class ShownReader(Reader):
 
     def _put_back(self, datagram: Datagram | None, flags: int) -> None:
         if datagram is not None and not flags & MSG_PEEK:
-            self.backlog += (datagram,)
+            backlog = self.backlog
+            backlog += (datagram,)
 
     def take(self, limit: int) -> list[Datagram]:
         """See `Reader.take`."""
@@ -50,6 +52,7 @@ class ShownReader(Reader):
         try:
             self._show()
         except BaseException:
-            self.backlog += datagrams[::-1]
+            backlog = self.backlog
+            backlog += datagrams[::-1]
             raise
         return datagrams
