@@ -19,9 +19,8 @@ def judge(facts: Facts) -> Report:
     findings = [examine(check, facts) for check in CHECKS]
     if not any(each.verdict == "problem" for each in findings):
         findings = [proved(facts, each) for each in findings]
-    report = make_report(facts.target, findings, received(facts))
+    report = replace(make_report(facts.target, findings, received(facts)), path=trace(facts))
     # If the stream stopped and only a new join revived it, something is wrong even if no check explains it.
-    report = replace(report, path=trace(facts))
     ceased = report.verdict == "ok" and bool(trial_of(facts).revived)
     return replace(report, verdict="unknown") if ceased else report
 
