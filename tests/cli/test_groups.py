@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ def test_groups(mcast: Run, listening: Program) -> None:
     assert lines[:6] == [
         "eth0  IGMPv3",
         "  232.1.2.3  joined once, from 10.9.0.7",
-        f"    port 5000: {name} ({receiver.pid})",
+        f"    port 5000: {name} ({receiver.pid}), from 10.9.0.7",
         "  239.1.2.3  joined once, from all",
         f"    port 5001: {name} ({receiver.pid})",
         "  by the system itself: 224.0.0.1",
@@ -49,6 +51,43 @@ def test_groups_as_json(mcast: Run, listening: Program) -> None:
     [bound] = joined["sockets"]
     assert (bound["port"], [process["pid"] for process in bound["processes"]]) == (5003, [receiver.pid])
     assert document["sockets_bound_to_no_address"] == []
+
+
+DEAF = """
+import socket, struct, time
+group = struct.pack("4s4s", socket.inet_aton("239.1.2.9"), socket.inet_aton("10.9.0.1"))
+for address, port in (("", 5004), ("10.9.0.1", 5005), ("239.1.2.8", 5006)):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+    globals()[f"kept{port}"] = sock
+print("joined", flush=True)
+time.sleep(600)
+"""
+
+
+def test_programs_that_can_never_receive_what_they_joined(mcast: Run, host: Host) -> None:
+    """Each program that joined is named, whatever it is bound to, and the deaf ones with the reason."""
+    with host.popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "joined\n"
+            shown = mcast("groups", "-i", "eth0").stdout
+            [group] = [each for each in json.loads(mcast("groups", "--json").stdout)["groups"] if each["members"]]
+        finally:
+            program.kill()
+    lines = [line.partition(": ") for line in shown.splitlines() if line.startswith("    port")]
+    assert [(port.strip(), rest.partition(")")[2]) for port, _, rest in lines] == [
+        ("port 5004", ""),
+        ("port 5005", ": never receives it, bound to 10.9.0.1, a unicast address"),
+        ("port 5006", ": never receives it, bound to 239.1.2.8, another group"),
+    ]
+    assert "bound to no address" not in shown
+    assert [each["never_receives"] for each in group["members"]] == [
+        None,
+        "bound to 10.9.0.1, a unicast address",
+        "bound to 239.1.2.8, another group",
+    ]
 
 
 def test_a_host_that_has_joined_nothing(bare: Host, mcast: Run) -> None:

@@ -170,7 +170,9 @@ def test_it_is_cheap_for_many_groups(routed: Routed, monkeypatch: pytest.MonkeyP
     routed.default("eth1")
     made = []
     usual = linux.Channel.__init__
-    monkeypatch.setattr(linux.Channel, "__init__", lambda self: [made.append(self), usual(self)][1])
+    monkeypatch.setattr(
+        linux.Channel, "__init__", lambda self, *arguments: [made.append(self), usual(self, *arguments)][1]
+    )
     McastTxSocket(socket.AF_INET, [GROUP[4]])
     for_one = len(made)
     McastTxSocket(socket.AF_INET, [f"239.9.{high}.{low}" for high in range(4) for low in range(1, 251)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import Platform
 from multicast_expert.system.changes import Events, PolledEvents
-from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 from multicast_expert.system.netlink import RouteAnswer
 
 _WSAENOBUFS = 10055
@@ -150,6 +150,10 @@ class System:
 
     def udp_sockets(self, chosen: Callable[[UdpSocket], bool] | None = None) -> list[UdpSocket]:
         """Return the open UDP sockets, empty where the OS has no list of them; see `groups.udp_sockets`."""
+        return []
+
+    def members(self, sockets: Sequence[UdpSocket], groups: Sequence[JoinedGroup]) -> list[Member]:
+        """Return what the sockets have joined, empty where the OS does not tell; see `groups.group_members`."""
         return []
 
     def change_events(self) -> Events:

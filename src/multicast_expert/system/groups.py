@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from multicast_expert.system import kernel
 from multicast_expert.system.commands import run as command_output
 from multicast_expert.system.kernel import os_error
-from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 
-__all__ = ["command_output", "joined_groups", "udp_sockets"]
+__all__ = ["command_output", "group_members", "joined_groups", "udp_sockets"]
 
 
 def joined_groups(sockets: Iterable[UdpSocket] | None = None) -> list[JoinedGroup]:
@@ -41,3 +41,15 @@ def udp_sockets(chosen: Callable[[UdpSocket], bool] | None = None) -> list[UdpSo
         return kernel.SYSTEM.udp_sockets(chosen)
     except OSError as error:
         raise os_error(kernel.SYSTEM, error, "list sockets", "list the UDP sockets") from error
+
+
+def group_members(sockets: Sequence[UdpSocket], groups: Sequence[JoinedGroup]) -> list[Member]:
+    """Return the sockets that this user may look into, each with what it has joined of these groups.
+
+    Linux 5.6 or newer only (pidfd_getfd(2)); empty elsewhere. Root may look into every program, an ordinary user into
+    the own ones. Raises MulticastOSError.
+    """
+    try:
+        return kernel.SYSTEM.members(sockets, groups)
+    except OSError as error:
+        raise os_error(kernel.SYSTEM, error, "list sockets", "list what the sockets have joined") from error

@@ -17,8 +17,9 @@ from multicast_expert.platforms import LINUX
 from multicast_expert.system import netlink, proc
 from multicast_expert.system.base import Marks, Socket, System, is_scarcity
 from multicast_expert.system.changes import Events, NetlinkEvents
-from multicast_expert.system.listings import JoinedGroup, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 from multicast_expert.system.marks import SendMarks
+from multicast_expert.system.members import members
 from multicast_expert.system.netlink import RouteAnswer
 
 _SOCK_NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
@@ -153,6 +154,12 @@ class LinuxSystem(System):
     def udp_sockets(self, chosen: Callable[[UdpSocket], bool] | None = None) -> list[UdpSocket]:
         """Return the UDP sockets, from /proc/net."""
         return proc.udp_sockets(chosen)
+
+    def members(self, sockets: Sequence[UdpSocket], groups: Sequence[JoinedGroup]) -> list[Member]:
+        """Return what the sockets have joined, by duplicates of them."""
+        ifaces = self.interfaces()
+        masters = {iface.master for iface in ifaces}
+        return members(sockets, groups, {iface.machine_name for iface in ifaces if iface.index in masters}.__contains__)
 
     def change_events(self) -> Events:
         """Return what netlink reports; in a sandbox that forbids netlink sockets, what polling finds."""

@@ -8,23 +8,27 @@ from typing import Any
 
 from multicast_expert.cli.render.text import Line
 from multicast_expert.core.addresses import ethernet_address
-from multicast_expert.system.listings import JoinedGroup, SourceUse, UdpSocket
+from multicast_expert.system.listings import JoinedGroup, Member, Membership, SourceUse, UdpSocket
 
 
-def group_lines(groups: Sequence[JoinedGroup]) -> Iterator[Line]:
-    """Yield, for every interface and IP version, a line for every group, with its sockets below it.
+def group_lines(groups: Sequence[JoinedGroup], members: Sequence[Member] = ()) -> Iterator[Line]:
+    """Yield, for every interface and IP version, a line for every group, with its members and sockets below it.
 
     The groups that only the system uses share a line.
     """
     ordered = sorted(groups, key=_section)
-    for (_, name, _), members in groupby(ordered, key=_section):
-        there = sorted(members, key=lambda joined: joined.group.packed)
+    for (_, name, _), section in groupby(ordered, key=_section):
+        there = sorted(section, key=lambda joined: joined.group.packed)
         wanted = [joined for joined in there if not _is_plain(joined)]
         width = max((len(str(joined.group)) for joined in wanted), default=0)
         yield Line((name, "bold"), f"  {_protocol(there[0])}")
         for joined in wanted:
             yield Line(f"  {joined.group!s:<{width}}  {', '.join([*_users(joined), _source_text(joined)])}")
-            for each in joined.sockets or ():
+            for member, membership in _members_of(joined, members):
+                text = f"    {socket_text(member.socket)}{_wish(membership)}"
+                why = member.deafness(membership)
+                yield Line((text, ""), (f": never receives it, {why}" if why else "", "red"))
+            for each in _others(joined, members):
                 yield Line(f"    {socket_text(each)}")
         if kept := ", ".join(str(joined.group) for joined in there if _is_plain(joined)):
             yield Line(f"  by the system itself: {kept}", style="dim")
@@ -72,6 +76,29 @@ def socket_text(each: UdpSocket) -> str:
     return f"port {each.port}: {holders or f'a process of user {each.user_id}'}"
 
 
+def _members_of(joined: JoinedGroup, members: Sequence[Member]) -> list[tuple[Member, Membership]]:
+    return [
+        (member, membership)
+        for member in members
+        for membership in member.memberships
+        if (membership.group, membership.interface) == (joined.group, joined.interface)
+    ]
+
+
+def _others(joined: JoinedGroup, members: Sequence[Member]) -> list[UdpSocket]:
+    """Return the sockets that are bound to the group, and that could not be looked into."""
+    looked_into = {member.socket.inode for member in members}
+    return [each for each in joined.sockets or () if each.inode not in looked_into]
+
+
+def _wish(membership: Membership) -> str:
+    """Return from which sources a program receives the group; nothing for all."""
+    sources = ", ".join(map(str, membership.sources))
+    if membership.includes:
+        return f", from {sources or 'no source'}"
+    return f", from all but {sources}" if sources else ""
+
+
 def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> Iterator[str]:
     """Yield the limits of the list."""
     if not groups:
@@ -81,7 +108,7 @@ def note_lines(groups: Sequence[JoinedGroup], unbound: Sequence[UdpSocket]) -> I
         yield from (f"  {socket_text(each)}" for each in sorted(unbound, key=lambda each: each.port))
 
 
-def group_object(joined: JoinedGroup) -> dict[str, Any]:
+def group_object(joined: JoinedGroup, members: Sequence[Member] = ()) -> dict[str, Any]:
     """Return the JSON object of a membership; null stands for facts that the OS does not report."""
     return {
         "group": str(joined.group),
@@ -96,6 +123,15 @@ def group_object(joined: JoinedGroup) -> dict[str, Any]:
         "included": [_source_object(each) for each in joined.included],
         "excluded": [_source_object(each) for each in joined.excluded],
         "sockets": None if joined.sockets is None else [socket_object(each) for each in joined.sockets],
+        "members": [
+            {
+                "socket": socket_object(member.socket),
+                "includes": membership.includes,
+                "sources": [str(source) for source in membership.sources],
+                "never_receives": member.deafness(membership) or None,
+            }
+            for member, membership in _members_of(joined, members)
+        ],
     }
 
 
