@@ -368,6 +368,7 @@ def test_a_joined_group_as_json() -> None:
                 "processes": [{"pid": 4711, "name": "mcast"}, {"pid": 4712, "name": "a\x1bb"}],
             }
         ],
+        "members": [],
     }
     assert group_object(JOINED[-1])["sockets"] is None
 
