@@ -82,6 +82,8 @@ RAW_RECVFROM = Subject("raw recvfrom", "raw_recvfrom")
 RAW_SENDTO = Subject("raw sendto", "raw_sendto")
 RECEIVE_MANY = Subject("receive_many", "receive_many")
 RECEIVE = Subject("receive", "receive")
+BOTH_WAYS_MANY = Subject("receive_many of McastSocket", "both_ways_many")
+BOTH_WAYS = Subject("receive of McastSocket", "both_ways")
 SEND_MANY = Subject("send_many", "send_many")
 SENDTO = Subject("sendto", "sendto")
 STAND_IN = "stand-in for the incumbent's sendto"
@@ -99,6 +101,7 @@ CASES = (
             RECEIVE_MANY,
             C_RECVMMSG,
             C_BARE,
+            BOTH_WAYS_MANY,
             Subject("iteration", "iterate"),
             RAW_RECVMSG,
             RAW_METADATA,
@@ -116,7 +119,7 @@ CASES = (
         ),
         {"segments": 64},
     ),
-    Case("receive", "Receiving one at a time", "receive", (RECEIVE, RAW_METADATA, RAW_RECVMSG)),
+    Case("receive", "Receiving one at a time", "receive", (RECEIVE, BOTH_WAYS, RAW_METADATA, RAW_RECVMSG)),
     Case(
         "recvfrom",
         "Receiving payload and sender",
@@ -267,6 +270,11 @@ TARGETS = (
         "`receive` one at a time / raw `socket.recvmsg` with the same metadata",
         *("receive", "receive", RAW_METADATA.label, 1.2),
     ),
+    Target(
+        "`receive_many` of McastSocket, with unicast / of McastRxSocket",
+        *("receive-many", BOTH_WAYS_MANY.label, "receive_many", 1.1),
+    ),
+    Target("`receive` of McastSocket, with unicast / of McastRxSocket", "receive", BOTH_WAYS.label, "receive", 1.25),
     Target("`recvfrom` / raw `socket.recvfrom`", "recvfrom", "recvfrom", "raw recvfrom", 1.3),
     Target(
         "async iteration on asyncio / asyncio DatagramProtocol",

@@ -28,6 +28,14 @@ def opened_receiver(load: Load, timeout: float | None = 5) -> Iterator[Any]:
 
 
 @contextmanager
+def opened_both_ways(load: Load) -> Iterator[Any]:
+    """A socket of this library that receives the load's groups, receives unicast too, and could send, open."""
+    with multicast_expert.McastSocket(socket.AF_INET, **_parameters(load, 5)) as both_ways:
+        enlarge_buffers(both_ways.filenos())
+        yield both_ways
+
+
+@contextmanager
 def opened_async_receiver(load: Load, loop: asyncio.AbstractEventLoop, timeout: float | None = 5) -> Iterator[Any]:
     """An asynchronous one, open on this loop."""
 

@@ -11,7 +11,7 @@ from functools import partial
 from time import thread_time_ns
 from typing import Any
 
-from benchmarks.library import new_loop, opened_async_receiver, opened_receiver
+from benchmarks.library import new_loop, opened_async_receiver, opened_both_ways, opened_receiver
 from benchmarks.load import CONTROL_SIZE, IP_PKTINFO, MAX_DATAGRAM, Load, joined_socket
 
 Timed = Callable[[int], float]
@@ -122,6 +122,12 @@ def _with_receiver(receive: Callable[[Any, int], None], load: Load) -> Iterator[
         yield _timed(partial(receive, receiver))
 
 
+@contextmanager
+def _with_both_ways(receive: Callable[[Any, int], None], load: Load) -> Iterator[Timed]:
+    with opened_both_ways(load) as both_ways:
+        yield _timed(partial(receive, both_ways))
+
+
 def _timed(receive: Callable[[int], None]) -> Timed:
     def measured(count: int) -> float:
         start = thread_time_ns()
@@ -184,6 +190,8 @@ RECEIVERS: dict[str, Callable[[Load], AbstractContextManager[Timed]]] = {
     "receive_many": partial(_with_receiver, _receive_many),
     "receive_many_64": partial(_with_receiver, _receive_many_64),
     "receive": partial(_with_receiver, _receive),
+    "both_ways_many": partial(_with_both_ways, _receive_many),
+    "both_ways": partial(_with_both_ways, _receive),
     "iterate": partial(_with_receiver, _iterate),
     "recvfrom": partial(_with_receiver, _recvfrom),
     "async_iterate": partial(_with_async_receiver, _async_iterate, False),
