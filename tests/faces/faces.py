@@ -141,7 +141,8 @@ class SelectorLikeWindows(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Look again and again, so that a socket that is closed meanwhile is noticed."""
         deadline = inf if timeout is None else monotonic() + timeout
-        watched = list(self.get_map().values())
+        # In one step of C: another thread may add one meanwhile.
+        watched = list(vars(self)["_fd_to_key"].values())
         readers = [key.fd for key in watched if key.events & selectors.EVENT_READ]
         writers = [key.fd for key in watched if key.events & selectors.EVENT_WRITE]
         while True:

@@ -115,15 +115,23 @@ def _follow(watch: Watch, wanted: Wanted, seconds: float | None, *, asked: bool,
         while deadline is None or time.monotonic() < deadline:
             time.sleep(INTERVAL if deadline is None else min(INTERVAL, max(0.0, deadline - time.monotonic())))
             new = _since(seen, watch, wanted)
-            if new and live:
-                receivers |= _receivers()
-                terminal.show_lines(loss_lines(losses(new, receivers, asked=asked)), sys.stdout)
-                sys.stdout.flush()
+            receivers = _show_new(new if live else [], receivers, asked=asked)
     except KeyboardInterrupt:
         pass
-    _since(seen, watch, wanted)
+    new = _since(seen, watch, wanted)
+    receivers = _show_new(new if live else [], receivers, asked=asked)
     everything = [replace(drop, count=count) for drop, count in seen.items()]
     return losses(everything, receivers | _receivers(), asked=asked)
+
+
+def _show_new(new: Sequence[Drop], receivers: Receivers, *, asked: bool) -> Receivers:
+    """Show what was dropped since the last look; return the receivers with those of now."""
+    if not new:
+        return receivers
+    receivers |= _receivers()
+    terminal.show_lines(loss_lines(losses(new, receivers, asked=asked)), sys.stdout)
+    sys.stdout.flush()
+    return receivers
 
 
 def _since(seen: dict[Drop, int], watch: Watch, wanted: Wanted) -> list[Drop]:
