@@ -577,7 +577,8 @@ def test_a_rule_and_what_it_counted(cabled: Stage) -> None:
     assert found.text == f"ip saddr {TALKER} udp dport {PORT} counter drop"
     assert 3 < found.packets < rule.dropped()
     frames = sum(frame.count for frame in known(trial_of(facts).frames))
-    assert abs(found.packets - frames) <= 4
+    # The rule is read before the capture begins and after it ends, as much earlier and later as the machine takes.
+    assert frames - 4 <= found.packets
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
