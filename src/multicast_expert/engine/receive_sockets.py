@@ -35,17 +35,14 @@ class ReceiveSockets:
         self._open: dict[SocketKey, ReceiveSocket] = {}
         self._homes: dict[JoinKey, ReceiveSocket] = {}
         self._past_drops = 0
+        self.lock: threading.RLock = source.changes
+        """Held while memberships change."""
         self._changing = False
         self.echo: OwnEcho | None = None
         """What keeps from these sockets what their owner sent; None: nothing is kept from them."""
         self.closed: bool = False
         self.inherited: bool = False
         """Whether the sockets are a parent's, from before a fork: to be read, and not to be changed."""
-
-    @property
-    def lock(self) -> threading.RLock:
-        """Held while memberships change."""
-        return self._source.changes
 
     # Memberships
 
@@ -291,9 +288,10 @@ class ReceiveSockets:
 
     def abandon(self) -> None:
         """Let the child of a fork keep what it inherited, to read; a change has to open sockets of its own first."""
+        self._source.abandon()
+        self.lock = self._source.changes
         self._changing = False
         self.inherited = True
-        self._source.abandon()
 
     @contextmanager
     def own(self) -> Iterator[None]:
