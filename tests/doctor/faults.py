@@ -88,7 +88,7 @@ def link_local_group_across_a_router(made: Stage) -> Arguments:
 
 @fault("group-address")
 def source_specific_group_without_source(made: Stage) -> Arguments:
-    """The group is a source-specific one, no source was named, and the router between serves only who names one."""
+    """The group is a source-specific one, the receiver names no source, and the router between requires one."""
     made.router()
     made.talker.send_datagrams(SSM, PORT, interface="eth0", hop_limit=8)
     return [SSM_ENDPOINT]

@@ -274,6 +274,16 @@ STEPS: dict[str, Callable[[Any], object]] = {
 }
 
 
+def before_step(step: str, count: int) -> Any:
+    """Return a receiver on which all steps before this one are done."""
+    rx = receiver(groups_of(count), heal=False)
+    for earlier, act in STEPS.items():
+        if earlier == step:
+            break
+        act(rx)
+    return rx
+
+
 def joined() -> set[str]:
     """Return the groups that this network has joined over IPv4, the one of all hosts aside."""
     lines = Path("/proc/self/net/igmp").read_text().splitlines()[1:]
@@ -286,14 +296,11 @@ def change_everywhere(count: int, step: str) -> None:
 
     Afterwards the receiver knows what the kernel has joined, the change can be made again, and all can be given back.
     """
-    steps = [*STEPS]
     with receiver(groups_of(count), heal=False) as rx:
         receive_all(rx, "receive", [])
     before = descriptors()
     for moments in each_moment(raise_interrupted):
-        rx = receiver(groups_of(count), heal=False)
-        for earlier in steps[: steps.index(step)]:
-            STEPS[earlier](rx)
+        rx = before_step(step, count)
         with contextlib.suppress(Interrupted), moments:
             STEPS[step](rx)
         if rx.is_opened:
@@ -320,7 +327,6 @@ def change_in_handler_everywhere(count: int, step: str) -> None:
 
     Afterwards the receiver knows what the kernel has joined, and gets each datagram once.
     """
-    steps = [*STEPS]
     refused = joined_there = 0
 
     def handle() -> None:
@@ -335,9 +341,7 @@ def change_in_handler_everywhere(count: int, step: str) -> None:
         receive_all(rx, "receive", [])
     before = descriptors()
     for moments in each_moment(handle):
-        rx = receiver(groups_of(count), heal=False)
-        for earlier in steps[: steps.index(step)]:
-            STEPS[earlier](rx)
+        rx = before_step(step, count)
         with contextlib.suppress(MulticastExpertError), moments:
             STEPS[step](rx)
         assert joined() == {*rx.mcast_ips}, f"{joined()} instead of {rx.mcast_ips} after {moments.where}"
