@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,12 +30,11 @@ _ADDRESS = 128
 _LONGEST_NAME = 16
 
 
-def members(
-    sockets: Iterable[UdpSocket], groups: Collection[JoinedGroup], is_vrf: Callable[[str], bool] = lambda name: False
-) -> list[Member]:
+def members(sockets: Iterable[UdpSocket], groups: Collection[JoinedGroup], vrfs: Collection[str] = ()) -> list[Member]:
     """Return the sockets with what they have joined of these groups, as far as this user may look into them.
 
-    A socket that the user may not look into is left out, and so is one of this process.
+    `vrfs`: the interfaces that stand for several (VRF). A socket that the user may not look into is left out, and so is
+    one of this process.
     """
     library = ctypes.CDLL(None, use_errno=True)
     found = []
@@ -44,7 +43,7 @@ def members(
         for pid in holders if len(holders) == len(each.processes) else ():
             with _duplicate(library, pid, each.inode) as copied:
                 if copied is not None:
-                    found.append(_describe(library, copied, each, groups, is_vrf))
+                    found.append(_describe(library, copied, each, groups, vrfs))
                     break
     return found
 
@@ -84,7 +83,7 @@ def _describe(
     copied: socket.socket,
     listed: UdpSocket,
     groups: Iterable[JoinedGroup],
-    is_vrf: Callable[[str], bool],
+    vrfs: Collection[str],
 ) -> Member:
     six = copied.family == socket.AF_INET6
     joined = [
@@ -102,7 +101,7 @@ def _describe(
         listed,
         tuple(joined),
         name,
-        bool(name) and is_vrf(name),
+        name in vrfs,
         _peer(copied),
         _has_filter(library, copied.fileno()),
         is_open,

@@ -41,9 +41,9 @@ from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.refusals import ONLY_ROOT
 from multicast_expert.system.drops.watch import Watch, kernel_symbols, open_watch
+from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket, parse_loopback_route, parse_tentative
-from multicast_expert.system.members import members
 from multicast_expert.wire.capture import Capture, may_capture
 
 LISTED = 100
@@ -226,11 +226,7 @@ class LinuxHost(Host):
     def members(self, joined: Sequence[JoinedGroup], sockets: Sequence[UdpSocket]) -> tuple[Member, ...]:
         """Return the sockets with what they joined of the target's group, as far as this user may look into them."""
         group = [each for each in joined if str(each.group) == self.target.group]
-        return tuple(members(sockets, group, self._is_vrf))
-
-    def _is_vrf(self, name: str) -> bool:
-        links = () if isinstance(self._links, Unread) else self._links.values()
-        return any(link.name == name and link.kind == "vrf" for link in links)
+        return tuple(SYSTEM.members(sockets, group))
 
     def sandbox(self) -> Sandbox | None:
         """Return what restricts this process."""
