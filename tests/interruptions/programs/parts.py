@@ -141,13 +141,19 @@ def descriptors() -> int:
 
 def sockets() -> int:
     """Return how many sockets this process has open, those of the watch for interface changes aside."""
-    count = 0
-    netlink = {line.split()[-1] for line in Path("/proc/self/net/netlink").read_text().splitlines()}
+    targets = []
+    # Before and after: the watch may open one, or close it, just now.
+    netlink = netlink_sockets()
     for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208 - as above
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - as above
-            count += target.startswith("socket:") and target[8:-1] not in netlink
-    return count
+            targets.append(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 - as above
+    netlink |= netlink_sockets()
+    return sum(target.startswith("socket:") and target[8:-1] not in netlink for target in targets)
+
+
+def netlink_sockets() -> set[str]:
+    """Return the inode numbers of the netlink sockets in this network."""
+    return {line.split()[-1] for line in Path("/proc/self/net/netlink").read_text().splitlines()}
 
 
 def wait_until(condition: Callable[[], object], claim: Callable[[], str] | str) -> None:
