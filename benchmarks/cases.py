@@ -136,6 +136,7 @@ CASES = (
         "receive",
         (
             Subject("async iteration", "async_iterate"),
+            C_RECVMMSG,
             Subject("async receive_many", "async_receive_many"),
             Subject("async recvfrom", "async_recvfrom"),
             Subject("asyncio DatagramProtocol", "asyncio_protocol", tunables=FRESH),
@@ -276,6 +277,10 @@ TARGETS = (
     ),
     Target("`receive` of McastSocket, with unicast / of McastRxSocket", "receive", BOTH_WAYS.label, "receive", 1.25),
     Target("`recvfrom` / raw `socket.recvfrom`", "recvfrom", "recvfrom", "raw recvfrom", 1.3),
+    Target(
+        "async iteration on asyncio / C `recvmmsg` with the same metadata",
+        *("async", "async iteration", C_RECVMMSG.label, 1.5),
+    ),
     Target(
         "async iteration on asyncio / asyncio DatagramProtocol",
         *("async", "async iteration", "asyncio DatagramProtocol", 0.12),

@@ -29,6 +29,9 @@ extern PyType_Spec datagram_spec;
 PyObject *received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated);
 PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
+/* handout.c */
+extern PyType_Spec handed_spec, handout_spec;
+
 typedef struct Arena Arena;
 
 /* messages.c: the control messages that come with a payload. */
@@ -49,6 +52,7 @@ typedef struct {
 /* The state of the module, with the blocks of memory for system calls that no call uses now. */
 typedef struct {
     PyTypeObject *datagram;
+    PyTypeObject *handed;
     Arena *arenas;
     int spare;
     /* The table that was read last: receivers share one, and to open one does not take long enough to read it again. */

@@ -68,7 +68,10 @@ execute(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     state->datagram = add_type(module, &datagram_spec);
-    bool failed = state->datagram == NULL;
+    state->handed = add_type(module, &handed_spec);
+    PyTypeObject *handout = add_type(module, &handout_spec);
+    bool failed = state->datagram == NULL || state->handed == NULL || handout == NULL;
+    Py_XDECREF((PyObject *)handout);
 #ifdef SYSTEM_CALLS
     PyTypeObject *intake = add_type(module, &intake_spec);
     PyTypeObject *shortcut = add_type(module, &shortcut_spec);
@@ -84,6 +87,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
 {
     State *state = PyModule_GetState(module);
     Py_VISIT(state->datagram);
+    Py_VISIT(state->handed);
     Py_VISIT(state->fields);
     return 0;
 }
@@ -93,6 +97,7 @@ release(void *module)
 {
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->datagram);
+    Py_CLEAR(state->handed);
     Py_CLEAR(state->fields);
 #ifdef SYSTEM_CALLS
     free_arenas(state);

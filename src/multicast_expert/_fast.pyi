@@ -1,9 +1,9 @@
 """Batch receive and send, in C; absent where it was not built. Use it through `multicast_expert.engine`.
 
-`expect_any`, `sweep` and `send` exist on Linux only; on Windows nothing but `Datagram` and `arrived` exists.
+`expect_any`, `sweep` and `send` exist on Linux only; on Windows nothing but `Datagram`, `arrived` and `Handout` exists.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
 
 from multicast_expert.core.addresses import IPv4Or6Address
@@ -16,6 +16,15 @@ class Datagram:
     _origin: Origin
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
+
+class Handout:
+    """An async iterator: takes from the backlog while nothing is promised, else returns what `next` returns."""
+
+    def __new__(
+        cls, backlog: list[Datagram], promised: Sequence[None], next: Callable[[], Awaitable[Datagram]], /
+    ) -> Self: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[Datagram]: ...
 
 class Intake:
     """As `multicast_expert.engine.intake.NativeIntake`; a handle is a descriptor."""

@@ -14,6 +14,8 @@ Datagram: type | None = None
 """The class in C; None without the extension."""
 arrived: Callable[..., Any] | None = None
 """Returns a Datagram of its parts, the quickest way."""
+Handout: Callable[..., Any] | None = None
+"""Returns the async iterator in C over a backlog."""
 native: ModuleType | None = None
 """The module with the system calls; None without the extension, and on Windows, where it has none."""
 if not os.environ.get("MULTICAST_EXPERT_PURE"):
@@ -22,6 +24,7 @@ if not os.environ.get("MULTICAST_EXPERT_PURE"):
 
         Datagram = _fast.Datagram
         arrived = _fast.arrived
+        Handout = _fast.Handout
         native = _fast if hasattr(_fast, "Intake") else None
     except ImportError:
         pass

@@ -413,6 +413,27 @@ async def test_leaving_the_loop_in_the_middle_loses_nothing(face: Face, network:
         assert got == [b"%d" % number for number in range(12)]
 
 
+async def test_a_step_of_an_iteration_that_nobody_awaits(face: Face, network: Network, version: int) -> None:
+    """It takes nothing, whether the backlog holds something or not; awaited twice, it gives nothing twice."""
+    with async_receiver(version) as receiver:
+        for number in range(5):
+            network.send(b"%d" % number, GROUP[version])
+        iteration = aiter(receiver)
+        received = [(await anext(iteration)).data]
+        for _ in range(2):
+            step = anext(iteration)
+            if hasattr(step, "close"):
+                step.close()
+            del step
+            received.append((await anext(iteration)).data)
+        step = anext(iteration)
+        received.append((await step).data)
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            await step
+        received.append((await anext(receiver)).data)
+    assert received == [b"%d" % number for number in range(5)]
+
+
 async def test_what_one_task_leaves_another_gets(face: Face, network: Network, version: int) -> None:
     """A task that waits gets its part of what another took at once and does not use yet."""
     async with async_receiver(version, timeout=None) as receiver:

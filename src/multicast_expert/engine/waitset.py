@@ -125,6 +125,24 @@ class _Beacon:
         self._light.close()
 
 
+class Copy:
+    """A copy of a descriptor. It is closed by `close`, or when nobody holds this object any longer."""
+
+    descriptor: int = -1
+
+    def __init__(self, descriptor: int) -> None:
+        # Unpacking calls `dup` and assigns without a moment for a signal handler in between.
+        (self.descriptor,) = map(os.dup, (descriptor,))
+
+    def close(self) -> None:
+        """Close it; once is enough."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
+
+
 class WaitSet(Generic[Data]):
     """A set of descriptors that other threads may change and close while some wait for it; see the file's contract.
 
@@ -250,13 +268,13 @@ class WaitSet(Generic[Data]):
         if self._beacon is not None:
             self._beacon.show(self._kept())
 
-    def duplicate(self) -> int:
-        """Return a copy of the descriptor, for an event loop that closes it; -1 where there is none to copy."""
+    def duplicate(self) -> Copy | None:
+        """Return a copy of the descriptor, for an event loop; None where there is none to copy. Raises OSError."""
         token = object()
         thread = get_ident()
         try:
             self.inside[token] = thread
-            return -1 if self.closed or self.descriptor < 0 else os.dup(self.descriptor)
+            return None if self.closed or self.descriptor < 0 else Copy(self.descriptor)
         finally:
             self.inside.pop(token, None)
             if self.closed or self.rung:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
+from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
 from multicast_expert.core.errors import MulticastExpertError
@@ -137,28 +138,31 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         finally:
             cancelled = True
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Datagram]:
+        """Iterate over datagrams as they come; ends when the receiver's timeout passes without one."""
+        if extension.Handout is None or not self.is_opened:
+            return self
+        iteration: AsyncIterator[Datagram] = extension.Handout(self._reader.backlog, self._promised, self.__anext__)
+        return iteration
 
     async def __anext__(self) -> Datagram:
         """Return the next datagram; the iteration ends when the receiver's timeout passes without one."""
         reader = self._reader
-        if self._until_yield > 0 and reader.backlog and not self._promised:
-            self._until_yield -= 1
-            datagram = reader.take_one()
-            if datagram is not None:
-                return datagram
-        if self._is_turn_over():
-            await self._give_way()
-        if not (reader.backlog or reader.fill(YIELD_EVERY, 0)):
+        if not reader.backlog or self._promised:
+            if self._is_turn_over():
+                await self._give_way()
             timeout = self.timeout
             deadline = None if timeout is None else monotonic() + timeout
-            while not (reader.backlog or reader.fill(YIELD_EVERY, 0)):
+            while not reader.backlog:
+                if reader.fill(YIELD_EVERY, 0):
+                    # They are handed out before it asks for its turn again.
+                    self._until_yield -= len(reader.backlog) - 1
+                    break
                 try:
                     await self._wait(timeout, deadline)
                 except TimeoutError:
                     raise StopAsyncIteration from None
-        return reader.take_one() or await self._next(self.timeout)
+        return reader.take_kept() or await self._next(self.timeout)
 
     def _is_turn_over(self) -> bool:
         """Return whether other tasks have to run before another datagram is handed out."""

@@ -13,7 +13,6 @@ Imported when the first async socket is opened, because event loops take long to
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.engine import os_error
-from multicast_expert.engine.waitset import WaitSet
+from multicast_expert.engine.waitset import Copy, WaitSet
 from multicast_expert.system import kernel
 
 Result = TypeVar("Result")
@@ -67,14 +66,14 @@ class AsyncioWatch:
     It goes on watching when a wait is over, until something comes and no task waits: the next wait is cheaper so.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, descriptor: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, copy: Copy) -> None:
         self._loop = loop
         self._store = store
         self._turns: dict[asyncio.Future[None], float] = {}
         """What the tasks await, longest first, and until when."""
         self._woken: set[asyncio.Future[None]] = set()
         """Those whose task has not run since."""
-        self._descriptor = descriptor
+        self._copy = copy
         self._watching = False
         self._changing = False
         """Whether the loop is just being told something: a signal handler must not tell it more."""
@@ -83,14 +82,14 @@ class AsyncioWatch:
         try:
             self._start()
         except NotImplementedError:
-            self._release()
+            copy.close()
             raise
 
     def _start(self) -> None:
-        if not self._watching and self._descriptor >= 0:
+        if not self._watching and self._copy.descriptor >= 0:
             self._changing = True
             try:
-                self._loop.add_reader(self._descriptor, self._readable)
+                self._loop.add_reader(self._copy.descriptor, self._readable)
                 self._watching = True
             finally:
                 self._changing = False
@@ -179,11 +178,11 @@ class AsyncioWatch:
     def close(self) -> None:
         """See `Watch.close`."""
         if not self._in_loop(self._end):
-            self._release()
+            self.abandon()
 
     def _end(self) -> None:
         self._stop()
-        self._release()
+        self.abandon()
         if self._timer is not None:
             self._timer.cancel()
         for turn in list(self._turns):
@@ -193,18 +192,11 @@ class AsyncioWatch:
         if self._watching:
             self._watching = False
             with suppress(RuntimeError):
-                self._loop.remove_reader(self._descriptor)
+                self._loop.remove_reader(self._copy.descriptor)
 
-    def _release(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    abandon = _release
-
-    def __del__(self) -> None:
-        # A loop that ended before it could do this.
-        self._release()
+    def abandon(self) -> None:
+        """See `Watch.abandon`."""
+        self._copy.close()
 
 
 def _settle(turn: asyncio.Future[None]) -> None:
@@ -216,7 +208,7 @@ def _settle(turn: asyncio.Future[None]) -> None:
 class TrioWatch:
     """The waits of one trio run, where one task at a time may wait for a descriptor."""
 
-    def __init__(self, store: Store, descriptor: int) -> None:
+    def __init__(self, store: Store, copy: Copy) -> None:
         trio = sys.modules["trio"]
         self._trio: Any = trio
         self._token = trio.lowlevel.current_trio_token()
@@ -226,7 +218,7 @@ class TrioWatch:
         self._is_notifying = False
         """Whether trio is waking that task at this moment."""
         self._store = store
-        self._descriptor = descriptor
+        self._copy = copy
 
     async def wait(self, timeout: float | None) -> None:
         """See `Watch.wait`."""
@@ -235,9 +227,9 @@ class TrioWatch:
                 self._waiter = self._trio.lowlevel.current_task()
                 try:
                     if not (self._store.kept() or self._store.waitset.closed):
-                        await self._trio.lowlevel.wait_readable(self._descriptor)
+                        await self._trio.lowlevel.wait_readable(self._copy.descriptor)
                 except (self._trio.ClosedResourceError, ValueError):
-                    if self._descriptor >= 0 and not self._store.waitset.closed:
+                    if self._copy.descriptor >= 0 and not self._store.waitset.closed:
                         # It was woken by `wake`, or something else is wrong.
                         await self._trio.lowlevel.checkpoint()
                 finally:
@@ -251,8 +243,8 @@ class TrioWatch:
     def _notify(self) -> None:
         self._is_notifying = True
         try:
-            if self._descriptor >= 0:
-                self._trio.lowlevel.notify_closing(self._descriptor)
+            if self._copy.descriptor >= 0:
+                self._trio.lowlevel.notify_closing(self._copy.descriptor)
         finally:
             self._is_notifying = False
         if self._store.waitset.closed:
@@ -279,12 +271,7 @@ class TrioWatch:
 
     def abandon(self) -> None:
         """See `Watch.abandon`."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.abandon()
+        self._copy.close()
 
 
 class ThreadWatch:
@@ -339,19 +326,19 @@ class LoopWaits:
     def _new_watch(self, loop: object) -> Watch:
         watch: Watch
         try:
-            descriptor = self._store.waitset.duplicate()
+            copy = self._store.waitset.duplicate()
         except OSError as error:
             raise os_error(kernel.SYSTEM, error, "wait", "wait in an event loop") from error
-        if descriptor < 0:
+        if copy is None:
             watch = ThreadWatch(self._store)
         elif isinstance(loop, asyncio.AbstractEventLoop):
             try:
-                watch = AsyncioWatch(loop, self._store, descriptor)
+                watch = AsyncioWatch(loop, self._store, copy)
             except NotImplementedError:
                 # The Proactor of Windows.
                 watch = ThreadWatch(self._store)
         else:
-            watch = TrioWatch(self._store, descriptor)
+            watch = TrioWatch(self._store, copy)
         with self._lock:
             # Never changed in place: other threads go through it.
             running = {known: of for known, of in self._watches.items() if not _is_closed(known)}

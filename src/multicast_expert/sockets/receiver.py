@@ -457,7 +457,7 @@ class McastRxSocket(Receiver):
                 self._check_open()
             reader = self._reader
             if reader.backlog or reader.fill(BATCH, self.timeout):
-                datagram = reader.take_one()
+                datagram = reader.take_kept()
                 if datagram is not None:
                     yield datagram
             else:
