@@ -1,5 +1,6 @@
 """Programs end at once whatever goes on in the background, wake for nothing, and print nothing when interrupted."""
 
+import re
 import time
 from statistics import median
 
@@ -17,6 +18,15 @@ def time_of_ending(function: str, **arguments: object) -> float:
 def test_a_callback_that_blocks_does_not_keep_the_program(own_network: None) -> None:
     """A program ends although an on_event callback never returns."""
     assert time_of_ending("end_with_a_blocked_callback") < 3
+
+
+@pytest.mark.parametrize("pure", EXTENSION)
+@pytest.mark.parametrize("held", [False, True], ids=["at once", "with locks held"])
+def test_a_program_that_closes_nothing_ends(pure: bool, held: bool) -> None:
+    """It ends, whatever its background threads were doing when they were stopped for ever."""
+    for _ in range(1 if held else 4):
+        complaints = run("ending", "end_without_closing", pure=pure, noise=True, held=held)
+        assert not re.search("Traceback|Exception ignored", complaints), complaints
 
 
 @pytest.mark.alone

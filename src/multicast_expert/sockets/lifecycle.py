@@ -5,12 +5,15 @@ The contract
   neighbouring bytecodes, between which CPython lets nothing come.
 - An interrupt while it closes is held back until everything is closed. What a second interrupt leaves open, `__del__`
   closes. So `_close` has to be callable again.
+- When the interpreter ends, daemon threads stand still, perhaps with a lock. From then on nothing is closed here; the
+  descriptors close themselves.
 - In the child of a fork, `_abandon` is called for every open socket before any other code runs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import weakref
 from contextlib import suppress
@@ -70,7 +73,8 @@ class Openable:
             raise
 
     def _finish(self) -> None:
-        self._close()
+        if not sys.is_finalizing():
+            self._close()
         _open_sockets.pop(id(self), None)
         self._is_closing = False
 

@@ -3,11 +3,14 @@
 import atexit
 import contextlib
 import itertools
+import operator
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,15 @@ from interruptions.programs.parts import (
     sockets,
     wait_until,
 )
-from multicast_expert import McastRxSocket, McastTxSocket, MulticastExpertError, MulticastOSError
+from multicast_expert import (
+    AsyncMcastRxSocket,
+    McastRxSocket,
+    McastSocket,
+    McastTxSocket,
+    MulticastExpertError,
+    MulticastOSError,
+)
+from multicast_expert.system import watch
 
 READDRESS = ("addr del 10.77.0.1/24 dev flap0",), ("addr add 10.77.0.1/24 dev flap0",)
 
@@ -51,6 +62,32 @@ def end_with_a_blocked_callback() -> None:
         ip(*REMOVE)
         assert blocked.wait(5), "the callback is called"
     print_end()
+
+
+def end_without_closing(held: bool) -> None:
+    """End with open sockets in a module, in a cycle, and in the block of a generator.
+
+    With `held`, a daemon thread has their locks when it is stopped, as the thread that heals may.
+    """
+
+    def inside() -> Iterator[Any]:
+        with receiver(groups_of(1)) as rx:
+            yield rx
+
+    generator = inside()
+    cycle: list[Any] = [AsyncMcastRxSocket(socket.AF_INET, groups_of(1), PORT, "lo").open()]
+    cycle.append(cycle)
+    sender = McastTxSocket(socket.AF_INET, None, "lo").open()
+    both = McastSocket(socket.AF_INET, groups_of(1), 0, "lo").open()
+    # Here the end finds them, whatever the frames of threads still refer to.
+    vars(sys.modules["__main__"])["kept"] = [generator, next(generator), cycle, sender, both]
+    if held:
+        locks = [watch._lock, cycle[0]._sockets.lock, both._sockets.lock]
+        locks += [outlet._lock for outlet in (*sender._outlets, *both._equipment.outlets.values())]
+        taken = threading.Event()
+        steps = [*(lock.acquire for lock in locks), taken.set, threading.Event().wait]
+        threading.Thread(target=list, args=(map(operator.call, steps),), daemon=True).start()
+        assert taken.wait(5)
 
 
 def end_after_healing(heal: bool) -> None:

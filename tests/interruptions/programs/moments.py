@@ -26,8 +26,9 @@ class Moments:
     def __init__(self, at: Collection[int], act: Callable[[], object]) -> None:
         self._at = at
         self._act = act
+        self._last = max(at)
         self.passed = 0
-        """How many moments there were."""
+        """How many moments there were, up to the last at which it acts."""
         self.where: list[str] = []
         """Where those were at which it acted."""
         self._entered: set[FrameType] = set()
@@ -68,6 +69,9 @@ class Moments:
 
     def _moment(self, frame: FrameType) -> None:
         self.passed += 1
+        if self.passed == self._last:
+            # To watch the others would take as long again.
+            sys.settrace(None)
         if self.passed in self._at:
             self.where.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
             self._act()
