@@ -47,9 +47,50 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def payload_text(payload: bytes) -> str:
-    """Return the payload as printable text; its backslashes are doubled, so that no payload looks like an escape."""
-    return printable(payload.decode("utf-8", "surrogateescape").replace("\\", "\\\\"))
+def payload_text(payload: bytes, room: int | None = None) -> str:
+    """Return the payload as printable text, in `room` columns; its backslashes are doubled, so that none looks escaped.
+
+    Payload that is not UTF-8 throughout is shown byte by byte: Python's own repr() escapes either at the speed of C.
+    """
+    shown = _literal(payload)
+    return shown if room is None or columns(shown) <= room else _beginning(payload, room)
+
+
+def _literal(payload: bytes) -> str:
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        # With both quotes inside, repr() chooses the single one and escapes it.
+        escaped = repr(payload)
+        return escaped[2:-1].replace("\\'", "'") if escaped[1] == "'" else escaped[2:-1]
+    if text.isprintable() and "\\" not in text:
+        return text
+    escaped = repr(text)
+    return escaped[1:-1].replace("\\'", "'") if escaped[0] == "'" else escaped[1:-1]
+
+
+def _beginning(payload: bytes, room: int) -> str:
+    """Return so much of the payload as fits, and how many bytes are missing."""
+    try:
+        units = [character.encode() for character in payload.decode()[:room]]
+    except UnicodeDecodeError:
+        units = [bytes((each,)) for each in payload[:room]]
+    shown, left = "", len(payload)
+    for unit in units:
+        text = _literal(unit)
+        if columns(shown + text) + len(f"… +{left:,} bytes") > room:
+            break
+        shown, left = shown + text, left - len(unit)
+    return f"{shown}… +{counted(left, 'byte')}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import east_asian_width  # noqa: PLC0415 - most payloads need none of it
+
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 class Line:
