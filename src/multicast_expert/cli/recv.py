@@ -48,6 +48,8 @@ from multicast_expert.system.watch import get_logger
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
+# Columns for a payload that is no text, where no terminal limits them.
+ROOM = 128
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 
@@ -261,8 +263,10 @@ def _show_lines(full: bool) -> Callable[[Iterable[Arrival]], None]:
         width = None if full else terminal.size(sys.stdout)[0]
         terminal.show_lines((styled_line(each, _clock_time(each), width) for each in batch), sys.stdout)
 
+    room = None if full else ROOM
+
     def show_plain(batch: Iterable[Arrival]) -> None:
-        terminal.put("".join([datagram_line(each, _clock_time(each)) + "\n" for each in batch]))
+        terminal.put("".join([datagram_line(each, _clock_time(each), room) + "\n" for each in batch]))
 
     return show_styled if sys.stdout.isatty() else show_plain
 

@@ -43,9 +43,12 @@ class Arrival(NamedTuple):
         return None if self.stamp is None else self.time_ns - self.stamp.sent_ns
 
 
-def datagram_line(arrival: Arrival, time: str) -> str:
-    """Return one printable line: time, group, port, interface, sender and payload."""
-    payload = payload_text(arrival.payload)
+def datagram_line(arrival: Arrival, time: str, room: int | None = None) -> str:
+    """Return one printable line: time, group, port, interface, sender and payload.
+
+    Only a payload that is no text is cut to `room` columns.
+    """
+    payload = payload_text(arrival.payload, room, keeps_text=True)
     return headline(arrival, time) + (f": {payload}" if payload else "")
 
 

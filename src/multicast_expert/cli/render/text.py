@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from contextlib import suppress
+
+READABLE = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
+"""ASCII characters that are shown as they are."""
+FIRST_WIDE = "\u1100"
+"""The first character that takes two columns."""
+
 
 def counted(number: int, noun: str) -> str:
     """Return "1 datagram", "2 datagrams"."""
@@ -47,46 +55,48 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def payload_text(payload: bytes, room: int | None = None) -> str:
-    """Return the payload as printable text, in `room` columns; its backslashes are doubled, so that none looks escaped.
+def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = False) -> str:
+    """Return the payload as printable text; its backslashes are doubled, so that none looks like an escape.
 
-    Payload that is not UTF-8 throughout is shown byte by byte: Python's own repr() escapes either at the speed of C.
+    What takes more than `room` columns is cut; with `keeps_text` only if characters in it had to be escaped. Payload
+    that is not UTF-8 throughout is shown byte by byte.
     """
-    shown = _literal(payload)
-    return shown if room is None or columns(shown) <= room else _beginning(payload, room)
+    if not payload.translate(None, READABLE) and (room is None or keeps_text or len(payload) <= room):
+        return payload.decode("ascii")
+    content: bytes | str = payload
+    if not payload.isascii():
+        with suppress(UnicodeDecodeError):
+            content = payload.decode()
+    if room is None or (len(content) <= room and columns(_literal(content)) <= room):
+        return _literal(content)
+    if keeps_text and isinstance(content, str) and content.isprintable():
+        return _literal(content)
+    return _beginning(content, room, len(payload))
 
 
-def _literal(payload: bytes) -> str:
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        # With both quotes inside, repr() chooses the single one and escapes it.
-        escaped = repr(payload)
-        return escaped[2:-1].replace("\\'", "'") if escaped[1] == "'" else escaped[2:-1]
-    if text.isprintable() and "\\" not in text:
-        return text
-    escaped = repr(text)
-    return escaped[1:-1].replace("\\'", "'") if escaped[0] == "'" else escaped[1:-1]
+def _literal(content: bytes | str) -> str:
+    """Return it escaped as Python does, which is quick; only the quotes that Python adds are taken away."""
+    text = repr(content)
+    start = 2 if isinstance(content, bytes) else 1
+    # With both quotes inside, Python chooses the single one and escapes it.
+    return text[start:-1].replace("\\'", "'") if text[-1] == "'" else text[start:-1]
 
 
-def _beginning(payload: bytes, room: int) -> str:
-    """Return so much of the payload as fits, and how many bytes are missing."""
-    try:
-        units = [character.encode() for character in payload.decode()[:room]]
-    except UnicodeDecodeError:
-        units = [bytes((each,)) for each in payload[:room]]
-    shown, left = "", len(payload)
-    for unit in units:
-        text = _literal(unit)
-        if columns(shown + text) + len(f"… +{left:,} bytes") > room:
-            break
-        shown, left = shown + text, left - len(unit)
-    return f"{shown}… +{counted(left, 'byte')}"
+def _beginning(content: bytes | str, room: int, size: int) -> str:
+    """Return so much of the content as fits, and how many bytes of `size` are missing."""
+    room -= len(f"… +{size:,} bytes")
+    # The first length that is too long, less one.
+    lengths = range(min(len(content), room) + 1)
+    width = len if isinstance(content, bytes) or max(content[: max(1, room)]) < FIRST_WIDE else columns
+    shown = bisect_right(lengths, room, key=lambda length: width(_literal(content[:length]))) - 1
+    left = content[max(0, shown) :]
+    size = len(left if isinstance(left, bytes) else left.encode())
+    return f"{_literal(content[: max(0, shown)])}… +{counted(size, 'byte')}"
 
 
 def columns(text: str) -> int:
     """Return how many columns of a terminal the text takes."""
-    if text.isascii():
+    if text.isascii() or max(text) < FIRST_WIDE:
         return len(text)
     from unicodedata import east_asian_width  # noqa: PLC0415 - most payloads need none of it
 
@@ -94,7 +104,7 @@ def columns(text: str) -> int:
 
 
 class Line:
-    """A line for a terminal, in pieces with styles of Rich; their text is escaped, so that only styles steer it."""
+    """A line for a terminal, in pieces with styles such as "bold red"; the text is escaped, so only styles steer it."""
 
     def __init__(self, *pieces: str | tuple[str, str], style: str = "") -> None:
         marked = ((piece, style) if isinstance(piece, str) else piece for piece in pieces)
