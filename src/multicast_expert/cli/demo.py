@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from time import monotonic
 
-import typer
-
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import InterfaceOption
+from multicast_expert.cli.parameters import InterfaceOption, command
 from multicast_expert.cli.render.demo import (
     Omission,
     Probe,
@@ -32,7 +30,7 @@ from multicast_expert.core.interfaces import IfaceInfo, interface_address_text, 
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
-from multicast_expert.system.kernel import SYSTEM
+from multicast_expert.system.kernel import SYSTEM, os_error
 
 # Seconds after which a datagram counts as lost. One that arrives takes microseconds.
 PATIENCE = 1.0
@@ -42,15 +40,17 @@ CANDIDATES = 3
 LAST = b"last"
 
 
-def command(iface: InterfaceOption = None) -> None:
-    """Show that each receiver gets its own group only.
-
+@command(
+    """
     Two receivers and a neighbour, which has joined a third group on the same port, listen. A datagram goes to each
     group, and one goes to the port by unicast. Nothing leaves this host unless -i names an interface. The exit status
     is 0 if at least one IP version was shown and every datagram arrived where it should.
-
-    Example: mcast demo -i eth0
-    """
+    """,
+    ("mcast demo", "Whether multicast works on this host; nothing leaves it"),
+    ("mcast demo -i eth0", "The same on a network, where others may hear it"),
+)
+def run(iface: InterfaceOption = None) -> int:
+    """Return 0 if at least one IP version was shown and every datagram arrived where it should, else 1."""
     ifaces = scan_interfaces()
     results: list[Trial | Omission] = []
     for version in (4, 6):
@@ -65,7 +65,7 @@ def command(iface: InterfaceOption = None) -> None:
     for result in results:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
             terminal.write(line)
-    raise typer.Exit(exit_status(results))
+    return exit_status(results)
 
 
 def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:
@@ -130,8 +130,8 @@ def _try(
 ) -> Trial | Omission:
     """Return the result of sending to all groups; an error of the OS becomes an Omission."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    port = _free_port(family)
     try:
+        port = _free_port(family)
         with ExitStack() as opened:
             listeners = [
                 opened.enter_context(
@@ -166,9 +166,12 @@ def _try(
 
 
 def _free_port(family: int) -> int:
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:  # a sandbox may allow no socket of a family
+        raise os_error(SYSTEM, error, "open", "open a socket") from None
 
 
 def _send_unicast(family: int, address: str, port: int) -> None:
