@@ -68,6 +68,8 @@ def command(
     _show(found, time.monotonic() - start, limits, as_json)
     if any(each.expected for each in found):
         raise typer.Exit(1)
+    if any(each.drop.group is None for each in found):
+        raise typer.Exit(COULD_NOT_TELL)
 
 
 def _read(texts: Sequence[str]) -> list[Endpoint]:
@@ -85,7 +87,8 @@ def _wanted(endpoints: Sequence[Endpoint], ifaces: Sequence[str]) -> Wanted:
 
     def wanted(drop: Drop) -> bool:
         return any(
-            (not names or drop.interface in names) and (endpoint is None or _is_of(drop, endpoint))
+            drop.group is None  # it may be any
+            or ((not names or drop.interface in names) and (endpoint is None or _is_of(drop, endpoint)))
             for endpoint, names in chosen
         )
 

@@ -1,4 +1,4 @@
-"""MonitorWatch: counts dropped datagrams by the kernel's drop monitor, the last way to hear of them. Touches Linux only.
+"""MonitorWatch: counts dropped datagrams by the kernel's drop monitor. Touches Linux only.
 
 The monitor is one for the whole machine and stays on until it is switched off. So another process does that: it waits
 for the end of this one, however it comes.
