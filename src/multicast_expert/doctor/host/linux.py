@@ -72,7 +72,6 @@ _INTERFACE_SETTINGS = {
         "accept_local",
         "force_igmp_version",
         "mc_forwarding",
-        "accept_source_route",
         "src_valid_mark",
         "disable_policy",
     ),
