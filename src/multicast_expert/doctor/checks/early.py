@@ -32,7 +32,7 @@ def xdp(facts: Facts) -> Finding:
 
         ip link set dev eth0 xdp off
 
-    What a program attached by a link of its own (`bpftool link`) goes when that program ends, and not before.
+    The kernel refuses that for a program that a process holds by a link (`bpftool link`): end that process.
     """
     known(facts.interfaces)
     guarded = [each for each in this_host.below(facts) if each.xdp]
@@ -43,8 +43,7 @@ def xdp(facts: Facts) -> Finding:
     evidence |= {"datagrams that it dropped": dropped} if dropped else {}
     name = guarded[0].name
     remedy = (
-        f"Let the program pass UDP to {facts.target.group}, or switch it off. Where the kernel refuses that, another"
-        " program holds it, and must end (`bpftool link`):",
+        f"Let the program pass UDP to {facts.target.group}, or switch it off; a process that holds it must end:",
         f"ip link set dev {shlex.quote(name)} {(guarded[0].xdp or 'xdp').split()[0]} off",
     )
     if dropped:
