@@ -36,9 +36,11 @@ PURE = {
     "system.netlink",
     "system.drops.assembler",
     "system.drops.btf",
+    "system.drops.drop_monitor",
     "system.drops.dropped",
     "system.drops.program",
     "system.drops.symbols",
+    "system.drops.tracepoint",
 } | {
     "doctor.facts",
     "doctor.host.command_outputs",

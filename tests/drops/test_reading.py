@@ -29,7 +29,9 @@ class Types:
         self.number = 0
 
     def name(self, text: str) -> int:
-        """The offset of a name."""
+        """The offset of a name, which is there once."""
+        if (known := self.strings.find(b"\0" + text.encode() + b"\0")) >= 0:
+            return known + 1
         self.strings += text.encode() + b"\0"
         return len(self.strings) - len(text) - 1
 
@@ -144,9 +146,23 @@ def test_types_that_lead_nowhere() -> None:
 
 
 def test_an_older_kernel() -> None:
-    """A kernel that has no reasons for its drops is named as such, not as damaged."""
-    with pytest.raises(MulticastExpertError, match=r"Linux before 5\.17"):
-        read_layout(Types().data())
+    """The tracepoint of a kernel before 5.17 tells neither reason nor socket, which is no damage."""
+    for parameters, has_reasons, has_socket in ((3, False, False), (4, True, False), (5, True, True)):
+        types = Types()
+        number = types.add(1, "int", 4, struct.pack("<I", 32))
+        for name in {each.partition(".")[0] for each in MEMBERS}:
+            paths = [each.partition(".")[2] for each in MEMBERS if each.partition(".")[0] == name]
+            parts = []
+            for path in paths:
+                first, _, second = path.partition(".")
+                inner = types.add(STRUCT, "", 8, types.members((second, number, 0)), 1) if second else number
+                parts.append((first, inner, 0))
+            types.add(STRUCT, name, 8, types.members(*parts), len(parts))
+        types.add(ENUM, "skb_drop_reason", 4, struct.pack("<Ii", types.name("SKB_DROP_REASON_XDP"), 72), 1)
+        function = types.add(PROTOTYPE, "", 0, bytes(8 * parameters), parameters)
+        types.add(TYPEDEF, "btf_trace_kfree_skb", types.add(POINTER, "", function))
+        layout = read_layout(types.data())
+        assert (bool(layout.reasons), layout.has_socket) == (has_reasons, has_socket)
 
 
 def test_a_kernel_without_btf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +220,7 @@ LAYOUT = Layout({2: "SKB_DROP_REASON_NOT_SPECIFIED"}, True, dict.fromkeys(MEMBER
 @pytest.mark.parametrize("groups", [[], ["239.1.2.3"], ["ff15::1"], ["239.1.2.3", "ff15::1", "239.1.2.4"]])
 def test_every_instruction_can_be_reached(groups: list[str]) -> None:
     """The kernel accepts no instruction that no way leads to, for any choice of groups and either tracepoint."""
-    for layout in (LAYOUT, LAYOUT._replace(has_socket=False)):
+    for layout in (LAYOUT, LAYOUT._replace(has_socket=False), LAYOUT._replace(has_socket=False, reasons={})):
         code = drop_program(layout, [ip_address(each) for each in groups], 4026531840, 3)
         instructions = [struct.unpack_from("<BBhi", code, place) for place in range(0, len(code), 8)]
         pending, reached = [0], set[int]()
@@ -284,12 +300,12 @@ CAPABLE = "CapEff:\t000001ffffffffff\nSeccomp:\t0\n"
         (errno.EPERM, CAPABLE, "none integrity [confidentiality]\n", True, "locked down"),
         (errno.EINVAL, CAPABLE, "none integrity [confidentiality]\n", True, "locked down"),
         (errno.ENOSYS, CAPABLE.replace("Seccomp:\t0", "Seccomp:\t2"), "", True, "seccomp"),
-        (errno.ENOSYS, CAPABLE, "[none] integrity confidentiality\n", True, "without bpf"),
+        (errno.ENOSYS, CAPABLE, "[none] integrity confidentiality\n", True, "without bpf(2)"),
         (errno.EINVAL, CAPABLE, "", True, "EINVAL"),
         (errno.EPERM, "", "", True, "Only root"),
     ],
 )
 def test_why_the_kernel_refuses(number: int, status: str, lockdown: str, first: bool, said: str) -> None:
     """Each way to be refused has its own sentence."""
-    assert said in explain_refusal(number, status, lockdown, first)
-    assert ("Only root" in said) == (explain_refusal(number, status, lockdown, first) == ONLY_ROOT)
+    assert said in explain_refusal(number, "bpf(2)", status, lockdown, first)
+    assert ("Only root" in said) == (explain_refusal(number, "bpf(2)", status, lockdown, first) == ONLY_ROOT)

@@ -70,7 +70,9 @@ def run(
         found = _follow(watch, wanted, duration, asked=bool(endpoints), live=not as_json)
         limits = watch.limits
     _show(found, time.monotonic() - start, limits, as_json)
-    return 1 if any(each.expected for each in found) else 0
+    if any(each.expected for each in found):
+        return 1
+    return COULD_NOT_TELL if any(each.drop.group is None for each in found) else 0
 
 
 def _wanted(endpoints: Sequence[Endpoint], ifaces: Sequence[str]) -> Wanted:
@@ -81,7 +83,8 @@ def _wanted(endpoints: Sequence[Endpoint], ifaces: Sequence[str]) -> Wanted:
 
     def wanted(drop: Drop) -> bool:
         return any(
-            (not names or drop.interface in names) and (endpoint is None or _is_of(drop, endpoint))
+            drop.group is None  # it may be any
+            or ((not names or drop.interface in names) and (endpoint is None or _is_of(drop, endpoint)))
             for endpoint, names in chosen
         )
 

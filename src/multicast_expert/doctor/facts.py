@@ -392,6 +392,8 @@ class Trial:
     """What the kernel dropped while the doctor listened; empty: nothing of the group."""
     drops_limits: str = ""
     """What `drops` does not tell, and why, in sentences."""
+    any_drops: tuple[Drop, ...] = ()
+    """Where `drops` is Unread: what the kernel dropped while the doctor listened, of any packets of this machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
 ROUTER_ALERT_V4 = bytes.fromhex("94040000")  # RFC 2113
 _ROUTER_ALERT_V6 = bytes.fromhex("050200000100")  # RFC 2711, and two bytes of padding
 HEADER_CHECKSUM = "a wrong checksum of the IP header"
-SOURCE_ROUTE = "an IP option that demands a route (source route)"
+_SOURCE_ROUTE = "an IP option that demands a route (source route)"
 # ICMP, IGMP, OSPF, PIM, VRRP: other uses of a group than datagrams.
 _OF_THE_NETWORK = (1, 2, 89, 103, 112)
 _ROUTING, _DESTINATION_OPTIONS = 43, 60
@@ -106,7 +106,7 @@ def _option_flaw(options: bytes) -> str:
         if length < 2 or place + length > len(options):
             return f"an IP option ({options[place]}) of impossible length"
         if options[place] in _SOURCE_ROUTES:
-            return SOURCE_ROUTE
+            return _SOURCE_ROUTE
         place += length
     return ""
 

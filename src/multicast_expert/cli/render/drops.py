@@ -54,7 +54,7 @@ def losses(drops: Iterable[Drop], receivers: Receivers, *, asked: bool) -> list[
     found = [
         Loss(
             replace(drop, count=count),
-            asked or drop.outgoing or receivers.expect(drop),
+            drop.group is not None and (asked or drop.outgoing or receivers.expect(drop)),
             receivers.programs.get(drop.socket or 0, ()),
         )
         for drop, count in together.items()
@@ -73,13 +73,19 @@ def loss_lines(losses: Sequence[Loss]) -> Iterator[Line]:
 def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
     """Yield the answer whether this host loses anything, and what explains each loss."""
     lost = [each for each in losses if each.expected]
-    rest = sum(each.drop.count for each in losses if not each.expected)
+    unknown = sum(each.drop.count for each in losses if each.drop.group is None)
+    rest = sum(each.drop.count for each in losses if not each.expected) - unknown
     number = sum(each.drop.count for each in lost)
     if lost:
         groups = {each.drop.group for each in lost}
         yield Line(
             f"{counted(number, 'datagram')} of {counted(len(groups), 'group')} lost in {seconds:.1f} s.",
             style="bold red",
+        )
+    elif unknown:
+        yield Line(
+            f"{counted(unknown, 'packet')} of this machine dropped in {seconds:.1f} s. Whose they were is not known.",
+            style="bold yellow",
         )
     else:
         yield Line(f"Nothing was lost in {seconds:.1f} s.", style="bold green")
@@ -108,7 +114,7 @@ def loss_object(loss: Loss) -> dict[str, Any]:
         "hook": drop.hook or None,
         "programs": list(loss.programs),
         "lost": loss.expected,
-        "run": _command(drop),
+        "run": _command(drop) or None,
     }
 
 
@@ -120,7 +126,7 @@ def _text(loss: Loss) -> str:
     function = f" in {drop.function}" if drop.function else ""
     interface = "" if drop.interface is None else f" {'out of' if drop.outgoing else 'on'} {drop.interface}"
     who = f", socket of {', '.join(loss.programs)}" if loss.programs else ""
-    unwanted = "" if loss.expected else "; no program here expects them"
+    unwanted = "" if loss.expected or drop.group is None else "; no program here expects them"
     return f"{_group(drop)}{interface}: {drop.count:,} dropped {where}{step} ({drop.reason}{function}){who}{unwanted}"
 
 
@@ -131,8 +137,8 @@ def _group(drop: Drop) -> str:
 
 
 def _command(drop: Drop) -> str:
-    """Return the command that explains the loss, for a shell."""
+    """Return the command that explains the loss, for a shell; empty if the group is not known."""
     if drop.group is None:
-        return "mcast doctor GROUP:PORT"
+        return ""
     words = ["mcast", "doctor", _group(drop)]
     return shlex.join(words if drop.interface is None else [*words, "-i", drop.interface])

@@ -41,8 +41,8 @@ def _summary(steps: Sequence[Step]) -> str:
 
 def _up_to_the_end(steps: Sequence[Step]) -> list[Step]:
     """Return the stations that packets came to; behind them only the last one."""
-    far = max((place for place, step in enumerate(steps) if step.came or step.ended), default=0)
-    if all(step.known_by == "not known" for step in steps[1:-1]):
+    far = max((place for place, step in enumerate(steps) if step.came or step.ended or step.reasons), default=0)
+    if all(step.known_by == "not known" and not step.reasons for step in steps[1:-1]):
         return [steps[0], Step("between", steps[0].outgoing, None, None, "not known"), steps[-1]]
     return [step for place, step in enumerate(steps) if place <= far or place == len(steps) - 1]
 
@@ -52,9 +52,11 @@ def _step_lines(step: Step, width: int) -> Iterator[Line]:
     style = "bold red" if step.is_end else ""
     source = f"  ({step.known_by})" if step.known_by in ("frames", "not known") else ""
     yield Line(f"{'>' if step.is_end else ' '} {step.station:<{_NAME}}{came:>{_NUMBER}}{source}", style=style)
+    reasons = "; ".join(each[:LONGEST] for each in step.reasons[:REASONS])
+    more = "; and more" if len(step.reasons) > REASONS else ""
+    if reasons and step.ended is None:
+        yield from _wrapped(f"dropped here: {reasons}{more}", width, "    ", "    ")
     if step.ended:
-        reasons = "; ".join(each[:LONGEST] for each in step.reasons[:REASONS])
-        more = "; and more" if len(step.reasons) > REASONS else ""
         known_by = "" if source else f" ({step.known_by})"
         yield from _wrapped(f"{step.ended:,} end here{known_by}: {reasons}{more}", width, "    ", "    ", style)
 

@@ -31,6 +31,8 @@ def xdp(facts: Facts) -> Finding:
     **Cure:** let the program pass the group, or switch it off.
 
         ip link set dev eth0 xdp off
+
+    The kernel refuses that for a program that a process holds by a link (`bpftool link`): end that process.
     """
     known(facts.interfaces)
     guarded = [each for each in this_host.below(facts) if each.xdp]
@@ -41,7 +43,7 @@ def xdp(facts: Facts) -> Finding:
     evidence |= {"datagrams that it dropped": dropped} if dropped else {}
     name = guarded[0].name
     remedy = (
-        f"Let the program pass UDP to {facts.target.group}, or switch it off:",
+        f"Let the program pass UDP to {facts.target.group}, or switch it off; a process that holds it must end:",
         f"ip link set dev {shlex.quote(name)} {(guarded[0].xdp or 'xdp').split()[0]} off",
     )
     if dropped:

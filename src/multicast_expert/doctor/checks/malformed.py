@@ -8,7 +8,7 @@ from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, known
 from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok
-from multicast_expert.wire.frames import HEADER_CHECKSUM, SOURCE_ROUTE
+from multicast_expert.wire.frames import HEADER_CHECKSUM
 from multicast_expert.wire.tallies import Frames
 
 _LARGEST_DATAGRAM = 65536
@@ -28,9 +28,8 @@ def malformed(facts: Facts) -> Finding:
         tcpdump -evvni eth0 ether host 01:00:5e:01:02:03
         nstat -az IpInHdrErrors IpExtInTruncatedPkts IpInUnknownProtos UdpInErrors
 
-    **Cure:** correct the sender. Only a source route can be allowed here:
-
-        sysctl -w net.ipv4.conf.all.accept_source_route=1 net.ipv4.conf.eth0.accept_source_route=1
+    **Cure:** correct the sender. No setting of this host lets such packets in; `accept_source_route` does so for
+    packets to one host only.
     """
     known(facts.trial)
     why = phrases.reason(trial_of(facts).frames)
@@ -51,25 +50,13 @@ def malformed(facts: Facts) -> Finding:
         "sent by": phrases.named(each.ethernet_source for each in frames if each.ethernet_source),
     }
     summary = f"The packets have {flaw}, so this host drops them."
-    remedy: tuple[str, ...] = ("Correct the sender, or the device that changes its packets on the way.",)
-    if flaw == SOURCE_ROUTE:
-        names = [
-            name
-            for each in frames
-            for name in (f"net.ipv4.conf.{part}.accept_source_route" for part in ("all", each.interface))
-        ]
-        remedy = (*remedy, *(phrases.set_command(name, 1) for name in dict.fromkeys(names)))
+    remedy = ("Correct the sender, or the device that changes its packets on the way.",)
     certain = not received(facts) and not sightings.wanted(facts)
     return finding("problem" if certain else "suspect", summary, evidence, remedy)
 
 
 def _is_targets(facts: Facts, frame: Frames) -> bool:
-    target = facts.target
-    if frame.flaw == SOURCE_ROUTE and all(
-        this_host.setting(facts, name, "accept_source_route") for name in ("all", frame.interface)
-    ):
-        return False
-    return frame.port in (None, target.port) or target.port is None
+    return frame.port in (None, facts.target.port) or facts.target.port is None
 
 
 def fragments(facts: Facts) -> Finding:

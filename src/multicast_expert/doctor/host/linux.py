@@ -40,7 +40,8 @@ from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.refusals import ONLY_ROOT
-from multicast_expert.system.drops.watch import Watch, kernel_symbols, open_watch
+from multicast_expert.system.drops.running_kernel import kernel_symbols
+from multicast_expert.system.drops.watch import Watch, open_watch
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket, parse_loopback_route, parse_tentative
@@ -71,7 +72,6 @@ _INTERFACE_SETTINGS = {
         "accept_local",
         "force_igmp_version",
         "mc_forwarding",
-        "accept_source_route",
         "src_valid_mark",
         "disable_policy",
     ),

@@ -26,7 +26,9 @@ _DEVICE_COLUMNS = (
     "rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "rx_fifo", "rx_frame", "rx_compressed", "multicast",
     "tx_bytes", "tx_packets", "tx_errors", "tx_dropped",
 )  # fmt: skip
-_IPV6_COUNTER = re.compile(r"(Ip6|Icmp6|Udp6|UdpLite6)(\w+)\s+(\d+)")
+_IPV6_COUNTER = re.compile(r"(Ip6|Icmp6|Udp6|UdpLite6)(\w+)\s+(\d{1,19})\b", re.ASCII)
+_NUMBER = re.compile(r"\d{1,19}", re.ASCII)
+"""A counter; the kernel has none that large, but a damaged file may."""
 
 
 def parse_snmp(text: str) -> dict[str, int]:
@@ -39,7 +41,9 @@ def parse_snmp(text: str) -> dict[str, int]:
         if words and words[0].lstrip("-").isdigit():
             # Tcp.MaxConn is -1 and not a counter.
             found.update(
-                (f"{group}.{name}", int(word)) for name, word in zip(heading, words, strict=False) if word.isdigit()
+                (f"{group}.{name}", int(word))
+                for name, word in zip(heading, words, strict=False)
+                if _NUMBER.fullmatch(word)
             )
         else:
             heading = words
@@ -54,7 +58,7 @@ def parse_snmp6(text: str) -> dict[str, int]:
 def parse_xfrm(text: str) -> dict[str, int]:
     """Return the counters of /proc/net/xfrm_stat, by which IPsec says why it dropped packets: `Xfrm.XfrmInPolBlock`."""
     found = (line.split() for line in text.splitlines())
-    return {f"Xfrm.{words[0]}": int(words[1]) for words in found if len(words) == 2 and words[1].isdecimal()}
+    return {f"Xfrm.{words[0]}": int(words[1]) for words in found if len(words) == 2 and _NUMBER.fullmatch(words[1])}
 
 
 def parse_interface_snmp6(text: str) -> dict[str, int]:
@@ -68,7 +72,7 @@ def parse_devices(text: str) -> dict[str, dict[str, int]]:
     for line in text.splitlines():
         name, colon, rest = line.rpartition(":")
         words = rest.split()
-        if colon and words and words[0].isdigit():
+        if colon and words and all(map(_NUMBER.fullmatch, words)):
             found[name.strip()] = dict(zip(_DEVICE_COLUMNS, map(int, words), strict=False))
     return found
 

@@ -31,7 +31,10 @@ class Step:
     is_end: bool = False
     """Whether this is where most of the lost packets ended."""
     reasons: tuple[str, ...] = ()
-    """Why they ended there, the most frequent first: `reverse path: 103 IP_RPFILTER in ip_rcv_finish_core on eth0`."""
+    """Why they ended there, the most frequent first: `reverse path: 103 IP_RPFILTER in ip_rcv_finish_core on eth0`.
+
+    Where `ended` is not known: what the kernel dropped there of any packets.
+    """
 
 
 def trace(facts: Facts) -> tuple[Step, ...]:
@@ -50,10 +53,11 @@ def _steps(facts: Facts, stations: Sequence[str], *, outgoing: bool) -> tuple[St
     seen = None if frames is None else sum(each.count for each in frames)
     came = _came(facts, stations, ended, seen, outgoing=outgoing, complete=drops is not None)
     lost = {station: sum(end.packets for end in ends) for station, ends in ended.items()}
+    hints = {} if outgoing else _hints(facts)
     worst = max(lost, key=lambda each: lost[each], default="")
     steps = []
     for station in stations:
-        if station == ELSEWHERE and station not in ended:
+        if station == ELSEWHERE and station not in ended and station not in hints:
             continue
         count = lost.get(station, 0 if drops is not None else None)
         is_wire = station == "wire" and seen is not None
@@ -63,7 +67,8 @@ def _steps(facts: Facts, stations: Sequence[str], *, outgoing: bool) -> tuple[St
         elif station == "program" and not outgoing and facts.target.port is not None:
             known, count = "counters", 0
         is_end = bool(count) and station == worst
-        steps.append(Step(station, outgoing, came.get(station), count, known, is_end, _reasons(ended.get(station, ()))))
+        reasons = _reasons(ended.get(station, ())) if count else hints.get(station, ())
+        steps.append(Step(station, outgoing, came.get(station), count, known, is_end, reasons))
     return tuple(steps)
 
 
@@ -148,6 +153,20 @@ def _ended_by_verdict(facts: Facts, drops: Iterable[Drop]) -> dict[str, list[_En
         ]
         ended.setdefault(place.station, []).append(_End("".join(words), drop.count, holder is not None))
     return ended
+
+
+def _hints(facts: Facts) -> dict[str, tuple[str, ...]]:
+    """Return what the kernel dropped of any packets, by station, where it does not tell whose they were."""
+    found: dict[str, list[_End]] = {}
+    for drop in sorted(trial_of(facts).any_drops, key=lambda each: -each.count):
+        if drop.group is None or same(drop.group, facts.target.group):
+            place = place_of(drop)
+            step = f"{place.step}: " if place.step and place.station != ELSEWHERE else ""
+            function = f" in {drop.function}" if drop.function else ""
+            whose = "of any packets of this machine" if drop.group is None else "in any network namespace"
+            text = f"{step}{drop.count} {drop.reason}{function}, {whose}"
+            found.setdefault(place.station, []).append(_End(text, drop.count))
+    return {station: _reasons(ends) for station, ends in found.items()}
 
 
 def _holder_text(holder: UdpSocket) -> str:

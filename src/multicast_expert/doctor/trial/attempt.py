@@ -94,7 +94,10 @@ class Attempt:
             seconds, counters = listening.clock(), self._host.counters().since(before)
             drops = watch if isinstance(watch, Unread) else self._drops(watch)
             trial = self._outcome(seconds, receivers, capture, counters, facts)
-            trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
+            if isinstance(watch, Unread) or isinstance(drops, Unread) or watch.is_exact:
+                trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
+            else:
+                trial = replace(trial, drops=Unread(watch.limits), any_drops=drops)
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from functools import lru_cache
 from struct import pack
-from typing import Any, Final
 
-from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.system.kernel import SYSTEM
+from multicast_expert.system.drops.running_kernel import system_call
 
-_CALLS: Final = {"x86_64": 321, "aarch64": 280}
-"""The number of the call, by machine."""
 _PROGRAM_LOAD = 5
 _LICENSE = b"Dual MIT/GPL"
 """What the kernel is told: it lends helpers that read its memory to programs under a licence like its own only."""
@@ -21,27 +16,15 @@ NAME = b"mcast"
 
 
 class Bpf:
-    """Makes the calls, and keeps the descriptors that they open until it is closed.
-
-    Raises MulticastExpertError on a processor whose number of the call is not known.
-    """
+    """Makes the calls, and keeps the descriptors that they open until it is closed."""
 
     def __init__(self) -> None:
-        machine = SYSTEM.machine()
-        if machine not in _CALLS or ctypes.sizeof(ctypes.c_void_p) != 8:
-            known = " and ".join(_CALLS)
-            raise MulticastExpertError(f"This program can call BPF on {known} only, and this processor is {machine}.")
-        self._number = _CALLS[machine]
         self._descriptors: list[int] = []
 
     def ask(self, command: int, attributes: bytes) -> int:
-        """Return the answer to one command. Raises OSError."""
+        """Return the answer to one command. Raises OSError, or MulticastExpertError on an unknown processor."""
         buffer = ctypes.create_string_buffer(attributes, len(attributes))
-        answer: int = _c_library().syscall(self._number, command, buffer, len(attributes))
-        if answer < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return answer
+        return system_call("bpf", command, ctypes.addressof(buffer), len(attributes))
 
     def open(self, command: int, attributes: bytes) -> int:
         """Return the descriptor that a command opens. Raises OSError."""
@@ -62,8 +45,3 @@ class Bpf:
         """Close the descriptors; what they attached is gone then."""
         while self._descriptors:
             os.close(self._descriptors.pop())
-
-
-@lru_cache(maxsize=1)
-def _c_library() -> Any:
-    return ctypes.CDLL(None, use_errno=True)

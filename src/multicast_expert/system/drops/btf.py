@@ -93,10 +93,6 @@ class Btf:
             total += bits // 8
         return total
 
-    def has_enumeration(self, name: str) -> bool:
-        """Return whether there is an enumeration of this name."""
-        return (_ENUM, self._string(name)) in self._named
-
     def enumeration(self, name: str) -> dict[int, str]:
         """Return the names of an enumeration by their values."""
         found = self._type(self._find(_ENUM, name))

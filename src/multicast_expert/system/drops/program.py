@@ -12,7 +12,6 @@ from struct import Struct
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
 from multicast_expert.system.drops.btf import Btf
 
@@ -79,7 +78,7 @@ class Layout(NamedTuple):
     """Where the running kernel keeps what the program reads."""
 
     reasons: dict[int, str]
-    """The names of the kernel's reasons by their numbers."""
+    """The names of the kernel's reasons by their numbers; empty before Linux 5.17, which has none."""
     has_socket: bool
     """Whether the tracepoint tells the socket that did not take a packet, as since Linux 6.11."""
     offsets: dict[str, int]
@@ -99,13 +98,10 @@ MEMBERS = (
 def read_layout(data: bytes) -> Layout:
     """Return the layout that a kernel's BTF tells. Raises MulticastExpertError if it does not."""
     btf = Btf(data)
-    if not btf.has_enumeration("skb_drop_reason"):
-        raise MulticastExpertError(
-            "This kernel has no reasons for the packets that it drops; Linux before 5.17 has none."
-        )
-    reasons = btf.enumeration("skb_drop_reason")
     # The first parameter is the program's own context, then the packet, the call, the reason and the socket.
-    has_socket = btf.parameters("btf_trace_kfree_skb") > 4
+    parameters = btf.parameters("btf_trace_kfree_skb")
+    reasons = btf.enumeration("skb_drop_reason") if parameters > 3 else {}
+    has_socket = parameters > 4
     return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in MEMBERS})
 
 
@@ -149,8 +145,9 @@ class _DropProgram:
             code.store_number(FRAME, place, 0, 8)
         code.load(R1, R6, 8, 8)
         code.store(FRAME, _AT_CALL, R1, 8)
-        code.load(R1, R6, 16, 8)
-        code.store(FRAME, _AT_REASON, R1, 4)
+        if self._layout.reasons:
+            code.load(R1, R6, 16, 8)
+            code.store(FRAME, _AT_REASON, R1, 4)
         self._find_header()
         self._read_header()
         self._check_namespace()

@@ -1,4 +1,4 @@
-"""Why Linux refuses a BPF program to this process, as a sentence. Touches Linux only."""
+"""Why Linux does not tell this process what it drops, as a sentence. Touches Linux only."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _SYS_ADMIN, _PERFMON, _BPF = 21, 38, 39
 ONLY_ROOT = "Only root can ask the kernel which datagrams it drops and why (CAP_BPF and CAP_PERFMON)."
 
 
-def refusal(error: OSError) -> str:
-    """Return why the kernel refused; scarcity, which says nothing about rights, is raised again."""
+def refusal(error: OSError, needed: str) -> str:
+    """Return why the kernel refused `needed`; scarcity, which says nothing about rights, is raised again."""
     if is_scarcity(error):
         raise error
     status = _read(_STATUS)
-    return explain_refusal(error.errno or 0, status, _read(_LOCKDOWN), _read(_USER_NUMBERS).split() in ([], _ALL_USERS))
+    first = _read(_USER_NUMBERS).split() in ([], _ALL_USERS)
+    return explain_refusal(error.errno or 0, needed, status, _read(_LOCKDOWN), first)
 
 
-def explain_refusal(number: int, status: str, lockdown: str, in_first_user_namespace: bool) -> str:
+def explain_refusal(number: int, needed: str, status: str, lockdown: str, in_first_user_namespace: bool) -> str:
     """Return why the kernel refused.
 
-    number: the errno. status, lockdown: /proc/self/status and /sys/kernel/security/lockdown.
+    number: the errno. needed: what it had to allow, as `bpf(2)`. status, lockdown: /proc/self/status and
+    /sys/kernel/security/lockdown.
     """
     found = re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)
     held = int(found[1], 16) if found else 0
@@ -39,10 +41,10 @@ def explain_refusal(number: int, status: str, lockdown: str, in_first_user_names
     if "[confidentiality]" in lockdown:
         return "The kernel is locked down (confidentiality), so that no program may read which packets it drops."
     if number in (errno.EPERM, errno.EACCES, errno.ENOSYS) and re.search(r"^Seccomp:\s*2", status, re.MULTILINE):
-        return "A sandbox (seccomp), such as that of a container, refuses bpf(2) to this process."
+        return f"A sandbox (seccomp), such as that of a container, refuses {needed} to this process."
     if number == errno.ENOSYS:
-        return "This kernel was built without bpf(2) (CONFIG_BPF_SYSCALL)."
-    return f"The kernel refused the BPF program that counts dropped datagrams: {errno.errorcode.get(number, number)}."
+        return f"This kernel was built without {needed}."
+    return f"The kernel refused {needed}: {errno.errorcode.get(number, number)}."
 
 
 def _read(path: Path) -> str:
