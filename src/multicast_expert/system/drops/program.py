@@ -24,7 +24,6 @@ _IF_MISSING = 1
 _KEY = Struct("<QII16s16s2sBBI")
 """Address of the call, reason, interface, group, source, port, IP version, how far it came, and socket."""
 KEY_SIZE = _KEY.size
-COUNT = Struct("<Q")
 REST = bytes(KEY_SIZE)
 """The key of what is counted when there is no room for more kinds."""
 
@@ -84,6 +83,8 @@ class Layout(NamedTuple):
     """Whether the tracepoint tells the socket that did not take a packet, as since Linux 6.11."""
     offsets: dict[str, int]
     """By struct and member."""
+    lookups: dict[str, int]
+    """The same for LOOKUP_MEMBERS; empty if this kernel has none of them, as without IPv6."""
 
 
 MEMBERS = (
@@ -94,6 +95,12 @@ MEMBERS = (
     "task_struct.nsproxy", "nsproxy.net_ns",
 )  # fmt: skip
 """What the program reads, by struct and member."""
+LOOKUP_MEMBERS = (
+    "flowi4.daddr", "flowi4.__fl_common.flowic_oif", "flowi4.__fl_common.flowic_iif",
+    "flowi6.daddr", "flowi6.__fl_common.flowic_oif", "flowi6.__fl_common.flowic_iif",
+    "fib6_table.tb6_id", "fib6_result.fib6_type", "task_struct.nsproxy", "nsproxy.net_ns", "net.ns.inum",
+)  # fmt: skip
+"""What a program reads at the lookup of a route."""
 
 
 def read_layout(data: bytes) -> Layout:
@@ -106,7 +113,12 @@ def read_layout(data: bytes) -> Layout:
     reasons = btf.enumeration("skb_drop_reason")
     # The first parameter is the program's own context, then the packet, the call, the reason and the socket.
     has_socket = btf.parameters("btf_trace_kfree_skb") > 4
-    return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in MEMBERS})
+    offsets = {each: btf.offset(*each.split(".", 1)) for each in MEMBERS}
+    try:
+        lookups = {each: btf.offset(*each.split(".", 1)) for each in LOOKUP_MEMBERS}
+    except MulticastExpertError:
+        lookups = {}
+    return Layout(reasons, has_socket, offsets, lookups)
 
 
 # The stack: the key, below it a place for what is read, the header of the packet, and a count.
