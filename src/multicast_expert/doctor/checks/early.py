@@ -171,11 +171,13 @@ def _too_long(facts: Facts, bridge: Bridge) -> Finding | None:
     longest = max((each.longest for each in came), default=0)
     members = () if isinstance(bridge.members, Unread) else bridge.members
     due = {port for group, port in members if same(group, facts.target.group)}
+    # Without a querier a bridge knows no members, and sends groups to all ports.
+    floods = not bridge.snooping or not (bridge.querier or bridge.other_querier)
     sources = {each.interface for each in came}
     small = [
         each
         for each in this_host.interfaces(facts)
-        if each.name in bridge.ports and each.name not in sources and (each.name in due or not bridge.snooping)
+        if each.name in bridge.ports and each.name not in sources and (each.name in due or floods)
         and each.mtu is not None and each.mtu + _TAG < longest
     ]  # fmt: skip
     if dropped <= _A_STREAM or not small:

@@ -7,7 +7,7 @@ capture and no drop shows it. The kernel has tracepoints for these lookups. Touc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -106,7 +106,7 @@ def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLook
     ]
 
 
-def lookup_program(offsets: dict[str, int], group: IPAddress, namespace: int, counts: int) -> bytes:
+def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint of the group's IP version. `counts`: the descriptor of its map."""
     flow = f"flowi{group.version}"
     code = Assembler()
@@ -134,10 +134,14 @@ def lookup_program(offsets: dict[str, int], group: IPAddress, namespace: int, co
     code.jump_if(R1, "!=", _LOOPBACK_INDEX, "end")
     member(R1, 4, R7, f"{flow}.__fl_common.flowic_oif")
     code.store(FRAME, _AT_INTERFACE, R1, 4)
-    code.call(_CURRENT_TASK)
-    code.compute(R7, "=", R0)
-    member(R7, 8, R7, "task_struct.nsproxy")
-    member(R7, 8, R7, "nsproxy.net_ns")
+    if group.version == 4:
+        # The kernel does not tell the namespace here; nearly every program is in that of its sockets.
+        code.call(_CURRENT_TASK)
+        code.compute(R7, "=", R0)
+        member(R7, 8, R7, "task_struct.nsproxy")
+        member(R7, 8, R7, "nsproxy.net_ns")
+    else:
+        code.load(R7, R6, 0, 8)
     member(R1, 4, R7, "net.ns.inum")
     code.jump_if(R1, "!=", namespace, "end", bits=32)
     if group.version == 4:
@@ -152,10 +156,6 @@ def lookup_program(offsets: dict[str, int], group: IPAddress, namespace: int, co
         code.load(R2, FRAME, _AT_ANSWER, 4)
     code.store(FRAME, _AT_TABLE, R1, 4)
     code.store(FRAME, _AT_ANSWER, R2, 4)
-    code.compute(R1, "=", FRAME)
-    code.compute(R1, "+", _AT_KEY)
-    code.compute(R2, "=", 16)
-    code.call(_COMMAND)
     _count(code, counts)
     code.label("end")
     code.compute(R0, "=", 0)
@@ -164,7 +164,11 @@ def lookup_program(offsets: dict[str, int], group: IPAddress, namespace: int, co
 
 
 def _count(code: Assembler, counts: int) -> None:
-    """Add 1 to the count of the key."""
+    """Complete the key with the name of the program, and add 1 to its count."""
+    code.compute(R1, "=", FRAME)
+    code.compute(R1, "+", _AT_KEY)
+    code.compute(R2, "=", 16)
+    code.call(_COMMAND)
 
     def map_and_key() -> None:
         code.map(R1, counts)

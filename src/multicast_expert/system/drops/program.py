@@ -6,9 +6,10 @@ that BTF tells. All numbers of the packet are in network byte order, all others 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
@@ -83,7 +84,7 @@ class Layout(NamedTuple):
     """Whether the tracepoint tells the socket that did not take a packet, as since Linux 6.11."""
     offsets: dict[str, int]
     """By struct and member."""
-    lookups: dict[str, int]
+    lookups: Mapping[str, int] = MappingProxyType({})
     """The same for LOOKUP_MEMBERS; empty if this kernel has none of them, as without IPv6."""
 
 
