@@ -45,7 +45,9 @@ def test_packets_that_wait_are_counted() -> None:
     """A queue tells how many packets it holds."""
     with stage() as made:
         made.cable()
-        made.listener.command("tc", *"qdisc add dev eth0 root tbf rate 1kbit burst 1540 limit 100000".split())
+        made.listener.command(
+            "tc", *["qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1kbit", "burst", "1540", "limit", "100000"]
+        )
         with made.listener.send_datagrams(GROUP, PORT, interface="eth0", size=1000, interval=0.005) as traffic:
             wait_until(lambda: traffic.sent >= 20, "20 datagrams")
         _, queues = read(made)

@@ -90,7 +90,7 @@ def _on_the_way_in(facts: Facts) -> Finding | None:
         # Only the counters tell: what the ingress dropped never reached IP.
         if sum(each.drops or 0 for each in at_ingress) >= _MOST * missing and not counters.reached_ip(facts):
             return _at_ingress(facts, {"packets that it dropped": at_ingress[0].drops})
-    elif any(count for check, count in counts.items() if check):
+    elif sum(count for check, count in counts.items() if check) > missing // 2:
         return None
     return _diverted(facts, missing) or _rewritten(facts, missing)
 
