@@ -243,15 +243,6 @@ def sender_behind_a_shaper(made: Stage) -> Arguments:
 
 
 @fault("traffic-control")
-def sender_behind_a_long_queue(made: Stage) -> Arguments:
-    """A shaper with a long queue holds what a program on the same host sends."""
-    made.cable()
-    _tc(made, "qdisc add dev eth0 root tbf rate 8bit burst 1540 limit 1000000")
-    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=False)
-    return [ENDPOINT]
-
-
-@fault("traffic-control")
 def sender_behind_a_filter(made: Stage) -> Arguments:
     """A filter at the egress sends to another interface what a program on the same host sends to the group."""
     made.cable()
@@ -271,18 +262,6 @@ def redirected_at_ingress(made: Stage) -> Arguments:
     _tc(made, "qdisc add dev eth0 clsact", f"filter add dev eth0 ingress protocol ip u32 {MATCHING} {action}")
     made.talker.send_datagrams(GROUP, PORT, interface="eth0")
     return [f"{ENDPOINT}%eth0"]
-
-
-@fault("traffic-control", cured=True)
-def held_behind_ingress_ipv6(made: Stage) -> Arguments:
-    """A filter at the ingress sends all packets through an `ifb`, whose shaper holds them; IPv6."""
-    made.cable()
-    made.listener.ip("link add ifb7 type ifb", "link set ifb7 up")
-    action = "action mirred egress redirect dev ifb7"
-    _tc(made, "qdisc add dev ifb7 root tbf rate 8bit burst 1540 limit 1000000", "qdisc add dev eth0 ingress",
-        f"filter add dev eth0 parent ffff: protocol all u32 match u32 0 0 {action}")  # fmt: skip
-    made.talker.send_datagrams(GROUP6, PORT, interface="eth0")
-    return [f"{ENDPOINT6}%eth0"]
 
 
 @fault("local-sender")
