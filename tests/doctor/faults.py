@@ -48,6 +48,15 @@ class Fault:
 FAULTS: list[Fault] = []
 
 
+MATCHING = f"match ip dst {GROUP}/32"
+"""What the filter `u32` of tc matches the group by."""
+
+
+def _tc(made: Stage, *commands: str) -> None:
+    for command in commands:
+        made.listener.command("tc", *command.split())
+
+
 def fault(
     *causes: str, cured: bool = False, varies: bool = False
 ) -> Callable[[Callable[[Stage], Arguments]], Callable[[Stage], Arguments]]:
@@ -186,6 +195,73 @@ def sender_without_route(made: Stage) -> Arguments:
     made.cable()
     made.listener.send_datagrams(GROUP, PORT, interface=None, loop=True)
     return [ENDPOINT]
+
+
+@fault("send-route", cured=True)
+def sender_behind_a_blackhole(made: Stage) -> Arguments:
+    """A program on the same host names no interface to send on, and the route to the group is a blackhole."""
+    made.cable()
+    made.listener.ip("route add blackhole 239.0.0.0/8")
+    made.listener.send_datagrams(GROUP, PORT, interface=None, loop=True)
+    return [ENDPOINT]
+
+
+@fault("send-route", cured=True)
+def sender_prohibited_by_a_rule(made: Stage) -> Arguments:
+    """A policy rule prohibits what a program on the same host sends to the group."""
+    made.cable()
+    made.listener.ip("route add default dev eth0", "rule add to 239.0.0.0/8 prohibit pref 100")
+    made.listener.send_datagrams(GROUP, PORT, interface=None, loop=True)
+    return [ENDPOINT]
+
+
+@fault("ipsec", cured=True)
+def sender_without_an_association(made: Stage) -> Arguments:
+    """An IPsec policy demands encryption of what a program on the same host sends, and there is no association."""
+    made.cable()
+    made.listener.ip(f"xfrm policy add dir out dst {GROUP}/32 tmpl src 10.1.0.1 dst {GROUP} proto esp mode transport")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=True)
+    return [ENDPOINT]
+
+
+@fault("ipsec", cured=True)
+def sender_blocked_by_ipsec(made: Stage) -> Arguments:
+    """An IPsec policy blocks what a program on the same host sends."""
+    made.cable()
+    made.listener.ip(f"xfrm policy add dir out dst {GROUP}/32 action block")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=True)
+    return [ENDPOINT]
+
+
+@fault("traffic-control")
+def sender_behind_a_shaper(made: Stage) -> Arguments:
+    """A shaper of the interface drops what a program on the same host sends."""
+    made.cable()
+    _tc(made, "qdisc add dev eth0 root tbf rate 4kbit burst 1540 limit 1540")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=False)
+    return [ENDPOINT]
+
+
+@fault("traffic-control")
+def sender_behind_a_filter(made: Stage) -> Arguments:
+    """A filter at the egress sends to another interface what a program on the same host sends to the group."""
+    made.cable()
+    made.second_interface()
+    action = "action mirred egress redirect dev eth1"
+    _tc(made, "qdisc add dev eth0 clsact", f"filter add dev eth0 egress protocol ip u32 {MATCHING} {action}")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=False)
+    return [f"{ENDPOINT}%eth0"]
+
+
+@fault("traffic-control", cured=True)
+def redirected_at_ingress(made: Stage) -> Arguments:
+    """A filter at the ingress redirects the group to another interface."""
+    made.cable()
+    made.second_interface()
+    action = "action mirred egress redirect dev eth1"
+    _tc(made, "qdisc add dev eth0 clsact", f"filter add dev eth0 ingress protocol ip u32 {MATCHING} {action}")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    return [f"{ENDPOINT}%eth0"]
 
 
 @fault("local-sender")

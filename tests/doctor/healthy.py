@@ -134,6 +134,41 @@ def slow_sender(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
+def busy_traffic_control(made: Stage) -> Arguments:
+    """Filters that mirror, redirect another group and pass, an `ifb` on the way in, and a shaper with enough rate."""
+    made.cable()
+    made.second_interface()
+    made.listener.ip("link add ifb7 type ifb", "link set ifb7 up")
+    ingress, every = "filter add dev eth0 ingress protocol ip", "u32 match u32 0 0 action mirred egress"
+    for command in (
+        "qdisc add dev ifb7 root tbf rate 50mbit burst 50k limit 100k",
+        "qdisc add dev eth0 root tbf rate 50mbit burst 50k limit 100k",
+        "qdisc add dev eth0 clsact",
+        f"{ingress} pref 1 u32 match ip dst 239.8.8.8/32 action mirred egress redirect dev eth1",
+        f"{ingress} pref 2 {every} mirror dev eth1",
+        f"{ingress} pref 3 {every} redirect dev ifb7",
+        f"filter add dev eth0 egress protocol all {every} mirror dev eth1",
+    ):
+        made.listener.command("tc", *command.split())
+    made.talker.send_datagrams("239.8.8.8", PORT, interface="eth0")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=True)
+    return [f"{ENDPOINT}%eth0"]
+
+
+def refused_elsewhere(made: Stage) -> Arguments:
+    """Routes, a policy rule and IPsec refuse other groups, also to a program here, and this group to nobody."""
+    made.cable()
+    made.listener.ip(
+        "route add default dev eth0", "route add blackhole 239.9.0.0/16", "rule add to 239.7.0.0/16 prohibit pref 100",
+        "xfrm policy add dir out dst 239.6.0.0/16 action block",
+    )  # fmt: skip
+    for other in ("239.9.9.9", "239.7.7.7", "239.6.6.6"):
+        made.listener.send_datagrams(other, PORT, interface=None, loop=True)
+    made.listener.send_datagrams(GROUP, PORT, interface=None, loop=True)
+    return [ENDPOINT]
+
+
 HEALTHY: list[Callable[[Stage], Arguments]] = [
     plain,
     two_interfaces,
@@ -151,4 +186,6 @@ HEALTHY: list[Callable[[Stage], Arguments]] = [
     amid_noise,
     sender_that_pauses,
     slow_sender,
+    busy_traffic_control,
+    refused_elsewhere,
 ]

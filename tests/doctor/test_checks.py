@@ -39,13 +39,16 @@ from multicast_expert.doctor.facts import (
     Buffer,
     Drop,
     Facts,
+    FilterFacts,
     IpsecPolicy,
     JoinTrial,
+    Lookups,
     Machine,
     Moment,
     Passage,
     PolicyRule,
     Probe,
+    QueueFacts,
     ReceiverFacts,
     Route,
     Sandbox,
@@ -515,14 +518,33 @@ ROWS = [
     Row("send-route", deaf(routes=(Route("239.1.2.3", None),)), "ok", "must name the interface"),
     Row(
         "send-route",
-        deaf(routes=(Route("239.1.2.3", None),), counters=counted(Ip__OutNoRoutes=99)),
+        deaf(routes=(Route("239.1.2.3", None),), lookups=(Lookups("sender", None, 99, 99),)),
         "problem", "99 datagrams", "ip route add 224.0.0.0/4 dev eth0",
+    ),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None),), lookups=(), counters=counted(Ip__OutNoRoutes=99)), "ok"),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None),), lookups=(Lookups("sender", "eth0", 99, 0),)), "ok"),
+    Row(
+        "send-route",
+        deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),), lookups=(Lookups("sender", None, 99, 99),)),
+        "problem", "blackhole", "ip route replace 239.1.2.3/32 dev eth0",
+    ),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),)), "unknown"),
+    Row(
+        "send-route",
+        deaf(routes=(Route("239.1.2.3", None),), lookups=(Lookups("sender", None, 99, 99),),
+             rules=(PolicyRule(4, 50, "to 239.0.0.0/8 prohibit"),)),
+        "problem", "prohibit", "ip rule del pref 50",
+    ),
+    Row(
+        "send-route",
+        healthy(routes=(Route("239.1.2.3", None),), lookups=(Lookups("sender", None, 99, 99),)),
+        "suspect", "no route",
     ),
     Row(
         "send-route",
         deaf(routes=(Route("239.1.2.3", None),), frames=(frames(port=6000),),
              counters=counted(Ip__OutNoRoutes=9, Ip__InReceives=9)),
-        "suspect",
+        "unknown", "does not tell",
     ),
     Row("send-route", deaf(routes=UNKNOWN), "unknown"),
     Row("container", healthy(), "ok"),
@@ -599,7 +621,7 @@ ROWS = [
         "problem", "keeps the datagrams",
     ),
     Row("wrong-interface", deaf(interfaces=(LO,)), "unknown", "no interface to listen on"),
-    Row("send-route", deaf("ff15::1", routes=(Route("ff15::1", None),), counters=counted(Ip6__OutNoRoutes=99)),
+    Row("send-route", deaf("ff15::1", routes=(Route("ff15::1", None),), lookups=(Lookups("sender", None, 198, 198),)),
         "problem", "", "ip -6 route add multicast ff00::/8 dev eth0 table local"),
     Row(
         "reverse-path-filter",
@@ -646,6 +668,19 @@ CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
 UPON_BRIDGE = (LO, replace(ETH0, chosen=False, bridge="br0", master="br0"), replace(ETH1, name="br0", chosen=True))
 KEPT_OUT = deaf("ff15::1", passages=(Passage("eth0", TALKER6, "ENETUNREACH"),))
 UNJOINED = set_to(deaf(frames=(frames(fragments=9),), counters=counted(Ip__ReasmReqds=9)), ipv4__ipfrag_high_thresh="0")
+STOLEN = deaf(frames=(frames(),), drops=())
+STEALING = FilterFacts("eth0", "ingress", "u32", 49152, "mirred egress redirect dev eth1", True, 100)
+DECIDING = FilterFacts("eth0", "ingress", "bpf", 1, "bpf", None, None)
+SENDING = healthy(arrivals=(arrivals(100, sender=OWN),), frames=(), drops=())
+SENT_TO_QUEUE = drop("QDISC_DROP", source=OWN, outgoing=True)
+DISCARDED = drop("NOT_SPECIFIED", function="dst_discard_out", source=OWN, interface="lo", outgoing=True)
+OUTWARD = IpsecPolicy("out", "allow", "0.0.0.0/0", "239.1.2.3/32")
+WITHOUT_FAMILY = deaf("ff15::1", joins=(JoinTrial("eth0", None, "EAFNOSUPPORT"),), drops=())
+NARROW = healthy(
+    bridges=(bridge(ports=("eth0", "eth1"), snooping=False),), frames=(frames(longest=1028),),
+    interfaces=(*UPON_BRIDGE, replace(ETH1, name="eth1", mtu=600, chosen=False, bridge="br0", master="br0")),
+    drops=(drop("NOT_SPECIFIED", function="br_dev_queue_push_xmit"),),
+)  # fmt: skip
 BLOCKING = IpsecPolicy("in", "block", "0.0.0.0/0", "239.1.2.3/32")
 
 ROWS += [
@@ -662,6 +697,13 @@ ROWS += [
     Row("sandbox", healthy(), "ok"),
     Row("sandbox", change(REFUSED, sandbox=Sandbox(True)), "problem", "EPERM", "SystemCallFilter"),
     Row("sandbox", REFUSED, "suspect", "EPERM"),
+    Row("sandbox", change(WITHOUT_FAMILY, sandbox=Sandbox(True)), "problem", "EAFNOSUPPORT"),
+    Row("sandbox", change(WITHOUT_FAMILY, sandbox=Sandbox(True), counters={}), "ok"),
+    Row(
+        "group-route",
+        change(WITHOUT_FAMILY, drops=(drop("NOT_SPECIFIED", function="ip6_mc_input", group="ff15::1"),)),
+        "ok",
+    ),
     Row("sandbox", NOT_TRIED, "unknown"),
     Row("bridge-port", healthy(), "ok"),
     Row(
@@ -669,6 +711,8 @@ ROWS += [
         "problem", "blocking", "bridge link set dev eth0 state 3",
     ),
     Row("bridge-port", deaf(bridges=UNKNOWN), "unknown"),
+    Row("bridge-port", NARROW, "problem", "whose MTU is 600", "ip link set dev eth1 mtu 1500"),
+    Row("bridge-port", change(NARROW, drops=()), "ok"),
     Row("group-route", healthy(), "ok"),
     Row("group-route", KEPT_OUT, "problem", "ff00::/8", "ip -6 route replace multicast"),
     Row(
@@ -682,6 +726,35 @@ ROWS += [
     Row("traffic-control", healthy(), "ok"),
     Row("traffic-control", change(LOST, drops=(drop("TC_INGRESS"),)), "problem", "ingress of eth0", "bpftool net"),
     Row("traffic-control", NOT_TRIED, "unknown"),
+    Row("traffic-control", change(STOLEN, filters=(STEALING,)), "problem", "mirred", "tc filter del dev eth0"),
+    Row("traffic-control", change(STOLEN, filters=(replace(STEALING, packets=3),)), "ok"),
+    Row("traffic-control", change(STOLEN, filters=(replace(STEALING, diverts=False),)), "ok"),
+    Row("traffic-control", change(STOLEN, filters=(DECIDING,)), "problem", "BPF program"),
+    Row("traffic-control", change(STOLEN, filters=(DECIDING,), firewall=UNKNOWN), "ok"),
+    Row("traffic-control", change(STOLEN, drops=(drop("NETFILTER_DROP", hook="input"),), filters=(STEALING,)), "ok"),
+    Row(
+        "traffic-control", change(LOST, drops=(replace(drop("NO_SOCKET"), port=5001),), filters=(DECIDING,)),
+        "problem", "changes the port 5000 to 5001",
+    ),
+    Row(
+        "traffic-control", change(STOLEN, filters=(replace(STEALING, action="mirred egress redirect dev ifb0"),),
+                                  queues=(QueueFacts("ifb0", "tbf", 1, False, 0, 100),)),
+        "problem", "ifb0, whose queue (tbf) holds", "tc qdisc del dev ifb0 root",
+    ),
+    Row(
+        "traffic-control", unprivileged(deaf(filters=(STEALING,), counters=counted(Ip__InReceives=0),
+                                             interface_counters={"eth0": {"rx_packets": 100}})),
+        "suspect", "takes packets away",
+    ),
+    Row("traffic-control", change(SENDING, drops=(SENT_TO_QUEUE,)), "problem", "drops what this host sends"),
+    Row("traffic-control", change(SENDING, drops=(replace(SENT_TO_QUEUE, reason="TC_EGRESS"),)), "problem", "egress"),
+    Row(
+        "traffic-control", change(SENDING, queues=(QueueFacts("eth0", "tbf", 1, False, 0, 100),)),
+        "problem", "(tbf) holds", "tc qdisc del dev eth0 root",
+    ),
+    Row("traffic-control", change(SENDING, filters=(replace(STEALING, hook="egress"),)), "problem", "at the egress"),
+    Row("traffic-control", SENDING, "ok"),
+    Row("traffic-control", healthy(drops=(SENT_TO_QUEUE,)), "suspect", "drops what this host sends"),
     Row("nat", healthy(), "ok"),
     Row("nat", change(LOST, firewall=(DIVERTED,), drops=()), "problem", "dnat", "conntrack -D"),
     Row("nat", deaf(firewall=UNKNOWN), "unknown"),
@@ -691,10 +764,24 @@ ROWS += [
         "problem", "IPsec", "ip xfrm policy delete dir in src 0.0.0.0/0 dst 239.1.2.3/32",
     ),
     Row("ipsec", NOT_TRIED, "unknown"),
+    Row(
+        "ipsec", deaf(drops=(DISCARDED,), counters=counted(Xfrm__XfrmOutNoStates=100), ipsec=(OUTWARD,)),
+        "problem", "demands encryption", "ip xfrm policy delete dir out src 0.0.0.0/0 dst 239.1.2.3/32",
+    ),
+    Row("ipsec", deaf(drops=(DISCARDED,), ipsec=(OUTWARD,)), "ok"),
+    Row(
+        "ipsec",
+        deaf(drops=(), counters=counted(Xfrm__XfrmOutPolBlock=100), ipsec=(replace(OUTWARD, action="block"),),
+             lookups=(Lookups("sender", "eth0", 100, 0),)),
+        "problem", "refuses what it sends",
+    ),
+    Row("ipsec", deaf(drops=(), counters=counted(Xfrm__XfrmOutPolBlock=100), lookups=(), ipsec=(OUTWARD,)), "ok"),
     Row("socket-filter", healthy(), "ok"),
     Row("socket-filter", change(LOST, drops=(drop("SOCKET_FILTER"),)), "problem", "control group", "bpftool"),
     Row("socket-filter", unprivileged(deaf(socket_drops=98, counters=counted(Udp__InErrors=98))), "problem", "BPF"),
     Row("socket-filter", NOT_TRIED, "unknown"),
+    Row("socket-filter", change(SENDING, drops=(replace(SENT_TO_QUEUE, reason="BPF_CGROUP_EGRESS"),)),
+        "problem", "sender's control group", "IPAddressAllow=239.1.2.3"),
     Row("program", healthy(), "ok"),
     Row("program", healthy(sockets=(WANTING.socket,), members=(WANTING,)), "problem", "can never receive", "bind"),
     Row("program", deaf(sockets=UNKNOWN), "unknown"),
@@ -742,7 +829,19 @@ def test_what_was_not_tried_is_never_a_problem(name: str) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.check}-{number}" for number, row in enumerate(ROWS)])
 def test_remedies_are_steps_or_commands(row: Row) -> None:
     """A line of a remedy is a sentence, which ends with a full stop, or a command that a shell could run."""
-    programs = {"bridge", "ip", "nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "mcast", "sudo", "look"}
+    programs = {
+        "bridge",
+        "ip",
+        "nft",
+        "iptables",
+        "ip6tables",
+        "iptables-legacy",
+        "sysctl",
+        "mcast",
+        "sudo",
+        "look",
+        "tc",
+    }
     for line in BY_NAME[row.check](row.facts).remedy:
         assert line == line.strip()
         assert "\n" not in line

@@ -210,6 +210,42 @@ class QueueFacts:
     is_ingress: bool
     drops: int | None
     """How many packets it dropped, since it exists or during the trial; None: not counted."""
+    waiting: int = 0
+    """How many packets wait in it, now or more than before the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterFacts:
+    """A filter of tc(8) with its actions, which may take packets without dropping them."""
+
+    interface: str
+    hook: str
+    """`ingress`, `egress`, or `queue` for those that sort packets into the classes of a queue."""
+    kind: str
+    """`u32`, `flower`, `bpf`, `matchall`, …"""
+    preference: int
+    """Filters are tried by this number, the smallest first."""
+    action: str
+    """As tc(8) writes it: `mirred redirect ifb0`, `gact stolen`; `bpf` alone for a program that decides itself."""
+    diverts: bool | None
+    """Whether what the action gets goes no further on its way; None: a program decides."""
+    packets: int | None
+    """How many packets the action got, since it exists or during the trial; None: not counted."""
+    handle: int = 0
+    """Its number beside others of the same preference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """How often a program of this host looked up the route to the group in order to send there."""
+
+    program: str
+    interface: str | None
+    """The interface that it named; None: it lets the routing tables choose."""
+    asked: int
+    """Once or, over IPv6, twice for each datagram."""
+    refused: int
+    """How often there was no route, or one that leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +420,9 @@ class Trial:
     """The routing of packets from known senders; only the kernels of Linux answer."""
     queues: tuple[QueueFacts, ...] | Unread = ()
     """The queueing disciplines, with what they dropped during the trial."""
+    filters: tuple[FilterFacts, ...] | Unread = ()
+    """The filters of traffic control, with what their actions got during the trial."""
+    lookups: tuple[Lookups, ...] | Unread = Unread("The kernel was not asked who sends to the group.")
     aside: float = 0.0
     """For how many seconds the counters were watched without our membership, before and after."""
     course: tuple[Moment, ...] = ()

@@ -34,6 +34,7 @@ class Traffic:
         sender: socket.socket,
         send: Callable[[int], object],
         interval: float,
+        network: contextlib.AbstractContextManager[None],
         pauses: tuple[float, float] | None = None,
     ) -> None:
         self.sent: int = 0
@@ -43,12 +44,18 @@ class Traffic:
         self._sender = sender
         self._send = send
         self._interval = interval
+        # A program usually is in the network of its sockets, and the kernel knows a sender by that.
+        self._network = network
         self._pauses = pauses
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lab-traffic", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        with self._network:
+            self._send_all()
+
+    def _send_all(self) -> None:
         began = monotonic()
         for number in itertools.count():
             try:
@@ -165,7 +172,7 @@ class Stage(Node):
         def send(number: int) -> None:
             sender.sendto(_payload(number, size), (group, port, *scope))
 
-        return self.programs.enter_context(Traffic(sender, send, interval, pauses))
+        return self.programs.enter_context(Traffic(sender, send, interval, self.entered(), pauses))
 
     def forge_datagrams(
         self,
@@ -204,7 +211,7 @@ class Stage(Node):
             )
             sender.sendto(packet, (name, protocol, 0, 0, destination))
 
-        return self.programs.enter_context(Traffic(sender, send, interval))
+        return self.programs.enter_context(Traffic(sender, send, interval, self.entered()))
 
     def hold_port(self, port: int, *, version: Literal[4, 6] = 4) -> socket.socket:
         """Let a program hold a port without sharing it; close the returned socket to end it."""

@@ -12,7 +12,7 @@ from multicast_expert.doctor.checks.absence import no_traffic, ttl
 from multicast_expert.doctor.checks.address import ethernet_address, group_address
 from multicast_expert.doctor.checks.diverted import ipsec, nat
 from multicast_expert.doctor.checks.dropped import local_sender, local_source, reverse_path_filter
-from multicast_expert.doctor.checks.early import bridge_port, traffic_control, xdp
+from multicast_expert.doctor.checks.early import bridge_port, xdp
 from multicast_expert.doctor.checks.environment import container, macos_privacy, wireless
 from multicast_expert.doctor.checks.firewall import firewall, query_blocked
 from multicast_expert.doctor.checks.interface import interface_address, interface_down, mtu
@@ -22,6 +22,7 @@ from multicast_expert.doctor.checks.network import querier, snooping
 from multicast_expert.doctor.checks.program import privileged_port, program, sandbox, socket_filter
 from multicast_expert.doctor.checks.route import group_route, loopback_route, send_route, wrong_interface
 from multicast_expert.doctor.checks.socket import checksum, port, port_conflict, receive_buffer
+from multicast_expert.doctor.checks.traffic_control import traffic_control
 from multicast_expert.doctor.facts import Facts
 from multicast_expert.doctor.report import Finding
 

@@ -9,6 +9,7 @@ from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of
+from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
 _TOO_SHORT = 0.9
@@ -108,11 +109,11 @@ def no_traffic(facts: Facts) -> Finding:
     evidence: dict[str, object] = {"seconds listened": round(facts.trial.seconds, 1)}
     evidence |= _came_in(facts)
     if seen is not None:
-        if sightings.frames(facts, outgoing=True):
+        if sightings.frames(facts, outgoing=True) or endings.drops(facts, outgoing=True) or sending.refused(facts):
             return ok("Only this host itself sends to the group.", evidence)
         summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
         # If our reports did not leave, the network has no part in it.
-        doubtful = counters.lost_below(facts) or counters.reports_kept(facts)
+        doubtful = counters.lost_below(facts) or counters.reports_kept(facts) or sending.may_be_refused(facts)
         return finding("suspect" if doubtful else "problem", summary, evidence, tuple(_ask(facts)))
     return _without_frames(facts, seconds, evidence)
 
@@ -137,6 +138,8 @@ def _without_frames(facts: Facts, seconds: str, evidence: dict[str, object]) -> 
     evidence["packets of other kinds, or dropped early"] = counters.uncounted(facts)
     if counters.nothing_came(facts):
         summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
+        if sending.may_be_refused(facts):
+            return unknown(summary[:-1] + ", which may be here and without a route.", evidence, why[1])
         return problem(summary, evidence, tuple(_ask(facts)))
     summary = f"No datagram came in {seconds}; only root can see whether anything of the group reached this host."
     return unknown(summary, evidence, why[1])

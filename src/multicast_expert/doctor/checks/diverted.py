@@ -7,9 +7,11 @@ from multicast_expert.doctor.evidence import background, counters, sightings, wh
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, IpsecPolicy, Rule, Unread, address_of, known
 from multicast_expert.doctor.firewall import remedies
-from multicast_expert.doctor.path import endings
+from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 
+_MOST = 0.9
+"""The part of a loss that a counter must cover before it explains the loss."""
 _IPSEC_PROTOCOLS = ("protocol 50 ", "protocol 51 ")
 
 
@@ -70,12 +72,13 @@ def ipsec(facts: Facts) -> Finding:
 
     A policy (xfrm) for the group or for all UDP may block it, or demand that it comes encrypted; what comes in clear is
     dropped after the port was found. VPN software leaves such policies behind. An encrypted group needs an association
-    with its key, and is dropped as well where that is missing. The kernel counts why in /proc/net/xfrm_stat.
+    with its key, and is dropped as well where that is missing. Policies for what this host sends (`dir out`) do the
+    same to programs here. The kernel counts why in /proc/net/xfrm_stat.
 
     **How to see it:** which counter grows, and the policies for packets that come in.
 
         cat /proc/net/xfrm_stat
-        ip xfrm policy show dir in
+        ip xfrm policy show
         ip xfrm state
 
     **Cure:** remove the policy, or add one before it that allows the group.
@@ -88,6 +91,8 @@ def ipsec(facts: Facts) -> Finding:
     encrypted = [each for each in sightings.flawed(facts) if each.flaw.startswith(_IPSEC_PROTOCOLS)]
     dropped = endings.lost_to(facts, "ipsec")
     grown = background.beyond_usual(facts, counters.dropped_by_ipsec) or 0
+    if found := _ipsec_on_the_way_out(facts):
+        return found
     policies = _policies(facts)
     evidence |= {f"policy {each.direction} {each.action}": each.selector for each in policies[:4]}
     if received(facts) and not dropped:
@@ -107,14 +112,41 @@ def ipsec(facts: Facts) -> Finding:
     return ok("IPsec drops none of the datagrams.", evidence)
 
 
-def _policies(facts: Facts) -> list[IpsecPolicy]:
-    """Return the policies for what comes in that may concern the group, those that block first."""
+def _ipsec_on_the_way_out(facts: Facts) -> Finding | None:
+    """Judge what this host sends: a policy demands an association that is missing, or refuses the group."""
+    counted = {name: by for name, by in trial_of(facts).counters.items() if name.startswith("Xfrm.XfrmOut") and by}
+    policies = _policies(facts, "out")
+    grown = sum(counted.values())
+    if grown <= sending.FEW or not policies:
+        return None
+    dropped = endings.lost_to(facts, "ipsec", outgoing=True)
+    # A policy that blocks refuses the call that sends, so that there is no packet to be dropped.
+    refused = not dropped and sending.left(facts) == 0 and sending.asked(facts) >= grown * _MOST
+    evidence: dict[str, object] = {name.partition(".")[2]: by for name, by in counted.items()}
+    evidence |= {f"policy out {each.action}": each.selector for each in policies[:4]}
+    summary = "An IPsec policy of this host refuses what it sends to the group."
+    if dropped:
+        summary = "An IPsec policy demands encryption of what this host sends to the group, and no association does it."
+        evidence["datagrams dropped"] = dropped
+    remedy = _remove(policies, "out")
+    if (dropped and grown >= dropped * _MOST) or refused:
+        return (suspect if sending.others_arrive(facts) else problem)(summary, evidence, remedy)
+    if received(facts) or dropped == 0:
+        return None
+    return suspect(summary, evidence, remedy)
+
+
+def _policies(facts: Facts, direction: str = "in") -> list[IpsecPolicy]:
+    """Return the policies of a direction that may concern the group, those that block first."""
     group = address_of(facts.target.group)
     listed = () if isinstance(facts.ipsec, Unread) else facts.ipsec
-    found = [each for each in listed if each.direction == "in" and (group is None or each.concerns(group))]
+    found = [each for each in listed if each.direction == direction and (group is None or each.concerns(group))]
     return sorted(found, key=lambda each: each.action != "block")
 
 
-def _remove(policies: list[IpsecPolicy]) -> tuple[str, ...]:
-    step = "Look at the policies (`ip xfrm policy show dir in`), and remove the one for the group or let it pass."
-    return (*(f"ip xfrm policy delete dir in {each.selector}" for each in policies[:1]), *(() if policies else (step,)))
+def _remove(policies: list[IpsecPolicy], direction: str = "in") -> tuple[str, ...]:
+    step = f"Look at the policies (`ip xfrm policy show dir {direction}`), and remove the one for the group."
+    return (
+        *(f"ip xfrm policy delete dir {direction} {each.selector}" for each in policies[:1]),
+        *(() if policies else (step,)),
+    )

@@ -1,4 +1,4 @@
-"""Checks of what takes packets before IP sees them: XDP, traffic control, ports of a bridge. Pure: touches no OS."""
+"""Checks of what takes packets before IP sees them: XDP, ports of a bridge. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import shlex
 
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, sightings, this_host
-from multicast_expert.doctor.evidence.sightings import received, trial_of
-from multicast_expert.doctor.facts import Bridge, Facts, InterfaceFacts, QueueFacts, Unread, known
+from multicast_expert.doctor.evidence.sightings import received
+from multicast_expert.doctor.facts import Bridge, Facts, InterfaceFacts, Unread, known, same
 from multicast_expert.doctor.path import endings
-from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
+from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect
 
+_PASSING_ON = ("br_dev_queue_push_xmit", "br_nf_dev_queue_xmit", "br_forward", "__br_forward", "deliver_clone")
+"""Functions of the kernel by which a bridge sends to a port, and where it drops what is too long for it."""
+_TAG, _ETHERNET_MTU = 4, 1500
 _A_STREAM = 5
 """So many packets that vanished are more than a neighbour's protocols make."""
 
@@ -64,74 +67,6 @@ def _step(remedy: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(line[:-1] + "." if line.endswith(":") else line for line in remedy)
 
 
-def traffic_control(facts: Facts) -> Finding:
-    """Traffic control (tc) drops the datagrams: a filter at the ingress, a policer, a shaper or a full queue.
-
-    A filter of tc, often a BPF program of a container network, sees each packet right after tcpdump did and before the
-    firewall; no list of firewall rules shows it. On the way out a shaper (`tbf`, `htb`), an emulator of bad networks
-    (`netem`) or a queue that is full drops what a program here has sent, without an error for the program.
-
-    **How to see it:** `dropped` grows; the filters of both directions.
-
-        tc -s qdisc show dev eth0
-        tc -s filter show dev eth0 ingress; tc -s filter show dev eth0 egress
-        bpftool net
-
-    **Cure:** change the filter, or remove it; give a shaper more rate.
-
-        tc qdisc del dev eth0 clsact
-    """
-    known(facts.trial)
-    queues = trial_of(facts).queues
-    names = {each.name for each in this_host.below(facts)}
-    listed = () if isinstance(queues, Unread) else queues
-    dropping = [each for each in listed if each.interface in names and each.drops]
-    evidence: dict[str, object] = {f"{each.kind} of {each.interface}": f"{each.drops} dropped" for each in dropping}
-    dropped = endings.lost_to(facts, "traffic-control")
-    if dropped:
-        evidence["datagrams that it dropped"] = dropped
-        return _dropped_by(facts, [each for each in listed if each.interface in names], evidence)
-    if dropped == 0 or not dropping:
-        return ok("Traffic control drops none of the datagrams.", evidence)
-    ingress = [each for each in dropping if each.is_ingress]
-    missing = sightings.missing(facts)
-    if (
-        missing
-        and ingress
-        and sum(each.drops or 0 for each in ingress) >= missing * 0.9
-        and not counters.reached_ip(facts)
-    ):
-        return _dropped_by(facts, ingress, evidence)
-    if received(facts) and not missing:
-        return ok("Traffic control dropped packets, and the datagrams arrive.", evidence)
-    why = phrases.remedy(trial_of(facts).frames)
-    text = (
-        f"Traffic control dropped packets on {phrases.named(each.interface for each in dropping)}; whose is not known."
-    )
-    return unknown(text, evidence, why or ("Look at the filters: `tc -s filter show dev INTERFACE ingress`.",))
-
-
-def _dropped_by(facts: Facts, queues: list[QueueFacts], evidence: dict[str, object]) -> Finding:
-    """Judge a proved loss; incoming datagrams were dropped by a filter at the ingress, those of this host later."""
-    incoming = bool(sightings.frames(facts))
-    dropping = [each for each in queues if each.is_ingress is incoming]
-    dropping.sort(key=lambda each: -(each.drops or 0))
-    name = dropping[0].interface if dropping else next(iter(this_host.chosen_names(facts)), "INTERFACE")
-    device = shlex.quote(name)
-    if incoming:
-        summary = f"A filter of traffic control (tc) at the ingress of {name} drops the datagrams."
-        steps: tuple[str, ...] = (
-            f"Look at the filters (`tc filter show dev {name} ingress`, `bpftool net`), and remove the one that drops.",
-        )
-        if dropping:
-            steps = (*steps, f"tc qdisc del dev {device} {dropping[0].kind}")
-        return problem(summary, evidence, steps)
-    kind = f" ({dropping[0].kind})" if dropping else ""
-    summary = f"Traffic control (tc) of {name}{kind} drops what this host sends to the group."
-    step = f"Give the queue more rate or room, or remove it (`tc -s qdisc show dev {name}`)."
-    return problem(summary, evidence, (step, f"tc qdisc del dev {device} root") if dropping else (step,))
-
-
 def bridge_port(facts: Facts) -> Finding:
     """A port of a bridge on this host lets the frames not pass.
 
@@ -139,7 +74,8 @@ def bridge_port(facts: Facts) -> Finding:
     `listening` or `learning`, for half a minute after it came up or for good if there is a second way; and an
     administrator may set the state by hand. An isolated port exchanges nothing with other isolated ports, a locked one
     drops what comes from unknown stations, one without multicast flooding gets no group that it is not known to have
-    joined, and a bridge that filters VLANs drops what a port is no member of. No counter tells any of it.
+    joined, and a bridge that filters VLANs drops what a port is no member of. A port whose MTU is too small for a
+    packet does not get it. No counter tells any of it.
 
     **How to see it:** state and flags of the ports, and their VLANs.
 
@@ -152,6 +88,7 @@ def bridge_port(facts: Facts) -> Finding:
         bridge link set dev eth0 isolated off
         bridge link set dev eth0 locked off
         bridge link set dev eth0 mcast_flood on
+        ip link set dev eth0 mtu 1500
     """
     if isinstance(facts.bridges, Unread):
         return finding("ok" if received(facts) else "unknown", facts.bridges.reason, {}, phrases.remedy(facts.bridges))
@@ -164,7 +101,7 @@ def bridge_port(facts: Facts) -> Finding:
         barred = dict(bridge.barred_ports)
         if concerned and (found := _barred_here(facts, bridge, barred) or _dropped_here(facts, bridge)):
             return found
-        if found := _between_ports(facts, bridge, barred):
+        if found := _between_ports(facts, bridge, barred) or _too_long(facts, bridge):
             return found
     return ok("The ports of bridges let the frames pass." if facts.bridges else "There is no bridge on this host.")
 
@@ -227,6 +164,31 @@ def _between_ports(facts: Facts, bridge: Bridge, barred: dict[str, str]) -> Find
     }  # fmt: skip
     summary = f"The bridge {bridge.name} passes the frames to no receiver behind {port}: the port is {why}."
     return problem(summary, evidence, tuple(lines))
+
+
+def _too_long(facts: Facts, bridge: Bridge) -> Finding | None:
+    """Judge frames that the bridge drops because they are longer than the MTU of the port behind which they are due."""
+    came = [each for each in sightings.frames(facts) or () if each.interface in bridge.ports]
+    dropped = sum(each.count for each in endings.drops(facts) or () if each.function.startswith(_PASSING_ON))
+    longest = max((each.longest for each in came), default=0)
+    members = () if isinstance(bridge.members, Unread) else bridge.members
+    due = {port for group, port in members if same(group, facts.target.group)}
+    # Without a querier a bridge knows no members, and sends groups to all ports.
+    floods = not bridge.snooping or not (bridge.querier or bridge.other_querier)
+    sources = {each.interface for each in came}
+    small = [
+        each
+        for each in this_host.interfaces(facts)
+        if each.name in bridge.ports and each.name not in sources and (each.name in due or floods)
+        and each.mtu is not None and each.mtu + _TAG < longest
+    ]  # fmt: skip
+    if dropped <= _A_STREAM or not small:
+        return None
+    name = small[0].name
+    evidence: dict[str, object] = {"longest packet": longest, f"MTU of {name}": small[0].mtu}
+    evidence["datagrams that it dropped"] = dropped
+    summary = f"The bridge {bridge.name} passes no packet of {longest} bytes on to {name}, whose MTU is {small[0].mtu}."
+    return problem(summary, evidence, (f"ip link set dev {shlex.quote(name)} mtu {max(longest, _ETHERNET_MTU)}",))
 
 
 def _starves(bridge: Bridge, port: str, came: set[str], barred: dict[str, str]) -> bool:

@@ -8,7 +8,7 @@ from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of, known, same
-from multicast_expert.doctor.path import endings
+from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.system.listings import Member, Membership, UdpSocket
 
@@ -119,7 +119,8 @@ def socket_filter(facts: Facts) -> Finding:
     its own socket (`SO_ATTACH_FILTER`, `SO_ATTACH_BPF`), and a BPF program on the control group that the process runs
     in. The latter is what systemd makes of `IPAddressDeny=` and `IPAddressAllow=` in a unit, and what some container
     networks use. tcpdump shows the datagrams, the firewall counts nothing, other services receive. The kernel counts it
-    in `Udp: InErrors` and as drops of the socket, like a full buffer.
+    in `Udp: InErrors` and as drops of the socket, like a full buffer. Such a program may also drop what the control
+    group sends; then sending fails with `EPERM`.
 
     **How to see it:** drops of the socket grow while `RcvbufErrors` does not; the programs of control groups.
 
@@ -148,6 +149,15 @@ def socket_filter(facts: Facts) -> Finding:
             "Allow the sender there, as with `systemctl set-property UNIT IPAddressAllow=ADDRESS`.",
         )
         return problem(summary, evidence, steps)
+    if sent := endings.lost_to(facts, "socket-filter", outgoing=True):
+        evidence["datagrams sent that it dropped"] = sent
+        evidence |= {"programs that send": ", ".join(sending.programs(facts))} if sending.programs(facts) else {}
+        summary = "A BPF program of the sender's control group drops what it sends to the group (EPERM)."
+        steps = (
+            "Look for it: `bpftool cgroup tree`; with systemd, `IPAddressDeny=` of the unit that sends.",
+            f"Allow the group there, as with `systemctl set-property UNIT IPAddressAllow={facts.target.group}`.",
+        )
+        return (suspect if sending.others_arrive(facts) else problem)(summary, evidence, steps)
     for socket, lost in this_host.growing_drops(facts).items():
         if lost <= full or not _is_filtered(facts, socket):
             continue
@@ -212,7 +222,8 @@ def sandbox(facts: Facts) -> Finding:
 
     Containers, Flatpak, snaps, browsers and hardened services run programs under a filter of system calls (seccomp) or
     a security module (AppArmor, SELinux). Such a filter may forbid to join a group, or to open a UDP socket at all, for
-    root too. The program gets `EPERM` or `EACCES` from a call that never fails that way otherwise.
+    root too, or one of IPv6 (`RestrictAddressFamilies=`). The program gets `EPERM`, `EACCES` or, for a family,
+    `EAFNOSUPPORT` from a call that never fails that way otherwise.
 
     **How to see it:** the mode of seccomp, 2 for a filter, and the profile.
 
@@ -240,7 +251,13 @@ def sandbox(facts: Facts) -> Finding:
 def refusals(facts: Facts) -> list[str]:
     """Return the errors of the joins, if all failed for want of a permission that no port explains."""
     joins = trial_of(facts).joins
-    errors = [each.error for each in joins if each.error in _FORBIDDEN]
+    forbidden = (*_FORBIDDEN, "EAFNOSUPPORT") if _has_family(facts) else _FORBIDDEN
+    errors = [each.error for each in joins if each.error in forbidden]
     if len(errors) < len(joins) or needs_privilege(facts) or facts.machine.system != "linux":
         return []
     return [error for error in errors if error is not None]
+
+
+def _has_family(facts: Facts) -> bool:
+    """Return whether this kernel has the IP version of the group: it counts its packets."""
+    return counters.moved(facts, "Ip.InReceives") is not None

@@ -9,56 +9,91 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
-from multicast_expert.doctor.facts import Arrivals, Facts, PolicyRule, Unread, address_of, known, same
-from multicast_expert.doctor.path import endings
+from multicast_expert.doctor.facts import Arrivals, Facts, PolicyRule, Route, Unread, address_of, known, same
+from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Frames
 
-_STREAM = 5
-"""Datagrams a second of a stream; programs that look for a name server or the time send fewer."""
-
 
 def send_route(facts: Facts) -> Finding:
-    """A program on this host sends to the group, and there is no route for it.
+    """A program on this host sends to the group, and there is no route for it, or one that refuses it.
 
     Where a program names no interface, the routing table chooses it, for sending and, over IPv4, for joining too.
     Without a route to the group (usually the default route) sending fails with `ENETUNREACH` and joining with `ENODEV`;
     with a default route everything goes to that one interface, be it the right one or not. So a machine without a
     gateway, or a program started at boot before the network is up, cannot use groups unless it names the interface.
 
-    Programs that name the interface (as this library and `mcast` always do) need no route.
+    A route of the type `blackhole`, `unreachable` or `prohibit`, or a policy rule with such an action, refuses it with
+     `EINVAL`, `EHOSTUNREACH` or `EACCES`, and no counter shows that. Root sees the lookups of each program.
+
+    Over IPv4, programs that name the interface (as this library and `mcast` always do) need no route.
 
     **How to see it:** which way the group goes, and how often a datagram had none.
 
-        ip route get 239.1.2.3
+        ip route get 239.1.2.3; ip rule show
         nstat -az IpOutNoRoutes Ip6OutNoRoutes
 
     **Cure:** name the interface in the program (`iface=`, `-i`; IP_MULTICAST_IF), or add a route for groups:
 
         ip route add 224.0.0.0/4 dev eth0
+        ip route replace 239.1.2.3/32 dev eth0
     """
     known(facts.routes)
     route, lost = this_host.route_to(facts, facts.target.group), counters.moved(facts, "Ip.OutNoRoutes") or 0
     if route is None:
         return unknown("The route to the group is not known.")
+    refused = sending.refused(facts)
+    evidence: dict[str, object] = {"interface": route.interface}
+    if refused:
+        return _refused(facts, route, refused)
     if route.interface is not None:
         summary = f"Programs that name no interface send to the group, and join it, on {route.interface}."
-        return ok(summary, {"interface": route.interface, "gateway": route.gateway})
-    evidence = {"interface": None, "datagrams without a route": lost}
-    if not lost or received(facts):
+        return ok(summary, evidence | {"gateway": route.gateway})
+    evidence["datagrams without a route, to any destination"] = lost
+    if refused == 0 or received(facts) or not sending.may_be_refused(facts):
         summary = "There is no route to the group: programs must name the interface to send, or to join over IPv4."
         return ok(summary, evidence)
+    text = "There is no route to the group, and only root sees whether a program of this host tries to send to it."
+    if facts.machine.user_id == 0:
+        text = "There is no route to the group, and the kernel does not tell whether a program tries to send to it."
+    return unknown(text, evidence, phrases.remedy(trial_of(facts).lookups))
+
+
+_LEADING_NOWHERE = ("blackhole", "unreachable", "prohibit")
+
+
+def _refused(facts: Facts, route: Route, refused: int) -> Finding:
+    """Judge datagrams that programs of this host wanted to send, and that the routing tables refused."""
+    version, group = facts.target.group_version, facts.target.group
+    evidence: dict[str, object] = {"programs": ", ".join(sending.programs(facts)), "datagrams refused": refused}
     names = [each.name for each in this_host.chosen(facts) if not each.is_loopback]
     name = shlex.quote(names[0]) if names else "eth0"
-    summary = f"A program on this host tried to send {phrases.counted(lost, 'datagram')}, and there is no route."
-    command = f"ip route add 224.0.0.0/4 dev {name}"
-    if facts.target.group_version == 6:
-        command = f"ip -6 route add multicast ff00::/8 dev {name} table local"
-    step = "Name the interface in the sending program, or add a route."
-    # The counter is about all destinations, so only a fast count while nothing comes in is proof.
-    steady = lost >= _STREAM * trial_of(facts).seconds
-    certain = steady and (counters.nothing_came(facts) or not counters.refused(facts))
-    return finding("problem" if certain else "suspect", summary, evidence, (step, command))
+    ip = "ip -6" if version == 6 else "ip"
+    guilty = _rejecting_rules(facts)
+    tried = f"A program on this host tried to send {phrases.counted(refused, 'datagram')}, and"
+    if guilty:
+        evidence |= {f"rule {rule.preference}": rule.text for rule in guilty}
+        summary = f"{tried} a policy rule refuses them: `{guilty[0].text}`."
+        steps = tuple(f"{ip} rule del pref {rule.preference}" for rule in guilty)
+    elif route.kind in _LEADING_NOWHERE:
+        evidence["type of the route"] = route.kind
+        summary = f"{tried} the route to the group refuses them: it is of the type {route.kind}."
+        # A route to this group alone precedes every other one, and replaces one that is there.
+        command = f"ip route replace {group}/32 dev {name}"
+        if version == 6:
+            command = f"ip -6 route replace multicast {group}/128 dev {name} table local metric 1"
+        steps = (f"Remove that route (`{ip} route show table all type {route.kind}`), or precede it.", command)
+    else:
+        summary = f"{tried} there is no route."
+        command = f"ip route add 224.0.0.0/4 dev {name}"
+        if version == 6:
+            command = f"ip -6 route add multicast ff00::/8 dev {name} table local"
+        steps = ("Name the interface in the sending program, or add a route.", command)
+        if route.interface is not None:
+            evidence["route for other programs"] = route.interface
+            steps = (f"Look at the policy rules and at what marks packets: `{ip} rule show`.",)
+    verdict = suspect if sending.others_arrive(facts) else problem
+    return verdict(summary, evidence, steps)
 
 
 def loopback_route(facts: Facts) -> Finding:
@@ -127,7 +162,9 @@ def group_route(facts: Facts) -> Finding:
     dropped = endings.lost_to(facts, "group-route")
     names = set(this_host.chosen_names(facts))
     rejected = [each for each in trial_of(facts).passages if each.error and each.interface in names]
-    if facts.target.group_version != 6 or received(facts) or not (rejected or dropped):
+    joined = any(each.error is None for each in trial_of(facts).joins)
+    # Without a membership the kernel drops the group at the same place.
+    if facts.target.group_version != 6 or received(facts) or not joined or not (rejected or dropped):
         return ok("The routing tables accept the group.")
     evidence: dict[str, object] = {f"routing on {each.interface}": each.error for each in rejected}
     evidence |= {"datagrams that it dropped": dropped} if dropped else {}

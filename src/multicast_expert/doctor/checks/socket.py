@@ -78,6 +78,11 @@ def _port_by_counters(facts: Facts) -> Finding:
         return ok(text, {"without a socket": lost})
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, {"without a socket": lost}, why[1])
+    if this_host.may_be_rewritten(facts):
+        text = (
+            "Datagrams of joined groups found no socket: they go to another port, or a filter of tc changes the port."
+        )
+        return unknown(text, {"without a socket": lost}, why[1])
     if facts.target.group_version == 6:
         text = "Datagrams of joined groups found no socket: they go to another port, or have no checksum."
         return unknown(text, {"without a socket": lost}, why[1])

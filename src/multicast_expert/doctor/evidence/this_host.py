@@ -41,6 +41,14 @@ def below(facts: Facts) -> tuple[InterfaceFacts, ...]:
     return tuple(each for each in interfaces(facts) if each.name in names)
 
 
+def may_be_rewritten(facts: Facts) -> bool:
+    """Return whether a filter of tc, such as a BPF program, may change what comes in on the chosen interfaces."""
+    filters = () if isinstance(facts.trial, Unread) else facts.trial.filters
+    names = {each.name for each in below(facts)}
+    listed = () if isinstance(filters, Unread) else filters
+    return any(each.interface in names and each.hook == "ingress" and each.diverts is None for each in listed)
+
+
 def own_addresses(facts: Facts) -> set[IPAddress]:
     """Return the addresses of this host."""
     return {ip_interface(address).ip for each in interfaces(facts) for address in each.addresses}

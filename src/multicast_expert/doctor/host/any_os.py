@@ -17,8 +17,10 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import (
     Bridge,
     Drop,
+    FilterFacts,
     InterfaceFacts,
     IpsecPolicy,
+    Lookups,
     Machine,
     Passage,
     PolicyRule,
@@ -32,6 +34,7 @@ from multicast_expert.doctor.facts import (
 from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
+from multicast_expert.system.drops.lookups import LookupWatch
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
@@ -145,6 +148,10 @@ class Host:
         """Return the queueing disciplines, with all that they have dropped so far."""
         return ()
 
+    def filters(self) -> tuple[FilterFacts, ...] | Unread:
+        """Return the filters of traffic control, with all that their actions got so far."""
+        return ()
+
     def passages(self, group: IPAddress, senders: Iterable[tuple[str, str]]) -> tuple[Passage, ...]:
         """Return how the kernel would route packets of the group from these interfaces and senders."""
         return ()
@@ -179,6 +186,21 @@ class Host:
         except OSError as error:
             return Unread(f"What the kernel dropped could not be read: {error.strerror or error}.")
         return named_drops(found, self.names)
+
+    def open_lookup_watch(self) -> LookupWatch | Unread:
+        """Begin to count how often programs look up the route to the group, if that is allowed; close it afterwards."""
+        return Unread(f"{SYSTEM.platform.title} does not tell who sends to a group.")
+
+    def lookups(self, watch: LookupWatch) -> tuple[Lookups, ...] | Unread:
+        """Return the lookups since the watch began."""
+        try:
+            found = watch.lookups()
+        except OSError as error:
+            return Unread(f"The lookups of routes could not be read: {error.strerror or error}.")
+        return tuple(
+            Lookups(each.program, self.name(each.interface) if each.interface else None, each.asked, each.refused)
+            for each in found
+        )
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, if that is allowed."""

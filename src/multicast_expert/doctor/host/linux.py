@@ -21,6 +21,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import (
     Bridge,
+    FilterFacts,
     InterfaceFacts,
     IpsecPolicy,
     Machine,
@@ -35,10 +36,11 @@ from multicast_expert.doctor.facts import (
     interface_setting,
 )
 from multicast_expert.doctor.firewall.chains import UDP, Packet
-from multicast_expert.doctor.host import linux_counters, linux_messages
+from multicast_expert.doctor.host import linux_counters, linux_filters, linux_messages
 from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
+from multicast_expert.system.drops.lookups import LookupWatch
 from multicast_expert.system.drops.refusals import ONLY_ROOT
 from multicast_expert.system.drops.running_kernel import kernel_symbols
 from multicast_expert.system.drops.watch import Watch, open_watch
@@ -223,6 +225,23 @@ class LinuxHost(Host):
         except OSError as error:
             return Unread(f"The queues of the interfaces could not be read: {error.strerror}.", "tc -s qdisc show")
 
+    def filters(self) -> tuple[FilterFacts, ...] | Unread:
+        """Return the filters of traffic control, with all that their actions got so far."""
+        queues = self.queues()
+        if isinstance(queues, Unread):
+            return queues
+        found: list[FilterFacts] = []
+        indexes = {name: index for index, name in self.names.items()}
+        for question, hook in linux_filters.filters_requests(queues[:LISTED], indexes):
+            try:
+                for body in ask(question):
+                    found += linux_filters.parse_filter(body, hook, self.names)
+            except OSError as error:
+                # A queue without classes has no filters (EOPNOTSUPP), one that is gone neither (EINVAL).
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
+                    return Unread(f"The filters of traffic control could not be read: {error.strerror}.")
+        return tuple(found[:LISTED])
+
     def members(self, joined: Sequence[JoinedGroup], sockets: Sequence[UdpSocket]) -> tuple[Member, ...]:
         """Return the sockets with what they joined of the target's group, as far as this user may look into them."""
         group = [each for each in joined if str(each.group) == self.target.group]
@@ -340,6 +359,13 @@ class LinuxHost(Host):
             return Unread(str(refused), again_as_root(self.target) if helps else "")
         except OSError as error:
             return Unread(f"The kernel could not count what it drops: {error.strerror}.")
+
+    def open_lookup_watch(self) -> LookupWatch | Unread:
+        """Begin to count how often programs look up the route to the group, which the kernel allows to root."""
+        try:
+            return LookupWatch(ip_address(self.target.group))
+        except MulticastExpertError as refused:
+            return Unread(str(refused), again_as_root(self.target) if str(refused) == ONLY_ROOT else "")
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, which the kernel allows to root (CAP_NET_RAW)."""

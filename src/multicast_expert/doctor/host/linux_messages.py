@@ -42,10 +42,12 @@ def parse_queue(body: bytes, names: dict[int, str]) -> QueueFacts | None:
     _, index, handle, parent, _ = _TRAFFIC.unpack_from(body)
     found = attributes(body, _TRAFFIC.size)
     counts = attributes(found.get(7, b"")).get(3, b"")  # TCA_STATS2, TCA_STATS_QUEUE
-    drops = _QUEUE_COUNTS.unpack_from(counts)[2] if len(counts) >= _QUEUE_COUNTS.size else None
+    length, _, drops, *_ = (
+        _QUEUE_COUNTS.unpack_from(counts) if len(counts) >= _QUEUE_COUNTS.size else (0, 0, None, 0, 0)
+    )
     kind = found.get(1, b"").partition(b"\0")[0].decode("ascii", "replace")
     # ffff:fff1 is the parent of `ingress` and `clsact`.
-    return QueueFacts(names.get(index, str(index)), kind, handle >> 16, parent == 0xFFFFFFF1, drops)
+    return QueueFacts(names.get(index, str(index)), kind, handle >> 16, parent == 0xFFFFFFF1, drops, length)
 
 
 def rules_request(family: int) -> bytes:

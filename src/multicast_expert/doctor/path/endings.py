@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from multicast_expert.doctor.evidence import this_host
-from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.evidence.sightings import received, trial_of, wanted
 from multicast_expert.doctor.facts import Drop, Facts, Unread, same
 from multicast_expert.doctor.path.stations import place_of
 
@@ -53,6 +53,8 @@ def drops(facts: Facts, *, outgoing: bool = False) -> tuple[Drop, ...] | None:
     if isinstance(found, Unread) or isinstance(facts.trial, Unread):
         return None
     passed = {None, *(each.name for each in this_host.below(facts))}
+    # Where a route discards what this host sends, the kernel names the loopback interface.
+    passed |= {each.name for each in this_host.interfaces(facts) if each.is_loopback and outgoing}
     return tuple(
         each
         for each in found
@@ -93,4 +95,5 @@ def lost_to(facts: Facts, check: str, *, outgoing: bool = False) -> int | None:
         return None
     count = counts[check]
     # A few that are lost beside many that arrive are no fault: a stream that just began, a report of a membership.
-    return count if count > max(_STRAY, received(facts) // 50) else 0
+    arrived = sum(each.count for each in wanted(facts, outgoing=True) or ()) if outgoing else received(facts)
+    return count if count > max(_STRAY, arrived // 50) else 0

@@ -25,7 +25,7 @@ RECEIVING = (
     "socket", "elsewhere", "program",
 )  # fmt: skip
 """The stations that a packet meets which comes in, in order. `bridge`: also a bond, team or macvlan."""
-SENDING = ("program", "route", "output", "postrouting", "elsewhere", "tc egress", "wire")
+SENDING = ("program", "route", "IPsec", "output", "postrouting", "elsewhere", "tc egress", "wire")
 """The stations of a packet that this host sends."""
 ELSEWHERE = "elsewhere"
 
@@ -90,6 +90,8 @@ _FUNCTIONS = {
     "udpv6_*": _SOCKET, "sk_filter*": _FILTER, "sock_queue_rcv_*": _BUFFER,
 }  # fmt: skip
 _SENDING_FUNCTIONS = {
+    # A route without an association of IPsec discards what it gets.
+    "dst_discard*": _IPSEC,
     "ip_mc_output": Place("route", "hop limit"), "ip6_finish_output*": Place("route", "hop limit"),
     "ip_finish_output*": Place("route", "neighbour"), "ip6_*": Place("route", ""), "ip_*": Place("route", ""),
     "__dev_queue_xmit": Place("tc egress", "queue"), "__dev_xmit_skb": Place("tc egress", "queue"),
@@ -106,10 +108,11 @@ def place_of(drop: Drop) -> Place:
     """Return where the kernel dropped it."""
     if drop.hook in _HOOKS:
         return Place(_HOOKS[drop.hook], f"netfilter {drop.hook}")
+    if drop.reason.startswith(("QDISC_", "FQ_")):
+        # What came in meets a queue where a filter redirects it, or where a bridge passes it on.
+        return Place("tc egress", "queue") if drop.outgoing else Place("tc ingress", "queue of another interface")
     if drop.outgoing:
         reasons, functions = _SENDING_REASONS, _SENDING_FUNCTIONS
-        if drop.reason.startswith("QDISC_") or drop.reason.startswith("FQ_"):
-            return Place("tc egress", "queue")
     else:
         reasons, functions = _REASONS, _FUNCTIONS
         if drop.reason == "PKT_TOO_SMALL":

@@ -14,7 +14,18 @@ from time import monotonic, sleep
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
-from multicast_expert.doctor.facts import Buffer, Drop, Facts, Moment, Passage, Probe, QueueFacts, Trial, Unread
+from multicast_expert.doctor.facts import (
+    Buffer,
+    Drop,
+    Facts,
+    FilterFacts,
+    Moment,
+    Passage,
+    Probe,
+    QueueFacts,
+    Trial,
+    Unread,
+)
 from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
@@ -79,12 +90,15 @@ class Attempt:
             watch = self._host.open_drop_watch()
             if not isinstance(watch, Unread):
                 opened.callback(watch.close)
+            lookups = self._host.open_lookup_watch()
+            if not isinstance(lookups, Unread):
+                opened.callback(lookups.close)
             capture = self._host.open_capture()
             if isinstance(capture, Capture):
                 opened.callback(capture.close)
             # If the frames are known, the counters need not tell whose packets they counted.
             by_counters = isinstance(capture, Unread)
-            before, queues = self._host.counters(), self._host.queues()
+            before, queues, filters = self._host.counters(), self._host.queues(), self._host.filters()
             progress = self._noting(before, listen / MOMENTS, progress) if by_counters else progress
             listening = opened.enter_context(closing(Listening(progress)))
             if isinstance(capture, Capture):
@@ -98,6 +112,8 @@ class Attempt:
                 trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
             else:
                 trial = replace(trial, drops=Unread(watch.limits), any_drops=drops)
+            found = lookups if isinstance(lookups, Unread) else self._host.lookups(lookups)
+            trial = replace(trial, lookups=found, filters=_taken(filters, self._host.filters()))
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and not trial.arrivals and not _is_member(facts):
@@ -251,14 +267,30 @@ class Attempt:
 def _grown(
     before: tuple[QueueFacts, ...] | Unread, after: tuple[QueueFacts, ...] | Unread
 ) -> tuple[QueueFacts, ...] | Unread:
-    """Return the queues with what they dropped in between."""
+    """Return the queues with what they dropped, and took in without sending it, in between."""
     if isinstance(before, Unread) or isinstance(after, Unread):
         return after
-    earlier = {replace(each, drops=None): each.drops or 0 for each in before}
+    earlier = {replace(each, drops=None, waiting=0): each for each in before}
+    grown = []
+    for each in after:
+        was = earlier.get(replace(each, drops=None, waiting=0))
+        dropped = None if each.drops is None else max(0, each.drops - ((was and was.drops) or 0))
+        waiting = max(0, each.waiting - (was.waiting if was else 0))
+        grown.append(replace(each, drops=dropped, waiting=waiting))
+    return tuple(grown)
+
+
+def _taken(
+    before: tuple[FilterFacts, ...] | Unread, after: tuple[FilterFacts, ...] | Unread
+) -> tuple[FilterFacts, ...] | Unread:
+    """Return the filters with what their actions got in between."""
+    if isinstance(before, Unread) or isinstance(after, Unread):
+        return after
+    earlier = {replace(each, packets=None): each.packets or 0 for each in before}
     return tuple(
         each
-        if each.drops is None
-        else replace(each, drops=max(0, each.drops - earlier.get(replace(each, drops=None), 0)))
+        if each.packets is None
+        else replace(each, packets=max(0, each.packets - earlier.get(replace(each, packets=None), 0)))
         for each in after
     )
 

@@ -6,12 +6,14 @@ that BTF tells. All numbers of the packet are in network byte order, all others 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
 from multicast_expert.system.drops.btf import Btf
 
@@ -23,7 +25,6 @@ _IF_MISSING = 1
 _KEY = Struct("<QII16s16s2sBBI")
 """Address of the call, reason, interface, group, source, port, IP version, how far it came, and socket."""
 KEY_SIZE = _KEY.size
-COUNT = Struct("<Q")
 REST = bytes(KEY_SIZE)
 """The key of what is counted when there is no room for more kinds."""
 
@@ -83,6 +84,8 @@ class Layout(NamedTuple):
     """Whether the tracepoint tells the socket that did not take a packet, as since Linux 6.11."""
     offsets: dict[str, int]
     """By struct and member."""
+    lookups: Mapping[str, int] = MappingProxyType({})
+    """The same for LOOKUP_MEMBERS; empty if this kernel has none of them, as without IPv6."""
 
 
 MEMBERS = (
@@ -93,6 +96,12 @@ MEMBERS = (
     "task_struct.nsproxy", "nsproxy.net_ns",
 )  # fmt: skip
 """What the program reads, by struct and member."""
+LOOKUP_MEMBERS = (
+    "flowi4.daddr", "flowi4.__fl_common.flowic_oif", "flowi4.__fl_common.flowic_iif",
+    "flowi6.daddr", "flowi6.__fl_common.flowic_oif", "flowi6.__fl_common.flowic_iif",
+    "fib6_table.tb6_id", "fib6_result.fib6_type", "task_struct.nsproxy", "nsproxy.net_ns", "net.ns.inum",
+)  # fmt: skip
+"""What a program reads at the lookup of a route."""
 
 
 def read_layout(data: bytes) -> Layout:
@@ -101,8 +110,12 @@ def read_layout(data: bytes) -> Layout:
     # The first parameter is the program's own context, then the packet, the call, the reason and the socket.
     parameters = btf.parameters("btf_trace_kfree_skb")
     reasons = btf.enumeration("skb_drop_reason") if parameters > 3 else {}
-    has_socket = parameters > 4
-    return Layout(reasons, has_socket, {each: btf.offset(*each.split(".", 1)) for each in MEMBERS})
+    offsets = {each: btf.offset(*each.split(".", 1)) for each in MEMBERS}
+    try:
+        lookups = {each: btf.offset(*each.split(".", 1)) for each in LOOKUP_MEMBERS}
+    except MulticastExpertError:
+        lookups = {}
+    return Layout(reasons, parameters > 4, offsets, lookups)
 
 
 # The stack: the key, below it a place for what is read, the header of the packet, and a count.

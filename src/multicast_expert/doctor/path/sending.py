@@ -1,0 +1,102 @@
+"""What the facts prove about programs of this host that send to the target. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from multicast_expert.doctor.evidence import counters, this_host
+from multicast_expert.doctor.evidence.sightings import frames, trial_of
+from multicast_expert.doctor.facts import Facts, Lookups, Unread, address_of
+from multicast_expert.doctor.path import endings
+
+FEW = 2
+"""So many datagrams may be under way, or belong to another purpose than a stream."""
+
+
+def is_own(facts: Facts, sender: str) -> bool:
+    """Return whether a sender is this host."""
+    return address_of(sender) in this_host.own_addresses(facts)
+
+
+def others_arrive(facts: Facts) -> bool:
+    """Return whether datagrams of other hosts arrive, so that what this host sends is only a part of the group."""
+    return any(each.asked and not is_own(facts, each.sender) for each in trial_of(facts).arrivals)
+
+
+def copies(facts: Facts) -> int:
+    """Return how many datagrams of this host came back to its own receivers, without those that are not to leave."""
+    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
+    return sum(
+        each.count
+        for each in trial_of(facts).arrivals
+        if is_own(facts, each.sender) and each.interface not in loopback and each.hop_limit != 0
+    )
+
+
+def lookups(facts: Facts) -> tuple[Lookups, ...]:
+    """Return the programs that send to the group on chosen interfaces; none if that is not known."""
+    found = trial_of(facts).lookups
+    names = set(this_host.chosen_names(facts))
+    route = this_host.route_to(facts, facts.target.group)
+    by_route = route is None or route.interface is None or route.interface in names
+    listed = () if isinstance(found, Unread) else found
+    return tuple(each for each in listed if each.interface in names or (each.interface is None and by_route))
+
+
+def asked(facts: Facts) -> int:
+    """Return about how many datagrams programs of this host wanted to send, by their lookups of the route."""
+    return sum(each.asked for each in lookups(facts)) // _per_datagram(facts)
+
+
+def refused(facts: Facts) -> int | None:
+    """Return how many of them the routing tables refused, 0 for a few; None if that is not known."""
+    if isinstance(trial_of(facts).lookups, Unread):
+        return None
+    count = sum(each.refused for each in lookups(facts)) // _per_datagram(facts)
+    return count if count > max(FEW, asked(facts) // 50) else 0
+
+
+def _per_datagram(facts: Facts) -> int:
+    return 2 if facts.target.group_version == 6 else 1
+
+
+def programs(facts: Facts) -> list[str]:
+    """Return the names of the programs that send to the group, as far as they are known."""
+    return list(dict.fromkeys(each.program for each in lookups(facts) if each.asked > FEW))
+
+
+def left(facts: Facts) -> int | None:
+    """Return how many datagrams of this host left; None if frames could not be captured.
+
+    What leaves a VLAN's interface has left only when it is on the interface below.
+    """
+    found = frames(facts, outgoing=True)
+    if found is None:
+        return None
+    chosen = this_host.chosen(facts)
+    plain = {each.name for each in chosen if each.kind != "vlan"}
+    tagged = {each.parent for each in chosen if each.kind == "vlan"}
+    port = facts.target.port
+    return sum(
+        each.count
+        for each in found
+        if is_own(facts, each.sender)
+        and port in (None, each.port or port)
+        and each.interface in (tagged if each.vlan else plain)
+    )
+
+
+def vanished(facts: Facts) -> int:
+    """Return how many datagrams of this host neither left nor were dropped; 0 if that is not known or few."""
+    gone, dropped = left(facts), endings.drops(facts, outgoing=True)
+    if gone is None or dropped is None:
+        return 0
+    sent = copies(facts) or asked(facts)
+    count = sent - gone - sum(each.count for each in dropped)
+    return count if count > max(FEW, sent // 50) else 0
+
+
+def may_be_refused(facts: Facts) -> bool:
+    """Return whether programs of this host may fail to send to the group for want of a route, without a trace."""
+    route = this_host.route_to(facts, facts.target.group)
+    if refused(facts) is not None or route is None or route.interface is not None:
+        return bool(refused(facts))
+    return route.kind != "unicast" or (counters.moved(facts, "Ip.OutNoRoutes") or 0) > FEW

@@ -1,0 +1,193 @@
+"""LookupWatch: counts how often programs look up the route to a group to send there, and what the kernel answers.
+
+Where the routing tables refuse a group, the sender gets an error before there is a packet, so that no counter, no
+capture and no drop shows it. The kernel has tracepoints for these lookups. Touches Linux only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from struct import Struct
+from typing import NamedTuple
+
+from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, Assembler, Register
+from multicast_expert.system.drops.bpf import Bpf
+from multicast_expert.system.drops.kernel_watch import read_kernel_layout
+from multicast_expert.system.drops.refusals import refusal
+from multicast_expert.system.kernel import network_namespace
+
+KINDS = 512
+"""How many programs, interfaces and answers are counted separately; further ones are not counted."""
+_KEY = Struct("<16sIIi4x")
+_LOOKUP, _UPDATE, _COMMAND, _CURRENT_TASK, _PROBE_READ_KERNEL = 1, 2, 16, 35, 113
+_IF_MISSING = 1
+_AT_KEY, _AT_VALUE, _AT_COUNT = -32, -40, -48
+_AT_INTERFACE, _AT_TABLE, _AT_ANSWER = (_AT_KEY + place for place in (16, 20, 24))
+_LOOPBACK_INDEX = 1
+"""What stands for the incoming interface of packets that this host sends."""
+_REFUSING = (6, 7, 8, 9)
+"""The types of IPv6 routes that lead nowhere; where nothing is found, it is 7, too."""
+
+
+class RouteLookups(NamedTuple):
+    """What one program asked for."""
+
+    program: str
+    """The name of its thread, at most 15 characters."""
+    interface: int
+    """The index of the interface that it named; 0: none."""
+    asked: int
+    """How often it asked: once or, over IPv6, twice for each datagram."""
+    refused: int
+    """How often no routing table had an answer, or one of them refused."""
+
+
+class LookupWatch:
+    """Counts the lookups of the way to a group in the network namespace of the calling thread, from its creation on.
+
+    Raises MulticastExpertError if this kernel allows none.
+    """
+
+    def __init__(self, group: IPAddress) -> None:
+        self._version = group.version
+        self._bpf = Bpf()
+        try:
+            self._counts = self._bpf.open_counts(_KEY.size, KINDS)
+            offsets = read_kernel_layout().lookups
+            if not offsets:
+                raise MulticastExpertError("This kernel does not tell the lookups of routes.")
+            tracepoint = b"fib_table_lookup" if self._version == 4 else b"fib6_table_lookup"
+            self._bpf.attach(tracepoint, lookup_program(offsets, group, network_namespace(), self._counts))
+        except OSError as error:
+            self.close()
+            raise MulticastExpertError(refusal(error, "bpf(2)")) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def lookups(self) -> list[RouteLookups]:
+        """Return what was looked up so far. Raises OSError."""
+        found = ((_KEY.unpack(key), count) for key, count in self._bpf.counts(self._counts, _KEY.size, KINDS))
+        # An IPv4 sender that names its interface needs no route: the kernel then takes the group to be on the link.
+        return summed(
+            (
+                name.partition(b"\0")[0].decode("utf-8", "replace"),
+                interface,
+                table,
+                self._is_refusal(answer, interface),
+                count,
+            )
+            for (name, interface, table, answer), count in found
+        )
+
+    def _is_refusal(self, answer: int, interface: int) -> bool:
+        return (answer < 0 and not interface) if self._version == 4 else answer in _REFUSING
+
+    def close(self) -> None:
+        """Detach the program."""
+        self._bpf.close()
+
+
+def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLookups]:
+    """Return the lookups of each program; a lookup asks one table after the other until there is an answer.
+
+    answers: program, interface, table, whether it refused, and how often.
+    """
+    asked: dict[tuple[str, int], Counter[int]] = {}
+    found: Counter[tuple[str, int]] = Counter()
+    for program, interface, table, is_refusal, count in answers:
+        asked.setdefault((program, interface), Counter())[table] += count
+        found[program, interface] += 0 if is_refusal else count
+    return [
+        RouteLookups(*kind, most := max(tables.values()), max(0, most - found[kind])) for kind, tables in asked.items()
+    ]
+
+
+def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int, counts: int) -> bytes:
+    """Return the program for the tracepoint of the group's IP version. `counts`: the descriptor of its map."""
+    flow = f"flowi{group.version}"
+    code = Assembler()
+
+    def member(target: Register, size: int, base: Register, name: str, more: int = 0) -> None:
+        code.compute(R3, "=", base)
+        code.compute(R3, "+", offsets[name] + more)
+        code.compute(R1, "=", FRAME)
+        code.compute(R1, "+", _AT_VALUE)
+        code.compute(R2, "=", size)
+        code.call(_PROBE_READ_KERNEL)
+        code.load(target, FRAME, _AT_VALUE, size)
+
+    code.compute(R6, "=", R1)
+    for place in (*range(_AT_KEY, 0, 8), _AT_VALUE):
+        code.store_number(FRAME, place, 0, 8)
+    # IPv4 gives the table, the flow, the next hop and an error; IPv6 the namespace, the result, the table, the flow.
+    code.load(R7, R6, 8 if group.version == 4 else 24, 8)
+    step = 4 if group.version == 4 else 8
+    for place in range(0, len(group.packed), step):
+        member(R1, step, R7, f"{flow}.daddr", place)
+        code.number(R2, int.from_bytes(group.packed[place : place + step], "little"))
+        code.jump_if(R1, "!=", R2, "end")
+    member(R1, 4, R7, f"{flow}.__fl_common.flowic_iif")
+    code.jump_if(R1, "!=", _LOOPBACK_INDEX, "end")
+    member(R1, 4, R7, f"{flow}.__fl_common.flowic_oif")
+    code.store(FRAME, _AT_INTERFACE, R1, 4)
+    if group.version == 4:
+        # The kernel does not tell the namespace here; nearly every program is in that of its sockets.
+        code.call(_CURRENT_TASK)
+        code.compute(R7, "=", R0)
+        member(R7, 8, R7, "task_struct.nsproxy")
+        member(R7, 8, R7, "nsproxy.net_ns")
+    else:
+        code.load(R7, R6, 0, 8)
+    member(R1, 4, R7, "net.ns.inum")
+    code.jump_if(R1, "!=", namespace, "end", bits=32)
+    if group.version == 4:
+        code.load(R1, R6, 0, 4)
+        code.load(R2, R6, 24, 4)
+    else:
+        code.load(R7, R6, 8, 8)
+        member(R7, 1, R7, "fib6_result.fib6_type")
+        code.store(FRAME, _AT_ANSWER, R7, 4)
+        code.load(R7, R6, 16, 8)
+        member(R1, 4, R7, "fib6_table.tb6_id")
+        code.load(R2, FRAME, _AT_ANSWER, 4)
+    code.store(FRAME, _AT_TABLE, R1, 4)
+    code.store(FRAME, _AT_ANSWER, R2, 4)
+    _count(code, counts)
+    code.label("end")
+    code.compute(R0, "=", 0)
+    code.exit()
+    return code.assemble()
+
+
+def _count(code: Assembler, counts: int) -> None:
+    """Complete the key with the name of the program, and add 1 to its count."""
+    code.compute(R1, "=", FRAME)
+    code.compute(R1, "+", _AT_KEY)
+    code.compute(R2, "=", 16)
+    code.call(_COMMAND)
+
+    def map_and_key() -> None:
+        code.map(R1, counts)
+        code.compute(R2, "=", FRAME)
+        code.compute(R2, "+", _AT_KEY)
+
+    for missing in ("new kind", "end"):
+        map_and_key()
+        code.call(_LOOKUP)
+        code.jump_if(R0, "==", 0, missing)
+        code.compute(R1, "=", 1)
+        code.add_atomically(R0, 0, R1)
+        code.jump("end")
+        if missing == "new kind":
+            code.label(missing)
+            code.store_number(FRAME, _AT_COUNT, 1, 8)
+            map_and_key()
+            code.compute(R3, "=", FRAME)
+            code.compute(R3, "+", _AT_COUNT)
+            code.compute(R4, "=", _IF_MISSING)
+            code.call(_UPDATE)
+            code.jump_if(R0, "==", 0, "end")
