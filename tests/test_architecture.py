@@ -30,6 +30,7 @@ PURE = {
     "platforms",
     "stamp",
     "wire.frames",
+    "wire.group_messages",
     "wire.packet_filter",
     "wire.tallies",
     "system.listings",
@@ -52,6 +53,7 @@ PURE = {
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
+    "doctor.unread",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.

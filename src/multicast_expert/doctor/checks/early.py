@@ -11,9 +11,6 @@ from multicast_expert.doctor.facts import Bridge, Facts, InterfaceFacts, QueueFa
 from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 
-_A_STREAM = 5
-"""So many packets that vanished are more than a neighbour's protocols make."""
-
 
 def xdp(facts: Facts) -> Finding:
     """An XDP program on the interface takes the datagrams.
@@ -49,7 +46,7 @@ def xdp(facts: Facts) -> Finding:
     if received(facts) or sightings.wanted(facts) or isinstance(facts.trial, Unread):
         return ok("An XDP program is on the interface, and lets datagrams pass.", evidence)
     vanished = counters.vanished(facts, [each.name for each in guarded])
-    if vanished > _A_STREAM:
+    if vanished:
         evidence["packets that nothing else counted"] = vanished
         summary = (
             f"An XDP program is on {name}, and packets that come in there vanish before any program could see them."
