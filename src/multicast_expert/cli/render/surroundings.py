@@ -55,4 +55,5 @@ def _querier(each: Querier) -> str:
 
 def _member(each: Member) -> str:
     sources = f", only from {', '.join(each.sources[:SHOWN])}" if each.sources else ""
-    return f"{each.address} on {each.interface} ({each.protocol}{sources})"
+    host = "one without an address" if each.address in ("0.0.0.0", "::") else each.address
+    return f"{host} on {each.interface} ({each.protocol}{sources})"

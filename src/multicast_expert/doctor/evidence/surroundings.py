@@ -91,7 +91,7 @@ def _members(facts: Facts) -> tuple[Member, ...] | None:
     return tuple(
         Member(each.interface, each.host, f"{name}v{each.version}", each.sources)
         for each in reporters
-        if each.interface in names
+        if each.interface in names and address_of(each.host) not in this_host.own_addresses(facts)
     )
 
 
