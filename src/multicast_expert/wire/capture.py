@@ -44,7 +44,8 @@ _AUXDATA = Struct("=IIIHHHH")
 _OUTGOING = 4
 _CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
 # Links whose frames begin with an Ethernet header: ARPHRD_ETHER, ARPHRD_LOOPBACK of linux/if_arp.h.
-_ETHERNET_LIKE = (1, 772)
+_ETHERNET, _LOOPBACK = 1, 772
+_ETHERNET_LIKE = (_ETHERNET, _LOOPBACK)
 _ETHERNET_SIZE = 14
 _ETHERNET_TYPES = {4: 0x0800, 6: 0x86DD}
 _REPORTED_TO = {4: parse_group("224.0.0.22"), 6: parse_group("ff02::16")}
@@ -124,7 +125,7 @@ class Capture:
             elif not outgoing:
                 message = parse_group_message(frame[len(header) :])
                 content = None if message is None else message.content
-                if message is not None and isinstance(content, GroupReport):
+                if message is not None and isinstance(content, GroupReport) and link_type != _LOOPBACK:
                     self._reports.note(interface, message.host, content)
                 elif found is not None:
                     announced = content.interval if isinstance(content, GroupQuery) else None

@@ -199,7 +199,9 @@ def _table(rows: Mapping[str, Any], width: int) -> Iterator[Text]:
     column = max((len(shown) for shown in names.values() if len(shown) <= WIDEST_NAME), default=0)
     for name, shown in names.items():
         value = _value_text(rows[name])
-        yield from _sentence(f"  {shown:<{column}}  {value}", width, " " * (column + 4))
+        # On a narrow terminal the column of values would be too narrow for a name of a setting.
+        indent = column + 4 if column + 4 <= width // 2 else 4
+        yield from _sentence(f"  {shown:<{column}}  {value}", width, " " * indent)
     if more := len(rows) - len(names):
         yield Text(f"  and {more:,} more")
 

@@ -33,8 +33,10 @@ def partial_loss(facts: Facts) -> Finding:
     known(known(facts.trial).frames)
     came, missing = sightings.datagrams_on_the_wire(facts).total(), sightings.missing(facts)
     evidence: dict[str, object] = {"came in": came, "arrived": received(facts)}
-    if not received(facts) or not missing:
-        return ok("All datagrams that came in arrived." if came else "No datagrams came in.", evidence)
+    if not came or not received(facts):
+        return ok("No part of the datagrams arrived." if came else "No datagrams came in.", evidence)
+    if not missing:
+        return ok("All datagrams that came in arrived.", evidence)
     ends = [step for step in trace(facts) if step.is_end and not step.outgoing]
     for step in ends:
         evidence[f"end at {step.station}"] = "; ".join(step.reasons)
