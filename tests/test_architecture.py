@@ -30,6 +30,7 @@ PURE = {
     "platforms",
     "stamp",
     "wire.frames",
+    "wire.group_messages",
     "wire.packet_filter",
     "wire.tallies",
     "system.listings",
@@ -56,6 +57,7 @@ PURE = {
     "doctor.saved",
     "cli.parameters",
     "cli.parsing",
+    "doctor.unread",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.

@@ -229,3 +229,57 @@ def test_an_error_at_the_end_of_a_list() -> None:
     with pytest.raises(OSError, match="Cannot allocate memory") as caught:
         ask_answers(link_named(b"a\0"), pack("=IHHIIi", 20, 3, 2, 1, 0, -12))
     assert caught.value.errno == 12
+
+
+def told(kind: bytes, details: bytes = b"", more: bytes = b"") -> netlink.Link:
+    """A link of a kind with its details, as the kernel reports it."""
+    attribute = netlink.attribute
+    info = attribute(18, attribute(1, kind + b"\0") + attribute(2, details))
+    link = netlink.parse_link(pack("=BxHiII", 0, 1, 7, 0x1, 0) + attribute(3, b"t0\0") + info + more)
+    assert link is not None
+    return link
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "address", "remote"),
+    [
+        # IFLA_GRE_REMOTE, IFLA_IPTUN_REMOTE, IFLA_VTI_REMOTE, IFLA_GENEVE_REMOTE and _REMOTE6, IFLA_VXLAN_GROUP.
+        (b"gre", 7, "0a090002", "10.9.0.2"),
+        (b"gretap", 7, "ef090909", "239.9.9.9"),
+        (b"ip6gre", 7, "fd09" + 13 * "00" + "02", "fd09::2"),
+        (b"ipip", 3, "0a090002", "10.9.0.2"),
+        (b"sit", 3, "00000000", None),
+        (b"vti", 5, "0a090002", "10.9.0.2"),
+        (b"geneve", 7, "fd09" + 13 * "00" + "02", "fd09::2"),
+        (b"vxlan", 2, "0a090002", "10.9.0.2"),
+        (b"veth", 7, "0a090002", None),
+        (b"gre", 7, "0a09", None),
+    ],
+)
+def test_the_far_end_of_a_tunnel(kind: bytes, number: int, address: str, remote: str | None) -> None:
+    """Each kind has its own attribute for it; an unspecified address means that there is none."""
+    found = told(kind, netlink.attribute(number, bytes.fromhex(address))).remote
+    assert (None if found is None else str(found)) == remote
+
+
+def test_macvlan_and_ipvlan() -> None:
+    """Their modes, the stations of a macvlan in mode source, and that the parent may be in another namespace."""
+    station = bytes.fromhex("020000000007")
+    stations = netlink.attribute(5, netlink.attribute(4, station))
+    made = told(b"macvlan", netlink.attribute(1, pack("=I", 16)) + stations, netlink.attribute(5, pack("=I", 3)))
+    assert (made.mode, made.stations, made.parent) == ("source", (station,), 3)
+    inside = netlink.attribute(5, pack("=I", 3)) + netlink.attribute(37, pack("=i", 0))
+    assert told(b"macvlan", netlink.attribute(1, pack("=I", 4)), inside).parent is None
+    assert told(b"ipvlan", netlink.attribute(1, pack("=H", 1))).mode == "l3"
+    assert told(b"ipvlan").mode == ""
+
+
+def test_where_a_vxlan_floods() -> None:
+    """Only the entry of the station 00:00:00:00:00:00 counts, and only with an address."""
+    message = pack("=B3xiHBB", 7, 5, 0, 0, 0)
+    address = netlink.attribute(1, bytes.fromhex("0a090002"))
+    everybody = netlink.attribute(2, bytes(6))
+    assert netlink.parse_flooding(message + everybody + address) == (5, ip_address("10.9.0.2"))
+    assert netlink.parse_flooding(message + netlink.attribute(2, b"\2" + bytes(5)) + address) is None
+    assert netlink.parse_flooding(message + everybody) is None
+    assert netlink.parse_flooding(message[:-1]) is None

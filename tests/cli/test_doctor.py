@@ -19,7 +19,7 @@ import pytest
 from cli.conftest import Done, Program, Run, on_terminal
 from multicast_expert import McastTxSocket
 from multicast_expert.cli import run, terminal
-from multicast_expert.cli.render.doctor import page_lines, report_lines
+from multicast_expert.cli.render.doctor import page_lines, report_lines, round_lines
 from multicast_expert.cli.render.text import Line
 from multicast_expert.doctor.checks import CHECKS, check_name
 from multicast_expert.doctor.facts import Arrivals, Facts, InterfaceFacts, Machine, Target, Trial
@@ -117,13 +117,13 @@ def test_a_report_with_a_cause() -> None:
         "    Ask who runs the switch for a querier.",
         "    bridge -d link show",
         "",
-        "Fine: port, ttl",
-        "",
         "Not known:",
         "  firewall: The rules are shown to root only.",
         "  query-blocked, checksum: Raw frames are shown to root only.",
         "    sudo mcast doctor 239.1.2.3:5000%eth0",
         "  wireless: This OS does not tell.",
+        "",
+        "Fine: 2 checks (-v lists them)",
         "",
         "0 datagrams for 239.1.2.3:5000%eth0 in 5.0 s, as user 1000, 2026-11-22 12:00:00",
         "UTC",
@@ -154,7 +154,7 @@ def test_a_healthy_host() -> None:
         "10.0.0.7@239.1.2.3:5000%eth0 arrives: 52 datagrams in 5.0 s.",
         "  from 10.0.0.7 port 40000 on eth0  52 datagrams, hop limit 5",
         "",
-        "Fine: port",
+        "Fine: 1 check (-v lists them)",
         "",
         "52 datagrams for 10.0.0.7@239.1.2.3:5000%eth0 in 5.0 s, as root, 2026-11-22",
         "12:00:00 UTC",
@@ -319,7 +319,10 @@ def test_json(mcast: Run, host: Host) -> None:
     with talking(host, "239.1.2.4", "eth0"):
         done = mcast("doctor", "10.9.0.1@239.1.2.4:5000", "-i", "10.9.0.1", "--listen", "0.3", "--json")
     document = json.loads(done.stdout)
-    assert (done.returncode, list(document)) == (0, ["target", "verdict", "cause", "findings", "received", "path"])
+    assert (done.returncode, list(document)) == (
+        0,
+        ["target", "verdict", "cause", "findings", "received", "path", "seen"],
+    )
     assert document["target"] == {"group": "239.1.2.4", "port": 5000, "source": "10.9.0.1", "interface": "eth0"}
     assert (document["verdict"], document["cause"], document["received"] > 0) == ("ok", None, True)
     for finding in document["findings"]:
@@ -370,6 +373,8 @@ def test_facts_to_standard_output(mcast: Run) -> None:
         (["239.1.2.3", "--json", "--save", "-"], "--json and --save - both write to standard output;"),
         (["239.1.2.3", "--from", "x"], "--from FILE takes no other target:"),
         (["--listen", "5", "--from", "x"], "--from FILE takes no other target:"),
+        (["239.1.2.3", "--watch", "--save", "x"], "--watch asks this host again and again"),
+        (["--watch", "--from", "x"], "--watch asks this host again and again"),
         (["--explain", "weather"], "there is no check 'weather'; the checks are "),
     ],
 )
@@ -534,3 +539,109 @@ def test_the_report_in_the_documents(mcast: Run) -> None:
     assert block == shown
     done = mcast("doctor", "--from", str(file))
     assert (done.returncode, done.stdout.splitlines()[0]) == (1, shown[0])
+
+
+# Again and again
+
+
+def wanting() -> Facts:
+    """Facts of a host on which nothing arrives."""
+    return replace(FACTS, trial=Trial(5.0, True))
+
+
+def test_a_round_is_a_line() -> None:
+    """It says when, and what is new; a round like the one before says so, and what healed is named."""
+    bad = make_report(TARGET, [PROBLEM, replace(PROBLEM, check="mtu")], 0)
+    good = make_report(TARGET, [FINE], 52)
+
+    def told(report: Report, before: Report | None, width: int = 200) -> list[str]:
+        return [line.plain for line in round_lines(report, FACTS, before, "18:54:20", width)]
+
+    assert told(bad, None) == [f"18:54:20  {PROBLEM.summary} Also wrong: mtu."]
+    assert told(bad, bad) == ["18:54:20  no change: 0 datagrams"]
+    assert told(good, bad) == [
+        "18:54:20  239.1.2.3:5000%eth0 arrives: 52 datagrams in 5.0 s. Healed: reverse-path-filter."
+    ]
+    assert all(len(line) <= 40 for line in told(bad, None, 40))
+
+
+def rounds_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *facts: Facts, interrupt: bool, json_too: bool
+) -> tuple[int, list[str]]:
+    """The exit status and the lines of `--watch` on these facts; Ctrl-C comes in the last round, if it does."""
+    left = list(facts)
+
+    def next_facts(*_: object, progress: Callable[[float, int], bool]) -> Facts:
+        found = left.pop(0)
+        if interrupt and not left:
+            signal.raise_signal(signal.SIGINT)
+        progress(1.0, 0)
+        return found
+
+    monkeypatch.setattr("multicast_expert.cli.doctor.collect", next_facts)
+    monkeypatch.setattr(sys, "argv", ["mcast", "doctor", "239.1.2.3", "--watch", *(["--json"] if json_too else [])])
+    status = run()
+    assert left == []
+    return status, capsys.readouterr().out.splitlines()
+
+
+def test_watched_until_it_is_healed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rounds end with the first healthy one, and the exit status is 0."""
+    facts = wanting(), wanting(), FACTS
+    status, shown = rounds_of(monkeypatch, capsys, *facts, interrupt=False, json_too=False)
+    assert (status, len(shown)) == (0, 3)
+    assert shown[1] == "00:00:00  no change: 0 datagrams"
+    assert shown[2].startswith("00:00:00  239.1.2.3:5000%eth0 arrives: 52 datagrams")
+
+
+def test_watched_until_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C shows the last report in full; the exit status is 130."""
+    status, shown = rounds_of(monkeypatch, capsys, wanting(), wanting(), interrupt=True, json_too=False)
+    assert status == 130
+    assert shown[0].startswith("00:00:00  Nothing of 239.1.2.3 reached this host")
+    assert shown[1:] == lines_of_pipe(wanting())
+
+
+def lines_of_pipe(facts: Facts) -> list[str]:
+    """The report as a pipe gets it."""
+    time = "1970-01-01 00:00:00 UTC"
+    return [line.plain for line in report_lines(judge(facts), facts, time, terminal.UNBOUNDED)]
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_watched_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], interrupt: bool) -> None:
+    """Each round is an object on a line of its own, with its time."""
+    last = wanting() if interrupt else FACTS
+    status, shown = rounds_of(monkeypatch, capsys, wanting(), last, interrupt=interrupt, json_too=True)
+    objects = [json.loads(line) for line in shown]
+    assert status == (130 if interrupt else 0)
+    assert [each["verdict"] for each in objects] == ["problem", "problem" if interrupt else "ok"]
+    assert {each["time"] for each in objects} == {"1970-01-01T00:00:00+00:00"}
+
+
+def test_watched_by_a_reader_that_goes(host: Host, program: Program) -> None:
+    """When the program that reads the rounds ends, as `head -1` does, the command ends by itself."""
+    process = program("doctor", "239.1.2.7:5000%eth0", "--watch", "--listen", "0.1")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(30), process.stderr and process.stderr.read()) == (1, "")
+
+
+def test_watched_on_a_real_host(host: Host, program: Program, ended: Ended) -> None:
+    """It ends by itself when datagrams arrive; each line comes at once."""
+    process = program("doctor", "239.1.2.6:5000%eth0", "--watch", "--listen", "0.3", "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["received"] == 0
+    with talking(host, "239.1.2.6", "eth0"):
+        done = ended(process)
+    assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["verdict"]) == (0, "ok")
+
+
+def test_fine_is_listed_on_demand(mcast: Run, saved: Path) -> None:
+    """-v lists each check that found nothing, with why, and what could not be read."""
+    short, long = (mcast("doctor", "--from", str(saved), *more).stdout for more in ([], ["-v"]))
+    assert re.search(r"^Fine: \d+ checks \(-v lists them\)$", short, re.MULTILINE)
+    assert "  group-address: " not in short
+    assert re.search(r"^Fine:\n  group-address: ", long, re.MULTILINE)
+    assert "Not read:\n" in long

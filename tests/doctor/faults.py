@@ -280,6 +280,53 @@ def wrong_ethernet_address(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
+# Tunnels, and interfaces that share a wire
+
+
+@fault("macvlan", "wrong-interface")
+def macvlan_of_the_sender(made: Stage) -> Arguments:
+    """The program listens on a macvlan, and the sender is a program on the host that the macvlan is on."""
+    made.cable()
+    made.add_macvlan()
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", loop=True)
+    return [ENDPOINT, "-i", "mv0"]
+
+
+@fault("macvlan", "no-traffic")
+def container_with_a_macvlan(made: Stage) -> Arguments:
+    """The sender is a container of this host with a macvlan on the interface that the program listens on."""
+    made.cable()
+    container = made.container_with_macvlan()
+    container.send_datagrams(GROUP, PORT, interface="mv0")
+    return [ENDPOINT, "-i", "eth0"]
+
+
+@fault("macvlan", "wrong-interface", "no-traffic", cured=True)
+def macvlan_for_other_stations(made: Stage) -> Arguments:
+    """The macvlan is in mode source, and the sender is not among its stations."""
+    made.cable()
+    made.add_macvlan("source macaddr add 02:00:00:00:00:77")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    return [ENDPOINT, "-i", "mv0"]
+
+
+@fault("tunnel", "no-traffic")
+def vxlan_without_peers(made: Stage) -> Arguments:
+    """The interface is a VXLAN with neither a group nor a peer to send groups to."""
+    made.cable()
+    made.add_vxlans()
+    return [ENDPOINT, "-i", "vx0"]
+
+
+@fault("firewall")
+def short_datagrams(made: Stage) -> Arguments:
+    """A firewall rule drops the datagrams, which are as short as queries of IGMP."""
+    made.cable()
+    made.listener.firewall_drop(f"ip daddr {GROUP}")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0", size=8)
+    return [ENDPOINT]
+
+
 # Interfaces and addresses
 
 

@@ -169,6 +169,37 @@ def refused_elsewhere(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
+def macvlan_hears_others(made: Stage) -> Arguments:
+    """A macvlan, and a sender on another host."""
+    made.cable()
+    made.add_macvlan()
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    return [ENDPOINT, "-i", "mv0"]
+
+
+def macvlan_of_listed_stations(made: Stage) -> Arguments:
+    """A macvlan in mode source, with the sender among its stations."""
+    made.cable()
+    made.add_macvlan(f"source macaddr add {made.station_of_the_talker()}")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    return [ENDPOINT, "-i", "mv0"]
+
+
+def vxlan_with_a_peer(made: Stage) -> Arguments:
+    """A VXLAN whose far end copies groups to this host."""
+    made.cable()
+    made.add_vxlans(f"remote {TALKER}", "remote 10.1.0.1")
+    made.talker.send_datagrams(GROUP, PORT, interface="vx0")
+    return [ENDPOINT, "-i", "vx0"]
+
+
+def short_datagrams_arrive(made: Stage) -> Arguments:
+    """Datagrams that are as short as queries of IGMP."""
+    made.cable()
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0", size=8)
+    return [ENDPOINT]
+
+
 HEALTHY: list[Callable[[Stage], Arguments]] = [
     plain,
     two_interfaces,
@@ -188,4 +219,8 @@ HEALTHY: list[Callable[[Stage], Arguments]] = [
     slow_sender,
     busy_traffic_control,
     refused_elsewhere,
+    macvlan_hears_others,
+    macvlan_of_listed_stations,
+    vxlan_with_a_peer,
+    short_datagrams_arrive,
 ]

@@ -4,7 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from multicast_expert import scan_interfaces
 from multicast_expert.testing import Host, Lab, Router, Switch
+from multicast_expert.testing.interface import Interface
 
 GROUP, GROUP6, SSM = "239.1.2.3", "ff15::1:2:3", "232.1.2.3"
 PORT = 5000
@@ -61,6 +63,43 @@ class Stage:
     def second_interface(self) -> None:
         """The listener gets an interface eth1 on another network, where nothing happens."""
         self.listener.add_interface("eth1", ipv4="10.7.0.1/24", ipv6="fd07::1/64")
+
+    def add_macvlan(self, mode: str = "bridge") -> None:
+        """The listener gets a macvlan mv0 of eth0 with an address of its own."""
+        self.listener.ip(
+            "link add mv0 link eth0 type macvlan mode " + mode.partition(" ")[0],
+            *([f"link set link dev mv0 type macvlan {mode.partition(' ')[2]}"] if " " in mode else []),
+            "link set mv0 up",
+            "addr add 10.1.0.9/24 dev mv0",
+        )
+
+    def station_of_the_talker(self) -> str:
+        """The Ethernet address of the talker."""
+        found = self.talker.run(scan_interfaces)
+        return next(each.link_layer_address for each in found if each.machine_name == "eth0") or ""
+
+    def container_with_macvlan(self) -> Host:
+        """A container of the listener: a network of its own with a macvlan mv0 of the listener's eth0."""
+        container = self.lab.host("container")
+        descriptor = container.namespace.descriptor
+        self.listener.ip(
+            "link add mv0 link eth0 type macvlan mode bridge",
+            f"link set mv0 netns /proc/self/fd/{descriptor}",
+            pass_fds=[descriptor],
+        )
+        container.ip("link set mv0 up", "addr add 10.1.0.9/24 dev mv0")
+        container.interfaces["mv0"] = Interface(container, "mv0", ["10.1.0.9/24"])
+        return container
+
+    def add_vxlans(self, here: str = "", there: str = "") -> None:
+        """Listener and talker get a VXLAN vx0 over their cable; the arguments name where each sends groups."""
+        for host, remote, address in ((self.listener, here, "10.8.0.1/24"), (self.talker, there, "10.8.0.2/24")):
+            host.ip(
+                f"link add vx0 type vxlan id 42 dstport 4789 dev eth0 {remote}",
+                "link set vx0 up",
+                f"addr add {address} dev vx0",
+            )
+            host.interfaces["vx0"] = Interface(host, "vx0", [address])
 
     def noise(self, *kinds: str) -> None:
         """Let other groups, on other ports, come to grief in every way that counters count, or only in these."""

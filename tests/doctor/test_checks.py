@@ -62,9 +62,18 @@ FAR = "10.2.0.2"
 UNKNOWN = Unread("Could not be read.", "look elsewhere")
 NOT_TRIED = change(deaf(), trial=UNKNOWN)
 BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "eth0", OWN, "10.1.0.254"))
+FLOODED = {"eth0": {"rx_packets": 90}, "lo": {"rx_packets": 0}}
+VXLAN = replace(ETH0, kind="vxlan", floods_to=())
+MACVLAN = replace(ETH0, kind="macvlan", mode="bridge", parent="eth1")
+OTHER_MACVLAN = replace(ETH1, name="mv0", kind="macvlan", mode="bridge", parent="eth0", addresses=("10.1.0.9/24",))
+SOURCE_MODE = replace(MACVLAN, mode="source", stations=("02:00:00:00:00:07",))
+OWN_STATION = "02:00:00:00:00:01"
+STATION = replace(ETH0, ethernet_address=OWN_STATION)
+BLOCKS_ONE = ReceiverFacts((("239.1.2.3", None, "eth0"),), (("239.1.2.3", "10.1.0.7", "eth0"),), 0, 0)
 STRICT = set_to(deaf(frames=(frames(sender="172.16.9.9"),)), ipv4__conf__eth0__rp_filter="1")
 FILTERED = change(STRICT, counters=counted(Ip__InReceives=100, TcpExt__IPReversePathFilter=100))
 FIREWALLED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100)
+FEW = counted(Ip__InReceives=6, IpExt__InMcastPkts=6)
 SKEWED = counted(Ip__InReceives=2000, IpExt__InMcastPkts=2000, Ip__InDelivers=1992)
 NO_REPORT = counted(Ip__OutRequests=4, Ip__OutTransmits=2)
 TO_OTHERS = {"Ip.InReceives": 50, "Ip.InDelivers": 50, "IpExt.InMcastPkts": 50, "IpExt.InMcastOctets": 6400}
@@ -336,8 +345,11 @@ ROWS = [
         "problem", "drops fragments", "ip daddr 239.1.2.3 accept",
     ),
     Row("firewall", deaf(frames=(frames(port=6000),), firewall=(rule(matches=None, packets=3),)), "unknown", "may not"),
-    Row("firewall", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "unknown"),
-    Row("query-blocked", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "suspect", "short"),
+    # A few short packets may be queries; as many as a stream has are none, however short they are.
+    Row("firewall", unprivileged(deaf(counters={**FEW, "IpExt.InMcastOctets": 216})), "unknown"),
+    Row("query-blocked", unprivileged(deaf(counters={**FEW, "IpExt.InMcastOctets": 216})), "unknown", "as short as"),
+    Row("firewall", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "problem"),
+    Row("query-blocked", unprivileged(deaf(counters={**FIREWALLED, "IpExt.InMcastOctets": 3600})), "unknown", "root"),
     Row(
         "ethernet-address",
         deaf(
@@ -463,7 +475,7 @@ ROWS = [
         "query-blocked",
         unprivileged(deaf(counters={**counted(Ip__InReceives=6, TcpExt__IPReversePathFilter=6),
                                     "IpExt.InOctets": 216})),
-        "suspect", "as short as IGMP queries",
+        "unknown", "as short as IGMP queries",
     ),
     Row("query-blocked", unprivileged(healthy()), "unknown", "root only", SUDO),
     Row("snooping", healthy(), "ok", "no bridge"),
@@ -787,6 +799,64 @@ ROWS += [
     Row("program", deaf(sockets=UNKNOWN), "unknown"),
     Row("firewall", change(LOST, drops=(drop(),), firewall=(rule(packets=None),)), "problem", "5000 drop", "nft"),
     Row("firewall", change(LOST, drops=(), firewall=(rule(packets=None),)), "ok", "dropped none"),
+    Row("partial-loss", healthy(), "ok", "All datagrams"),
+    Row("partial-loss", deaf(), "ok", "No datagrams"),
+    Row("partial-loss", healthy(arrivals=(arrivals(99),)), "ok"),
+    Row("partial-loss", healthy(arrivals=(arrivals(13),), frames=(frames(116),)), "problem", "103 of 116", "drops"),
+    Row(
+        "partial-loss",
+        healthy(arrivals=(arrivals(13),), frames=(frames(116),), drops=(drop("UDP_CSUM", count=103),)),
+        "problem", "they end at UDP",
+    ),
+    # What arrives more often than it was captured hides no loss of another sender.
+    Row(
+        "partial-loss",
+        healthy(arrivals=(arrivals(13), arrivals(300, sender="10.1.0.3")), frames=(frames(116),)),
+        "problem", "103 of 116",
+    ),
+    Row("partial-loss", healthy(arrivals=(arrivals(13),), frames=(frames(116),), receiver=BLOCKS_ONE), "suspect"),
+    Row("partial-loss", unprivileged(healthy(arrivals=(arrivals(13),))), "unknown", "root only", SUDO),
+    Row("no-traffic", change(deaf(), interface_counters=FLOODED), "suspect", "90 packets on eth0 vanished", "XDP"),
+    Row("no-traffic", change(deaf(), interface_counters=FLOODED, counters=counted(Ip__InReceives=90)), "problem"),
+    Row("no-traffic", change(deaf(), interface_counters=FLOODED, counters={**SILENT, "Tcp.InSegs": 90}), "problem"),
+    Row("no-traffic", deaf(interfaces=(LO, replace(ETH0, kind="wireguard"))), "problem", "look at the far end"),
+    # A port of a bridge and the bridge count the same packets.
+    Row(
+        "no-traffic",
+        change(
+            deaf(interfaces=(LO, replace(ETH1, master="br0"), replace(ETH0, name="br0", kind="bridge"))),
+            interface_counters={"br0": {"rx_packets": 90}, "eth1": {"rx_packets": 90}},
+            counters=counted(Ip__InReceives=90),
+        ),
+        "problem", "look at the network",
+    ),
+    Row("tunnel", healthy(), "ok", "No tunnel"),
+    Row("tunnel", healthy(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "ok", "come out of it"),
+    Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "suspect", "tunnel to 10.9.0.2"),
+    Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="gre", remote="239.9.9.9"))), "ok", "No tunnel"),
+    Row("tunnel", deaf(interfaces=(LO, replace(ETH0, is_point_to_point=True))), "suspect", "point-to-point"),
+    Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="wireguard"))), "suspect", "WireGuard"),
+    Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="wireguard"), replace(ETH1, chosen=True))), "ok", "far end"),
+    Row("tunnel", deaf(interfaces=(LO, replace(VXLAN, floods_to=("239.9.9.9",)))), "ok", "No tunnel"),
+    Row("tunnel", deaf(interfaces=(LO, replace(VXLAN, floods_to=("10.9.0.2",)))), "suspect", "groups to 10.9.0.2"),
+    Row("tunnel", deaf(interfaces=(LO, VXLAN)), "suspect", "no peer"),
+    Row("tunnel", change(deaf(interfaces=(LO, VXLAN)), interface_counters={"eth0": {"tx_dropped": 2}}),
+        "problem", "drops our membership reports", "bridge fdb append"),
+    Row("tunnel", unprivileged(change(deaf(interfaces=(LO, VXLAN)), counters={})), "unknown", "no peer"),
+    Row("macvlan", healthy(interfaces=(LO, ETH1, MACVLAN)), "ok"),
+    Row("macvlan", deaf(interfaces=(LO, ETH1, MACVLAN)), "unknown", "not the host that it is on"),
+    Row("macvlan", deaf(interfaces=(LO, ETH1, MACVLAN), frames=(frames(interface="eth1", outgoing=True),)),
+        "problem", "come from eth1, and eth0 never hears it", "macvlan of its own"),
+    Row("macvlan", deaf(interfaces=(LO, ETH0, OTHER_MACVLAN), frames=(frames(outgoing=True, sender="10.1.0.9"),)),
+        "problem", "a macvlan or ipvlan of eth0"),
+    # A child in a container is known by its station, which is not that of the parent.
+    Row("macvlan", deaf(interfaces=(LO, STATION), frames=(frames(outgoing=True),)), "problem", "of eth0"),
+    Row("macvlan", deaf(interfaces=(LO, STATION), frames=(frames(outgoing=True, ethernet_source=OWN_STATION),)), "ok"),
+    Row("macvlan", deaf(interfaces=(LO, STATION), frames=(frames(outgoing=True, sender=OWN),)), "ok"),
+    Row("macvlan", deaf(interfaces=(LO, replace(STATION, master="br0")), frames=(frames(outgoing=True),)), "ok"),
+    Row("macvlan", deaf(interfaces=(LO, ETH1, SOURCE_MODE), frames=(frames(interface="eth1"),)),
+        "problem", "does not take the frames of 10.1.0.2", "macvlan macaddr add 02:00:00:00:00:02"),
+    Row("macvlan", deaf(interfaces=(LO, replace(MACVLAN, kind="ipvlan", mode="l3"))), "problem", "l3", "mode l2"),
 ]  # fmt: skip
 
 

@@ -303,12 +303,59 @@ def test_a_port_that_is_taken(cabled: Stage) -> None:
     assert [each.port for each in known(facts.sockets)] == [PORT]
 
 
-def test_without_a_port_the_wire_is_watched(cabled: Stage) -> None:
-    """Where any port is meant, no socket can receive, but the frames tell the port."""
+def test_a_port_that_was_not_named_is_found(cabled: Stage) -> None:
+    """The frames tell the port, the busiest of several, and a receiver of it is tried."""
+    cabled.talker.send_datagrams(GROUP, 5124, interface="eth0", interval=0.1)
     cabled.talker.send_datagrams(GROUP, 5123, interface="eth0")
-    trial = trial_of(facts_of(cabled.listener, GROUP))
-    assert trial.arrivals == ()
-    assert {frame.port for frame in known(trial.frames)} == {5123}
+    cabled.talker.send_datagrams("239.1.2.9", 5125, interface="eth0", interval=0.005)
+    facts = facts_of(cabled.listener, GROUP)
+    assert (facts.target.port, facts.target.port_found) == (5123, True)
+    assert {each.asked for each in trial_of(facts).arrivals} == {True}
+    assert {frame.port for frame in known(trial_of(facts).frames)} == {5123, 5124}
+
+
+def test_a_port_that_shows_itself_too_late(cabled: Stage) -> None:
+    """Where nothing came in the first half of the time, no socket can receive, but the frames tell the port."""
+    began: list[float] = []
+
+    def talk(seconds: float, _: int) -> bool:
+        if began and seconds < began[-1] and len(began) > 1:
+            cabled.talker.send_datagrams(GROUP, 5123, interface="eth0")
+        began.append(seconds)
+        return True
+
+    def late() -> Facts:
+        return collect(GROUP, listen=1.2, progress=talk)
+
+    facts = cabled.listener.run(late)
+    assert (facts.target.port, facts.target.port_found, trial_of(facts).arrivals) == (None, False, ())
+    assert {frame.port for frame in known(trial_of(facts).frames)} == {5123}
+
+
+def test_without_privileges_a_socket_tells_the_port(cabled: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that is bound to the group names the port; two programs on two ports do not."""
+    monkeypatch.setattr(LinuxHost, "open_capture", lambda _: Unread("Only root."))
+    with cabled.listener.entered(), ExitStack() as opened:
+        for port, expected in ((5123, 5123), (5124, None)):
+            program = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            program.bind((GROUP, port))
+            assert facts_of(cabled.listener, GROUP).target.port == expected
+
+
+def test_other_members_and_a_querier(cabled: Stage) -> None:
+    """The reports of other hosts are read from the wire; this host's own are not."""
+
+    def begin(seconds: float, _: int) -> bool:
+        if not began:
+            cabled.talker.join_and_never_read(GROUP, PORT, interface="eth0")
+            cabled.talker.send_queries("eth0", source=TALKER)
+        began.append(seconds)
+        return True
+
+    began: list[float] = []
+    trial = trial_of(facts_of(cabled.listener, GROUP, PORT, listen=1.5, progress=begin))
+    assert [(each.interface, each.host, each.version) for each in known(trial.reporters)] == [("eth0", TALKER, 3)]
+    assert {each.announced for each in known(trial.queries) if each.querier == TALKER} == {125.0}
 
 
 def test_an_interface_that_vanishes_meanwhile(made: Stage) -> None:

@@ -24,6 +24,7 @@ from multicast_expert.cli.parameters import (
 )
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
 from multicast_expert.cli.render.text import Line, counted
+from multicast_expert.cli.rounds import watch
 from multicast_expert.core.addresses import parse_source
 from multicast_expert.core.endpoints import Endpoint, parse_endpoint
 from multicast_expert.core.errors import MulticastExpertError
@@ -56,9 +57,12 @@ def _read_target(text: str) -> Endpoint:
     cause, its evidence, and the command that cures it. It changes nothing. As root it sees more. Ctrl-C ends the
     listening, and the report is about what was seen by then.
 
+    With --watch it asks again and again, in a line each, until datagrams arrive and nothing is wrong.
+
     Exit status 0: datagrams arrive; 1: a problem was found; 2: invalid command line; 3: the cause is not known.
     """,
     ("mcast doctor 239.1.2.3:5000%eth0", "Why nothing of this stream arrives"),
+    ("mcast doctor 239.1.2.3:5000 --watch", "A line for each round, until it is healed"),
     ("mcast doctor --explain reverse-path-filter", "What a cause means, and how to see it by hand"),
     ("mcast doctor 239.1.2.3:5000 --save facts.json", "Facts for somebody else, to judge with --from"),
 )
@@ -70,6 +74,8 @@ def run(
     source: Annotated[str | None, Parameter("--source ADDR", "Only from this host.")] = None,
     listen: Annotated[float | None, Parameter("--listen SECONDS", f"How long; usually {LISTEN:g} s.", seconds)] = None,
     as_json: JsonOption = False,
+    verbose: Annotated[bool, Parameter("-v, --verbose", "List what is fine, and what was not read.")] = False,
+    watching: Annotated[bool, Parameter("--watch", "Repeat until it is healed.")] = False,
     save: Annotated[
         str | None, Parameter("--save FILE", "Save the facts; - is standard output.", values="file")
     ] = None,
@@ -78,11 +84,13 @@ def run(
     ] = None,
     explained: Annotated[str | None, Parameter("--explain CHECK", "Explain a cause.", values=tuple(PAGES))] = None,
 ) -> int:
-    """Return 0 if datagrams arrive, 1 if a problem was found, 3 if the cause is not known."""
+    """Return 0 if datagrams arrive, 1 if a problem was found, 3 if the cause is not known, 130 if Ctrl-C ends --watch."""
     if explained is not None:
         return _explain(explained)
     if as_json and save == STREAM:
         raise UsageError("--json and --save - both write to standard output; save to a file.")
+    if watching and (saved is not None or save is not None):
+        raise UsageError("--watch asks this host again and again: it goes with neither --from nor --save.")
     if saved is not None:
         if (endpoint, iface, source, listen) != (None, None, None, None):
             raise UsageError("--from FILE takes no other target: the file holds it.")
@@ -91,15 +99,19 @@ def run(
         raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK need none.)")
     else:
         duration = LISTEN if listen is None else listen
-        find = partial(_collect, endpoint, one_interface(endpoint, iface), _one_source(endpoint, source), duration)
+        chosen = one_interface(endpoint, iface), _one_source(endpoint, source)
+        find = partial(_collect, endpoint, *chosen, duration)
     try:
-        return _judge(find, as_json, save)
+        with _stopped_by_ctrl_c() as stopped:
+            if watching:
+                return watch(partial(find, stopped), stopped, as_json, verbose)
+            return _judge(partial(find, stopped), as_json, verbose, save)
     except (MulticastExpertError, OSError) as error:
         terminal.complain(error)
         return COULD_NOT_TELL
 
 
-def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
+def _judge(find: Callable[[], Facts], as_json: bool, verbose: bool, save: str | None) -> int:
     """Find the facts, show the report, save the facts, and return the exit status."""
     file = None if save in (None, STREAM) else Path(str(save))
     if file is not None:
@@ -108,7 +120,7 @@ def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
     facts = find()
     report = judge(facts)
     try:
-        _show(report, facts, as_json, sys.stderr if save == STREAM else sys.stdout)
+        _show(report, facts, as_json, verbose, sys.stderr if save == STREAM else sys.stdout)
         if save == STREAM:
             terminal.put(facts_to_text(facts))
         terminal.flush()
@@ -139,21 +151,22 @@ def _one_source(endpoint: Endpoint, source: str | None) -> str | None:
     return str(wanted)
 
 
-def _collect(endpoint: Endpoint, iface: str | None, source: str | None, seconds: float) -> Facts:
+def _collect(
+    endpoint: Endpoint, iface: str | None, source: str | None, seconds: float, stopped: Callable[[], bool]
+) -> Facts:
     """Collect facts; a line on the terminal shows the progress, and Ctrl-C ends the listening."""
     progress = terminal.Progress()
-    with _stopped_by_ctrl_c() as stopped:
 
-        def go_on(listened: float, datagrams: int) -> bool:
-            progress.show(
-                f"listening: {int(listened)} of {seconds:g} s, {counted(datagrams, 'datagram')} (Ctrl-C: report now)"
-            )
-            return not stopped()
+    def go_on(listened: float, datagrams: int) -> bool:
+        progress.show(
+            f"listening: {int(listened)} of {seconds:g} s, {counted(datagrams, 'datagram')} (Ctrl-C: report now)"
+        )
+        return not stopped()
 
-        try:
-            return collect(str(endpoint.group), endpoint.port, source, iface, seconds, progress=go_on)
-        finally:
-            progress.show("")
+    try:
+        return collect(str(endpoint.group), endpoint.port, source, iface, seconds, progress=go_on)
+    finally:
+        progress.show("")
 
 
 @contextmanager
@@ -179,7 +192,7 @@ def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
             signal.signal(each, handler)
 
 
-def _read(name: str) -> Facts:
+def _read(name: str, _: Callable[[], bool]) -> Facts:
     """Return the facts in a file; of a longer file only the allowed length is read."""
     if name == STREAM:
         if sys.stdin is None:
@@ -205,12 +218,12 @@ def _save(facts: Facts, file: Path) -> None:
 # Showing
 
 
-def _show(report: Report, facts: Facts, as_json: bool, stream: TextIO) -> None:
+def _show(report: Report, facts: Facts, as_json: bool, verbose: bool, stream: TextIO) -> None:
     if as_json:
         terminal.write_json(report.as_dict(), 2)
         return
     width, height = terminal.size(stream)
-    lines = list(report_lines(report, facts, _time_text(facts.time), width))
+    lines = list(report_lines(report, facts, _time_text(facts.time), width, verbose=verbose))
     if len(lines) >= height:
         # The headline has scrolled off the screen.
         lines += [Line(), *headline(report, facts, width)]

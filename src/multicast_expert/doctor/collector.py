@@ -16,6 +16,7 @@ from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
 from multicast_expert.doctor.host.any_os import Host
 from multicast_expert.doctor.trial.attempt import Attempt, maximum_buffer
+from multicast_expert.doctor.trial.port import find_port
 from multicast_expert.doctor.trial.receiver import Progress
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import choose_for_receiving
@@ -47,7 +48,7 @@ def collect(
     """Return the facts about the reception of a group on this host; takes about `listen` seconds.
 
     group: as text; if it is not a multicast address, nothing is tried.
-    port: the UDP port; with None the trial receives nothing and only captures frames.
+    port: the UDP port; None: the one that datagrams of the group go to. If none is seen, the trial receives nothing.
     source: the only requested source; None: all.
     iface: the interface; None: all that a receiver would listen on.
     listen: seconds.
@@ -72,7 +73,21 @@ def collect(
     if address is not None and address.is_multicast:
         there = [choice for choice in choices if choice.iface.index]
         joins = [Join(address, None if wanted is None else ip_address(wanted), choice) for choice in there]
+    if port is None and joins:
+        began = time.monotonic()
+        target = _with_port(target, joins, listen / 2, progress)
+        listen -= 0 if target.port_found else min(time.monotonic() - began, listen / 2)
     return collect_facts(target, joins, listen, progress=progress)
+
+
+def _with_port(target: Target, joins: Sequence[Join], seconds: float, progress: Progress | None) -> Target:
+    """Return the target with the port that the datagrams go to, if one is seen in so many seconds."""
+    try:
+        host = _this_host(target, {join.interface.iface.index for join in joins})
+        port = find_port(host, joins, seconds, progress)
+    except OSError:
+        return target
+    return target if port is None else replace(target, port=port, port_found=True)
 
 
 def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]:

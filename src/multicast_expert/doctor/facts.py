@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
-from multicast_expert.wire.tallies import Frames, Queries
+from multicast_expert.wire.tallies import Frames, Queries, Reporter
 
 Known = TypeVar("Known")
 
@@ -76,6 +76,8 @@ class Target:
     """The named interface; None: all that a receiver would listen on."""
     group_version: int | None = None
     """The IP version of the group; None if it is not an address."""
+    port_found: bool = False
+    """Whether no port was named, and the doctor took the one that datagrams of the group go to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,20 @@ class InterfaceFacts:
     parent: str | None = None
     """The interface that it is made from: of a VLAN, a macvlan, a VXLAN."""
     mode: str = ""
-    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`."""
+    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`; of an ipvlan: `l2`, `l3`, `l3s`."""
     remote: str | None = None
-    """Where a VXLAN sends groups: a group, or its one peer."""
+    """Where a tunnel or a VXLAN sends groups: a group, or its one peer."""
     is_point_to_point: bool = False
     """Whether it has one peer, as tunnels have."""
     xdp: str | None = None
     """An XDP program on it, as `xdpgeneric 42`: the way to switch it off, and its number."""
     chosen: bool = False
     """Whether a receiver of the target listens on it."""
+    floods_to: tuple[str, ...] | None = None
+    """All places that a VXLAN sends groups to: groups or peers. None: it is not a VXLAN, or that is not known."""
+    stations: tuple[str, ...] = ()
+    """The only Ethernet addresses that a macvlan in mode `source` takes frames of."""
+    ethernet_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +440,8 @@ class Trial:
     """What `drops` does not tell, and why, in sentences."""
     any_drops: tuple[Drop, ...] = ()
     """Where `drops` is Unread: what the kernel dropped while the doctor listened, of any packets of this machine."""
+    reporters: tuple[Reporter, ...] | Unread = Unread("The reports of other hosts were not captured.")
+    """Other hosts that reported their membership of the group."""
 
 
 @dataclass(frozen=True, slots=True)

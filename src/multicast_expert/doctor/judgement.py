@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from multicast_expert.doctor.checks import CHECKS, Check, check_name
 from multicast_expert.doctor.evidence.sightings import received, trial_of
+from multicast_expert.doctor.evidence.surroundings import surroundings
 from multicast_expert.doctor.facts import Facts, NotRead
 from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.path.stations import place_of
@@ -19,7 +20,7 @@ def judge(facts: Facts) -> Report:
     findings = [examine(check, facts) for check in CHECKS]
     if not any(each.verdict == "problem" for each in findings):
         findings = [proved(facts, each) for each in findings]
-    report = replace(make_report(facts.target, findings, received(facts)), path=trace(facts))
+    report = replace(make_report(facts.target, findings, received(facts)), path=trace(facts), seen=surroundings(facts))
     # If the stream stopped and only a new join revived it, something is wrong even if no check explains it.
     ceased = report.verdict == "ok" and bool(trial_of(facts).revived)
     return replace(report, verdict="unknown") if ceased else report

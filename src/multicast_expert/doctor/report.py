@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from multicast_expert.doctor.evidence.surroundings import Surroundings
 from multicast_expert.doctor.facts import Target
 from multicast_expert.doctor.path.trace import Step
 
@@ -61,6 +62,8 @@ class Report:
     """How many datagrams a receiver with the requested memberships got."""
     path: tuple[Step, ...] = ()
     """The stations that the target's packets met on this host, and where they ended."""
+    seen: Surroundings | None = None
+    """Queriers, other members and streams of the group; None if none could be seen."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that `mcast doctor --json` writes."""
@@ -97,6 +100,7 @@ class Report:
                 }
                 for step in self.path
             ],
+            "seen": None if self.seen is None else asdict(self.seen),
         }
 
 

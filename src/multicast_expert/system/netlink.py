@@ -21,6 +21,7 @@ RTM_DELLINK = 17
 _RTM_GETLINK = 18
 _RTM_GETADDR = 22
 _RTM_GETROUTE = 26
+_RTM_GETNEIGH = 30
 _RTM_GETMDB = 86
 _NLM_F_REQUEST = 1
 _NLM_F_DUMP_INTR = 0x10
@@ -35,6 +36,8 @@ _IFINFO = Struct("=BxHiII")
 _IFADDR = Struct("=BBBBI")
 _RTMSG = Struct("=BBBBBBBBI")
 _BRIDGE_PORT = Struct("=B3xI")
+# struct ndmsg: family, interface, state, flags, type.
+_NEIGHBOUR = Struct("=B3xiHBB")
 _UNSIGNED = Struct("=I")
 _SIGNED = Struct("=i")
 # struct br_mdb_entry: port, state, flags, VLAN, address, protocol.
@@ -42,6 +45,7 @@ _MDB_ENTRY = Struct("=IBBH16s2s2x")
 _TYPE_MASK = 0x3FFF
 
 _IFLA_IFNAME = 3
+_IFLA_LINK_NETNSID = 37
 _IFLA_XDP = 43
 _IFLA_PROP_LIST = 52
 _IFLA_ALT_IFNAME = 53
@@ -62,6 +66,12 @@ _REJECTING = (6, 7, 8)
 
 _XDP_MODES = {1: "xdpdrv", 2: "xdpgeneric", 3: "xdpoffload", 4: "xdp"}
 _MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+_IPVLAN_MODES = {0: "l2", 1: "l3", 2: "l3s"}
+# The attributes with the far end, such as IFLA_VXLAN_GROUP, IFLA_GRE_REMOTE and IFLA_IPTUN_REMOTE.
+_REMOTES = {
+    "vxlan": (2, 16), "geneve": (2, 7), "gre": (7,), "gretap": (7,), "ip6gre": (7,), "ip6gretap": (7,),
+    "erspan": (7,), "ip6erspan": (7,), "ipip": (3,), "sit": (3,), "ip6tnl": (3,), "vti": (5,), "vti6": (5,),
+}  # fmt: skip
 
 
 class Message(NamedTuple):
@@ -151,13 +161,16 @@ class Link(NamedTuple):
     is_point_to_point: bool = False
     """Whether it has one peer, as tunnels have: IFF_POINTOPOINT."""
     mode: str = ""
-    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`."""
+    """The mode of a macvlan: `private`, `vepa`, `bridge`, `passthru`, `source`; of an ipvlan: `l2`, `l3`, `l3s`."""
     remote: IPAddress | None = None
-    """Where a VXLAN sends what has no known station: a group, or one peer."""
+    """Where a tunnel or a VXLAN sends what has no known station: a group, or one peer."""
     parent: int | None = None
-    """The index of the interface that it is made from: of a VLAN, a macvlan, a VXLAN."""
+    """The index of the interface that it is made from: of a VLAN, a macvlan, a VXLAN; None also where that is in
+    another network namespace."""
     tunnel_port: int | None = None
     """The UDP port that a VXLAN receives on."""
+    stations: tuple[bytes, ...] = ()
+    """The only Ethernet addresses that a macvlan in mode `source` takes frames of."""
 
 
 class RouteAnswer(NamedTuple):
@@ -209,6 +222,23 @@ def route_request(destination: IPAddress, family: int) -> bytes:
 def members_request() -> bytes:
     """Return the request for the groups that the bridges know."""
     return request(_RTM_GETMDB, _NLM_F_DUMP, _BRIDGE_PORT.pack(_AF_BRIDGE, 0))
+
+
+def flooding_request() -> bytes:
+    """Return the request for the stations that bridges and VXLANs know."""
+    return request(_RTM_GETNEIGH, _NLM_F_DUMP, _NEIGHBOUR.pack(_AF_BRIDGE, 0, 0, 0, 0))
+
+
+def parse_flooding(body: bytes) -> tuple[int, IPAddress] | None:
+    """Return the index of a VXLAN and an address that it sends groups to, of an RTM_NEWNEIGH message; else None.
+
+    The entry for frames of unknown destination has the station 00:00:00:00:00:00.
+    """
+    if len(body) < _NEIGHBOUR.size:
+        return None
+    found = attributes(body, _NEIGHBOUR.size)
+    address = _address(found.get(1))
+    return (_NEIGHBOUR.unpack_from(body)[1], address) if address and found.get(2) == bytes(6) else None
 
 
 def request(kind: int, flags: int, body: bytes) -> bytes:
@@ -307,11 +337,25 @@ def parse_link(body: bytes) -> Link | None:
         port_kind,
         _xdp(attributes(found.get(_IFLA_XDP, b""))),
         bool(flags & _IFF_POINTOPOINT),
-        _MACVLAN_MODES.get(number_of(details.get(1)) or 0, "") if kind == "macvlan" else "",
-        (_address(details.get(2)) or _address(details.get(16))) if kind == "vxlan" else None,
-        number_of(details.get(3)) if kind == "vxlan" else number_of(found.get(5)),
+        _mode(kind, details),
+        _remote(kind, details),
+        None if _IFLA_LINK_NETNSID in found else number_of(details.get(3) if kind == "vxlan" else found.get(5)),
         int.from_bytes(details.get(15, b""), "big") or None if kind == "vxlan" else None,
+        tuple(value for name, value in each_attribute(details.get(5, b"")) if name == 4) if kind == "macvlan" else (),
     )
+
+
+def _mode(kind: str | None, details: dict[int, bytes]) -> str:
+    if kind == "macvlan":
+        return _MACVLAN_MODES.get(number_of(details.get(1)) or 0, "")
+    mode = details.get(1, b"")[:1]
+    return _IPVLAN_MODES.get(mode[0], "") if kind == "ipvlan" and mode else ""
+
+
+def _remote(kind: str | None, details: dict[int, bytes]) -> IPAddress | None:
+    """Return where a tunnel sends groups; None for one that has no fixed peer."""
+    found = (_address(details.get(name)) for name in _REMOTES.get(kind or "", ()))
+    return next((each for each in found if each is not None and not each.is_unspecified), None)
 
 
 def _port_state(found: dict[int, bytes]) -> PortState:

@@ -13,7 +13,7 @@ from struct import Struct, pack
 from time import monotonic
 from typing import Any
 
-from multicast_expert.core.addresses import IPAddress, ethernet_address
+from multicast_expert.core.addresses import IPAddress, ethernet_address, parse_group
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
 from multicast_expert.wire.frames import (
@@ -26,8 +26,9 @@ from multicast_expert.wire.frames import (
     parse_mld_query,
     parse_packet,
 )
+from multicast_expert.wire.group_messages import GroupQuery, GroupReport, parse_group_message
 from multicast_expert.wire.packet_filter import Instruction, frame_filter
-from multicast_expert.wire.tallies import Frames, FrameTally, Queries, QueryTally
+from multicast_expert.wire.tallies import Frames, FrameTally, Queries, QueryTally, Reporter, ReportTally
 
 BATCH = 64
 """How many frames are taken before other sockets have their turn."""
@@ -36,15 +37,18 @@ BATCH = 64
 _AF_PACKET = 17
 _ETH_P_ALL = 0x0003
 _SOL_PACKET, _PACKET_AUXDATA = 263, 8
+_ADD_MEMBERSHIP, _MULTICAST = 1, 0
 _SO_ATTACH_FILTER = 26
 _ICMP6_FILTER = 1
 _AUXDATA = Struct("=IIIHHHH")
 _OUTGOING = 4
 _CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
 # Links whose frames begin with an Ethernet header: ARPHRD_ETHER, ARPHRD_LOOPBACK of linux/if_arp.h.
-_ETHERNET_LIKE = (1, 772)
+_ETHERNET, _LOOPBACK = 1, 772
+_ETHERNET_LIKE = (_ETHERNET, _LOOPBACK)
 _ETHERNET_SIZE = 14
 _ETHERNET_TYPES = {4: 0x0800, 6: 0x86DD}
+_REPORTED_TO = {4: parse_group("224.0.0.22"), 6: parse_group("ff02::16")}
 _LONGEST = 65535 + 64
 _BACKLOG = 10000
 
@@ -69,18 +73,21 @@ class Capture:
     """Counts frames and queries from its creation on. Raises PermissionError without CAP_NET_RAW, or another OSError.
 
     unheard: interfaces whose packets another interface receives, such as the ports of a bridge, by name.
+    indexes: those of the interfaces on which reports of other hosts are captured too.
     """
 
-    def __init__(self, group: IPAddress, unheard: Collection[str] = ()) -> None:
+    def __init__(self, group: IPAddress, unheard: Collection[str] = (), indexes: Collection[int] = ()) -> None:
         self._unheard = frozenset(unheard)
         self._frames = FrameTally()
         self._queries = QueryTally()
+        self._reports = ReportTally(str(group))
         self._version = group.version
         self._group, self._station = str(group), ethernet_address(group)
         with ExitStack() as opened:
             # Type checkers know recvmsg and packet sockets on Linux only.
             self._wire: Any = opened.enter_context(socket.socket(_AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
             _listen_to_wire(self._wire, group)
+            _let_reports_in(self._wire, group, indexes)
             family, protocol = (socket.AF_INET, IGMP) if group.version == 4 else (socket.AF_INET6, ICMPV6)
             self._delivered: Any = opened.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
             _listen_to_queries(self._delivered, group.version)
@@ -115,8 +122,14 @@ class Capture:
             outgoing = direction == _OUTGOING
             if isinstance(found, UdpPacket):
                 self._frames.note(interface, found, header, vlan, outgoing)
-            elif found is not None and not outgoing:
-                self._queries.note(interface, found, monotonic(), delivered=False)
+            elif not outgoing:
+                message = parse_group_message(frame[len(header) :])
+                content = None if message is None else message.content
+                if message is not None and isinstance(content, GroupReport) and link_type != _LOOPBACK:
+                    self._reports.note(interface, message.host, content)
+                elif found is not None:
+                    announced = content.interval if isinstance(content, GroupQuery) else None
+                    self._queries.note(interface, found, monotonic(), delivered=False, announced=announced)
 
     def _parse(self, frame: bytes, header: bytes, checked: bool) -> UdpPacket | Query | None:
         """Return what a frame carries; of another Ethernet type it is a flawed datagram."""
@@ -149,6 +162,16 @@ class Capture:
         """Return the frames seen so far, by kind."""
         return self._frames.frames()
 
+    def restart(self) -> None:
+        """Forget the frames so far, so that those that came before the join do not count."""
+        for _ in range(_BACKLOG // BATCH):
+            self._take_frames()
+        self._frames = FrameTally()
+
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Return the other hosts that reported their membership of the group."""
+        return self._reports.reporters()
+
     def queries(self) -> tuple[Queries, ...]:
         """Return the queries seen so far, by querier."""
         return self._queries.queries(self._unheard)
@@ -176,6 +199,15 @@ def _listen_to_wire(wire: socket.socket, group: IPAddress) -> None:
     with suppress(BlockingIOError):
         for _ in range(_BACKLOG):
             wire.recv(1)
+
+
+def _let_reports_in(wire: socket.socket, group: IPAddress, indexes: Collection[int]) -> None:
+    """Have network cards pass on the frames of reports (RFC 3376, 4.2.14, and RFC 3810, 5.2.14); nothing is sent."""
+    station = bytes.fromhex(ethernet_address(_REPORTED_TO[group.version]).replace(":", ""))
+    for index in indexes:
+        # An interface may have gone, or have no such filter.
+        with suppress(OSError):
+            wire.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, pack("@iHH8s", index, _MULTICAST, len(station), station))
 
 
 def _listen_to_queries(delivered: socket.socket, version: int) -> None:

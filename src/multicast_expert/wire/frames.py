@@ -186,9 +186,10 @@ def _with_ports(packet: UdpPacket, segment: bytes, addresses: bytes, checked: bo
 def parse_igmp_query(message: bytes, querier: str) -> Query | None:
     """Return the query in an IGMP message; None for other messages.
 
-    Length tells version 3 from older ones, the response time tells 2 from 1 (RFC 3376, 7.1).
+    Length tells version 3 from older ones, the response time tells 2 from 1, and any other length is invalid
+    (RFC 3376, 7.1).
     """
-    if len(message) < 8 or message[0] != IGMP_QUERY:
+    if (len(message) != 8 and len(message) < 12) or message[0] != IGMP_QUERY:
         return None
     version = 3 if len(message) >= 12 else 2 if message[1] else 1
     return Query(version, querier, message[4:8] != bytes(4))
@@ -196,7 +197,7 @@ def parse_igmp_query(message: bytes, querier: str) -> Query | None:
 
 def parse_mld_query(message: bytes, querier: str) -> Query | None:
     """Return the query in an ICMPv6 message; None for other messages. Length tells the version (RFC 3810, 8.1)."""
-    if len(message) < 24 or message[0] != MLD_QUERY:
+    if (len(message) != 24 and len(message) < 28) or message[0] != MLD_QUERY:
         return None
     return Query(2 if len(message) >= 28 else 1, querier, message[8:24] != bytes(16))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 from multicast_expert.wire.frames import Query, UdpPacket
+from multicast_expert.wire.group_messages import GroupReport, RecordKind
 
 KINDS = 512
 """How many kinds are counted separately; any further kind is counted with a known one."""
@@ -54,6 +55,20 @@ class Queries:
     """Seconds between two of them."""
     for_group: bool = False
     """Whether they ask for one group, as after a leave; else for all."""
+    announced: float | None = None
+    """The interval in seconds that the querier names; only IGMPv3 and MLDv2 carry it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """A host that reported its membership of the group with IGMP or MLD, and has not left since."""
+
+    interface: str
+    host: str
+    version: int
+    """1, 2 or 3 of IGMP, 1 or 2 of MLD."""
+    sources: tuple[str, ...] = ()
+    """The only sources that it wants; empty for all."""
 
 
 @dataclass(slots=True)
@@ -109,6 +124,7 @@ class _QueryCount:
     last: float
     seen: int = 0
     delivered: int = 0
+    announced: float | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +133,9 @@ class QueryTally:
 
     _counts: dict[tuple[str, Query], _QueryCount] = field(default_factory=dict)
 
-    def note(self, interface: str, query: Query, now: float, *, delivered: bool) -> None:
+    def note(
+        self, interface: str, query: Query, now: float, *, delivered: bool, announced: float | None = None
+    ) -> None:
         """Count a query that was seen on the wire, or delivered, at `now` seconds."""
         kind = interface, query
         if kind not in self._counts and len(self._counts) >= KINDS:
@@ -126,6 +144,7 @@ class QueryTally:
         count.last = now
         count.delivered += delivered
         count.seen += not delivered
+        count.announced = announced or count.announced
 
     def queries(self, unheard: frozenset[str] = frozenset()) -> tuple[Queries, ...]:
         """Return the counts so far; on `unheard` interfaces the kernel delivers nothing to this host's sockets."""
@@ -135,5 +154,31 @@ class QueryTally:
             seen = max(count.seen, count.delivered)
             interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
             delivered = None if interface in unheard else count.delivered
-            found.append(Queries(interface, query.version, query.querier, seen, delivered, interval, query.for_group))
+            kind = interface, query.version, query.querier, seen, delivered, interval, query.for_group
+            found.append(Queries(*kind, count.announced))
         return tuple(found)
+
+
+@dataclass(slots=True)
+class ReportTally:
+    """Follows which hosts have reported their membership of one group."""
+
+    group: str
+    _reporters: dict[tuple[str, str], Reporter] = field(default_factory=dict)
+
+    def note(self, interface: str, host: str, report: GroupReport) -> None:
+        """Follow a host's report of its memberships."""
+        for record in report.records:
+            if record.group != self.group or record.kind in (RecordKind.ALLOW, RecordKind.BLOCK):
+                continue
+            place = interface, host
+            includes = record.kind in (RecordKind.IS_INCLUDE, RecordKind.TO_INCLUDE)
+            if includes and not record.sources:
+                self._reporters.pop(place, None)
+            elif place in self._reporters or len(self._reporters) < KINDS:
+                sources = record.sources if includes else ()
+                self._reporters[place] = Reporter(*place, report.version, sources)
+
+    def reporters(self) -> tuple[Reporter, ...]:
+        """Return the members so far."""
+        return tuple(self._reporters.values())

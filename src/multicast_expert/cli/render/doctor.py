@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
 from multicast_expert.cli.render.path import path_lines
+from multicast_expert.cli.render.surroundings import surrounding_texts
 from multicast_expert.cli.render.text import Line as Text
 from multicast_expert.cli.render.text import counted
 from multicast_expert.cli.render.text import printable as harmless
 from multicast_expert.doctor.facts import Arrivals, Facts, Target, Trial
+from multicast_expert.doctor.phrases import remedy
 from multicast_expert.doctor.report import Finding, Report
+from multicast_expert.doctor.unread import unread_facts
 
 WIDEST_NAME = 40
 """Characters of the longest name that the column of values makes room for."""
+UNWRAPPED = 10_000
+"""Characters of a line that is wrapped later."""
 LONGEST_TEXT = 1_000
 """Characters of a sentence or a value that are shown: saved facts may hold text of any length."""
 MOST_ROWS = 12
@@ -27,8 +33,8 @@ MOST_ROWS = 12
 STYLES = {"ok": "bold green", "problem": "bold red", "suspect": "bold yellow", "unknown": "bold"}
 
 
-def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterator[Text]:
-    """Yield the report; `time`: when the facts were collected."""
+def report_lines(report: Report, facts: Facts, time: str, width: int, *, verbose: bool = False) -> Iterator[Text]:
+    """Yield the report; `time`: when the facts were collected; `verbose`: also what was found fine, or not read."""
     cause = report.cause
     path = list(path_lines(report.path, width))
     if cause is not None and path:
@@ -40,16 +46,26 @@ def report_lines(report: Report, facts: Facts, time: str, width: int) -> Iterato
         yield Text()
         more = f"mcast doctor --explain {harmless(cause.check)}"
         yield Text(f"Cure (why: {more}):" if cause.remedy else f"Why: {more}", style="bold")
-        yield from _remedy(cause.remedy, width, "")
+        yield from _cure(cause.remedy, width, "")
     if cause is None:
         yield from path
+    around = list(surrounding_texts(report, facts))
+    if around and cause is not None:
+        yield Text()
+    for text in around:
+        yield from _sentence(text, width, "  ")
     rest = [each for each in report.findings if each is not cause]
     yield from _section("Also wrong", [each for each in rest if each.verdict == "problem"], width)
     yield from _section("Suspect", [each for each in rest if each.verdict == "suspect"], width)
-    if fine := ", ".join(each.check for each in rest if each.verdict == "ok"):
-        yield Text()
-        yield from _sentence(f"Fine: {fine}", width, "  ")
+    fine = [each for each in rest if each.verdict == "ok"]
     yield from _section("Not known", [each for each in rest if each.verdict == "unknown"], width)
+    if verbose:
+        yield from _section("Fine", [replace(each, remedy=()) for each in fine], width)
+        missed = [Finding(name, "unknown", why.reason, {}, remedy(why)) for name, why in unread_facts(facts)]
+        yield from _section("Not read", missed, width)
+    elif fine:
+        yield Text()
+        yield from _sentence(f"Fine: {counted(len(fine), 'check')} (-v lists them)", width, "  ")
     yield Text()
     yield from _sentence(_circumstances(report, facts, time), width, style="dim")
 
@@ -61,11 +77,32 @@ def headline(report: Report, facts: Facts, width: int) -> Iterator[Text]:
         text = cause.summary if cause.verdict == "problem" else f"Probably: {cause.summary}"
     elif report.verdict == "ok":
         text = f"{target} arrives: {counted(report.received, 'datagram')}{_listened(facts)}."
+    elif report.target.port is None and report.seen is not None and report.seen.streams:
+        text = f"{target} comes in for port {report.seen.streams[0].port}: name the port to find out more."
     elif report.target.port is None:
         text = f"Whether {target} arrives is not known: without a port nothing can be received."
     else:
         text = f"Nothing arrived for {target}{_listened(facts)}, and the cause is not known."
     return _sentence(text, width, style=STYLES[cause.verdict if cause else report.verdict])
+
+
+def round_lines(report: Report, facts: Facts, before: Report | None, time: str, width: int) -> Iterator[Text]:
+    """Yield what one round of many found, or that it is the same as before."""
+    if before is not None and _essence(report) == _essence(before):
+        text = f"no change: {counted(report.received, 'datagram')}"
+    else:
+        found = " ".join(line.plain.strip() for line in headline(report, facts, UNWRAPPED))
+        also = [each.check for each in report.findings if each.verdict == "problem" and each is not report.cause]
+        text = found + (f" Also wrong: {', '.join(also)}." if also else "")
+        if report.verdict == "ok" and before is not None and before.cause is not None:
+            text += f" Healed: {before.cause.check}."
+    return _sentence(f"{time}  {text}", width, " " * (len(time) + 2), STYLES[report.verdict])
+
+
+def _essence(report: Report) -> object:
+    """Return what a change of makes a round worth words: verdicts, and not numbers that differ each time."""
+    wrong = [each.check for each in report.findings if each.verdict == "problem"]
+    return report.verdict, report.cause and report.cause.check, wrong, bool(report.received)
 
 
 def page_lines(page: str, width: int) -> Iterator[str]:
@@ -129,14 +166,14 @@ def _section(title: str, findings: Iterable[Finding], width: int) -> Iterator[Te
     if shared:
         yield Text()
         yield Text(f"{title}:", style="bold")
-    for remedy, reasons in shared.items():
+    for steps, reasons in shared.items():
         for summary, checks in reasons.items():
             yield from _sentence(f"  {', '.join(checks)}: {summary}", width, "    ")
-        yield from _remedy(remedy, width, "    ")
+        yield from _cure(steps, width, "    ")
 
 
-def _remedy(remedy: Iterable[str], width: int, indent: str) -> Iterator[Text]:
-    for line in remedy:
+def _cure(lines: Iterable[str], width: int, indent: str) -> Iterator[Text]:
+    for line in lines:
         if line.endswith("."):
             yield from _sentence(indent + line, width, indent)
         else:
@@ -162,7 +199,9 @@ def _table(rows: Mapping[str, Any], width: int) -> Iterator[Text]:
     column = max((len(shown) for shown in names.values() if len(shown) <= WIDEST_NAME), default=0)
     for name, shown in names.items():
         value = _value_text(rows[name])
-        yield from _sentence(f"  {shown:<{column}}  {value}", width, " " * (column + 4))
+        # On a narrow terminal the column of values would be too narrow for a name of a setting.
+        indent = column + 4 if column + 4 <= width // 2 else 4
+        yield from _sentence(f"  {shown:<{column}}  {value}", width, " " * indent)
     if more := len(rows) - len(names):
         yield Text(f"  and {more:,} more")
 

@@ -19,6 +19,8 @@ from multicast_expert.doctor.checks.interface import interface_address, interfac
 from multicast_expert.doctor.checks.joining import igmp_version, membership, membership_limit, source_filter
 from multicast_expert.doctor.checks.malformed import fragments, malformed
 from multicast_expert.doctor.checks.network import querier, snooping
+from multicast_expert.doctor.checks.overlay import macvlan, tunnel
+from multicast_expert.doctor.checks.partial import partial_loss
 from multicast_expert.doctor.checks.program import privileged_port, program, sandbox, socket_filter
 from multicast_expert.doctor.checks.route import group_route, loopback_route, send_route, wrong_interface
 from multicast_expert.doctor.checks.socket import checksum, port, port_conflict, receive_buffer
@@ -57,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     socket_filter,
     source_filter,
     port,
+    macvlan,
     local_sender,
     wrong_interface,
     membership,
@@ -68,6 +71,8 @@ CHECKS: tuple[Check, ...] = (
     container,
     ttl,
     wireless,
+    tunnel,
+    partial_loss,
     no_traffic,
     program,
 )

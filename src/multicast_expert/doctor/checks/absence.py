@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.overlay import tunnel_of
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of
 from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
+_LOOK_BELOW = "Look at what may take them first: `ip -d link show` (XDP), `ethtool -S INTERFACE` (drops of the card)."
 _TOO_SHORT = 0.9
 """Seconds of listening that are too few to prove anything."""
 
@@ -111,11 +113,32 @@ def no_traffic(facts: Facts) -> Finding:
     if seen is not None:
         if sightings.frames(facts, outgoing=True) or endings.drops(facts, outgoing=True) or sending.refused(facts):
             return ok("Only this host itself sends to the group.", evidence)
-        summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
-        # If our reports did not leave, the network has no part in it.
-        doubtful = counters.lost_below(facts) or counters.reports_kept(facts) or sending.may_be_refused(facts)
-        return finding("suspect" if doubtful else "problem", summary, evidence, tuple(_ask(facts)))
+        return _nothing_seen(facts, seconds, evidence)
     return _without_frames(facts, seconds, evidence)
+
+
+def _nothing_seen(facts: Facts, seconds: str, evidence: dict[str, object]) -> Finding:
+    """Judge where no frame was captured: the interfaces' own counters have to agree."""
+    names = [each.name for each in this_host.below(facts)]
+    vanished, lost = counters.vanished(facts, names), counters.lost_below(facts)
+    evidence |= {"packets that the interface dropped": lost} if lost else {}
+    group, chosen = facts.target.group, this_host.chosen(facts)
+    if vanished:
+        evidence["packets that IP did not count"] = vanished
+        places = phrases.named(each.name for each in chosen)
+        summary = (
+            f"No frame of {group} was seen in {seconds}, but {vanished:,} packets on {places} vanished before that."
+        )
+        return suspect(summary, evidence, (_LOOK_BELOW, *_ask(facts)))
+    summary = f"Nothing of {group} reached this host in {seconds}: look at the network and the sender."
+    tunnels = {each.name: what for each in chosen if (what := tunnel_of(facts, each))}
+    if tunnels and all(each.name in tunnels or each.is_loopback for each in chosen):
+        evidence |= tunnels
+        summary = f"Nothing of {group} came out of {phrases.named(tunnels)} in {seconds}: look at the far end."
+    # If our reports did not leave, the network has no part in it.
+    doubtful = lost or counters.reports_kept(facts) or sending.may_be_refused(facts)
+    verdict: Verdict = "suspect" if doubtful else "problem"
+    return finding(verdict, summary, evidence, tuple(_ask(facts)))
 
 
 def _came_in(facts: Facts) -> dict[str, object]:

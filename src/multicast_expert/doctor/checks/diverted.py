@@ -10,8 +10,6 @@ from multicast_expert.doctor.firewall import remedies
 from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 
-_MOST = 0.9
-"""The part of a loss that a counter must cover before it explains the loss."""
 _IPSEC_PROTOCOLS = ("protocol 50 ", "protocol 51 ")
 
 
@@ -121,7 +119,7 @@ def _ipsec_on_the_way_out(facts: Facts) -> Finding | None:
         return None
     dropped = endings.lost_to(facts, "ipsec", outgoing=True)
     # A policy that blocks refuses the call that sends, so that there is no packet to be dropped.
-    refused = not dropped and sending.left(facts) == 0 and sending.asked(facts) >= grown * _MOST
+    refused = not dropped and sending.left(facts) == 0 and sending.asked(facts) >= grown * counters.MOST
     evidence: dict[str, object] = {name.partition(".")[2]: by for name, by in counted.items()}
     evidence |= {f"policy out {each.action}": each.selector for each in policies[:4]}
     summary = "An IPsec policy of this host refuses what it sends to the group."
@@ -129,7 +127,7 @@ def _ipsec_on_the_way_out(facts: Facts) -> Finding | None:
         summary = "An IPsec policy demands encryption of what this host sends to the group, and no association does it."
         evidence["datagrams dropped"] = dropped
     remedy = _remove(policies, "out")
-    if (dropped and grown >= dropped * _MOST) or refused:
+    if (dropped and grown >= dropped * counters.MOST) or refused:
         return (suspect if sending.others_arrive(facts) else problem)(summary, evidence, remedy)
     if received(facts) or dropped == 0:
         return None

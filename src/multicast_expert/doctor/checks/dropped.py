@@ -102,8 +102,8 @@ def _filter_by_counters(
     if received(facts):
         return ok(f"It dropped {phrases.counted(dropped, 'packet')}, but datagrams of the target arrive.", evidence)
     why = phrases.reason(trial_of(facts).frames)
-    if counters.only_queries(facts):
-        text = f"It dropped {phrases.counted(dropped, 'packet')}, too short to be datagrams: most likely IGMP queries."
+    if counters.may_be_queries(facts):
+        text = f"It dropped {phrases.counted(dropped, 'packet')}, so few and so short that they may be IGMP queries."
         return unknown(text, evidence, why[1])
     if unclear := whose_losses.unclear(facts):
         return unknown(unclear, evidence, why[1])

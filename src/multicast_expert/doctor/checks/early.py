@@ -14,8 +14,6 @@ from multicast_expert.doctor.report import Finding, finding, ok, problem, suspec
 _PASSING_ON = ("br_dev_queue_push_xmit", "br_nf_dev_queue_xmit", "br_forward", "__br_forward", "deliver_clone")
 """Functions of the kernel by which a bridge sends to a port, and where it drops what is too long for it."""
 _TAG, _ETHERNET_MTU = 4, 1500
-_A_STREAM = 5
-"""So many packets that vanished are more than a neighbour's protocols make."""
 
 
 def xdp(facts: Facts) -> Finding:
@@ -54,7 +52,7 @@ def xdp(facts: Facts) -> Finding:
     if received(facts) or sightings.wanted(facts) or isinstance(facts.trial, Unread):
         return ok("An XDP program is on the interface, and lets datagrams pass.", evidence)
     vanished = counters.vanished(facts, [each.name for each in guarded])
-    if vanished > _A_STREAM:
+    if vanished:
         evidence["packets that nothing else counted"] = vanished
         summary = (
             f"An XDP program is on {name}, and packets that come in there vanish before any program could see them."
@@ -182,7 +180,7 @@ def _too_long(facts: Facts, bridge: Bridge) -> Finding | None:
         if each.name in bridge.ports and each.name not in sources and (each.name in due or floods)
         and each.mtu is not None and each.mtu + _TAG < longest
     ]  # fmt: skip
-    if dropped <= _A_STREAM or not small:
+    if dropped <= counters.A_STREAM or not small:
         return None
     name = small[0].name
     evidence: dict[str, object] = {"longest packet": longest, f"MTU of {name}": small[0].mtu}

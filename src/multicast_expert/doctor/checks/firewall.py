@@ -76,7 +76,7 @@ def _by_counters(facts: Facts, rules: list[Rule], counted: int | None, evidence:
     if counted and not seen and (unclear := whose_losses.unclear(facts)):
         return unknown(unclear, evidence, why[1])
     arrivals = trial_of(facts).arrivals
-    if counted and not arrivals and not counters.only_igmp(facts) and (sightings.wanted(facts) or not seen):
+    if counted and not arrivals and not counters.may_be_igmp(facts) and (sightings.wanted(facts) or not seen):
         summary = f"A firewall rule on this host drops {phrases.counted(counted, 'packet')} of joined groups."
         steps = why[1] or (_LOOK,)
         return problem(summary, evidence | {"rule": why[0] or "not known"}, steps)
@@ -342,9 +342,10 @@ def _blocked_by_counters(facts: Facts) -> Finding:
     dropped = filtered or counters.refused_after_routing(facts) or 0
     by = "the reverse path filter" if filtered else "a firewall"
     evidence = {"dropped": dropped} if dropped else {}
-    if dropped and not received(facts) and (counters.only_queries(facts) if filtered else counters.only_igmp(facts)):
-        summary = f"{phrases.counted(dropped, 'packet')} as short as IGMP queries came in, and {by} dropped them."
-        return suspect(summary, evidence, why[1])
+    short = counters.may_be_queries(facts) if filtered else counters.may_be_igmp(facts)
+    if dropped and short and not received(facts):
+        summary = f"{by[0].upper()}{by[1:]} dropped {phrases.counted(dropped, 'packet')} as short as IGMP queries."
+        return unknown(summary, evidence, why[1])
     if trial_of(facts).revived and counters.queries_were_dropped(facts) is not False:
         certain = bool(dropped)
         summary = "The datagrams stopped, and came again after a new join: queries do not reach this host"

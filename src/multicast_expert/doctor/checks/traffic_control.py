@@ -11,10 +11,6 @@ from multicast_expert.doctor.facts import Facts, FilterFacts, QueueFacts, Unread
 from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
-_MOST = 0.9
-"""The part of a loss that a counter must cover before it explains the loss."""
-_A_STREAM = 5
-
 
 def traffic_control(facts: Facts) -> Finding:
     """Traffic control (tc) takes the datagrams: a filter, a policer, a shaper or a full queue.
@@ -88,7 +84,7 @@ def _on_the_way_in(facts: Facts) -> Finding | None:
     counts = endings.by_check(facts)
     if counts is None:
         # Only the counters tell: what the ingress dropped never reached IP.
-        if sum(each.drops or 0 for each in at_ingress) >= _MOST * missing and not counters.reached_ip(facts):
+        if sum(each.drops or 0 for each in at_ingress) >= counters.MOST * missing and not counters.reached_ip(facts):
             return _at_ingress(facts, {"packets that it dropped": at_ingress[0].drops})
     elif sum(count for check, count in counts.items() if check) > missing // 2:
         return None
@@ -136,7 +132,7 @@ def _diverted(facts: Facts, missing: int) -> Finding | None:
     if counters.reached_ip(facts):
         return None
     filters = _filters(facts, "ingress")
-    guilty = [each for each in filters if each.diverts and (each.packets or 0) >= _MOST * missing]
+    guilty = [each for each in filters if each.diverts and (each.packets or 0) >= counters.MOST * missing]
     programs = [] if guilty or _unclear_rules(facts, "ingress") else [each for each in filters if each.diverts is None]
     if not guilty and not programs:
         return None
@@ -144,7 +140,7 @@ def _diverted(facts: Facts, missing: int) -> Finding | None:
     evidence: dict[str, object] = {"datagrams that came in": missing, "action": one.action}
     evidence |= {} if one.packets is None else {"packets that it got": one.packets}
     beyond = next((each for each in _queues(facts) if one.action.endswith(f" dev {each.interface}")), None)
-    if beyond is not None and beyond.waiting >= _MOST * missing:
+    if beyond is not None and beyond.waiting >= counters.MOST * missing:
         return _at_ingress(facts, evidence)
     does = f"takes the datagrams (`{one.action}`)" if guilty else "takes the datagrams: it is a BPF program"
     summary = f"A filter of traffic control (tc) at the ingress of {one.interface} {does}."
@@ -164,7 +160,7 @@ def _rewritten(facts: Facts, missing: int) -> Finding | None:
         if not each.outgoing and each.port not in (None, target.port) and (each.source, each.port) not in seen
         and each.group is not None and same(each.group, target.group)
     ]  # fmt: skip
-    if sum(each.count for each in changed) < _MOST * missing:
+    if sum(each.count for each in changed) < counters.MOST * missing:
         return None
     name, port = filters[0].interface, changed[0].port
     evidence: dict[str, object] = {"port on the wire": target.port, "port at UDP": port, "filter": filters[0].action}
@@ -186,7 +182,7 @@ def _by_counters_alone(facts: Facts) -> Finding | None:
         return None
     for each in _filters(facts, "ingress"):
         got = each.packets or 0
-        if each.diverts and got > _A_STREAM and (counters.uncounted(facts) or 0) >= _MOST * got:
+        if each.diverts and got > counters.A_STREAM and (counters.uncounted(facts) or 0) >= counters.MOST * got:
             summary = (
                 f"A filter of traffic control (tc) at the ingress of {each.interface} takes packets away "
                 f"(`{each.action}`), maybe the datagrams."
@@ -214,13 +210,13 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
     if not vanished:
         return None
     evidence["datagrams sent that did not leave"] = vanished
-    held = next((each for each in queues if each.waiting >= _MOST * vanished), None)
+    held = next((each for each in queues if each.waiting >= counters.MOST * vanished), None)
     if held is not None:
         evidence["packets that wait in it"] = held.waiting
         summary = f"A queue of traffic control (tc) of {held.interface} ({held.kind}) holds what this host sends."
         return finding(verdict, summary, evidence, _easier(held))
     filters = _filters(facts, "egress")
-    guilty = [each for each in filters if each.diverts and (each.packets or 0) >= _MOST * vanished]
+    guilty = [each for each in filters if each.diverts and (each.packets or 0) >= counters.MOST * vanished]
     if not guilty and not _unclear_rules(facts, "egress") and not sending.left(facts):
         guilty = [each for each in filters if each.diverts is None]
     if not guilty:
@@ -251,7 +247,7 @@ def _forwarded(facts: Facts) -> Finding | None:
     members = {port for each in bridges if not isinstance(each.members, Unread)
                for group, port in each.members if same(group, facts.target.group)}  # fmt: skip
     queue = next((each for each in _queues(facts) if each.interface in members and not each.is_ingress), None)
-    if not dropped or queue is None or (queue.drops or 0) < _MOST * dropped:
+    if not dropped or queue is None or (queue.drops or 0) < counters.MOST * dropped:
         return None
     summary = f"The queue of {queue.interface} ({queue.kind}) drops what the bridge passes on to receivers there."
     return problem(summary, {"datagrams that it dropped": dropped}, _easier(queue))

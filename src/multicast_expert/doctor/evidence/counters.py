@@ -13,6 +13,12 @@ from multicast_expert.doctor.facts import Facts, Unread
 
 _IGMP_REPORT = 40
 """Bytes of an IPv4 packet with the router alert option and a report of IGMPv3 on one group; queries are shorter."""
+_MOST_QUERIES = 2
+"""Queries that come in a second on an interface at most, where a querier asks far more often than usual."""
+A_STREAM, _A_SECOND = 5, 3
+"""So many packets that vanished, and so many a second, are more than ARP and other neighbours' protocols make."""
+MOST = 0.9
+"""The part of a loss that a counter must cover before it explains the loss."""
 _NEIGHBOURS = 10
 """Packets that IPv6 may send to groups for its own purposes."""
 _SKEW = 1
@@ -28,7 +34,8 @@ def nothing_came(facts: Facts) -> bool:
     found = sightings.frames(facts)
     if found is not None or trial_of(facts).arrivals:
         silent = found == () and not sightings.flawed(facts) and not sightings.on_ports(facts)
-        return silent and not trial_of(facts).arrivals and not lost_below(facts)
+        doubtful = lost_below(facts) or vanished(facts, [each.name for each in this_host.below(facts)])
+        return silent and not trial_of(facts).arrivals and not doubtful
     kept = refused(facts)
     unaccounted = (kept, without_a_socket(facts), moved(facts, "Udp.InErrors"), uncounted(facts))
     if kept is None or None in unaccounted:
@@ -51,11 +58,16 @@ def _given_to_others(facts: Facts) -> bool:
 def _delivered(facts: Facts) -> int | None:
     """Return how many packets of groups were delivered to programs, at most."""
     groups, delivered = moved(facts, "IpExt.InMcastPkts"), moved(facts, "Ip.InDelivers")
-    if groups is None or delivered is None or only_igmp(facts):
+    if groups is None or delivered is None or (may_be_igmp(facts) and not _any_udp(facts)):
         return 0
     # With IPv6, neighbour discovery uses groups, too; ICMPv6 counts its messages.
     messages = trial_of(facts).counters.get("Icmp6.InMsgs", 0) if facts.target.group_version == 6 else 0
     return min(groups, max(0, delivered - messages))
+
+
+def _any_udp(facts: Facts) -> bool:
+    """Return whether UDP counted any datagram: read, without a socket, or lost."""
+    return any(moved(facts, f"Udp.{name}") for name in ("InDatagrams", "IgnoredMulti", "NoPorts", "InErrors"))
 
 
 def lost_below(facts: Facts) -> int:
@@ -74,10 +86,21 @@ def uncounted(facts: Facts) -> int | None:
 
 
 def vanished(facts: Facts, names: list[str]) -> int:
-    """Return how many packets came in on these interfaces that neither IP nor a captured frame accounts for."""
-    taken_in = trial_of(facts).interface_counters
+    """Return how many packets came in on these interfaces that IP does not account for; 0 for a few.
+
+    A packet that passes a port and its bridge, or a VLAN and what it is made from, is counted by both interfaces, and
+    by IP once. Segments of TCP may be merged before IP counts them (GRO).
+    """
+    taken_in, counters = trial_of(facts).interface_counters, trial_of(facts).counters
+    upper = {each.name for each in this_host.interfaces(facts) if each.parent or each.name in _masters(facts)}
     came = sum(taken_in.get(name, {}).get("rx_packets", 0) for name in names)
-    return max(0, min(came, uncounted(facts) or 0))
+    once = sum(each.get("rx_packets", 0) for name, each in taken_in.items() if name not in upper)
+    lost = min(came, once - sum(counters.get(each, 0) for each in ("Ip.InReceives", "Ip6.InReceives", "Tcp.InSegs")))
+    return lost if lost > max(A_STREAM, _A_SECOND * trial_of(facts).seconds) else 0
+
+
+def _masters(facts: Facts) -> set[str | None]:
+    return {each.master for each in this_host.interfaces(facts)}
 
 
 def reached_ip(facts: Facts) -> bool:
@@ -198,19 +221,28 @@ def queries_were_dropped(facts: Facts) -> bool | None:
     return False
 
 
-def only_queries(facts: Facts) -> bool:
-    """Return whether all incoming IPv4 packets are so short that they can only be messages of IGMP."""
-    packets, octets = moved(facts, "Ip.InReceives"), trial_of(facts).counters.get("IpExt.InOctets")
-    if facts.target.group_version != 4 or not packets or not octets:
-        return False
-    return octets <= _IGMP_REPORT * packets  # our own reports come back on loopback
+def may_be_queries(facts: Facts) -> bool:
+    """Return whether all incoming IPv4 packets are so few and so short that they may be messages of IGMP."""
+    return _like_igmp(facts, "Ip.InReceives", "IpExt.InOctets")
 
 
-def only_igmp(facts: Facts) -> bool:
-    """Return whether all IPv4 packets to joined groups are as short as messages of IGMP."""
+def may_be_igmp(facts: Facts) -> bool:
+    """Return whether all IPv4 packets to joined groups are so few and so short that they may be messages of IGMP."""
+    return _like_igmp(facts, "IpExt.InMcastPkts", "IpExt.InMcastOctets")
+
+
+def _like_igmp(facts: Facts, packets: str, octets: str) -> bool:
+    """Return whether packets may be IGMP, by two counters of them.
+
+    Linux does not count IGMP by itself. A datagram of 12 bytes or less is as short as a message of IGMP, so that length
+    alone proves nothing; but queries are rare, and a stream is not.
+    """
     counters = trial_of(facts).counters
-    packets, octets = counters.get("IpExt.InMcastPkts", 0), counters.get("IpExt.InMcastOctets", 0)
-    return facts.target.group_version == 4 and bool(packets and octets) and octets <= _IGMP_REPORT * packets
+    many, long = counters.get(packets, 0), counters.get(octets, 0)
+    queries = _MOST_QUERIES * (1 + int(trial_of(facts).seconds)) * max(1, len(this_host.chosen(facts)))
+    few = 0 < many <= own_reports(facts) + queries
+    # Our own reports come back on loopback.
+    return facts.target.group_version == 4 and few and 0 < long <= _IGMP_REPORT * many
 
 
 def filtered(facts: Facts) -> int | None:

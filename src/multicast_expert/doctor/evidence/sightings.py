@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from multicast_expert.doctor.evidence.this_host import chosen_names, interfaces
@@ -84,15 +85,22 @@ def _is_wanted(facts: Facts, frame: Frames) -> bool:
 
 def missing(facts: Facts) -> int:
     """Return how many datagrams of the target came in as sound frames and did not arrive; 0 if that is not known."""
-    found = wanted(facts)
-    if not found or isinstance(facts.trial, Unread):
-        return 0
-    # Of several fragments only the first names the port; one of a pair of fragments is not a datagram.
-    whole = sum(each.count - each.fragments for each in found)
-    pieces = sum(each.fragments for each in found if each.port is not None)
-    kept = sum(each.bad_checksums for each in found)
-    lost = whole + pieces - kept - received(facts)
-    return lost if lost > max(_STRAY, (whole + pieces) // 50) else 0
+    came = datagrams_on_the_wire(facts)
+    arrived = Counter[tuple[str, str]]()
+    for each in trial_of(facts).arrivals:
+        arrived[each.interface, each.sender] += each.count if each.asked else 0
+    lost = sum(max(0, count - arrived[place]) for place, count in came.items())
+    return lost if lost > max(_STRAY, came.total() // 50) else 0
+
+
+def datagrams_on_the_wire(facts: Facts) -> Counter[tuple[str, str]]:
+    """Return how many sound datagrams of the target came in, by interface and sender."""
+    came = Counter[tuple[str, str]]()
+    for each in wanted(facts) or ():
+        # Of several fragments only the first names the port; one of a pair of fragments is not a datagram.
+        pieces = each.fragments if each.port is not None else 0
+        came[each.interface, each.sender] += each.count - each.fragments + pieces - each.bad_checksums
+    return came
 
 
 def heard(facts: Facts) -> set[tuple[str, str]]:

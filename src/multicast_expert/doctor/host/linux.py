@@ -146,6 +146,9 @@ class LinuxHost(Host):
             remote=None if link.remote is None else str(link.remote),
             is_point_to_point=link.is_point_to_point,
             xdp=None if link.xdp is None else " ".join(map(str, link.xdp)),
+            floods_to=_flooding(link.number) if link.kind == "vxlan" and facts.chosen else None,
+            stations=tuple(each.hex(":") for each in link.stations),
+            ethernet_address=link.hardware_address.hex(":"),
         )
 
     def _link_name(self, index: int | None) -> str | None:
@@ -373,11 +376,20 @@ class LinuxHost(Host):
         # Packets on these ports belong to their master (bridge, bond), not to our sockets.
         parts = [link.name for link in links.values() if link.master is not None]
         try:
-            return Capture(ip_address(self.target.group), parts)
+            return Capture(ip_address(self.target.group), parts, self.chosen)
         except PermissionError:
             return Unread("Only root can capture frames and queries (CAP_NET_RAW).", again_as_root(self.target))
         except OSError as error:
             return Unread(f"Frames and queries could not be captured: {error.strerror}.")
+
+
+def _flooding(index: int) -> tuple[str, ...] | None:
+    """Return the places that a VXLAN sends groups to; None if they could not be read."""
+    try:
+        found = [netlink.parse_flooding(body) for body in ask(netlink.flooding_request())]
+        return tuple(str(each[1]) for each in found if each is not None and each[0] == index)
+    except OSError:
+        return None
 
 
 def _barred(link: netlink.Link) -> str:

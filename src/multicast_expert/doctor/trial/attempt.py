@@ -104,7 +104,7 @@ class Attempt:
             if isinstance(capture, Capture):
                 for descriptor, drain in capture.drains():
                     listening.add([descriptor], drain)
-            receivers = self._listen(listen, listening, opened, facts, watch)
+            receivers = self._listen(listen, listening, opened, facts, watch, capture)
             seconds, counters = listening.clock(), self._host.counters().since(before)
             drops = watch if isinstance(watch, Unread) else self._drops(watch)
             trial = self._outcome(seconds, receivers, capture, counters, facts)
@@ -134,7 +134,13 @@ class Attempt:
         return note
 
     def _listen(
-        self, listen: float, listening: Listening, opened: ExitStack, facts: Facts, watch: Watch | Unread
+        self,
+        listen: float,
+        listening: Listening,
+        opened: ExitStack,
+        facts: Facts,
+        watch: Watch | Unread,
+        capture: Capture | Unread,
     ) -> list[CountingReceiver]:
         """Listen as requested; if nothing came by half of the time, also to all sources on all interfaces."""
         blocked = self._blocked(facts)
@@ -142,6 +148,8 @@ class Attempt:
         opened.callback(asked.receiver.close)
         asked.join(self._joins)
         asked.block(blocked)
+        if isinstance(capture, Capture):
+            capture.restart()
         self._without_membership = () if isinstance(watch, Unread) else self._host.drops(watch)
         listening.add(asked.receiver.filenos(), asked.receiver.drain)
         receivers = [asked]
@@ -199,6 +207,7 @@ class Attempt:
             grown.interfaces,
             capture if isinstance(capture, Unread) else capture.frames(),
             capture if isinstance(capture, Unread) else capture.queries(),
+            reporters=capture if isinstance(capture, Unread) else capture.reporters(),
             socket_drops=None if None in drops else sum(each or 0 for each in drops),
             sockets=() if isinstance(sockets, Unread) else tuple(each for each in sockets if each.inode not in own),
             buffer=None if granted is None else Buffer(requested or granted, granted, maximum_buffer(facts)),
