@@ -84,7 +84,7 @@ def run(
     ] = None,
     explained: Annotated[str | None, Parameter("--explain CHECK", "Explain a cause.", values=tuple(PAGES))] = None,
 ) -> int:
-    """Return 0 if datagrams arrive, 1 if a problem was found, 3 if the cause is not known, 130 if Ctrl-C ends --watch."""
+    """Return 0 if datagrams arrive, 1 if a problem was found, 3 if not known, 130 if Ctrl-C ends --watch."""
     if explained is not None:
         return _explain(explained)
     if as_json and save == STREAM:
@@ -106,6 +106,8 @@ def run(
             if watching:
                 return watch(partial(find, stopped), stopped, as_json, verbose)
             return _judge(partial(find, stopped), as_json, verbose, save)
+    except BrokenPipeError:
+        raise  # the reader of --watch has seen enough
     except (MulticastExpertError, OSError) as error:
         terminal.complain(error)
         return COULD_NOT_TELL

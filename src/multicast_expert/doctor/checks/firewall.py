@@ -184,7 +184,7 @@ def _guilty_of_some(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:
         return []
     counted = [rule for rule in rules if rule.packets and abs(rule.packets - missing) <= max(_SKEW, missing // 10)]
     refused = counters.refused_after_routing(facts) or 0
-    return counted or (list(rules) if refused >= missing * 0.9 else [])
+    return counted or (list(rules) if refused >= counters.MOST * missing else [])
 
 
 def _silenced(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
