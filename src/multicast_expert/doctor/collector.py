@@ -144,37 +144,35 @@ def collect_facts(
         loopback_route=_loopback_route(host, address, joins),
         memberships=_asked("The memberships could not be read", host.memberships),
         settings=host.settings(host.names.values()),
-        sockets=_asked("The open sockets could not be read", host.sockets),
         bridges=_asked("The bridges could not be read", host.bridges),
         receiver=receiver,
         rules=_asked("The policy rules could not be read", host.rules),
         ipsec=_asked("The policies of IPsec could not be read", host.ipsec),
         sandbox=host.sandbox(),
     )
-    if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
-        facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
     if receiver is not None and receiver.buffer is not None:
         buffer = replace(receiver.buffer, maximum=maximum_buffer(facts))
         facts = replace(facts, receiver=replace(receiver, buffer=buffer))
-    rules, trial = _try(host, attempt, listen, facts, progress)
-    routes = _asked("The routes could not be read", _routes, host, address, trial)
-    return replace(facts, routes=routes, firewall=rules, trial=trial)
+    facts = _try(host, attempt, listen, facts, progress)
+    return replace(facts, routes=_asked("The routes could not be read", _routes, host, address, facts.trial))
 
 
-def _try(
-    host: Host, attempt: Attempt | Unread, listen: float, facts: Facts, progress: Progress | None
-) -> tuple[tuple[Rule, ...] | Unread, Trial | Unread]:
-    """Return the firewall rules, with the packets that they dropped during the trial, and the trial."""
+def _try(host: Host, attempt: Attempt | Unread, listen: float, facts: Facts, progress: Progress | None) -> Facts:
+    """Return the facts with the trial, the sockets, and the firewall rules with what they dropped during the trial."""
     if isinstance(attempt, Attempt):
         failed = _asked("The kernel's counters could not be read", attempt.watch_beforehand)
         attempt = failed if isinstance(failed, Unread) else attempt
     rules = _asked("The firewall's rules could not be read", host.firewall)
+    # Last, because the losses of each socket are compared with the kernel's counters during the trial.
+    facts = replace(facts, sockets=_asked("The open sockets could not be read", host.sockets))
+    if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
+        facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
     if isinstance(attempt, Unread):
-        return rules, attempt
+        return replace(facts, firewall=rules, trial=attempt)
     trial = _asked("The trial could not run", attempt.run, listen, facts, progress)
     if isinstance(trial, Trial) and not isinstance(rules, Unread) and rules:
         rules = _counted(rules, _asked("The firewall's rules could not be read", host.firewall, _senders(trial)))
-    return rules, trial
+    return replace(facts, firewall=rules, trial=trial)
 
 
 def _asked(failure: str, question: Callable[..., Fact | Unread], *arguments: object) -> Fact | Unread:

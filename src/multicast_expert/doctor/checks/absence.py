@@ -108,6 +108,9 @@ def no_traffic(facts: Facts) -> Finding:
     if seen:
         frames = sum(each.count for each in seen)
         return ok(f"{phrases.counted(frames, 'frame')} of the group reached this host.")
+    if flawed := sightings.flawed(facts):
+        frames = sum(each.count for each in flawed)
+        return ok(f"{phrases.counted(frames, 'frame')} of the group reached this host, and none of them is sound.")
     evidence: dict[str, object] = {"seconds listened": round(facts.trial.seconds, 1)}
     evidence |= _came_in(facts)
     if seen is not None:

@@ -43,13 +43,13 @@ def firewall(facts: Facts) -> Finding:
         firewall-cmd --add-rich-rule='rule family=ipv4 destination address=239.1.2.3 port port=5000 protocol=udp accept'
         ufw allow in proto udp to 239.1.2.3 port 5000
     """
-    rules = (
-        [] if isinstance(facts.firewall, Unread) else [each for each in facts.firewall if each.action != "translate"]
-    )
+    listed = () if isinstance(facts.firewall, Unread) else facts.firewall
+    rules = [each for each in listed if each.action not in ("translate", "divert")]
     dropped = endings.lost_to(facts, "firewall")
     if dropped:
         return _proved(facts, rules, dropped)
-    if found := _on_the_way_out(facts, rules) or _around(facts, rules):
+    diverting = [each for each in listed if each.action == "divert"]
+    if found := _on_the_way_out(facts, rules) or _around(facts, rules) or _diverted(facts, diverting):
         return found
     seen = sightings.frames(facts) is not None
     refused = counters.refused_after_routing
@@ -158,6 +158,18 @@ def _around(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
     }
     summary = f"The firewall drops the packets of the tunnel {tunnels}: `{guilty[0].text}` in {guilty[0].chain}."
     return problem(summary, evidence, remedies.accept_carriers(facts, guilty))
+
+
+def _diverted(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
+    """Judge rules that send what comes in to another interface: it is dropped nowhere, and does not reach IP."""
+    guilty = [rule for rule in rules if rule.hook == "ingress" and rule.matches and rule.packets != 0]
+    missing, otherwise = sightings.missing(facts), endings.by_check(facts)
+    if not guilty or not missing or counters.reached_ip(facts) or (otherwise and otherwise.total() > missing // 2):
+        return None
+    rule = guilty[0]
+    evidence: dict[str, object] = {f"{rule.tool}: {rule.chain}": rule.text, "datagrams that did not reach IP": missing}
+    summary = f"The firewall sends the datagrams to another interface: `{rule.text}` in {rule.chain} ({rule.tool})."
+    return problem(summary, evidence, remedies.accept(facts, guilty))
 
 
 def _guilty(facts: Facts, rules: Iterable[Rule]) -> list[Rule]:

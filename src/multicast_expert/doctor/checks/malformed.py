@@ -37,7 +37,7 @@ def malformed(facts: Facts) -> Finding:
         return finding("ok" if received(facts) else "unknown", why[0], {}, why[1])
     flaws: dict[str, list[Frames]] = {}
     for each in sightings.flawed(facts):
-        if _is_targets(facts, each) and each.flaw != HEADER_CHECKSUM:
+        if each.flaw != HEADER_CHECKSUM:
             flaws.setdefault(each.flaw, []).append(each)
     if not flaws:
         return ok("The packets are well formed.")
@@ -53,10 +53,6 @@ def malformed(facts: Facts) -> Finding:
     remedy = ("Correct the sender, or the device that changes its packets on the way.",)
     certain = not received(facts) and not sightings.wanted(facts)
     return finding("problem" if certain else "suspect", summary, evidence, remedy)
-
-
-def _is_targets(facts: Facts, frame: Frames) -> bool:
-    return frame.port in (None, facts.target.port) or facts.target.port is None
 
 
 def fragments(facts: Facts) -> Finding:

@@ -9,8 +9,10 @@ from multicast_expert.doctor.checks.program import needs_privilege
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Buffer, Facts, Unread, known, same
+from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.system.listings import UdpSocket
+from multicast_expert.wire.frames import HEADER_CHECKSUM
 from multicast_expert.wire.tallies import Frames
 
 _ENOUGH_BUFFER = 8 * 1024 * 1024
@@ -192,11 +194,11 @@ def receive_buffer(facts: Facts) -> Finding:
 
 def _losers(facts: Facts) -> dict[UdpSocket, int]:
     """Return the other programs' sockets that may want the target and lost datagrams, and how many."""
-    full = counters.moved(facts, "Udp.RcvbufErrors")
+    full, told = counters.moved(facts, "Udp.RcvbufErrors"), endings.by_socket(facts, "receive-buffer")
     return {
         each: lost
         for each, lost in this_host.growing_drops(facts).items()
-        if this_host.may_want(facts, each) and (full is None or 2 * full >= lost)
+        if this_host.may_want(facts, each) and (told[each.inode] or full is None or 2 * full >= lost)
     }
 
 
@@ -232,15 +234,15 @@ def checksum(facts: Facts) -> Finding:
     wanted = sightings.wanted(facts)
     counted = _wrong_checksums(facts) if wanted is not None else background.beyond_usual(facts, _wrong_checksums)
     bad = sum(each.bad_checksums for each in wanted or ())
+    header = sum(each.count for each in sightings.flawed(facts) if each.flaw == HEADER_CHECKSUM)
     evidence: dict[str, object] = {"packets with a wrong checksum": counted}
     if wanted is not None:
-        evidence["frames of the target with a wrong one"] = bad
+        evidence["frames of the target with a wrong one"] = bad + header
     step = "Correct the sender; if checksum offload is the reason, run `ethtool -K INTERFACE tx off` there."
     why = phrases.reason(trial_of(facts).frames)
     if counted and wanted is None and (unclear := whose_losses.unclear(facts)):
         return unknown(unclear, evidence, why[1])
-    # Unicast may have wrong checksums, too, so frames decide. A wrong header checksum is not counted in frames.
-    header = wanted and not bad and counters.moved(facts, "Ip.InHdrErrors")
+    # Unicast may have wrong checksums, too, so frames decide.
     # IPv6 forbids to leave the checksum out, and the kernel does not count such datagrams.
     missing = bad and facts.target.group_version == 6 and not received(facts)
     if missing or (counted and (wanted is None or bad or header)) or (bad and counted is None and not received(facts)):

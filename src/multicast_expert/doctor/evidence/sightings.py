@@ -37,10 +37,15 @@ def frames(facts: Facts, *, outgoing: bool = False) -> tuple[Frames, ...] | None
 
 
 def flawed(facts: Facts) -> tuple[Frames, ...]:
-    """Return the group's frames that came in on the chosen interfaces and that no kernel delivers."""
-    names = set(chosen_names(facts))
+    """Return the target's frames that came in on the chosen interfaces and that no kernel delivers."""
+    names, port = set(chosen_names(facts)), facts.target.port
     return tuple(
-        each for each in _all(facts) or () if each.flaw and not each.outgoing and _passes(facts, each.interface, names)
+        each
+        for each in _all(facts) or ()
+        if each.flaw
+        and not each.outgoing
+        and _passes(facts, each.interface, names)
+        and port in (None, each.port or port)
     )
 
 

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 from multicast_expert.core.addresses import IPAddress
 
 Truth: TypeAlias = bool | None
-Verdict: TypeAlias = Literal["drop", "translate", "queue", "accept", "return", "jump", "goto", "unclear"]
-TAKING = ("drop", "translate", "queue")
+Verdict: TypeAlias = Literal["drop", "translate", "divert", "queue", "accept", "return", "jump", "goto", "unclear"]
+TAKING = ("drop", "translate", "divert", "queue")
 """The verdicts after which the packet does not go on as it was."""
 
 UDP, IGMP, ICMPV6 = "udp", "igmp", "ipv6-icmp"

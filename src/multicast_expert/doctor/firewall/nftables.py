@@ -26,7 +26,7 @@ from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets,
 
 _VERDICTS: Mapping[str, Verdict] = {
     "drop": "drop", "reject": "drop", "accept": "accept", "return": "return", "jump": "jump", "goto": "goto",
-    "queue": "queue", "fwd": "unclear", "tproxy": "translate", "dnat": "translate", "redirect": "translate",
+    "queue": "queue", "fwd": "divert", "tproxy": "translate", "dnat": "translate", "redirect": "translate",
     "snat": "unclear", "masquerade": "unclear", "synproxy": "unclear",
 }  # fmt: skip
 _TESTS = ("match", "limit", "quota", "ct count")

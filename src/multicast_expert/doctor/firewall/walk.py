@@ -126,7 +126,7 @@ def _passage(chain: Chain, packet: Packet, passages: Mapping[str, _Passage]) -> 
             taken, here = both(here, passes), both(here, opposite(passes))
             if taken is False:
                 continue
-            if step.verdict in ("drop", "translate"):
+            if step.verdict in ("drop", "translate", "divert"):
                 drops[number] = either(drops.get(number, False), taken)
             elif step.verdict == "queue":
                 # A program decides; if there is none, the kernel drops the packet or lets it go on.

@@ -97,3 +97,12 @@ def lost_to(facts: Facts, check: str, *, outgoing: bool = False) -> int | None:
     # A few that are lost beside many that arrive are no fault: a stream that just began, a report of a membership.
     arrived = sum(each.count for each in wanted(facts, outgoing=True) or ()) if outgoing else received(facts)
     return count if count > max(_STRAY, arrived // 50) else 0
+
+
+def by_socket(facts: Facts, check: str) -> Counter[int]:
+    """Return how many datagrams of the target each socket did not take in the way that a check judges, by inode."""
+    counts: Counter[int] = Counter()
+    for each in drops(facts) or ():
+        if each.socket is not None and check_of(each) == check:
+            counts[each.socket] += each.count
+    return counts
