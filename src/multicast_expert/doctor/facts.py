@@ -278,7 +278,7 @@ class Rule:
     matches_reports: bool | None = False
     """Whether it drops this host's own reports of memberships; then the hook is an outgoing one. None: undecidable."""
     action: str = "drop"
-    """`drop`; `translate`: it changes the destination; `divert`: it sends to another interface; `queue`: a program decides."""
+    """`drop`; `translate`: it changes the destination; `divert`: it sends elsewhere; `queue`: a program decides."""
     matches_carrier: bool | None = False
     """Whether it drops the packets of a tunnel that the target comes in by. None: undecidable."""
     matches_own: bool | None = False
