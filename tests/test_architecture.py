@@ -53,7 +53,6 @@ PURE = {
     "doctor.report",
     "doctor.saved",
     "cli.parameters",
-    "cli.parsing",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.
