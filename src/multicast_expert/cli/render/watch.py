@@ -68,7 +68,7 @@ def _words(event: Event, host: str) -> str:
         "querier-lost": f"querier lost: {host} asks no longer",
         "join": f"{host} joined {group}{scope}",
         "change": f"{host} receives {group}{scope or ' from all sources'} now",
-        "report": f"{host} reports {group}{scope}",
+        "report": f"{host} {'left' if event.includes and not sources else 'reports'} {group}{scope}",
         "leave": f"{host} left {group}",
         "timeout": f"{host} timed out of {group}: no report came in time",
         "full": f"no room for more members: {host} in {group} and others are not followed",
@@ -88,7 +88,7 @@ def _question(event: Event, sources: str) -> str:
 def _scope(event: Event) -> str:
     """Return which sources a host receives from."""
     if event.includes:
-        return f" from {_listed(event.sources)}" if event.sources else " from no source"
+        return f" from {_listed(event.sources)}" if event.sources else ""
     return f" from all but {_listed(event.sources)}" if event.sources else ""
 
 
