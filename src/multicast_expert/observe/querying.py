@@ -43,6 +43,8 @@ class Querying:
         self._settings, self._sources = dict(settings), dict(sources or {})
         self._running: dict[_Place, tuple[LinkQuerier, Outlet]] = {}
         self._seen: list[IfaceInfo] | None = None
+        self._mute: set[str] = set()
+        """The interfaces without an address that MLD can be asked from."""
         self.failures: list[MulticastOSError] = []
         """Why queries were not sent, since the caller emptied it."""
 
@@ -93,7 +95,7 @@ class Querying:
         if self._seen is self._source.interfaces:
             return []
         self._seen = self._source.interfaces
-        wanted = {place: iface for iface in self._seen if iface.is_up is not False for place in self._places(iface)}
+        wanted = {place: iface for iface in self._seen if iface.is_up for place in self._places(iface)}
         happened = []
         for place in [place for place in self._running if place not in wanted]:
             self._running.pop(place)[1].close()
@@ -108,6 +110,12 @@ class Querying:
                 querier = LinkQuerier(place.address, self._settings[place.version], monotonic())
                 self._running[place] = querier, outlet
                 happened.append(_told(place, "started"))
+        mute = {each.machine_name for each in self._seen if each.is_up} - {
+            each.interface for each in wanted if each.version == 6
+        }
+        mute = mute if 6 in self._settings else set()
+        happened += [_told(_Place(name, 0, "::"), "mute") for name in sorted(mute - self._mute)]
+        self._mute = mute
         return happened
 
     def _places(self, iface: IfaceInfo) -> list[_Place]:

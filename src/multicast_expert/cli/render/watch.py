@@ -16,6 +16,7 @@ _STYLES = {
     "timeout": "yellow",
     "full": "bold red",
     "version": "bold red",
+    "mute": "bold red",
     "query": "dim",
     "report": "dim",
 }
@@ -74,6 +75,7 @@ def _words(event: Event, host: str) -> str:
         "full": f"no room for more members: {host} in {group} and others are not followed",
         "version": f"{host} asks in another version than this querier: set all queriers of the link to one version",
         "started": f"querier started, it asks from {event.host}",
+        "mute": "no link-local address to ask from, so nothing is asked",
         "ended": f"querier ended, {event.host} is gone or the interface is down",
     }
     return sentences[event.kind]
