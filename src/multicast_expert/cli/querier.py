@@ -55,10 +55,16 @@ def run(
         float, Parameter("--response-time SECONDS", "For hosts to answer in; 10 as a rule.", seconds)
     ] = _DEFAULT.response_time,
     robustness: Annotated[
-        int, Parameter("--robustness N", "How many queries are sent at first and for last members; 2 as a rule.", whole(1, 7))
+        int,
+        Parameter(
+            "--robustness N", "How many queries are sent at first and for last members; 2 as a rule.", whole(1, 7)
+        ),
     ] = _DEFAULT.robustness,
     last_member: Annotated[
-        float, Parameter("--last-member-interval SECONDS", "For other members of a group that a host left; 1 as a rule.", seconds)
+        float,
+        Parameter(
+            "--last-member-interval SECONDS", "For other members of a group that a host left; 1 as a rule.", seconds
+        ),
     ] = _DEFAULT.last_member_interval,
     sources: Annotated[
         Sequence[str], Parameter("--source ADDRESS...", "Ask from it; one of IPv4, one of IPv6 (link-local).")
