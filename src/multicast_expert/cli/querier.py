@@ -56,15 +56,11 @@ def run(
     ] = _DEFAULT.response_time,
     robustness: Annotated[
         int,
-        Parameter(
-            "--robustness N", "How many queries are sent at first and for last members; 2 as a rule.", whole(1, 7)
-        ),
+        Parameter("--robustness N", "How many queries in a row may get lost; 2 as a rule.", whole(1, 7)),
     ] = _DEFAULT.robustness,
     last_member: Annotated[
         float,
-        Parameter(
-            "--last-member-interval SECONDS", "For other members of a group that a host left; 1 as a rule.", seconds
-        ),
+        Parameter("--last-member-interval SECONDS", "For members to answer in after a leave; 1 as a rule.", seconds),
     ] = _DEFAULT.last_member_interval,
     sources: Annotated[
         Sequence[str], Parameter("--source ADDRESS...", "Ask from it; one of IPv4, one of IPv6 (link-local).")
