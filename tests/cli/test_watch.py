@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,12 @@ from multicast_expert.observe.members import Event
 from multicast_expert.observe.messages import Happening
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.testing import Host, Lab, wait_until
-from multicast_expert.wire.group_messages import GroupMessage, parse_group_message
+from multicast_expert.wire.group_messages import (
+    GroupMessage,
+    GroupQuery,
+    build_group_message,
+    parse_group_message,
+)
 
 GROUP, GROUP6 = "239.1.2.3", "ff15::1:2"
 
@@ -276,11 +282,12 @@ def test_a_querier_without_ipv4(program: Program, hosts: tuple[Host, Host]) -> N
         wait_until(lambda: any(frame.packet[12:16] == bytes([192, 0, 2, 7]) for frame in wire.take()), "the source")
 
 
-def json_until(process: "subprocess.Popen[str]", event: str) -> list[dict[str, str]]:
-    """Return the events up to the first of this kind."""
+def json_until(process: "subprocess.Popen[str]", event: str, **more: str) -> list[dict[str, str]]:
+    """Return the events up to the first of this kind and with these values."""
     assert process.stdout is not None
     found: list[dict[str, str]] = []
-    while not (found and found[-1]["event"] == event):
+    wanted = {"event": event, **more}
+    while not (found and wanted.items() <= found[-1].items()):
         found.append(json.loads(process.stdout.readline()))
     return found
 
@@ -302,6 +309,26 @@ def test_the_queriers_own_host_answers(program: Program, hosts: tuple[Host, Host
     with closing(wire):
         wait_until(many, "reports of the querier's host", 20)
     assert process.poll() is None
+
+
+def test_a_vlan_is_another_link(program: Program, hosts: tuple[Host, Host]) -> None:
+    """A querier in a VLAN silences none outside of it, and `mcast watch` tells them apart."""
+    one, two = hosts
+    watching = started(program, "--json", on=one)
+    process = program(
+        "querier", "-i", "eth0", "-4", "--query-interval", "1", "--response-time", "0.2", "--json", on=one
+    )
+    json_until(process, "querier")
+    lower = build_group_message(GroupMessage("10.0.0.0", GroupQuery(3, None, (), 0.1)))
+    with two.entered():
+        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    with sender:
+        sender.bind(("eth0", 0))
+        sender.send(bytes.fromhex("01005e000001 020000000009 8100 000a 0800") + lower)
+    found = json_until(watching, "querier", host="10.0.0.0")
+    assert found[-1]["interface"] == "eth0 VLAN 10"
+    assert json_until(process, "query")[-1]["host"] == "10.0.0.1"
+    assert json_until(process, "query")[-1]["host"] == "10.0.0.1"
 
 
 def test_a_querier_follows_its_interface(program: Program, hosts: tuple[Host, Host]) -> None:
