@@ -6,6 +6,7 @@ returns 1 when it found a problem, and 3 when it could not tell; so does `mcast 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -84,6 +85,9 @@ def _call(command: Command, words: Sequence[str]) -> int:
     from multicast_expert.core.errors import MulticastExpertError  # noqa: PLC0415
 
     terminal.show_warnings()
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     try:
         return command.function(**parse(command.slots, words)) or 0
     except HelpRequest:

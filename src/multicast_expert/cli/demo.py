@@ -30,7 +30,7 @@ from multicast_expert.core.interfaces import IfaceInfo, interface_address_text, 
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
-from multicast_expert.system.kernel import SYSTEM
+from multicast_expert.system.kernel import SYSTEM, os_error
 
 # Seconds after which a datagram counts as lost. One that arrives takes microseconds.
 PATIENCE = 1.0
@@ -130,8 +130,8 @@ def _try(
 ) -> Trial | Omission:
     """Return the result of sending to all groups; an error of the OS becomes an Omission."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    port = _free_port(family)
     try:
+        port = _free_port(family)
         with ExitStack() as opened:
             listeners = [
                 opened.enter_context(
@@ -166,9 +166,12 @@ def _try(
 
 
 def _free_port(family: int) -> int:
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:  # a sandbox may allow no socket of a family
+        raise os_error(SYSTEM, error, "open", "open a socket") from None
 
 
 def _send_unicast(family: int, address: str, port: int) -> None:
