@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 import pytest
 
 from multicast_expert.observe.members import rank
-from multicast_expert.testing import Host, Interface, Lab, Switch
-from observe.bridges import INTERVAL, LAST, MEMBERSHIP, Views, querier
+from multicast_expert.testing import Host, Interface, Lab, Switch, wait_until
+from observe.bridges import INTERVAL, LAST, MEMBERSHIP, RESPONSE, Program, Views, querier
 from testing.plain_sockets import member_of, send
 
 GROUP, SSM, GROUP6 = "239.1.2.3", "232.1.2.3", "ff15::1:2:3"
@@ -203,3 +203,25 @@ def queries(capture: Path, chosen: str, older: bool = False) -> list[list[str]]:
         [*words, *(word for each in fields for word in ("-e", each))], capture_output=True, text=True, check=True
     )
     return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("address", "wins"), [("10.0.0.2", "10.0.0.2"), ("10.0.0.250", "10.0.0.4")])
+def test_an_election_with_the_switch_itself(network: Network, address: str, wins: str) -> None:
+    """The querier of the Linux bridge and ours agree who asks; when the bridge stops, ours takes over."""
+    network.switch.start_querier(interval=1, response=RESPONSE, membership=MEMBERSHIP, source=address)
+    asking = querier(network.hosts["asking"], "-4")
+    asking.wait_for(event="querier", host=wins)
+    loser = ({address, "10.0.0.4"} - {wins}).pop()
+    wait_until(lambda: quiet(asking, loser, 1.5), f"{loser} is silent", 30)
+    assert not quiet(asking, wins, 1.5)
+    if wins == address:
+        network.switch.stop_querier()
+        asking.wait_for(event="querier-lost", host=address)
+        asking.wait_for(event="querier", host="10.0.0.4", version=3)
+        wait_until(lambda: not quiet(asking, "10.0.0.4", INTERVAL), "ours asks", 10)
+
+
+def quiet(asking: Program, host: str, seconds: float) -> bool:
+    """Whether a host has asked nothing for so long."""
+    last = asking.find(event="query", host=host)
+    return not last or time() - last[-1]["time"] > seconds
