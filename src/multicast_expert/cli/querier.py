@@ -46,21 +46,21 @@ def run(
     ifaces: InterfacesOption = (),
     only4: Annotated[bool, Parameter("-4, --ipv4", "IGMP only.")] = False,
     only6: Annotated[bool, Parameter("-6, --ipv6", "MLD only.")] = False,
-    version: Annotated[str, Parameter("--version N", "2 or 3 of IGMP; 3 as a rule.", one_of("23"), "23")] = "3",
-    mld_version: Annotated[str, Parameter("--mld-version N", "1 or 2 of MLD; 2 as a rule.", one_of("12"), "12")] = "2",
+    version: Annotated[str, Parameter("--version N", "2 or 3 of IGMP (default 3).", one_of("23"), "23")] = "3",
+    mld_version: Annotated[str, Parameter("--mld-version N", "1 or 2 of MLD (default 2).", one_of("12"), "12")] = "2",
     interval: Annotated[
-        float, Parameter("--query-interval SECONDS", "Between two general queries; 125 as a rule.", seconds)
+        float, Parameter("--query-interval SECONDS", "Between two general queries (default 125).", seconds)
     ] = _DEFAULT.interval,
     response: Annotated[
-        float, Parameter("--response-time SECONDS", "For hosts to answer in; 10 as a rule.", seconds)
+        float, Parameter("--response-time SECONDS", "For hosts to answer in (default 10).", seconds)
     ] = _DEFAULT.response_time,
     robustness: Annotated[
         int,
-        Parameter("--robustness N", "How many queries in a row may get lost; 2 as a rule.", whole(1, 7)),
+        Parameter("--robustness N", "How many queries in a row may get lost (default 2).", whole(1, 7)),
     ] = _DEFAULT.robustness,
     last_member: Annotated[
         float,
-        Parameter("--last-member-interval SECONDS", "For members to answer in after a leave; 1 as a rule.", seconds),
+        Parameter("--last-member-interval SECONDS", "For members to answer in after a leave (default 1).", seconds),
     ] = _DEFAULT.last_member_interval,
     sources: Annotated[
         Sequence[str], Parameter("--source ADDRESS...", "Ask from it; one of IPv4, one of IPv6 (link-local).")
