@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,10 @@ def test_a_querier_without_ipv4(program: Program, hosts: tuple[Host, Host]) -> N
         other = program("querier", "-i", "eth0", "-4", "--source", "192.0.2.7", "--json", on=one)
         assert json_until(other, "querier")[-1]["host"] == "192.0.2.7"
         wait_until(lambda: any(frame.packet[12:16] == bytes([192, 0, 2, 7]) for frame in wire.take()), "the source")
+        six = program("querier", "-i", "eth0", "-6", "--source", "fe80::77", "--json", on=one)
+        assert json_until(six, "querier")[-1]["host"] == "fe80::77"
+        address = ip_address("fe80::77").packed
+        wait_until(lambda: any(frame.packet[8:24] == address for frame in wire.take()), "the source of IPv6")
 
 
 def json_until(process: "subprocess.Popen[str]", event: str, **more: str) -> list[dict[str, str]]:
