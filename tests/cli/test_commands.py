@@ -300,7 +300,7 @@ def test_one_interface(mcast: Run) -> None:
     assert [each["name"] for each in json.loads(mcast("interfaces", "-i", "10.9.0.0/16", "--json").stdout)] == ["eth0"]
     done = mcast("interfaces", "-i", "eth9")
     assert (done.returncode, done.stdout) == (1, "")
-    assert all(name in done.stderr for name in ("lo", "eth0", "10.9.0.1", "127.0.0.1"))
+    assert "lo, eth0" in done.stderr
 
 
 def test_interfaces_as_json(mcast: Run) -> None:

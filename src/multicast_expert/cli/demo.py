@@ -54,12 +54,7 @@ def run(iface: InterfaceOption = None) -> int:
     ifaces = scan_interfaces()
     results: list[Trial | Omission] = []
     for version in (4, 6):
-        if (missing := _no_sockets(version)) is not None:
-            result = missing
-        elif iface is None:
-            result = _show_inside(version, ifaces)
-        else:
-            result = _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
+        result = _no_sockets(version) or _show(version, iface, ifaces)
         results.append(result)
         if isinstance(result, Trial):
             terminal.show_lines(trial_lines(result), sys.stdout)
@@ -68,6 +63,12 @@ def run(iface: InterfaceOption = None) -> int:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
             terminal.write(line)
     return exit_status(results)
+
+
+def _show(version: int, iface: str | None, ifaces: Sequence[IfaceInfo]) -> Trial | Omission:
+    if iface is None:
+        return _show_inside(version, ifaces)
+    return _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
 
 
 def _no_sockets(version: int) -> Omission | None:
