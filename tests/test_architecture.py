@@ -62,9 +62,9 @@ PURE = {
 # What they may import too: it only says in which form things run.
 CHOICE = {"extension"}
 PURE_LIBRARY = {
-    "__future__", "abc", "array", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum", "errno",
-    "functools", "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics",
-    "string", "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
+    "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
+    "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
+    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.
