@@ -26,6 +26,7 @@ from multicast_expert.wire.group_messages import (
     build_group_message,
     parse_group_message,
 )
+from multicast_expert.wire.packet_socket import Frame
 
 GROUP, GROUP6 = "239.1.2.3", "ff15::1:2"
 
@@ -314,6 +315,33 @@ def test_the_queriers_own_host_answers(program: Program, hosts: tuple[Host, Host
     with closing(wire):
         wait_until(many, "reports of the querier's host", 20)
     assert process.poll() is None
+
+
+@pytest.mark.slow
+def test_a_querier_before_its_address_may_be_used(program: Program) -> None:
+    """A new IPv6 address is checked for two seconds; the query follows within a second, and the reason is told once."""
+    with Lab() as lab:
+        one, two = lab.host("one", dad=True), lab.host("two")
+        lab.link(one, two)
+        with two.entered():
+            wire = FrameSource(["eth0"])
+        one.ip("link set eth0 down", "link set eth0 up")
+        began = time.monotonic()
+        process = program("querier", "-i", "eth0", "-6", on=one)
+        local = ip_address(one.interface("eth0").link_local).packed
+        frames: list[Frame] = []
+
+        def asks() -> bool:
+            frames.extend(frame for frame in wire.take() if frame.packet[8:24] == local and frame.packet[48] == 130)
+            return bool(frames)
+
+        # The source looks at the interfaces again when one changes, as eth0 does here.
+        with closing(wire), two.entered():
+            wait_until(asks, "a query", 20)
+        assert time.monotonic() - began < 15
+        process.terminate()
+        _, messages = process.communicate(timeout=20)
+        assert messages.count("Cannot ask on eth0: ") <= 1
 
 
 def test_a_vlan_is_another_link(program: Program, hosts: tuple[Host, Host]) -> None:

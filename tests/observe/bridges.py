@@ -91,11 +91,9 @@ class Views:
 
     def step(self) -> None:
         """Take what has come so far."""
-        while True:
-            new = self.watch.step(0)
-            if not new:
-                return
-            self.happened += new
+        with self._switch.entered():
+            while new := self.watch.step(0):
+                self.happened += new
 
     def ours(self) -> set[Entry]:
         """Return the members that we know behind each port, like the switch: not those of 224.0.0.0/24."""

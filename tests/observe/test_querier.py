@@ -77,6 +77,15 @@ def test_general_queries(settings: QuerierSettings, address: str) -> None:
     assert querier.link.querier.address == address
 
 
+def test_a_query_that_could_not_be_sent() -> None:
+    """The start-up begins anew a second later, and again until it works."""
+    querier = LinkQuerier(OURS, NEW, 0.0)
+    for now in (0.0, 1.0, 2.0):
+        assert querier.step(now).queries
+        querier.repeat(now)
+    assert [time for time, _ in run(querier, 200)] == [3.0, 34.25, 159.25]
+
+
 def test_a_lower_address_silences_it_until_it_is_lost() -> None:
     """Also if it is about a group; 255 s after the last query it asks again at once, and then each interval."""
     querier = started()

@@ -42,6 +42,8 @@ class Querying:
         self._source, self._messages = source, Messages(source)
         self._settings, self._sources = dict(settings), dict(sources or {})
         self._running: dict[_Place, tuple[LinkQuerier, Outlet]] = {}
+        self._failing: dict[_Place, str] = {}
+        """Why the last query was not sent."""
         self._seen: list[IfaceInfo] | None = None
         self._mute: set[str] = set()
         """The interfaces without an address that MLD can be asked from."""
@@ -82,13 +84,21 @@ class Querying:
         ]
 
     def _done(self, place: _Place, step: Step, stamp: int) -> list[Happening]:
-        """Send the queries of a step and return its events."""
+        """Send the queries of a step and return its events, without those queries that could not be sent."""
+        querier, outlet = self._running[place]
+        events = step.events
         for query in step.queries:
             try:
-                self._running[place][1].send(query)
+                outlet.send(query)
+                self._failing.pop(place, None)
             except MulticastOSError as error:
-                self.failures.append(error)
-        return [Happening(place.interface, place.version, stamp, event) for event in step.events]
+                # Such as while a new IPv6 address is checked for duplicates. The same failure is told once.
+                if self._failing.get(place) != str(error):
+                    self._failing[place] = str(error)
+                    self.failures.append(error)
+                querier.repeat(monotonic())
+                events = [each for each in events if (each.kind, each.host) != ("query", place.address)]
+        return [Happening(place.interface, place.version, stamp, event) for event in events]
 
     def _follow_interfaces(self) -> list[Happening]:
         """Start queriers where interfaces or addresses are new, and end those whose place is gone."""
@@ -100,6 +110,7 @@ class Querying:
         gone = [place for place in self._running if place not in wanted]
         for place in gone:
             self._running.pop(place)[1].close()
+            self._failing.pop(place, None)
         new = [place for place, iface in wanted.items() if place not in self._running and self._start(place, iface)]
         mute = {iface.machine_name for iface in up} if 6 in self._settings else set()
         mute -= {place.interface for place in wanted if place.version == 6}

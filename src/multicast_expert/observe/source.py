@@ -26,7 +26,9 @@ _NOWHERE = 0
 
 
 class FrameSource:
-    """Frames with IGMP and MLD and, with `udp`, datagrams to all groups. One thread may use it.
+    """Frames with IGMP and MLD and, with `udp`, datagrams to all groups.
+
+    One thread may use it, in the network namespace that it was made in.
 
     ifaces: the interfaces by any name; None for all of them. A chosen interface is followed by its machine name.
     keep: how many bytes of a frame are kept; the length on the wire is known nevertheless.
