@@ -26,6 +26,8 @@ COMMANDS = {
     "send": "Send datagrams to a group",
     "doctor": "Find out why the datagrams of a group do not arrive",
     "drops": "Show which datagrams the kernel drops, why and where",
+    "watch": "Show who asks for members and who joins, as it happens",
+    "querier": "Ask for members, where no router or switch does",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }
