@@ -17,7 +17,7 @@ FLOORS = [
     [{"stamp"}, {"system"}],
     [{"wire"}],
     [{"engine"}],
-    [{"doctor"}],
+    [{"doctor"}, {"observe"}],
     [{"sockets"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
@@ -30,6 +30,7 @@ PURE = {
     "platforms",
     "stamp",
     "wire.frames",
+    "wire.group_messages",
     "wire.packet_filter",
     "wire.recognise",
     "wire.tallies",
@@ -54,6 +55,7 @@ PURE = {
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
+    "observe.members",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.
