@@ -35,6 +35,7 @@ PURE = {
     "wire.recognise",
     "wire.tallies",
     "wire.transport_stream",
+    "wire.udp_place",
     "system.listings",
     "system.netlink",
     "system.drops.assembler",
@@ -56,6 +57,8 @@ PURE = {
     "doctor.report",
     "doctor.saved",
     "observe.members",
+    "observe.sequence",
+    "observe.streams",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.

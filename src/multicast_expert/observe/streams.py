@@ -6,7 +6,7 @@ A stream is what one host sends to one group and port, as seen on one interface.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import exp
 from struct import Struct
@@ -50,8 +50,7 @@ class Stream:
     outgoing: bool
     """Whether this host sends it out of the interface."""
     datagrams: int
-    bytes: int
-    """Of payload."""
+    payload_bytes: int
     datagrams_per_second: float
     bits_per_second: float
     """Of payload; like the rate of datagrams smoothed over some seconds."""
@@ -79,15 +78,16 @@ class Stream:
         if self.datagrams < 2 or span <= 0:
             return 0.0, 0.0
         share = (self.datagrams - 1) / self.datagrams
-        return (self.datagrams - 1) / span, 8 * self.bytes * share / span
+        return (self.datagrams - 1) / span, 8 * self.payload_bytes * share / span
 
 
 class _Row:
     """What is counted about one stream."""
 
     __slots__ = (
-        "announced", "before", "bytes", "datagrams", "dscp", "earlier", "end", "first", "gap", "history", "hops", "last",
-        "numbering", "outgoing", "packet", "place", "ports", "protocol", "rates", "start", "tables", "tries",
+        "announced", "before", "bytes", "datagrams", "dscp", "earlier", "end", "first", "gap", "history", "hops",
+        "is_steady", "last", "numbering", "outgoing", "packet", "place", "ports", "protocol", "rates", "start",
+        "tables", "tries",
     )  # fmt: skip
 
     def __init__(self, place: tuple[str, str, int, str], outgoing: bool, now: float) -> None:
@@ -108,7 +108,8 @@ class _Row:
         self.tries = _FIRST_TRIES
         self.packet = b""
         self.start = self.end = 0
-        self.earlier: bytes | None = None
+        self.earlier: tuple[bytes, int, float] | None = None
+        self.is_steady = False
 
     def payload(self) -> bytes:
         return self.packet[self.start : self.end]
@@ -136,7 +137,7 @@ class Streams:
 
     def take_packet(self, interface: str, outgoing: bool, packet: bytes, now: float) -> None:
         """Count an IP packet if it carries a datagram to a group; its end may be missing."""
-        # The plainest packets by fixed offsets; the other ones, with options or headers between, by udp_place.
+        # Plain IPv4 by fixed offsets; udp_place finds its way through options and other headers.
         if len(packet) >= 28 and packet[0] == 0x45 and packet[9] == UDP and not packet[6] & 0x3F and not packet[7]:
             start, hops, dscp = 20, packet[8], packet[1] >> 2
             source, group = packet[12:16], packet[16:20]
@@ -179,7 +180,7 @@ class Streams:
 
     def _count(self, row: _Row, packet: bytes, ends: tuple[int, int], sender_port: int, now: float) -> None:
         gap = now - row.last
-        if gap > row.gap:
+        if gap > row.gap:  # noqa: PLR1730 - max() would cost a third of the time of this function
             row.gap = gap
         row.datagrams += 1
         row.last = now
@@ -190,27 +191,29 @@ class Streams:
             row.ports = (*row.ports, sender_port)[-9:]
         if row.numbering is not None:
             row.numbering.take(packet[row.start :], sender_port, now)
-        elif row.protocol is None or row.announced:
-            if row.tries:
-                row.tries -= 1
-                self._look(row)
+        elif row.tries and (row.protocol is None or row.announced):
+            row.tries -= 1
+            self._look(row, sender_port)
         if row.tables is not None:
             self._read_tables(row, row.tables)
 
-    def _look(self, row: _Row) -> None:
+    def _look(self, row: _Row, sender_port: int) -> None:
         """Try to name the stream, and read the announcements of a known one."""
         payload = row.payload()
         if row.announced:
             self._read_announcement(payload)
             return
         _, group, port, _ = row.place
-        row.protocol = recognise(payload, port, group, row.earlier)
-        row.earlier = payload if row.protocol is None else None
+        earlier, row.earlier = row.earlier, (payload, sender_port, row.last)
+        row.protocol = recognise(payload, port, group, earlier[0] if earlier else None)
         if row.protocol is None:
             return
         name, detail = row.protocol
         if name in NUMBERED:
             row.numbering = Numbering(name)
+            for each in filter(None, (earlier, row.earlier)):
+                row.numbering.take(*each)
+        row.earlier = None
         if name == "SAP":
             row.announced = True
             self._read_announcement(payload)
@@ -246,6 +249,8 @@ class Streams:
             recent = (row.datagrams - datagrams) / since, 8 * (row.bytes - size) / since
             row.before = row.datagrams, row.bytes
             is_new = not row.history
+            if not is_new and row.history[-1][0] and not recent[0]:
+                row.is_steady = _is_steady(row.history)
             row.history.append(recent)
             row.rates = recent if is_new else _between(row.rates, recent, share)
             row.tries = max(row.tries, _TRIES)
@@ -269,7 +274,7 @@ class Streams:
             yield Stream(
                 interface, group, port, source, row.outgoing, row.datagrams, row.bytes, *row.rates,
                 tuple(row.history), row.first, row.last, max(row.gap, now - row.last), row.hops, row.dscp,
-                len(row.ports), _has_stalled(row, now), self._named(row),
+                len(row.ports), row.is_steady and now - row.last > _SILENCE, self._named(row),
                 row.numbering.numbers() if row.numbering else None, row.payload(),
             )  # fmt: skip
 
@@ -300,12 +305,7 @@ def _between(before: tuple[float, float], after: tuple[float, float], share: flo
     return before[0] + share * (after[0] - before[0]), before[1] + share * (after[1] - before[1])
 
 
-def _has_stalled(row: _Row, now: float) -> bool:
-    """Return whether a stream that kept coming is silent now."""
-    if now - row.last <= _SILENCE:
-        return False
-    counts = [datagrams for datagrams, _ in row.history]
-    while counts and not counts[-1]:
-        counts.pop()
-    active = sum(map(bool, counts))
-    return active >= _ACTIVE and active >= _SHARE * len(counts)
+def _is_steady(history: Iterable[tuple[float, float]]) -> bool:
+    """Return whether a stream kept coming that ended just now."""
+    active = [bool(datagrams) for datagrams, _ in history]
+    return sum(active) >= max(_ACTIVE, _SHARE * len(active))

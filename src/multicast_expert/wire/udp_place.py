@@ -31,22 +31,24 @@ def udp_place(packet: bytes) -> UdpPlace | None:
         if start < 20 or packet[9] != UDP or is_later or len(packet) < start + 8:
             return None
         return UdpPlace(packet[12:16], packet[16:20], start, packet[8], packet[1] >> 2)
-    if version != 6 or len(packet) < 48:
+    start6 = _behind_headers(packet) if version == 6 and len(packet) >= 48 else None
+    if start6 is None or len(packet) < start6 + 8:
         return None
+    traffic_class = unpack_from("!H", packet)[0] >> 4 & 0xFF
+    return UdpPlace(packet[8:24], packet[24:40], start6, packet[7], traffic_class >> 2)
+
+
+def _behind_headers(packet: bytes) -> int | None:
+    """Return where the headers of an IPv6 packet end, if UDP follows them."""
     following, start = packet[6], 40
     for _ in range(_MOST_HEADERS):
         if following == UDP or len(packet) < start + 8:
             break
-        if following == FRAGMENT_HEADER:
-            if unpack_from("!H", packet, start + 2)[0] & 0xFFF8:
-                return None
+        if following == FRAGMENT_HEADER and not unpack_from("!H", packet, start + 2)[0] & 0xFFF8:
             size = 8
         elif following in (HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS):
             size = 8 * (packet[start + 1] + 1)
         else:
-            return None
+            break
         following, start = packet[start], start + size
-    if following != UDP or len(packet) < start + 8:
-        return None
-    traffic_class = unpack_from("!H", packet)[0] >> 4 & 0xFF
-    return UdpPlace(packet[8:24], packet[24:40], start, packet[7], traffic_class >> 2)
+    return start if following == UDP else None
