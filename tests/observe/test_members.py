@@ -69,10 +69,10 @@ def test_the_lower_address_is_elected_and_times_out() -> None:
 
 
 def test_a_membership_lasts_for_its_interval_from_the_last_report() -> None:
-    """A report renews the membership without an event."""
+    """A report renews the membership and changes nothing else."""
     link = Link()
     assert kinds(link.take(0, report(HOST, RecordKind.TO_EXCLUDE))) == [("join", HOST)]
-    assert link.take(100, report(HOST, RecordKind.IS_EXCLUDE)) == []
+    assert kinds(link.take(100, report(HOST, RecordKind.IS_EXCLUDE))) == [("report", HOST)]
     assert link.expire(100 + INTERVAL - 0.1) == []
     assert kinds(link.expire(100 + INTERVAL)) == [("timeout", HOST)]
     assert link.members == {}
@@ -97,6 +97,8 @@ def test_older_hosts_that_stay_silent_for_another_remain_members() -> None:
     link.take(0, report("10.0.0.9", RecordKind.IS_EXCLUDE))
     link.take(200, report(OTHER, RecordKind.IS_EXCLUDE, version=2))
     assert kinds(link.expire(INTERVAL)) == [("timeout", "10.0.0.9")]
+    assert link.hosts(GROUP) == [HOST, OTHER]
+    assert link.has_older(GROUP)
     assert kinds(link.expire(200 + INTERVAL)) == [("timeout", HOST), ("timeout", OTHER)]
 
 
@@ -245,10 +247,10 @@ def test_reports_of_linux() -> None:
         assert message is not None
         events += links[packet[0] >> 4].take(0, message)
     assert events == [
-        Event(0, "join", HOST, GROUP, True, ("10.0.0.1",)),
-        Event(0, "join", "fe80::7", "ff15::1:2", False),
-        Event(0, "leave", HOST, GROUP),
-        Event(0, "leave", "fe80::7", "ff15::1:2"),
+        Event(0, "join", HOST, GROUP, True, ("10.0.0.1",), 3),
+        Event(0, "join", "fe80::7", "ff15::1:2", False, (), 2),
+        Event(0, "leave", HOST, GROUP, False, ("10.0.0.1",), 3),
+        Event(0, "leave", "fe80::7", "ff15::1:2", True, (), 2),
     ]
 
 
