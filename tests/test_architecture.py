@@ -56,6 +56,7 @@ PURE = {
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
+    "observe.found",
     "observe.members",
     "observe.sequence",
     "observe.streams",
