@@ -29,6 +29,7 @@ PURE = {
     "core",
     "platforms",
     "stamp",
+    "wire.frame",
     "wire.frames",
     "wire.group_messages",
     "wire.packet_filter",

@@ -17,6 +17,7 @@ from multicast_expert.observe.source import FrameSource
 from multicast_expert.system.groups import joined_groups
 from multicast_expert.system.interfaces import find_interfaces
 from multicast_expert.testing import Host, Lab
+from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.group_messages import GroupReport, parse_group_message
 from tests.observe.test_streams import rtp
 
@@ -165,3 +166,37 @@ def test_a_kernel_that_allows_no_membership_is_an_error(hosts: tuple[Host, Host]
     one.limit_memberships(0)
     with one.entered(), pytest.raises(MulticastOSError):
         Memberships(GROUPS, find_interfaces(["eth0"]))
+
+
+def test_a_ring_and_a_plain_socket_see_the_same(hosts: tuple[Host, Host]) -> None:
+    """Frames of a ring have the same fields, in the same order, as those of a socket without one."""
+    one, two = hosts
+    with one.entered():
+        ring, plain = FrameSource(["eth0"], udp=True, ring=4 << 20), FrameSource(["eth0"], udp=True)
+    with closing(ring), closing(plain):
+        for group in ("239.1.2.3", "ff15::7"):
+            two.send_datagrams(group, 5000, interface="eth0", interval=0.001)
+        two.send_queries("eth0", source="10.0.0.2")
+        seen: dict[FrameSource, list[Frame]] = {ring: [], plain: []}
+        deadline = time.monotonic() + 20
+        while min(map(len, seen.values())) < 3000:  # so that many blocks of the ring are used
+            assert time.monotonic() < deadline
+            ring.wait(0.1)
+            for source, frames in seen.items():
+                frames += source.take()
+        assert ring.lost() == 0
+    count = min(map(len, seen.values()))
+    begin = seen[ring].index(seen[plain][0])
+    assert seen[ring][begin : begin + 2000] == seen[plain][:2000]
+    assert count >= 3000
+
+
+def test_a_kernel_without_memory_for_a_ring_gives_a_plain_source(hosts: tuple[Host, Host]) -> None:
+    """A ring that cannot be had is no error."""
+    one, two = hosts
+    with one.entered():
+        source = FrameSource(["eth0"], udp=True, ring=1 << 60)
+    with closing(source):
+        two.send_datagrams("239.1.2.3", 5000, interface="eth0")
+        assert source.wait(5)
+        assert source.take()

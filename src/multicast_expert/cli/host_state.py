@@ -14,23 +14,23 @@ from multicast_expert.system.groups import group_members, joined_groups, udp_soc
 from multicast_expert.system.interfaces import scan_interfaces
 
 
-class Joined:
-    """The programs that have joined groups, asked anew with each `read`."""
+def joined_here() -> Mapping[Place, Collection[str]] | None:
+    """Return the names of the programs that have joined, by group and interface; None where the OS does not answer.
 
-    def read(self) -> Mapping[Place, Collection[str]] | None:
-        """Return the programs by group and interface, nameless ones as none; None where the OS does not answer."""
-        found: dict[Place, set[str]] = defaultdict(set)
-        try:
-            groups = [each for each in joined_groups(()) if not each.kept_by_system]
-            for each in groups:
-                found[Place(str(each.group), each.interface)] = set()
-            for member in group_members(udp_sockets(), groups) if groups else ():
-                names = {process.name for process in member.socket.processes}
-                for membership in member.memberships:
-                    found[Place(str(membership.group), membership.interface)] |= names
-        except MulticastExpertError:
-            return None
-        return found
+    A membership of a program that this user may not look into has no names.
+    """
+    found: dict[Place, set[str]] = defaultdict(set)
+    try:
+        groups = [each for each in joined_groups(()) if not each.kept_by_system]
+        for each in groups:
+            found[Place(str(each.group), each.interface)] = set()
+        for member in group_members(udp_sockets(), groups) if groups else ():
+            names = {process.name for process in member.socket.processes}
+            for membership in member.memberships:
+                found[Place(str(membership.group), membership.interface)] |= names
+    except MulticastExpertError:
+        return None
+    return found
 
 
 class KernelDrops:

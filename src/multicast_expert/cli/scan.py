@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import Annotated
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.host_state import Joined
+from multicast_expert.cli.host_state import joined_here
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, UsageError, command, seconds, whole
 from multicast_expert.cli.render.scan import found_lines, found_object
 from multicast_expert.cli.render.streams import Surroundings
@@ -22,14 +22,12 @@ from multicast_expert.wire.packet_socket import may_capture
 
 MOST_GROUPS = 4096
 """Groups that are joined at most; each makes the host send reports, and switches keep an entry."""
-NEEDS_GROUPS = (
-    "this user may not open packet sockets (CAP_NET_RAW). Run it as root, or name groups to join with --groups 239.1.1.0/24."
-)
+NEEDS_GROUPS = "this user may not open packet sockets (CAP_NET_RAW). Run it as root, or name groups to join with --groups 239.1.1.0/24."
 
 
 @command(
-    "Shows every stream on the wire, although you name neither group nor port: source, rates, loss and protocol; and "
-    "the queriers, and which hosts are members of which groups. It joins and sends nothing, and needs root on Linux.\n\n"
+    "Shows every stream on the wire, although you name neither group nor port: source, rates, loss and protocol, the "
+    "queriers, and which hosts are members of which groups. It joins and sends nothing, and needs root on Linux.\n\n"
     "With --groups it joins these groups meanwhile, so that switches and routers send them here. Then it works without "
     "root, too, but sees the ports of known protocols only, or those of --port, and neither queriers nor members.",
     ("sudo mcast scan", "list what is on the wire of all interfaces"),
@@ -39,7 +37,7 @@ NEEDS_GROUPS = (
 def run(
     groups: Annotated[
         Sequence[str],
-        Parameter("-g, --groups GROUPS...", "Join these: a network, a group, or a range like 239.1.1.1+20. Repeatable."),
+        Parameter("-g, --groups GROUPS...", "Join a network, a group, or a range like 239.1.1.1+20. Repeatable."),
     ] = (),
     ports: Annotated[
         Sequence[int],
@@ -62,7 +60,7 @@ def run(
         found = scan(ifaces or None, duration, joined)
     else:
         found = scan_by_joining(ifaces or None, duration, joined, ports or PORTS)
-    around = Surroundings(Joined().read())
+    around = Surroundings(joined_here())
     if as_json:
         terminal.write_json(found_object(found, around), 2)
     else:

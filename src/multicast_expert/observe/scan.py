@@ -15,7 +15,8 @@ from multicast_expert.observe.source import FrameSource
 from multicast_expert.observe.streams import Stream, Streams
 from multicast_expert.system.interfaces import choose_for_receiving
 
-_BUFFER = 32 << 20
+BUFFER = 32 << 20
+"""Bytes for frames that wait: a third of a second at 1 Gbit/s."""
 _PATIENCE = 0.5
 
 
@@ -26,7 +27,7 @@ def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddres
     """
     with ExitStack() as opened:
         source = opened.enter_context(
-            closing(FrameSource(ifaces, udp=True, keep=KEEP, buffer=_BUFFER, all_groups=True))
+            closing(FrameSource(ifaces, udp=True, keep=KEEP, buffer=BUFFER, ring=BUFFER, all_groups=True))
         )
         if groups:
             opened.enter_context(closing(Memberships(groups, _to_join(ifaces, groups))))
