@@ -3,7 +3,7 @@
 Python loads each name on its first use: `import multicast_expert` alone costs less than a millisecond.
 """
 
-from importlib import import_module
+__version__ = "2.0.0a1"
 
 TYPE_CHECKING = False  # Type checkers know the name; importing it from `typing` would take several milliseconds.
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Return a public name, and keep it: Python calls this only for names that the module lacks."""
+        from importlib import import_module  # noqa: PLC0415 - the command sets its handlers before this is loaded
+
         for module, names in _HOMES.items():
             if name in names.split():
                 globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)

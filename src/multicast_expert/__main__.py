@@ -1,28 +1,26 @@
-"""The command `mcast`, also as `python -m multicast_expert`; without its extra it prints how to install that."""
+"""The command `mcast`, also as `python -m multicast_expert`."""
 
+# Not `signal`, which loads others first: Ctrl-C may come meanwhile.
+import _signal  # type: ignore[import-not-found]  # the type checker knows `signal` only
+import os
 import sys
 
 
 def main() -> None:
     """Run the command and end the process with its exit status."""
+    # From here on Ctrl-C, and SIGTERM as of `timeout`, end the process at once, unless a shell has it ignore them.
+    # What does more at its end than to leave, such as a summary, uses `interruption`.
+    for signal in (_signal.SIGINT, _signal.SIGTERM):
+        if _signal.getsignal(signal) != _signal.SIG_IGN:
+            _signal.signal(signal, lambda *_: os._exit(130))
     try:
-        from multicast_expert.cli import run  # noqa: PLC0415 - the library works without the extra
+        from multicast_expert.cli import run  # noqa: PLC0415 - nothing is loaded before the handlers are set
 
         status = run()
-    except KeyboardInterrupt:
-        status = 130
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("typer", "rich"):
-            raise
-        status = _fail(2, f"{error.name} is not installed. The command needs: pip install 'multicast-expert[cli]'")
     except (ImportError, OSError) as error:  # with no descriptor left, nothing more can be loaded
-        status = _fail(1, str(error))
+        print(f"mcast: {error}", file=sys.stderr)
+        status = 1
     sys.exit(status)
-
-
-def _fail(status: int, reason: str) -> int:
-    print(f"mcast: {reason}", file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def test_facts_to_standard_output(mcast: Run) -> None:
         (["239.1.2.3", "--source", "fd00::8"], "--source fd00::8 is IPv6"),
         (["239.1.2.3", "--source", "camera"], "source 'camera' is not an IP address."),
         (["239.1.2.3", "--listen", "-1"], "Invalid value for '--listen'"),
-        (["239.1.2.3", "--listen", "inf"], "--listen inf: name a number of seconds."),
+        (["239.1.2.3", "--listen", "inf"], "Invalid value for '--listen': 'inf' is not a number of seconds."),
         (["239.1.2.3", "--listen", "nan"], ""),
         (["239.1.2.3", "--json", "--save", "-"], "--json and --save - both write to standard output;"),
         (["239.1.2.3", "--from", "x"], "--from FILE takes no other target:"),

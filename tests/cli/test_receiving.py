@@ -298,7 +298,7 @@ def test_terminated(pair: Pair, mcast: Run, listening: Program, ended: Ended) ->
     assert receiver.stdout.readline().endswith(": x\n")
     receiver.terminate()
     done = ended(receiver)
-    assert done.returncode == 0
+    assert done.returncode == 130
     assert done.stderr.splitlines()[1:] == [NOTHING_LOST]
 
 

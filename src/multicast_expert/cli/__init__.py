@@ -6,99 +6,114 @@ returns 1 when it found a problem, and 3 when it could not tell; so does `mcast 
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from functools import wraps
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, ParamSpec
-
-import typer
+from typing import TYPE_CHECKING
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import UsageError
-from multicast_expert.core.errors import MulticastExpertError
 
-# In the order of the help. Each is the function `command` of its file, whose signature and docstring make the help.
-COMMANDS = ("demo", "interfaces", "groups", "recv", "send", "doctor", "drops", "plan")
+if TYPE_CHECKING:
+    from multicast_expert.cli.parameters import Command
 
-Parameters = ParamSpec("Parameters")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - slow to import, and hardly ever asked for
-
-        terminal.write(f"mcast {version('multicast-expert')}")
-        raise typer.Exit
-
-
-def _mcast(
-    context: typer.Context,
-    _: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Send, receive and understand IP multicast, IPv4 and IPv6.
-
-    An ENDPOINT is [source@]group[:port][%interface]: 239.1.2.3:5000, 10.0.0.7@232.1.2.3:5000%eth0,
-    [ff15::1234]:5000%eth0; or a URL as VLC and ffmpeg take it: udp://@239.1.2.3:5000.
-    """
-    if context.invoked_subcommand is None:
-        for line in context.get_help().splitlines():
-            terminal.tell(line)
-        raise typer.Exit(2)
-
-
-def _ending_well(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Let the command end quietly when its reader has gone or Ctrl-C is pressed; Typer would write a line."""
-
-    @wraps(command)
-    def ending_well(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            terminal.abandon_output()
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return ending_well
-
-
-def _app() -> typer.Typer:
-    """Return the command with the subcommand that the first argument names, else with all of them.
-
-    Loading what the other subcommands need would take longer than most of them run.
-    """
-    app = typer.Typer(
-        name="mcast",
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback(invoke_without_command=True)(_mcast)
-    for name in [name for name in COMMANDS if sys.argv[1:2] == [name]] or COMMANDS:
-        app.command(name)(_ending_well(import_module(f"{__name__}.{name}").command))
-    return app
+# In the order of the help, each with its first line. Each is `run` of its file, which is loaded when it is called.
+COMMANDS = {
+    "demo": "Show that each receiver gets its own group only",
+    "interfaces": "List this host's network interfaces",
+    "groups": "List the groups that this host has joined",
+    "recv": "Receive from groups and show every datagram",
+    "send": "Send datagrams to a group",
+    "doctor": "Find out why the datagrams of a group do not arrive",
+    "drops": "Show which datagrams the kernel drops, why and where",
+    "scan": "Find out which groups are on the wire, and who sends and joins",
+    "plan": "Print the sockets and options that it takes, for any OS",
+    "completion": "Print the completion of a shell: bash, zsh or fish",
+}
 
 
 def run() -> int:
     """Run `mcast` with the arguments of this process and return its exit status."""
-    terminal.prepare()
-    # So that a command that `timeout` or a script ends writes its summary, too. Only the main thread may set this.
-    with suppress(ValueError):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminal.prepare_streams()
     try:
-        status = _app()(prog_name="mcast", standalone_mode=False)
+        status = _dispatch(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
+    except OSError as error:
+        status = _failed(error)
+    try:
+        terminal.flush()
+    except OSError as error:
+        status = max(status, _failed(error))
+    return status
+
+
+def _failed(error: OSError) -> int:
+    """Write the error; return the exit status. It is no error that the reader of the output has seen enough."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    terminal.complain(error)
+    return 1
+
+
+def load(name: str) -> Command:
+    """Return a command, and load its file."""
+    loaded: Command = import_module(f"{__name__}.{name}").run
+    return loaded
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    if set(words) & {"--version", "-V"} and not set(words) & set(COMMANDS):
+        return _show_version("-v" in words or "--verbose" in words)
+    from multicast_expert.cli.parsing import HELP, meant  # noqa: PLC0415 - the version needs none of it
+
+    if not words or words[0] in HELP:
+        return _show_overview(asked=bool(words))
+    if words[0] in COMMANDS:
+        return _call(load(words[0]), words[1:])
+    kind = "option" if words[0].startswith("-") else "command"
+    name = f"'{words[0]}'." if kind == "command" else words[0]
+    terminal.tell(f"mcast: No such {kind}{':' * (kind == 'option')} {name}{meant(words[0], COMMANDS)}")
+    terminal.tell("hint: mcast --help")
+    return 2
+
+
+def _call(command: Command, words: Sequence[str]) -> int:
+    from multicast_expert.cli.parameters import UsageError  # noqa: PLC0415 - as above
+    from multicast_expert.cli.parsing import HelpRequest, parse  # noqa: PLC0415
+    from multicast_expert.core.errors import MulticastExpertError  # noqa: PLC0415
+
+    terminal.show_warnings()
+    try:
+        return command.function(**parse(command.slots, words)) or 0
+    except HelpRequest:
+        from multicast_expert.cli.render.help import command_lines  # noqa: PLC0415
+
+        terminal.show_lines(command_lines(command, COMMANDS[command.name], terminal.reading_width()), sys.stdout)
+        return 0
     except UsageError as error:
-        terminal.refuse(error)
+        terminal.tell(f"mcast: {error}")
+        terminal.tell(f"hint: mcast {command.name} --help")
         return 2
-    except (MulticastExpertError, OSError) as error:
+    except MulticastExpertError as error:
         terminal.complain(error)
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    return status or 0
+
+
+def _show_overview(*, asked: bool) -> int:
+    from multicast_expert.cli.render.help import overview_lines  # noqa: PLC0415 - as above
+
+    lines = overview_lines(COMMANDS, terminal.reading_width())
+    terminal.show_lines(lines, sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+def _show_version(more: bool) -> int:
+    from multicast_expert import __version__  # noqa: PLC0415
+
+    terminal.write(f"mcast {__version__}")
+    if more:
+        from multicast_expert.cli.surroundings import surroundings  # noqa: PLC0415
+
+        for line in surroundings():
+            terminal.write(line)
+    return 0

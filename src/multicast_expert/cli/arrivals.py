@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import selectors
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from multicast_expert.cli import terminal
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
@@ -46,7 +46,7 @@ def arrivals(
             if len(datagrams) < BATCH:
                 busy.remove(receiver)
         yield from sorted(taken, key=attrgetter("time_ns"))
-        sys.stdout.flush()
+        terminal.flush()
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:

@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from time import monotonic
 
-import typer
-
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import InterfaceOption
+from multicast_expert.cli.parameters import InterfaceOption, command
 from multicast_expert.cli.render.demo import (
     Omission,
     Probe,
@@ -42,15 +40,17 @@ CANDIDATES = 3
 LAST = b"last"
 
 
-def command(iface: InterfaceOption = None) -> None:
-    """Show that each receiver gets its own group only.
-
+@command(
+    """
     Two receivers and a neighbour, which has joined a third group on the same port, listen. A datagram goes to each
     group, and one goes to the port by unicast. Nothing leaves this host unless -i names an interface. The exit status
     is 0 if at least one IP version was shown and every datagram arrived where it should.
-
-    Example: mcast demo -i eth0
-    """
+    """,
+    ("mcast demo", "Whether multicast works on this host; nothing leaves it"),
+    ("mcast demo -i eth0", "The same on a network, where others may hear it"),
+)
+def run(iface: InterfaceOption = None) -> int:
+    """Return 0 if at least one IP version was shown and every datagram arrived where it should, else 1."""
     ifaces = scan_interfaces()
     results: list[Trial | Omission] = []
     for version in (4, 6):
@@ -65,7 +65,7 @@ def command(iface: InterfaceOption = None) -> None:
     for result in results:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
             terminal.write(line)
-    raise typer.Exit(exit_status(results))
+    return exit_status(results)
 
 
 def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-import typer
-
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import InterfaceOption, JsonOption, UsageError, one_interface
+from multicast_expert.cli.parameters import (
+    InterfaceOption,
+    JsonOption,
+    Parameter,
+    UsageError,
+    command,
+    one_interface,
+    seconds,
+)
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.core.addresses import parse_source
@@ -45,49 +50,39 @@ def _read_target(text: str) -> Endpoint:
         raise UsageError(str(error)) from None
 
 
-def command(
-    endpoint: Annotated[
-        Endpoint | None,
-        typer.Argument(metavar="ENDPOINT", parser=_read_target, show_default=False, help="group[:port][%interface]"),
-    ] = None,
-    iface: InterfaceOption = None,
-    source: Annotated[
-        str | None, typer.Option("--source", metavar="ADDR", show_default=False, help="Only from this host.")
-    ] = None,
-    listen: Annotated[
-        float | None,
-        typer.Option("--listen", metavar="SECONDS", min=0, show_default=False, help=f"How long; default {LISTEN:g} s."),
-    ] = None,
-    as_json: JsonOption = False,
-    save: Annotated[
-        str | None,
-        typer.Option("--save", metavar="FILE", show_default=False, help="Save the facts; - is standard output."),
-    ] = None,
-    saved: Annotated[
-        str | None,
-        typer.Option("--from", metavar="FILE", show_default=False, help="Judge saved facts, from any host."),
-    ] = None,
-    explained: Annotated[
-        str | None, typer.Option("--explain", metavar="CHECK", show_default=False, help="Explain a cause.")
-    ] = None,
-) -> None:
-    """Find out why the datagrams of a group do not arrive.
-
+@command(
+    """
     It joins, listens, and reads interfaces, routes, filters and counters of this host. The report names the most likely
     cause, its evidence, and the command that cures it. It changes nothing. As root it sees more. Ctrl-C ends the
     listening, and the report is about what was seen by then.
 
     Exit status 0: datagrams arrive; 1: a problem was found; 2: invalid command line; 3: the cause is not known.
-
-    Example: mcast doctor 239.1.2.3:5000%eth0
-    """
+    """,
+    ("mcast doctor 239.1.2.3:5000%eth0", "Why nothing of this stream arrives"),
+    ("mcast doctor --explain reverse-path-filter", "What a cause means, and how to see it by hand"),
+    ("mcast doctor 239.1.2.3:5000 --save facts.json", "Facts for somebody else, to judge with --from"),
+)
+def run(
+    endpoint: Annotated[
+        Endpoint | None, Parameter("ENDPOINT", "group[:port][%interface]", _read_target, "endpoint")
+    ] = None,
+    iface: InterfaceOption = None,
+    source: Annotated[str | None, Parameter("--source ADDR", "Only from this host.")] = None,
+    listen: Annotated[float | None, Parameter("--listen SECONDS", f"How long; usually {LISTEN:g} s.", seconds)] = None,
+    as_json: JsonOption = False,
+    save: Annotated[
+        str | None, Parameter("--save FILE", "Save the facts; - is standard output.", values="file")
+    ] = None,
+    saved: Annotated[
+        str | None, Parameter("--from FILE", "Judge saved facts, from any host; - is standard input.", values="file")
+    ] = None,
+    explained: Annotated[str | None, Parameter("--explain CHECK", "Explain a cause.", values=tuple(PAGES))] = None,
+) -> int:
+    """Return 0 if datagrams arrive, 1 if a problem was found, 3 if the cause is not known."""
     if explained is not None:
-        _explain(explained)
-        return
+        return _explain(explained)
     if as_json and save == STREAM:
         raise UsageError("--json and --save - both write to standard output; save to a file.")
-    if listen is not None and not isfinite(listen):
-        raise UsageError(f"--listen {listen}: name a number of seconds.")
     if saved is not None:
         if (endpoint, iface, source, listen) != (None, None, None, None):
             raise UsageError("--from FILE takes no other target: the file holds it.")
@@ -95,14 +90,13 @@ def command(
     elif endpoint is None:
         raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK need none.)")
     else:
-        seconds = LISTEN if listen is None else listen
-        find = partial(_collect, endpoint, one_interface(endpoint, iface), _one_source(endpoint, source), seconds)
+        duration = LISTEN if listen is None else listen
+        find = partial(_collect, endpoint, one_interface(endpoint, iface), _one_source(endpoint, source), duration)
     try:
-        status = _judge(find, as_json, save)
+        return _judge(find, as_json, save)
     except (MulticastExpertError, OSError) as error:
         terminal.complain(error)
-        status = COULD_NOT_TELL
-    raise typer.Exit(status)
+        return COULD_NOT_TELL
 
 
 def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
@@ -116,10 +110,10 @@ def _judge(find: Callable[[], Facts], as_json: bool, save: str | None) -> int:
     try:
         _show(report, facts, as_json, sys.stderr if save == STREAM else sys.stdout)
         if save == STREAM:
-            sys.stdout.write(facts_to_text(facts))
-        sys.stdout.flush()
+            terminal.put(facts_to_text(facts))
+        terminal.flush()
     except BrokenPipeError:
-        terminal.abandon_output()
+        pass  # the facts are still saved
     if file is not None:
         _save(facts, file)
     return EXIT_STATUS[report.verdict]
@@ -231,8 +225,9 @@ def _time_text(seconds: float) -> str:
         return "at an unknown time"
 
 
-def _explain(name: str) -> None:
+def _explain(name: str) -> int:
     if name not in PAGES:
         raise UsageError(f"there is no check {name!r}; the checks are {', '.join(PAGES)}.")
     for line in page_lines(PAGES[name], min(terminal.size(sys.stdout)[0], PAGE_WIDTH)):
         terminal.write(line)
+    return 0

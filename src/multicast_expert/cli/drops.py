@@ -7,15 +7,21 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
-from math import isfinite
 from typing import Annotated
 
-import typer
-
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import InterfacesOption, JsonOption, UsageError, named_interfaces
+from multicast_expert.cli.interruption import end_with_reader, until_interrupted
+from multicast_expert.cli.parameters import (
+    InterfacesOption,
+    JsonOption,
+    Parameter,
+    command,
+    named_interfaces,
+    read_endpoints,
+    seconds,
+)
 from multicast_expert.cli.render.drops import Loss, Receivers, loss_lines, loss_object, losses, summary_lines
-from multicast_expert.core.endpoints import Endpoint, parse_endpoints
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Drop
 from multicast_expert.doctor.host.drops import named_drops
@@ -30,51 +36,41 @@ INTERVAL = 1.0
 Wanted = Callable[[Drop], bool]
 
 
-def command(
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[ENDPOINT]...", show_default=False, help="group[:port], several, or ranges."),
-    ] = None,
-    ifaces: InterfacesOption = None,
-    seconds: Annotated[
-        float | None, typer.Option("--for", metavar="SECONDS", min=0, show_default=False, help="Stop after so long.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show which datagrams the kernel drops, why and where.
-
+@command(
+    """
     Name groups, or leave them out for all. It asks the Linux kernel for its own verdict, which needs root; it joins and
     sends nothing. Until Ctrl-C or --for ends it, it shows every second what was dropped. At the end it says whether
     anything was lost, and which command explains it; with --json this is one document. Without an ENDPOINT only
     datagrams count as lost that a program of this host expects, by a membership and a port, or that this host sent.
 
     Exit status 0: nothing was lost; 1: something was; 2: invalid command line; 3: the kernel does not tell.
-
-    Example: mcast drops 239.1.2.3:5000
-    """
-    if seconds is not None and not isfinite(seconds):
-        raise UsageError(f"--for {seconds}: name a number of seconds.")
-    endpoints = _read(texts or [])
-    wanted = _wanted(endpoints, ifaces or [])
+    """,
+    ("mcast drops", "What is lost here, of all groups, until Ctrl-C"),
+    ("mcast drops 239.1.2.3:5000 --for 10 --json", "Whether one stream loses anything, for a program"),
+)
+def run(
+    texts: Annotated[
+        Sequence[str], Parameter("ENDPOINT...", "group[:port], several, or ranges.", values="endpoint")
+    ] = (),
+    ifaces: InterfacesOption = (),
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Return 0 if nothing was lost, 1 if something was, 3 if the kernel does not tell."""
+    endpoints = read_endpoints(texts, needs_port=False)
+    wanted = _wanted(endpoints, ifaces)
     try:
         watch = open_watch({endpoint.group for endpoint in endpoints})
     except MulticastExpertError as error:
         terminal.complain(error)
-        raise typer.Exit(COULD_NOT_TELL) from None
+        return COULD_NOT_TELL
     start = time.monotonic()
+    end_with_reader()
     with closing(watch):
-        found = _follow(watch, wanted, seconds, asked=bool(endpoints), live=not as_json)
+        found = _follow(watch, wanted, duration, asked=bool(endpoints), live=not as_json)
         limits = watch.limits
     _show(found, time.monotonic() - start, limits, as_json)
-    if any(each.expected for each in found):
-        raise typer.Exit(1)
-
-
-def _read(texts: Sequence[str]) -> list[Endpoint]:
-    try:
-        return [endpoint for text in texts for endpoint in parse_endpoints(text)]
-    except MulticastExpertError as error:
-        raise UsageError(str(error)) from None
+    return 1 if any(each.expected for each in found) else 0
 
 
 def _wanted(endpoints: Sequence[Endpoint], ifaces: Sequence[str]) -> Wanted:
@@ -109,18 +105,21 @@ def _follow(watch: Watch, wanted: Wanted, seconds: float | None, *, asked: bool,
     deadline = None if seconds is None else time.monotonic() + seconds
     receivers = _receivers()
     seen: dict[Drop, int] = {}
-    try:
+
+    def count() -> None:
+        nonlocal receivers
         for_so_long = "; Ctrl-C ends it" if seconds is None else f" for {seconds:g} s"
         terminal.tell(f"counting what the kernel drops{for_so_long}")
         while deadline is None or time.monotonic() < deadline:
             time.sleep(INTERVAL if deadline is None else min(INTERVAL, max(0.0, deadline - time.monotonic())))
             new = _since(seen, watch, wanted)
             receivers = _show_new(new if live else [], receivers, asked=asked)
-    except KeyboardInterrupt:
-        pass
+
+    if until_interrupted(count):
+        terminal.end_line()
     new = _since(seen, watch, wanted)
     receivers = _show_new(new if live else [], receivers, asked=asked)
-    everything = [replace(drop, count=count) for drop, count in seen.items()]
+    everything = [replace(drop, count=times) for drop, times in seen.items()]
     return losses(everything, receivers | _receivers(), asked=asked)
 
 
@@ -130,7 +129,7 @@ def _show_new(new: Sequence[Drop], receivers: Receivers, *, asked: bool) -> Rece
         return receivers
     receivers |= _receivers()
     terminal.show_lines(loss_lines(losses(new, receivers, asked=asked)), sys.stdout)
-    sys.stdout.flush()
+    terminal.flush()
     return receivers
 
 

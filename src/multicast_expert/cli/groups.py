@@ -5,22 +5,24 @@ from __future__ import annotations
 import sys
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import InterfaceOption, JsonOption
+from multicast_expert.cli.parameters import InterfaceOption, JsonOption, command
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines, socket_object
 from multicast_expert.system.groups import group_members, joined_groups, udp_sockets
 from multicast_expert.system.interfaces import find_interfaces
 
 
-def command(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:
-    """List the groups that this host has joined.
-
+@command(
+    """
     For each interface it shows the groups, how many sockets have joined each, from which sources, and the version of
     IGMP or MLD if the OS reports it. On Linux it names the programs that have joined a group, from which sources, and
     says which of them can never receive it; only root sees those of other users. What a socket that it cannot look into
     has joined is not known, unless it is bound to a group.
-
-    Example: mcast groups -i eth0
-    """
+    """,
+    ("mcast groups", "All groups, and the programs that joined them"),
+    ("mcast groups -i eth0 --json", "The groups of one interface, for a program"),
+)
+def run(iface: InterfaceOption = None, as_json: JsonOption = False) -> None:
+    """List the groups that this host has joined."""
     sockets = udp_sockets(lambda _: True)
     groups = joined_groups(sockets)
     members = group_members(sockets, groups)

@@ -6,22 +6,26 @@ import socket
 import sys
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import JsonOption
+from multicast_expert.cli.parameters import InterfacesOption, JsonOption, command
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
-from multicast_expert.system.interfaces import get_default_gateway_iface, scan_interfaces
+from multicast_expert.system.interfaces import find_interfaces, get_default_gateway_iface, scan_interfaces
 
 
-def command(as_json: JsonOption = False) -> None:
-    """List this host's network interfaces.
-
+@command(
+    """
     `mcast send` uses the default interface, where the default route leads, unless -i names another. The loopback
     interface carries multicast within this host ("local").
-
-    Example: mcast interfaces --json
-    """
-    ifaces = scan_interfaces()
-    default4 = get_default_gateway_iface(socket.AF_INET, ifaces=ifaces)
-    default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=ifaces)
+    """,
+    ("mcast interfaces", "All interfaces, with every name and address that -i takes"),
+    ("mcast interfaces -i 10.0.0.0/8", "The interfaces that -i would take"),
+    ("mcast interfaces --json", "The same for a program"),
+)
+def run(named: InterfacesOption = (), as_json: JsonOption = False) -> None:
+    """List this host's network interfaces."""
+    every = scan_interfaces()
+    default4 = get_default_gateway_iface(socket.AF_INET, ifaces=every)
+    default6 = get_default_gateway_iface(socket.AF_INET6, ifaces=every)
+    ifaces = find_interfaces(named, ifaces=every) if named else every
     if not as_json:
         terminal.show_lines(interface_lines(ifaces, default4, default6), sys.stdout)
         return

@@ -1,17 +1,138 @@
-"""The parameters that several subcommands share: endpoint, interface, output. Touches no OS."""
+"""How a command declares its parameters, once: parsing, help, completion and manual page come from it. Pure.
+
+    @command("What it does, in detail.", ("mcast show 239.1.2.3:5000", "show the group"))
+    def run(endpoint: EndpointArgument, count: Annotated[int, Parameter("-c, --count N", "How many.", whole(1))] = 1):
+
+A parameter with a default may be left out. Those that several commands share stand at the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, TypeAlias, cast
-
-import typer
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 
-# The error for a wrong command line. Typer takes this class from click or, in newer versions, from its own copy.
-UsageError: type[Exception] = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+class UsageError(Exception):
+    """A mistake in the command line."""
+
+
+class Parameter(NamedTuple):
+    """An option or an argument, spelled as the help shows it."""
+
+    spelling: str
+    """`-c, --count N`; `--json` takes no value; `--loopback/--no-loopback` says no, too; `ENDPOINT` is an argument.
+
+    With `...` at its end it takes several values, and the function gets a list.
+    """
+    help: str
+    read: Callable[[str], Any] = str
+    """Returns the value that a text means. Its ValueError is about this parameter; a UsageError speaks for itself."""
+    values: str | Sequence[str] = ()
+    """For completion: the possible values, or `endpoint`, `interface` or `file`."""
+
+    @property
+    def names(self) -> list[str]:
+        """`-c` and `--count`; none for an argument."""
+        return [word for part in self.spelling.split(", ") if (word := part.split()[0].partition("/")[0])[0] == "-"]
+
+    @property
+    def negation(self) -> str:
+        """`--no-loopback`, or nothing."""
+        return self.spelling.partition("/")[2]
+
+    @property
+    def metavar(self) -> str:
+        """`N`, `ENDPOINT`; nothing for an option without a value."""
+        last = self.spelling.removesuffix("...").split()[-1].strip("[]")
+        return "" if last.startswith("-") else last
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes several values."""
+        return self.spelling.endswith("...")
+
+    @property
+    def title(self) -> str:
+        """`'-c' / '--count'`, for errors."""
+        return " / ".join(f"'{each}'" for each in self.names or [self.metavar])
+
+
+class Slot(NamedTuple):
+    """A parameter of a command: which argument of its function it fills."""
+
+    name: str
+    parameter: Parameter
+    required: bool
+
+
+class Command:
+    """A subcommand: its function, its parameters and its texts."""
+
+    def __init__(self, function: Callable[..., int | None], details: str, examples: Sequence[tuple[str, str]]) -> None:
+        self.function = function
+        self.name = function.__module__.rpartition(".")[2]
+        self.details = details
+        self.examples = examples
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The parameters in the order of the function."""
+        hints = get_type_hints(self.function, include_extras=True)
+        del hints["return"]
+        optional = len(hints) - len(self.function.__defaults__ or ())
+        return [Slot(name, hint.__metadata__[0], turn < optional) for turn, (name, hint) in enumerate(hints.items())]
+
+
+def command(details: str, *examples: tuple[str, str]) -> Callable[[Callable[..., int | None]], Command]:
+    """Return a decorator for the function of a command, which returns the exit status (None is 0).
+
+    `details` are paragraphs of the help below the summary; an example is a command line and what it does.
+    """
+    return lambda function: Command(function, details, examples)
+
+
+# Values
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a function that reads a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        number = int(text) if text.removeprefix("-").isdecimal() and text.isascii() else None
+        if number is None or number < least or (most is not None and number > most):
+            raise ValueError(f"{text!r} is not a whole number {_limits(least, most)}.")
+        return number
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{text!r} is not a number of seconds.")
+    return number
+
+
+def one_of(values: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that reads one of the values."""
+
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"{text!r} is not one of {', '.join(values)}.")
+        return text
+
+    return read
+
+
+def _limits(least: int, most: int | None) -> str:
+    return f"from {least} on" if most is None else f"from {least} to {most}"
 
 
 def read_endpoint(text: str) -> Endpoint:
@@ -22,10 +143,10 @@ def read_endpoint(text: str) -> Endpoint:
         raise UsageError(str(error)) from None
 
 
-def read_endpoints(texts: Iterable[str]) -> list[Endpoint]:
-    """Return the endpoints that the texts name, ranges included; UsageError if one makes no sense or names no port."""
+def read_endpoints(texts: Iterable[str], *, needs_port: bool = True) -> list[Endpoint]:
+    """Return the endpoints that the texts name, ranges included; UsageError if one makes no sense or lacks a port."""
     try:
-        return [endpoint for text in texts for endpoint in parse_endpoints(text, needs_port=True)]
+        return [endpoint for text in texts for endpoint in parse_endpoints(text, needs_port=needs_port)]
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
 
@@ -47,22 +168,21 @@ def named_interfaces(endpoint: Endpoint, ifaces: Sequence[str]) -> list[str]:
     return [endpoint.iface]
 
 
-INTERFACE_HELP = "Name, address, network, MAC address or index."
+# Shared parameters
+
+_INTERFACE = "Name, address, network, MAC address or index."
 EndpointArgument: TypeAlias = Annotated[
-    Endpoint,
-    typer.Argument(metavar="ENDPOINT", parser=read_endpoint, show_default=False, help="group:port[%interface]"),
+    Endpoint, Parameter("ENDPOINT", "group:port[%interface]", read_endpoint, "endpoint")
 ]
-InterfaceOption: TypeAlias = Annotated[
-    str | None, typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help=INTERFACE_HELP)
-]
+InterfaceOption: TypeAlias = Annotated[str | None, Parameter("-i, --interface IFACE", _INTERFACE, values="interface")]
 InterfacesOption: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option("-i", "--interface", metavar="IFACE", show_default=False, help=f"{INTERFACE_HELP} Repeatable."),
+    Sequence[str], Parameter("-i, --interface IFACE...", f"{_INTERFACE} Repeatable.", values="interface")
 ]
-JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+JsonOption: TypeAlias = Annotated[bool, Parameter("--json", "Write JSON.")]
 WaitOption: TypeAlias = Annotated[
-    bool, typer.Option("--wait", help="Wait for interfaces that are not there yet, instead of failing.")
+    bool, Parameter("--wait", "Wait for interfaces that are not there yet, instead of failing.")
 ]
 LoopbackOption: TypeAlias = Annotated[
-    bool, typer.Option("--loopback/--no-loopback", help="Whether receivers on this host hear its own datagrams.")
+    bool,
+    Parameter("--loopback/--no-loopback", "Whether receivers on this host hear its datagrams; they do by default."),
 ]

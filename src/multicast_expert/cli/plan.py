@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Annotated
 
-import typer
-
 from multicast_expert.cli import terminal
-from multicast_expert.cli.parameters import EndpointArgument, InterfaceOption, JsonOption, LoopbackOption, one_interface
+from multicast_expert.cli.parameters import (
+    EndpointArgument,
+    InterfaceOption,
+    JsonOption,
+    LoopbackOption,
+    Parameter,
+    command,
+    one_interface,
+    one_of,
+    whole,
+)
 from multicast_expert.cli.render.plan import plan_lines, plan_objects
 from multicast_expert.cli.render.text import counted
 from multicast_expert.core.both_ways import SendSettings, Unicast, plan_both_ways
@@ -23,39 +30,35 @@ from multicast_expert.system.interfaces import choose_for_receiving, choose_for_
 from multicast_expert.system.kernel import SYSTEM
 
 
-class OperatingSystem(StrEnum):
-    """The values of --os."""
-
-    LINUX = "linux"
-    MACOS = "macos"
-    WINDOWS = "windows"
-    FREEBSD = "freebsd"
-
-
-def command(
-    endpoint: EndpointArgument,
-    system: Annotated[
-        OperatingSystem | None, typer.Option("--os", help="For which operating system.", show_default="this one")
-    ] = None,
-    iface: InterfaceOption = None,
-    ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops sent datagrams may go.")] = 1,
-    example: Annotated[
-        bool, typer.Option("--example", help="Plan for an example interface instead of one of this host.")
-    ] = False,
-    loopback: LoopbackOption = True,
-    both_ways: Annotated[
-        bool, typer.Option("--both-ways", help="Plan for a socket that receives and sends on the port (McastSocket).")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Print the sockets and options that it takes, for any OS.
-
+@command(
+    """
     It prints how to receive from a group and how to send to it: every option with its level, number, bytes and meaning,
     the address to bind and the groups to join. It opens nothing, so you can ask for any OS on any other. For another OS
     it takes an interface that this host lacks for an example: index 5, addresses 10.0.0.1 and fd00::1.
-
-    Example: mcast plan 239.1.2.3:5000 --os windows
-    """
+    """,
+    ("mcast plan 239.1.2.3:5000%eth0", "What this host's sockets need"),
+    ("mcast plan 10.0.0.7@232.1.2.3:5000 --os windows --example", "The same job on Windows"),
+)
+def run(
+    endpoint: EndpointArgument,
+    system: Annotated[
+        str | None,
+        Parameter("--os NAME", f"{', '.join(PLATFORMS)}; without it, this one.", one_of(PLATFORMS), tuple(PLATFORMS)),
+    ] = None,
+    iface: InterfaceOption = None,
+    ttl: Annotated[
+        int, Parameter("-t, --ttl HOPS", "How many hops sent datagrams may go; usually 1.", whole(0, 255))
+    ] = 1,
+    example: Annotated[
+        bool, Parameter("--example", "Plan for an example interface instead of one of this host.")
+    ] = False,
+    loopback: LoopbackOption = True,
+    both_ways: Annotated[
+        bool, Parameter("--both-ways", "Plan for a socket that receives and sends on the port (McastSocket).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print how to receive from the endpoint and how to send to it."""
     platform = SYSTEM.platform if system is None else PLATFORMS[system]
     named = one_interface(endpoint, iface)
     specifiers = one_spelling(iface=named)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -13,17 +12,20 @@ from importlib import import_module
 from itertools import islice
 from typing import Annotated
 
-import typer
-
 from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals
+from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.parameters import (
     InterfacesOption,
     JsonOption,
+    Parameter,
     UsageError,
     WaitOption,
+    command,
     named_interfaces,
     read_endpoints,
+    seconds,
+    whole,
 )
 from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
 from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
@@ -42,67 +44,64 @@ OWN_DESCRIPTORS = 64
 GROUPS_NAMED = 8
 
 
-def command(
-    texts: Annotated[
-        list[str], typer.Argument(metavar="ENDPOINT...", show_default=False, help="group:port, several, or ranges.")
-    ],
-    ifaces: InterfacesOption = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option("--source", metavar="ADDR", show_default=False, help="Only from this host; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="ADDR", show_default=False, help="Not from this host; repeatable."),
-    ] = None,
-    number: Annotated[int | None, typer.Option("-c", "--count", min=1, help="Stop after so many datagrams.")] = None,
-    seconds: Annotated[float | None, typer.Option("-W", "--seconds", min=0, help="Stop after so many seconds.")] = None,
-    wait: WaitOption = False,
-    buffer: Annotated[
-        int | None,
-        typer.Option("--receive-buffer", metavar="BYTES", min=1, max=0x3FFFFFFF, help="Receive buffer of each socket."),
-    ] = None,
-    as_json: JsonOption = False,
-    as_hex: Annotated[bool, typer.Option("--hex", help="Show payloads in hexadecimal.")] = False,
-    as_raw: Annotated[bool, typer.Option("--raw", help="Write payloads and nothing else, byte for byte.")] = False,
-) -> None:
-    """Receive from groups and show every datagram.
-
+@command(
+    """
     It receives until Ctrl-C, -c or -W ends it, on all interfaces but loopback unless -i or the endpoint names one.
     With --wait it starts before its interfaces, and says once what is missing; they are joined when they come.
     --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
     `mcast send --stamp` also duplicates, order and latency. The exit status is 1 if nothing came, or fewer than -c.
 
     A range is 239.1.1.1+20:5000 for 20 groups, or 239.1.1.1:5000-5003 for four ports.
-
-    Example: mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'
-    """
+    """,
+    ("mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'", "Two groups, the second one on eth0 only"),
+    ("mcast recv 10.0.0.7@232.1.2.3:5000 -c 1 -W 10", "Whether anything comes from this source within 10 s"),
+    ("mcast recv 239.1.2.3:5000 --raw | ffplay -", "Hand a stream to a player"),
+)
+def run(
+    texts: Annotated[Sequence[str], Parameter("ENDPOINT...", "group:port, several, or ranges.", values="endpoint")],
+    ifaces: InterfacesOption = (),
+    source: Annotated[Sequence[str], Parameter("--source ADDR...", "Only from this host; repeatable.")] = (),
+    exclude: Annotated[Sequence[str], Parameter("--exclude ADDR...", "Not from this host; repeatable.")] = (),
+    number: Annotated[int | None, Parameter("-c, --count N", "Stop after N datagrams.", whole(1))] = None,
+    duration: Annotated[
+        float | None, Parameter("-W, --seconds SECONDS", "Stop after so many seconds.", seconds)
+    ] = None,
+    wait: WaitOption = False,
+    buffer: Annotated[
+        int | None, Parameter("--receive-buffer BYTES", "Receive buffer of each socket.", whole(1, 0x3FFFFFFF))
+    ] = None,
+    as_json: JsonOption = False,
+    as_hex: Annotated[bool, Parameter("--hex", "Show payloads in hexadecimal.")] = False,
+    as_raw: Annotated[bool, Parameter("--raw", "Write payloads and nothing else, byte for byte.")] = False,
+) -> int:
+    """Return 0, 1 if nothing came or fewer than asked for, 130 if Ctrl-C ended it."""
     if as_json + as_hex + as_raw > 1:
         raise UsageError("--json, --hex and --raw exclude each other.")
     show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_line
-    excluded = _hosts(exclude or [])
-    receivers = _receivers(read_endpoints(texts), ifaces or [], _hosts(source or []), excluded, buffer, wait)
+    excluded = _hosts(exclude)
+    receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
     _allow_descriptors(receivers)
     count, streams = Count(), Streams()
-    interrupted = False
+
+    def listen() -> None:
+        terminal.tell(f"listening to {_described(receivers)}")
+        _tell_what_is_missing(receivers)
+        deadline = None if duration is None else start + duration
+        for arrival in islice(arrivals(receivers, deadline, {str(each) for each in excluded}), number):
+            _count(arrival, count, streams)
+            show(arrival)
+
     with ExitStack() as opened:
         for receiver in receivers:
             opened.enter_context(receiver)
             _exclude(receiver, excluded)
         start = time.monotonic()
-        try:
-            terminal.tell(f"listening to {_described(receivers)}")
-            _tell_what_is_missing(receivers)
-            deadline = None if seconds is None else start + seconds
-            arriving = arrivals(receivers, deadline, {str(each) for each in excluded})
-            for arrival in islice(arriving, number):
-                _count(arrival, count, streams)
-                show(arrival)
-        except KeyboardInterrupt:
-            interrupted = True
+        end_with_reader()
+        interrupted = until_interrupted(listen)
+        if interrupted:
+            terminal.end_line()
         _tell_summary(count, streams, time.monotonic() - start, receivers)
-    if not count.datagrams or (number is not None and count.datagrams < number and not interrupted):
-        raise typer.Exit(1)
+    return STATUS if interrupted else 1 if count.datagrams < (number or 1) else 0
 
 
 # Opening
@@ -229,7 +228,7 @@ def _show_json(arrival: Arrival) -> None:
 
 
 def _show_raw(arrival: Arrival) -> None:
-    sys.stdout.buffer.write(arrival.datagram.data)
+    terminal.put(arrival.datagram.data)
 
 
 def _show_line(arrival: Arrival) -> None:

@@ -22,7 +22,10 @@ from multicast_expert.wire.packet_socket import may_capture
 
 MOST_GROUPS = 4096
 """Groups that are joined at most; each makes the host send reports, and switches keep an entry."""
-NEEDS_GROUPS = "this user may not open packet sockets (CAP_NET_RAW). Run it as root, or name groups to join with --groups 239.1.1.0/24."
+NEEDS_GROUPS = (
+    "this user may not open packet sockets (CAP_NET_RAW). "
+    "Run it as root, or name groups to join with --groups 239.1.1.0/24."
+)
 
 
 @command(

@@ -13,23 +13,26 @@ from pathlib import Path
 from time import monotonic, sleep, time_ns
 from typing import Annotated
 
-import typer
-
 from multicast_expert import stamp
 from multicast_expert.cli import terminal
+from multicast_expert.cli.interruption import STATUS, until_interrupted
 from multicast_expert.cli.parameters import (
     EndpointArgument,
     InterfacesOption,
     LoopbackOption,
+    Parameter,
     UsageError,
     WaitOption,
+    command,
     named_interfaces,
+    seconds,
+    whole,
 )
 from multicast_expert.cli.render.text import counted
 from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.datagram import MAX_DATAGRAM
 from multicast_expert.core.endpoints import Endpoint
-from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.kernel import SYSTEM, error_name
 
@@ -57,44 +60,45 @@ def read_dscp(text: str) -> int:
     return number
 
 
-def command(
-    endpoint: EndpointArgument,
-    text: Annotated[str | None, typer.Argument(show_default=False, help=f"Payload (default: {DEFAULT_TEXT})")] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", metavar="FILE", help="Send the content of FILE; - is standard input.")
-    ] = None,
-    size: Annotated[
-        int,
-        typer.Option("-s", "--size", metavar="BYTES", min=0, max=MAX_DATAGRAM, help="Pad with zeros to this size."),
-    ] = 0,
-    ifaces: InterfacesOption = None,
-    ttl: Annotated[int, typer.Option("-t", "--ttl", min=0, max=255, help="How many hops datagrams may go.")] = 1,
-    dscp: Annotated[
-        int | None,
-        typer.Option(
-            metavar="DSCP",
-            parser=read_dscp,
-            show_default=False,
-            help="Priority: 0 to 63, or a name such as ef, af41, cs1.",
-        ),
-    ] = None,
-    number: Annotated[int, typer.Option("-c", "--count", min=0, help="How many datagrams; 0: until Ctrl-C.")] = 1,
-    interval: Annotated[float, typer.Option(min=0, help="Seconds from one to the next.")] = 1.0,
-    stamping: Annotated[
-        bool, typer.Option("--stamp", help="Number datagrams: `mcast recv` then reports loss, order and latency.")
-    ] = False,
-    wait: WaitOption = False,
-    loopback: LoopbackOption = True,
-) -> None:
-    """Send datagrams to a group.
-
+@command(
+    """
     They leave from the interface of the default route, or without one that of a route for the group, unless -i or the
     endpoint names another; you may repeat -i. With --wait it starts before its interfaces, or before there is a route,
     says once what is missing, and sends when all are there; and again, should a single one go meanwhile.
-    A stamp takes the first 40 bytes of each datagram.
 
-    Example: mcast send 239.1.2.3:5000%eth0 'hello' -c 3
-    """
+    A stamp takes the first 40 bytes of each datagram.
+    """,
+    ("mcast send 239.1.2.3:5000%eth0 'hello' -c 3", "Three datagrams out of eth0, one each second"),
+    (
+        "mcast send 239.1.2.3:5000 --stamp -s 1400 -c 0 --interval 0.001",
+        "A numbered test stream, for mcast recv to measure",
+    ),
+    ("mcast send '[ff15::1234]:5000' --file song.ts -t 8", "A file as one datagram, across routers"),
+)
+def run(
+    endpoint: EndpointArgument,
+    text: Annotated[str | None, Parameter("TEXT", f"The payload; usually {DEFAULT_TEXT!r}.")] = None,
+    file: Annotated[
+        str | None, Parameter("--file FILE", "Send the content of FILE; - is standard input.", values="file")
+    ] = None,
+    size: Annotated[int, Parameter("-s, --size BYTES", "Pad with zeros to this size.", whole(0, MAX_DATAGRAM))] = 0,
+    ifaces: InterfacesOption = (),
+    ttl: Annotated[int, Parameter("-t, --ttl HOPS", "How many hops datagrams may go; usually 1.", whole(0, 255))] = 1,
+    dscp: Annotated[
+        int | None,
+        Parameter("--dscp DSCP", "Priority: 0 to 63, or a name such as ef, af41, cs1.", read_dscp, tuple(DSCP)),
+    ] = None,
+    number: Annotated[int, Parameter("-c, --count N", "How many datagrams, usually 1; 0: until Ctrl-C.", whole(0))] = 1,
+    interval: Annotated[
+        float, Parameter("--interval SECONDS", "Seconds from one to the next, usually 1.", seconds)
+    ] = 1.0,
+    stamping: Annotated[
+        bool, Parameter("--stamp", "Number datagrams: `mcast recv` then reports loss, order and latency.")
+    ] = False,
+    wait: WaitOption = False,
+    loopback: LoopbackOption = True,
+) -> int:
+    """Return 0 if all were sent, 130 if Ctrl-C came before."""
     if endpoint.source is not None:
         raise UsageError(
             f"{endpoint} asks for the source {endpoint.source}, which only a receiver can do. A sender's source is its "
@@ -102,7 +106,7 @@ def command(
         )
     if text is not None and file is not None:
         raise UsageError("the payload is TEXT or --file, not both.")
-    named = named_interfaces(endpoint, ifaces or [])
+    named = named_interfaces(endpoint, ifaces)
     payload = _read_payload(text, file)
     length = max(size, len(payload) + (stamp.SIZE if stamping else 0))
     if size not in (0, length):
@@ -126,12 +130,12 @@ def command(
         if patience is not None:
             patience.wait_for_all()
         compose = _stamper(payload, length) if stamping else _repeater(payload.ljust(length, b"\0"))
-        sent = _send_all(transmitter, endpoint, compose, number, interval, patience)
-    if number and sent < number:
-        raise typer.Exit(130)
+        return STATUS if _send_all(transmitter, endpoint, compose, number, interval, patience) else 0
 
 
 def _read_payload(text: str | None, file: str | None) -> bytes:
+    if file == "-" and sys.stdin is None:
+        raise MulticastExpertError("standard input is closed.")
     if file is None:
         return os.fsencode(DEFAULT_TEXT if text is None else text)
     return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
@@ -202,12 +206,14 @@ def _send_all(
     number: int,
     interval: float,
     patience: Patience | None,
-) -> int:
-    """Send until all are sent or Ctrl-C ends it; write and return how many went."""
+) -> bool:
+    """Send, and write how many went; return whether Ctrl-C ended it."""
     address = (str(endpoint.group), endpoint.port or 0)
-    start = monotonic()
     sent = size = 0
-    try:
+
+    def send() -> None:
+        nonlocal sent, size
+        start = monotonic()
         for turn in range(number) if number else count():
             sleep(max(0.0, start + turn * interval - monotonic()))
             datagram = compose(turn)
@@ -215,11 +221,14 @@ def _send_all(
             start += _send_one(transmitter, datagram, address, patience)
             sent = turn + 1
             size += len(datagram)
-    except KeyboardInterrupt:
-        pass
+
+    try:
+        interrupted = until_interrupted(send)
+        if interrupted:
+            terminal.end_line()
+        return interrupted
     finally:
         if sent:
             total = f"{counted(sent, 'datagram')}, {counted(size, 'byte')}"
             place = " and ".join(iface.display_name for iface in transmitter.network_interfaces)
             terminal.tell(f"{total} to {endpoint._replace(iface=None)} out of {place}")
-    return sent

@@ -7,36 +7,40 @@ Line steer a terminal. JSON is printable ASCII; `mcast recv --raw` alone writes 
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import rich  # noqa: F401 - that it is missing must show at once, whichever command is given
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 from multicast_expert.cli.render.text import Line, error_lines, printable
-from multicast_expert.core.errors import MulticastWarning
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
 
 # Columns and lines of a stream that is no terminal: nothing written to it is wrapped or cut.
 UNBOUNDED = 10_000
+# Columns of help that goes elsewhere than to a terminal.
+USUAL_WIDTH = 80
+# What a terminal is told for each word of a style (ECMA-48, SGR).
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
-def prepare() -> None:
-    """Prepare the streams for any text, and show the library's warnings as messages."""
+def prepare_streams() -> None:
+    """Prepare the streams for any text."""
     for name in ("stdout", "stderr"):
         # Python has none for a descriptor that was closed, as by `>&-`.
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the process ends
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def show_warnings() -> None:
+    """Show the library's warnings as messages."""
+    import warnings  # noqa: PLC0415 - `mcast --version` needs none of it
+
+    from multicast_expert.core.errors import MulticastWarning  # noqa: PLC0415
+
     warnings.simplefilter("always", MulticastWarning)
     show_other = warnings.showwarning
 
@@ -51,44 +55,105 @@ def prepare() -> None:
 
 def write(line: str = "") -> None:
     """Write a line of data."""
-    sys.stdout.write(printable(line) + "\n")
+    put(printable(line) + "\n")
 
 
 def write_json(value: Any, indent: int | None = None) -> None:
     """Write a value as JSON, which escapes all but printable ASCII."""
-    sys.stdout.write(json.dumps(value, indent=indent) + "\n")
+    import json  # noqa: PLC0415 - seldom asked for
+
+    put(json.dumps(value, indent=indent) + "\n")
 
 
-def tell(message: str) -> None:
-    """Write a message."""
-    sys.stderr.write(printable(message) + "\n")
+def put(text: str | bytes) -> None:
+    """Write lines that are printable already, or the bytes of --raw, to standard output; an error names it."""
+    try:
+        if isinstance(text, str):
+            sys.stdout.write(text)
+        else:
+            sys.stdout.buffer.write(text)
+    except OSError as error:
+        raise _abandoned(error) from None
+
+
+def flush() -> None:
+    """Hand all data to the reader; an error names standard output."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _abandoned(error) from None
+
+
+def _abandoned(error: OSError) -> OSError:
+    """Go on without standard output, which the interpreter would flush at its exit; return the error with its name."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OSError(error.errno, error.strerror, "standard output")
+
+
+def tell(message: str, style: str = "") -> None:
+    """Write a message; where standard error cannot be written, nobody can be told."""
+    with suppress(OSError):
+        show_lines([Line(message, style=style)], sys.stderr)
 
 
 def show_lines(lines: Iterable[Line], stream: Any) -> None:
     """Write lines unwrapped and uncut, so that a copy of them is whole: styled to a terminal, plain to all else."""
-    console = _console(stream) if stream.isatty() or os.environ.get("FORCE_COLOR") else None
-    for line in lines:
-        if console is not None and console.is_terminal:
-            console.print(*_styled(line), sep="", soft_wrap=True)
-        else:
-            stream.write(line.plain + "\n")
+    styled = has_styles(stream)
+    text = "".join((_styled(line) if styled else line.plain) + "\n" for line in lines)
+    if stream is sys.stdout:
+        put(text)
+    else:
+        stream.write(text)
+
+
+def has_styles(stream: Any) -> bool:
+    """Return whether the stream is a terminal that shows styles, and nobody switched them off."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR") or (stream.isatty() and _understands_styles(stream)))
+
+
+def _understands_styles(stream: Any) -> bool:
+    """Switch the styles of a console of Windows on; terminals of other systems need no such thing."""
+    try:
+        handle = import_module("msvcrt").get_osfhandle(stream.fileno())
+    except ModuleNotFoundError:
+        return True
+    # ENABLE_PROCESSED_OUTPUT | ENABLE_WRAP_AT_EOL_OUTPUT | ENABLE_VIRTUAL_TERMINAL_PROCESSING (consoleapi.h)
+    return bool(import_module("ctypes").windll.kernel32.SetConsoleMode(handle, 7))
+
+
+def style_code(style: str) -> str:
+    """Return what switches a style of words such as "bold red" on; nothing for none."""
+    return f"\x1b[{';'.join(STYLES[word] for word in style.split())}m" if style else ""
+
+
+PLAIN = "\x1b[0m"
+
+
+def _styled(line: Line) -> str:
+    return "".join(f"{style_code(style)}{text}{PLAIN}" if style and text else text for text, style in line.pieces)
 
 
 def size(stream: Any) -> tuple[int, int]:
     """Return the columns and the lines of a terminal; any other stream takes any number."""
-    return _console(stream).size if stream.isatty() else (UNBOUNDED, UNBOUNDED)
+    if not stream.isatty():
+        return UNBOUNDED, UNBOUNDED
+    columns, lines = 0, 0
+    with suppress(OSError, ValueError):
+        columns, lines = os.get_terminal_size(stream.fileno())
+    return _environ("COLUMNS") or columns or USUAL_WIDTH, _environ("LINES") or lines or 25
 
 
-def _console(stream: Any) -> Console:
-    from rich.console import Console  # noqa: PLC0415 - slow to import, and only a terminal needs it
+def _environ(name: str) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() else 0
 
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
 
-
-def _styled(line: Line) -> Iterator[Text]:
-    from rich.text import Text  # noqa: PLC0415 - as above
-
-    return (Text(text, style) for text, style in line.pieces)
+def reading_width() -> int:
+    """Return the columns for help."""
+    columns = size(sys.stdout)[0]
+    return _environ("COLUMNS") or (USUAL_WIDTH if columns == UNBOUNDED else columns)
 
 
 class Progress:
@@ -110,19 +175,13 @@ class Progress:
         sys.stderr.flush()
 
 
+def end_line() -> None:
+    """Begin a new line on a terminal, which shows ^C where the last one ends."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+
+
 def complain(error: Exception) -> None:
     """Write the failure and its remedy."""
     for line in error_lines(error):
         tell(line)
-
-
-def refuse(error: Any) -> None:
-    """Write the mistake in the command line (a UsageError) and the command that prints its help."""
-    tell(f"mcast: {error.format_message()}")
-    if error.ctx is not None:
-        tell(f"hint: {error.ctx.command_path} --help")
-
-
-def abandon_output() -> None:
-    """Go on without standard output, whose reader has gone: at its exit the interpreter still flushes the buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -42,10 +42,14 @@ def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddres
         names = [each.display_name for each in source.interfaces]
         now = time()
     limits = _overflow(look.streams) + ([f"{lost:,} frames came faster than they were read."] if lost else [])
-    streams = _sorted(look.streams, now)
+    interfaces = source.interfaces
+    own = {str(each.ip).partition("%")[0] for iface in interfaces for each in iface.ip4_addrs}
+    own |= {str(each.ip).partition("%")[0] for iface in interfaces for each in iface.ip6_addrs}
+    joined = {str(group) for group in groups}
+    members = [each for each in look.members() if each.host not in own or each.group not in joined]
     return Found(
-        monotonic() - start, now, names, streams, look.queriers(), look.members(), len(groups), limits
-    )  # fmt: skip
+        monotonic() - start, now, names, _sorted(look.streams, now), look.queriers(), members, len(groups), limits
+    )
 
 
 def scan_by_joining(

@@ -6,10 +6,9 @@ Documentation/networking/packet_mmap.rst.
 
 from __future__ import annotations
 
-import mmap
 import select
-import socket
 from contextlib import suppress
+from importlib import import_module
 from struct import Struct, pack
 from typing import Any
 
@@ -21,6 +20,8 @@ _FRAME = 2048
 """Only checked by the kernel: a block divides into frames of any size."""
 _PATIENCE_MS = 50
 """After so long the kernel hands over a block that is not full."""
+_SIOCGIFNAME = 0x8910
+_NAME_REQUEST = Struct("=16si20x")
 _KERNEL = bytes(4)
 _STATUS = 8
 """Where the owner of a block stands in it."""
@@ -46,7 +47,8 @@ class PacketRing:
         total = self._blocks * _BLOCK
         request = pack("=7I", _BLOCK, self._blocks, _FRAME, total // _FRAME, _PATIENCE_MS, 0, 0)
         sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-        self._memory = mmap.mmap(sock.fileno(), total, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        mmap: Any = import_module("mmap")  # type checkers know its flags on Unix only
+        self._memory: Any = mmap.mmap(sock.fileno(), total, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._names: dict[int, str] = {}
         self._current = 0
         self._left = 0
@@ -98,10 +100,13 @@ class PacketRing:
         """Ask for the names of interfaces anew: one was renamed, or came."""
         self._names.clear()
 
-    @staticmethod
-    def _name(index: int) -> str:
+    def _name(self, index: int) -> str:
+        # By the socket: this thread may be in another network namespace.
         with suppress(OSError):
-            return socket.if_indextoname(index)
+            fcntl: Any = import_module("fcntl")
+            answer = fcntl.ioctl(self._socket.fileno(), _SIOCGIFNAME, _NAME_REQUEST.pack(b"", index))
+            name: bytes = _NAME_REQUEST.unpack(answer)[0]
+            return name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         return ""
 
     def close(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from multicast_expert.core.errors import MulticastOSError
-
 
 def counted(number: int, noun: str) -> str:
     """Return "1 datagram", "2 datagrams"."""
@@ -69,6 +67,8 @@ class Line:
 
 def error_lines(error: Exception) -> list[str]:
     """Return one line about the failure, and a hint where a remedy is known."""
+    from multicast_expert.core.errors import MulticastOSError  # noqa: PLC0415 - `mcast --version` needs none of it
+
     if isinstance(error, MulticastOSError):
         cause = f": {error.reason}" if error.reason else ""
         lines = [f"{error.summary}{cause}.", *([f"hint: {error.remedy}"] if error.remedy else [])]

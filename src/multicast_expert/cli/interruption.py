@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM in a command that does something at its end, and the end of the program that reads the output.
+
+Elsewhere they end the process at once, with status 130, from its first instruction on (see `__main__`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STATUS = 130
+# Seconds until an interruption that Python dropped is repeated, by the timer of POSIX that sends SIGALRM.
+AGAIN = 0.01
+ITIMER_REAL = 0
+
+
+def until_interrupted(work: Callable[[], None]) -> bool:
+    """Do the work; return whether Ctrl-C or SIGTERM ended it, as KeyboardInterrupt. A second one ends the process."""
+    before = _handlers()
+
+    def interrupt(*_: Any) -> None:
+        _set(dict.fromkeys(before, _leave))
+        raise KeyboardInterrupt
+
+    def repeat(dropped: Any) -> None:
+        # Python drops exceptions of finalizers and callbacks; such a moment must not swallow Ctrl-C.
+        if dropped.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(dropped)
+        elif timer := getattr(signal, "setitimer", None):
+            signal.signal(signal.Signals["SIGALRM"], interrupt)
+            timer(ITIMER_REAL, AGAIN)
+        else:
+            _leave()
+
+    hook, sys.unraisablehook = sys.unraisablehook, repeat
+    try:
+        try:
+            _set(dict.fromkeys(before, interrupt))
+            work()
+        finally:
+            _set(before)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.unraisablehook = hook
+    return False
+
+
+def end_with_reader() -> None:
+    """End the process, without a word, as soon as nothing can read its standard output any more."""
+    with suppress(AttributeError, OSError):  # no `poll`, or no descriptor
+        watched = getattr(select, "poll")()  # noqa: B009 - Windows has none
+        watched.register(sys.stdout.fileno(), 0)
+        threading.Thread(target=_wait_for_end, args=(watched,), daemon=True).start()
+
+
+def _wait_for_end(watched: Any) -> None:
+    watched.poll()
+    os._exit(0)
+
+
+def _leave(*_: Any) -> None:
+    os._exit(STATUS)
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    """Return the handlers of now; none where the shell has the process ignore the signal, or in another thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {each: signal.getsignal(each) for each in SIGNALS}
+    return {each: handler for each, handler in found.items() if handler is not signal.SIG_IGN}
+
+
+def _set(handlers: dict[signal.Signals, Any]) -> None:
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
