@@ -76,6 +76,7 @@ PURE_LIBRARY = {
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "psutil": {"system.bsd"},
+    "textual": {"cli.top_screen"},
     "pytest": {"testing"},
 }
 

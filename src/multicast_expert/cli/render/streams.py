@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from multicast_expert.cli.render.text import Line, host_and_port, printable, scaled
@@ -10,6 +11,8 @@ from multicast_expert.observe.streams import SECONDS, Stream
 from multicast_expert.wire.recognise.table import Protocol
 
 STALLED = "STALLED"
+SPARK = 15
+"""Bars of the last minute in a table, four seconds each."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -65,11 +68,12 @@ def ago(seconds: float) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return bars for the last values, the highest one as the full height; a blank is 0."""
-    shown = values[-width:]
-    top = max(shown, default=0)
-    bars = "".join(_BARS[min(7, int(8 * value / top))] if value else " " for value in shown) if top else ""
-    return bars.rjust(width)
+    """Return bars for the values of the last minute, the highest one as the full height; a blank is 0."""
+    padded = [0.0] * (SECONDS - len(values)) + list(values[-SECONDS:])
+    ends = [SECONDS * turn // width for turn in range(width + 1)]
+    means = [sum(padded[start:end]) / (end - start) for start, end in pairwise(ends)]
+    top = max(means)
+    return "".join(_BARS[min(7, int(8 * mean / top))] if mean else " " for mean in means)
 
 
 def loss_text(stream: Stream) -> str:
@@ -151,7 +155,7 @@ def _column_list() -> Iterator[Column]:
     )
     yield Column(
         "last minute",
-        lambda stream, _, __: sparkline([bits for _, bits in stream.history], 20),
+        lambda stream, _, __: sparkline([bits for _, bits in stream.history], SPARK),
         lambda stream, _, __: -max((bits for _, bits in stream.history), default=0),
     )
 
