@@ -43,8 +43,7 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Show the streams until the time is over, or a key or Ctrl-C ends it."""
-    live_table = not as_json and sys.stdout.isatty() and sys.stdin.isatty()
-    screen = _screen() if live_table else None
+    screen = _screen() if not as_json and _has_terminal() else None
     with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
         if screen is not None:
             screen(live, duration).run()
@@ -52,6 +51,11 @@ def run(
         end_with_reader()
         interrupted = until_interrupted(lambda: _write(live, duration, as_json))
     return STATUS if interrupted else 0
+
+
+def _has_terminal() -> bool:
+    # Textual draws on standard error.
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _screen() -> Any:
