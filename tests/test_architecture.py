@@ -61,6 +61,7 @@ PURE = {
     "observe.members",
     "observe.sequence",
     "observe.streams",
+    "observe.querier",
     "cli.parameters",
     "cli.parsing",
     "cli.render",
@@ -70,7 +71,7 @@ CHOICE = {"extension"}
 PURE_LIBRARY = {
     "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
     "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "warnings",
+    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.

@@ -2,6 +2,7 @@
 
 # Not `signal`, which loads others first: Ctrl-C may come meanwhile.
 import _signal  # type: ignore[import-not-found]  # the type checker knows `signal` only
+import gc
 import os
 import sys
 
@@ -13,6 +14,8 @@ def main() -> None:
     for signal in (_signal.SIGINT, _signal.SIGTERM):
         if _signal.getsignal(signal) != _signal.SIG_IGN:
             _signal.signal(signal, lambda *_: os._exit(130))
+    # What is loaded stays: looking through it for garbage, again and again, is a part of the time that a start takes.
+    gc.disable()
     try:
         from multicast_expert.cli import run  # noqa: PLC0415 - nothing is loaded before the handlers are set
 

@@ -130,7 +130,7 @@ def ended() -> Callable[..., Done]:
     return wait
 
 
-def on_terminal(host: Host, *arguments: str, **environment: str) -> str:
+def on_terminal(host: Host, *arguments: str, status: int = 0, **environment: str) -> str:
     """What a command writes to a colour terminal of 80 columns."""
     ours, theirs = pty.openpty()
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
@@ -146,5 +146,5 @@ def on_terminal(host: Host, *arguments: str, **environment: str) -> str:
     with os.fdopen(ours, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: the other end is closed
         while chunk := screen.read(4096):
             written += chunk
-    assert process.wait(20) == 0
+    assert process.wait(20) == status
     return written.decode()

@@ -75,7 +75,7 @@ def test_the_events_of_a_bridge(wires: TwoWires, version: int) -> None:
             HealingEvent("moved", "br0", 1, "eth0 is a port of it"),
             HealingEvent("moved", "eth0", 1, "it is no port of br0 any more"),
         ]
-        assert str(receiver.events[0]) == "1 group(s) moved to br0: eth0 is a port of it"
+        assert str(receiver.events[0]) == "1 group moved to br0: eth0 is a port of it"
 
 
 @both_versions

@@ -45,8 +45,8 @@ def test_events_and_log(wires: TwoWires, version: int, caplog: pytest.LogCapture
         assert receiver.events == [HealingEvent("lost", "eth0", 2), HealingEvent("joined", "eth0", 2)]
     wait_until(lambda: len(caplog.records) == 2, "both are logged")
     assert [(record.name, record.levelname, record.message) for record in caplog.records] == [
-        ("multicast_expert", "WARNING", "2 group(s) lost with eth0"),
-        ("multicast_expert", "INFO", "2 group(s) joined on eth0"),
+        ("multicast_expert", "WARNING", "2 groups lost with eth0"),
+        ("multicast_expert", "INFO", "2 groups joined on eth0"),
     ]
 
 

@@ -154,7 +154,7 @@ def test_a_callback_that_blocks_does_not_keep_the_program(wires: TwoWires) -> No
     )
     # What happened goes to the log, which is not set up, so that its warnings come here.
     assert (finished.returncode, finished.stdout) == (0, "over\n")
-    assert finished.stderr == "1 group(s) lost with eth0\n"
+    assert finished.stderr == "1 group lost with eth0\n"
 
 
 def test_no_thread_to_be_had(wires: TwoWires) -> None:

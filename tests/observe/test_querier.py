@@ -238,7 +238,7 @@ def test_leaves_are_bounded() -> None:
 def test_timers_that_make_no_sense(wrong: dict[str, float]) -> None:
     """They are named in the error."""
     with pytest.raises(ValueError, match="it must be"):
-        QuerierSettings(3, **wrong)  # type: ignore[arg-type]
+        QuerierSettings(3, **wrong)
 
 
 ADDRESSES = st.lists(st.sampled_from(["0.0.0.0", *(f"10.0.0.{number}" for number in range(1, 12))]), unique=True)

@@ -6,6 +6,7 @@ returns 1 when it found a problem, and 3 when it could not tell; so does `mcast 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,8 @@ COMMANDS = {
     "drops": "Show which datagrams the kernel drops, why and where",
     "top": "Follow the streams on the wire in a live table",
     "scan": "Find out which groups are on the wire, and who sends and joins",
+    "watch": "Show who asks for members and who joins, as it happens",
+    "querier": "Ask for members, where no router or switch does",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }
@@ -84,6 +87,9 @@ def _call(command: Command, words: Sequence[str]) -> int:
     from multicast_expert.core.errors import MulticastExpertError  # noqa: PLC0415
 
     terminal.show_warnings()
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     try:
         return command.function(**parse(command.slots, words)) or 0
     except HelpRequest:

@@ -21,8 +21,8 @@ PATIENCE = 1.0
 
 def arrivals(
     receivers: Sequence[McastRxSocket], deadline: float | None, excluded: Collection[str] = ()
-) -> Iterator[Arrival]:
-    """Yield datagrams until the deadline (monotonic seconds), and flush the output before each wait.
+) -> Iterator[list[Arrival]]:
+    """Yield what comes until the deadline (monotonic seconds), and flush the output before each wait.
 
     Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which to reject.
     """
@@ -42,10 +42,12 @@ def arrivals(
         taken: list[Arrival] = []
         for receiver in tuple(busy):
             datagrams = _take(receiver, patience)
-            taken += [_arrival(each, receiver.port) for each in datagrams if not _is_from(each, excluded)]
+            port = receiver.port
+            taken += [_arrival(each, port) for each in datagrams if not excluded or not _is_from(each, excluded)]
             if len(datagrams) < BATCH:
                 busy.remove(receiver)
-        yield from sorted(taken, key=attrgetter("time_ns"))
+        if taken:
+            yield sorted(taken, key=attrgetter("time_ns")) if len(receivers) > 1 else taken
         terminal.flush()
 
 
@@ -68,7 +70,7 @@ def _take(receiver: McastRxSocket, timeout: float) -> list[Datagram]:
 
 
 def _is_from(datagram: Datagram, hosts: Collection[str]) -> bool:
-    return bool(hosts) and datagram.sender[0].partition("%")[0] in hosts
+    return datagram.sender[0].partition("%")[0] in hosts
 
 
 def _arrival(datagram: Datagram, port: int) -> Arrival:

@@ -22,8 +22,8 @@ SCRIPTS = {
     local IFS=$'\n' word
     COMPREPLY=()
     while IFS=$'\t' read -r word _; do
-        if [[ $word == $'\x01files' ]]; then compopt -o default; return; fi
-        [[ $word == *[:%@] ]] && compopt -o nospace
+        if [[ $word == $'\x01files' ]]; then compopt -o default 2>/dev/null; return; fi
+        [[ $word == *[:%@] ]] && compopt -o nospace 2>/dev/null
         COMPREPLY+=("$word")
     done < <(mcast completion bash --breaks "$COMP_WORDBREAKS" --line "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
 }
@@ -60,9 +60,9 @@ complete -c mcast -f -a '(__mcast)'
     Put it where your shell looks for completions, or load it in its start-up file. Commands, options, this host's
     interfaces and its joined groups are completed.
     """,
-    ("mcast completion bash > ~/.local/share/bash-completion/completions/mcast", "For bash with bash-completion"),
-    ("source <(mcast completion zsh)", "For zsh, in ~/.zshrc behind compinit"),
-    ("mcast completion fish > ~/.config/fish/completions/mcast.fish", "For fish"),
+    ('eval "$(mcast completion bash)"', "For bash, in ~/.bashrc"),
+    ('eval "$(mcast completion zsh)"', "For zsh, in ~/.zshrc, behind compinit"),
+    ("mcast completion fish | source", "For fish, in ~/.config/fish/config.fish"),
 )
 def run(
     shell: Annotated[str, Parameter("SHELL", "bash, zsh or fish.", one_of(SCRIPTS), tuple(SCRIPTS))],
@@ -157,16 +157,19 @@ def _endpoints(word: str) -> Iterator[tuple[str, str]]:
     if percent:
         yield from ((f"{group}%{name}", text) for name, text in _interfaces(iface))
         return
-    from multicast_expert.system.groups import joined_groups, udp_sockets  # noqa: PLC0415 - only this needs it
+    from multicast_expert.system.groups import group_members, joined_groups, udp_sockets  # noqa: PLC0415 - as above
 
     with suppress(MulticastExpertError, OSError):
         sockets = udp_sockets(lambda _: True)
+        groups = [each for each in joined_groups(sockets) if not each.kept_by_system]
+        members = group_members(sockets, groups)
         found: dict[str, str] = {}
-        for joined in joined_groups(sockets):
-            if not joined.kept_by_system:
-                text = f"[{joined.group}]" if joined.group.version == 6 else str(joined.group)
-                ports = {str(each.port) for each in sockets if each.address == joined.group} or {""}
-                found |= {f"{text}:{port}": f"joined on {joined.interface}" for port in ports}
+        for joined in groups:
+            using = [each for each in sockets if each.address == joined.group]
+            using += [each.socket for each in members if any(own.group == joined.group for own in each.memberships)]
+            text = f"[{joined.group}]" if joined.group.version == 6 else str(joined.group)
+            for port in {str(each.port) for each in using} or {""}:
+                found[f"{text}:{port}"] = f"joined on {joined.interface}"
         yield from _fitting(word, sorted(found.items()))
 
 

@@ -54,10 +54,7 @@ def run(iface: InterfaceOption = None) -> int:
     ifaces = scan_interfaces()
     results: list[Trial | Omission] = []
     for version in (4, 6):
-        if iface is None:
-            result = _show_inside(version, ifaces)
-        else:
-            result = _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
+        result = _no_sockets(version) or _show(version, iface, ifaces)
         results.append(result)
         if isinstance(result, Trial):
             terminal.show_lines(trial_lines(result), sys.stdout)
@@ -66,6 +63,21 @@ def run(iface: InterfaceOption = None) -> int:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
             terminal.write(line)
     return exit_status(results)
+
+
+def _show(version: int, iface: str | None, ifaces: Sequence[IfaceInfo]) -> Trial | Omission:
+    if iface is None:
+        return _show_inside(version, ifaces)
+    return _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
+
+
+def _no_sockets(version: int) -> Omission | None:
+    """Return why this process can have no sockets of the IP version, as in a sandbox; None if it can."""
+    try:
+        socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return Omission(version, f"this process may open no IPv{version} socket ({error.strerror})")
+    return None
 
 
 def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import import_module
-from itertools import islice
 from typing import Annotated
 
 from multicast_expert.cli import terminal
@@ -27,8 +28,15 @@ from multicast_expert.cli.parameters import (
     seconds,
     whole,
 )
-from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagram_object, headline, hex_dump
-from multicast_expert.cli.render.summary import Count, stream_lines, summary_lines
+from multicast_expert.cli.render.datagram import (
+    Arrival,
+    datagram_line,
+    datagram_object,
+    headline,
+    hex_dump,
+    styled_line,
+)
+from multicast_expert.cli.render.summary import Alarm, Count, stream_lines, summary_lines
 from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
@@ -40,6 +48,8 @@ from multicast_expert.system.interfaces import scan_interfaces
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
+# Columns for a payload that is no text, where no terminal limits them.
+ROOM = 128
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 
@@ -72,12 +82,13 @@ def run(
     ] = None,
     as_json: JsonOption = False,
     as_hex: Annotated[bool, Parameter("--hex", "Show payloads in hexadecimal.")] = False,
+    full: Annotated[bool, Parameter("--full", "Show payloads whole, however long, on a terminal, too.")] = False,
     as_raw: Annotated[bool, Parameter("--raw", "Write payloads and nothing else, byte for byte.")] = False,
 ) -> int:
     """Return 0, 1 if nothing came or fewer than asked for, 130 if Ctrl-C ended it."""
     if as_json + as_hex + as_raw > 1:
         raise UsageError("--json, --hex and --raw exclude each other.")
-    show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_line
+    show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_lines(full)
     excluded = _hosts(exclude)
     receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
     _allow_descriptors(receivers)
@@ -87,14 +98,20 @@ def run(
         terminal.tell(f"listening to {_described(receivers)}")
         _tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
-        for arrival in islice(arrivals(receivers, deadline, {str(each) for each in excluded}), number):
-            _count(arrival, count, streams)
-            show(arrival)
+        for batch in arrivals(receivers, deadline, {str(each) for each in excluded}):
+            wanted = batch if number is None else batch[: number - count.datagrams]
+            for arrival in wanted:
+                _count(arrival, count, streams)
+            show(wanted)
+            if count.datagrams == number:
+                return
 
     with ExitStack() as opened:
         for receiver in receivers:
             opened.enter_context(receiver)
             _exclude(receiver, excluded)
+        # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
+        logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
         end_with_reader()
         interrupted = until_interrupted(listen)
@@ -198,8 +215,14 @@ def _described(receivers: Iterable[McastRxSocket]) -> str:
     return "; ".join(
         f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
         f"{', '.join(iface.display_name for iface in receiver.network_interfaces) or 'no interface yet'}"
+        + _sources_of(receiver)
         for receiver in receivers
     )
+
+
+def _sources_of(receiver: McastRxSocket) -> str:
+    sources = dict.fromkeys(each.source for each in receiver.memberships if each.source is not None)
+    return f", from {_first_of(list(sources))} only" if sources else ""
 
 
 def _tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
@@ -222,31 +245,51 @@ def _first_of(groups: Sequence[str]) -> str:
 # Showing
 
 
-def _show_json(arrival: Arrival) -> None:
-    text = _moment(arrival).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    terminal.write_json(datagram_object(arrival, text))
+def _show_json(batch: Iterable[Arrival]) -> None:
+    for arrival in batch:
+        terminal.write_json(datagram_object(arrival, _utc(arrival)))
 
 
-def _show_raw(arrival: Arrival) -> None:
-    terminal.put(arrival.datagram.data)
+def _show_raw(batch: Iterable[Arrival]) -> None:
+    terminal.put(b"".join([arrival.datagram.data for arrival in batch]))
 
 
-def _show_line(arrival: Arrival) -> None:
-    terminal.write(datagram_line(arrival, _clock_time(arrival)))
+def _show_lines(full: bool) -> Callable[[Iterable[Arrival]], None]:
+    """Return the function that shows lines: styled and cut on a terminal, plain and whole for all else."""
+
+    def show_styled(batch: Iterable[Arrival]) -> None:
+        width = None if full else terminal.size(sys.stdout)[0]
+        terminal.show_lines((styled_line(each, _clock_time(each), width) for each in batch), sys.stdout)
+
+    room = None if full else ROOM
+
+    def show_plain(batch: Iterable[Arrival]) -> None:
+        terminal.put("".join([datagram_line(each, _clock_time(each), room) + "\n" for each in batch]))
+
+    return show_styled if sys.stdout.isatty() else show_plain
 
 
-def _show_hex(arrival: Arrival) -> None:
-    terminal.write(headline(arrival, _clock_time(arrival)))
-    for row in hex_dump(arrival.datagram.data):
-        terminal.write(row)
+def _show_hex(batch: Iterable[Arrival]) -> None:
+    for arrival in batch:
+        terminal.write(headline(arrival, _clock_time(arrival)))
+        for row in hex_dump(arrival.datagram.data):
+            terminal.write(row)
 
 
-def _moment(arrival: Arrival) -> datetime:
-    return datetime.fromtimestamp(arrival.time_ns / 1e9, UTC)
+def _utc(arrival: Arrival) -> str:
+    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
+    return f"{_second(seconds, time.gmtime, '%Y-%m-%dT%H:%M:%S')}.{fraction // 1000:06d}Z"
 
 
 def _clock_time(arrival: Arrival) -> str:
-    return _moment(arrival).astimezone().strftime("%H:%M:%S.%f")
+    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
+    return f"{_second(seconds, time.localtime, '%H:%M:%S')}.{fraction // 1000:06d}"
+
+
+@lru_cache(8)
+def _second(seconds: int, clock: Callable[[float], time.struct_time], form: str) -> str:
+    """Return the time of a second, which many datagrams share."""
+    return time.strftime(form, clock(seconds))
 
 
 # Counting
@@ -262,11 +305,11 @@ def _count(arrival: Arrival, count: Count, streams: Streams) -> None:
 
 
 def _tell_summary(count: Count, streams: Streams, seconds: float, receivers: Iterable[McastRxSocket]) -> None:
-    for line in summary_lines(count, seconds, [receiver.stats() for receiver in receivers]):
-        terminal.tell(line)
+    lines = list(summary_lines(count, seconds, [receiver.stats() for receiver in receivers]))
     if streams.streams:
         ifaces = scan_interfaces()
         addresses = (each for iface in ifaces for version in (4, 6) for each in iface.addresses(version))
         own = {interface_address_text(each).partition("%")[0] for each in addresses}
-        for line in stream_lines(streams, own):
-            terminal.tell(line)
+        lines += stream_lines(streams, own)
+    for line in lines:
+        terminal.tell(line, "red" if isinstance(line, Alarm) else "")

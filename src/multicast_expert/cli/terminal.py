@@ -29,7 +29,8 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         # Python has none for a descriptor that was closed, as by `>&-`.
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open until the process ends
+            # It stays open until the process ends, which Python would warn about if the file were its own.
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

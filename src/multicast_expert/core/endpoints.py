@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress, parse_address, parse_group, parse_port, parse_source
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.near_misses import repairs
 
 LARGEST_RANGE = 65536
 """How many endpoints one text may name."""
@@ -97,6 +96,8 @@ def _parse(text: str, wanted: _Wanted) -> list[Endpoint]:
 
 def _hint(text: str, wanted: _Wanted) -> str | None:
     """Return the nearest text that is valid, in its usual spelling; None if there is none near."""
+    from multicast_expert.core.near_misses import repairs  # noqa: PLC0415 - its patterns take long to compile
+
     for candidate in repairs(text.strip()):
         try:
             found = _read(candidate, wanted)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 from collections.abc import Iterator
 
-from multicast_expert.doctor.checks import CHECKS, check_name
+from multicast_expert.doctor.checks import CHECKS, Check, check_name
 
 _BEGINNING = """\
 # Why nothing arrives
@@ -19,7 +20,13 @@ change something need root. Put your own interfaces and groups into them.
 """
 
 
-PAGES = {check_name(check): inspect.getdoc(check) or "" for check in CHECKS}
+def _page(check: Check) -> str:
+    """Return the docstring of a check, from its source where Python dropped it (-OO)."""
+    function = ast.parse(inspect.getsource(check)).body[0] if check.__doc__ is None else None
+    return inspect.getdoc(check) or (ast.get_docstring(function) if isinstance(function, ast.FunctionDef) else "") or ""
+
+
+PAGES = {check_name(check): _page(check) for check in CHECKS}
 """The page of each check, in Markdown."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
@@ -14,9 +13,7 @@ from multicast_expert.core.tracking import Place, seen
 from multicast_expert.sockets.subscriptions import Subscriptions
 from multicast_expert.system.changes import Changes
 from multicast_expert.system.interfaces import interface_exists
-from multicast_expert.system.watch import look_soon
-
-logger: logging.Logger = logging.getLogger("multicast_expert")
+from multicast_expert.system.watch import get_logger, look_soon
 
 
 class HealingEvent(NamedTuple):
@@ -32,11 +29,12 @@ class HealingEvent(NamedTuple):
     """Why it failed, or moved."""
 
     def __str__(self) -> str:
+        groups = f"{self.groups} group" + ("" if self.groups == 1 else "s")
         words = {
-            "lost": f"{self.groups} group(s) lost with",
-            "joined": f"{self.groups} group(s) joined on",
-            "moved": f"{self.groups} group(s) moved to",
-            "failed": f"{self.groups} group(s) could not be joined on",
+            "lost": f"{groups} lost with",
+            "joined": f"{groups} joined on",
+            "moved": f"{groups} moved to",
+            "failed": f"{groups} could not be joined on",
             "silent": "nothing can be sent from",
             "sending": "sending from",
         }[self.kind]
@@ -67,9 +65,9 @@ class Events:
         """Report to the log and to the program. No lock is held: its callback may use the socket, and wait."""
         while self._events:
             event = self._events.popleft()
+            logger = get_logger()
             # Sends say by themselves that there is nothing to send from.
-            level = logging.WARNING if event.kind in ("lost", "failed") else logging.INFO
-            logger.log(level, "%s", event)
+            (logger.warning if event.kind in ("lost", "failed") else logger.info)("%s", event)
             if self._on_event is not None:
                 try:
                     self._on_event(event)

@@ -12,7 +12,6 @@ copies of them, which changes nothing for the parent, and starts with no watcher
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import selectors
 import socket
@@ -21,7 +20,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo
@@ -30,9 +29,11 @@ from multicast_expert.system.changes import Changes, Events
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import os_error
 
-__all__ = ["Changes", "Subscriber", "look_soon", "unwatch", "watch"]
+if TYPE_CHECKING:
+    import logging
 
-logger: logging.Logger = logging.getLogger("multicast_expert")
+__all__ = ["Changes", "Subscriber", "get_logger", "look_soon", "unwatch", "watch"]
+
 
 RETRY_INTERVAL = 0.2
 """Seconds until a subscriber that could not restore everything is called again."""
@@ -218,7 +219,15 @@ class Watcher:
             kind = words, type(error), getattr(error, "errno", None)
             if kind not in self._failures:
                 self._failures.add(kind)
+                logger = get_logger()
                 logger.exception("%s; trying again", words)
+
+
+def get_logger() -> logging.Logger:
+    """Return the log of the library. Most programs never need it, so Python loads its module on first use."""
+    import logging  # noqa: PLC0415
+
+    return logging.getLogger("multicast_expert")
 
 
 class Reporter:
@@ -253,6 +262,7 @@ class Reporter:
                 if subscriber is not None:
                     getattr(subscriber, "report")()  # noqa: B009 - a subscriber need not have it
             except Exception:
+                logger = get_logger()
                 logger.exception("Reporting what happened to memberships failed")
             del subscriber  # else it would not be collected while this thread waits
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, payload_text
+from multicast_expert.cli.render.text import (
+    Line,
+    columns,
+    counted,
+    host_and_port,
+    milliseconds,
+    payload_text,
+    printable,
+)
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.stamp import Stamp
 
 ROW = 16
 """Bytes in a row of a dump."""
+SHORT = 32
+"""Columns: if a row has fewer left, a payload may take the next one, too."""
 
 
 class Arrival(NamedTuple):
@@ -32,23 +43,59 @@ class Arrival(NamedTuple):
         return None if self.stamp is None else self.time_ns - self.stamp.sent_ns
 
 
-def datagram_line(arrival: Arrival, time: str) -> str:
-    """Return one line: time, group, port, interface, sender and payload."""
-    payload = payload_text(arrival.payload)
+def datagram_line(arrival: Arrival, time: str, room: int | None = None) -> str:
+    """Return one printable line: time, group, port, interface, sender and payload.
+
+    Only a payload that is no text is cut to `room` columns.
+    """
+    payload = payload_text(arrival.payload, room, keeps_text=True)
     return headline(arrival, time) + (f": {payload}" if payload else "")
+
+
+def styled_line(arrival: Arrival, time: str, width: int | None) -> Line:
+    """Return the same for a terminal, where the payload ends with a row of `width` columns; with None it is whole."""
+    group, way = _way(arrival)
+    facts = f"{way}{_facts(arrival)}"
+    room = None if width is None else width - columns(f"{time} {group}{facts}: ") % width
+    if room is not None and width is not None and room < SHORT:
+        room += width
+    payload = payload_text(arrival.payload, room)
+    return Line((time, "dim"), " ", (group, "bold"), facts + (f": {payload}" if payload else ""))
 
 
 def headline(arrival: Arrival, time: str) -> str:
     """Return the line without the payload; with number and latency of a stamped datagram."""
+    group, way = _way(arrival)
+    return f"{time} {group}{way}{_facts(arrival)}"
+
+
+def _way(arrival: Arrival) -> tuple[str, str]:
     datagram = arrival.datagram
-    interface = f"%{datagram.interface_name}" if datagram.interface_name else ""
-    sender = host_and_port(datagram.sender[0], datagram.sender[1])
-    facts = [] if datagram.hop_limit is None else [f"ttl {datagram.hop_limit}"]
-    facts.append(counted(len(datagram.data), "byte") + (" (cut)" if datagram.truncated else ""))
-    if arrival.stamp is not None and arrival.latency_ns is not None:
-        facts += [f"#{arrival.stamp.number}", milliseconds(arrival.latency_ns)]
-    group = host_and_port(datagram.group or "?", arrival.port)
-    return f"{time} {group}{interface} from {sender}, {', '.join(facts)}"
+    return _way_text(datagram.group, arrival.port, datagram.interface_name, datagram.sender, datagram.hop_limit)
+
+
+@lru_cache(1024)
+def _way_text(
+    group: str | None, port: int, interface: str | None, sender: tuple[Any, ...], hop_limit: int | None
+) -> tuple[str, str]:
+    """Return group and sender, printable; a stream repeats them in each datagram."""
+    place = host_and_port(group or "?", port) + (f"%{interface}" if interface else "")
+    hops = "" if hop_limit is None else f"ttl {hop_limit}, "
+    return printable(place), printable(f" from {host_and_port(sender[0], sender[1])}, {hops}")
+
+
+def _facts(arrival: Arrival) -> str:
+    size = _size_text(len(arrival.datagram.data))
+    if arrival.datagram.truncated:
+        size += " (cut)"
+    if arrival.stamp is None or arrival.latency_ns is None:
+        return size
+    return f"{size}, #{arrival.stamp.number}, {milliseconds(arrival.latency_ns)}"
+
+
+@lru_cache(1024)
+def _size_text(size: int) -> str:
+    return counted(size, "byte")
 
 
 def hex_dump(payload: bytes) -> Iterator[str]:

@@ -14,6 +14,12 @@ STREAMS_SHOWN = 20
 """Streams that have lines of their own."""
 
 
+class Alarm(str):
+    """A line about a loss."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class Count:
     """Datagrams shown, and the arrival of the first and the last one in nanoseconds since 1970."""
@@ -53,7 +59,8 @@ def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -
     )
     truncated = sum(each.truncated for each in counts)
     filtered = sum(each.filtered for each in counts)
-    yield f"{dropped}, {truncated:,} truncated, {filtered:,} filtered"
+    line = f"{dropped}, {truncated:,} truncated, {filtered:,} filtered"
+    yield Alarm(line) if any(known) or truncated else line
 
 
 def stream_lines(streams: Streams, own_addresses: Collection[str]) -> Iterator[str]:
@@ -62,7 +69,7 @@ def stream_lines(streams: Streams, own_addresses: Collection[str]) -> Iterator[s
     for key, stream in shown:
         sender = streams.senders[key]
         yield f"{_place(key)} from {sender}, stream {key.stream:016x}:"
-        yield from (f"  {line}" for line in _stream_lines(stream, sender.partition("%")[0] in own_addresses))
+        yield from _stream_lines(stream, sender.partition("%")[0] in own_addresses)
     if more := len(streams.streams) - len(shown):
         yield f"and {counted(more, 'stream')} more"
     if streams.unfollowed:
@@ -76,12 +83,13 @@ def _place(key: StreamKey) -> str:
 def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     share = f" ({100 * stream.lost / stream.expected:.3g} %)" if stream.lost else ""
     undecided = f", {stream.undecided:,} too late to tell" if stream.undecided else ""
-    yield (
-        f"{stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
+    line = (
+        f"  {stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
         f"{stream.reordered:,} reordered{undecided}"
     )
+    yield Alarm(line) if stream.lost else line
     least, mean, most = (
         milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)
     )
     caveat = "" if same_clock else ", by two hosts' clocks"
-    yield f"latency {least} min, {mean} avg, {most} max{caveat}"
+    yield f"  latency {least} min, {mean} avg, {most} max{caveat}"

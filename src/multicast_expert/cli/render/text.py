@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
+READABLE = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
+"""ASCII characters that are shown as they are."""
+FIRST_WIDE = "\u1100"
+"""The first character that takes two columns."""
+
 
 def counted(number: int, noun: str) -> str:
     """Return "1 datagram", "2 datagrams"."""
@@ -47,13 +54,60 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def payload_text(payload: bytes) -> str:
-    """Return the payload as printable text; its backslashes are doubled, so that no payload looks like an escape."""
-    return printable(payload.decode("utf-8", "surrogateescape").replace("\\", "\\\\"))
+def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = False) -> str:
+    """Return the payload as printable text; its backslashes are doubled, so that none looks like an escape.
+
+    What takes more than `room` columns is cut; with `keeps_text` only if characters in it had to be escaped. Payload
+    that is not UTF-8 throughout is shown byte by byte.
+    """
+    if not payload.translate(None, READABLE) and (room is None or keeps_text or len(payload) <= room):
+        return payload.decode("ascii")
+    content = payload if payload.isascii() else _decoded(payload)
+    if room is None or (len(content) <= room and columns(_literal(content)) <= room):
+        return _literal(content)
+    if keeps_text and isinstance(content, str) and content.isprintable():
+        return _literal(content)
+    return _beginning(content, room, len(payload))
+
+
+def _decoded(payload: bytes) -> bytes | str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload
+
+
+def _literal(content: bytes | str) -> str:
+    """Return it escaped as Python does, which is quick; only the quotes that Python adds are taken away."""
+    text = repr(content)
+    start = 2 if isinstance(content, bytes) else 1
+    # With both quotes inside, Python chooses the single one and escapes it.
+    return text[start:-1].replace("\\'", "'") if text[-1] == "'" else text[start:-1]
+
+
+def _beginning(content: bytes | str, room: int, size: int) -> str:
+    """Return so much of the content as fits, and how many bytes of `size` are missing."""
+    room -= len(f"… +{size:,} bytes")
+    # The first length that is too long, less one.
+    lengths = range(min(len(content), room) + 1)
+    width = len if isinstance(content, bytes) or max(content[: max(1, room)]) < FIRST_WIDE else columns
+    shown = bisect_right(lengths, room, key=lambda length: width(_literal(content[:length]))) - 1
+    left = content[max(0, shown) :]
+    size = len(left if isinstance(left, bytes) else left.encode())
+    return f"{_literal(content[: max(0, shown)])}… +{counted(size, 'byte')}"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal the text takes."""
+    if text.isascii() or max(text) < FIRST_WIDE:
+        return len(text)
+    from unicodedata import east_asian_width  # noqa: PLC0415 - most payloads need none of it
+
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 class Line:
-    """A line for a terminal, in pieces with styles of Rich; their text is escaped, so that only styles steer it."""
+    """A line for a terminal, in pieces with styles such as "bold red"; the text is escaped, so only styles steer it."""
 
     def __init__(self, *pieces: str | tuple[str, str], style: str = "") -> None:
         marked = ((piece, style) if isinstance(piece, str) else piece for piece in pieces)

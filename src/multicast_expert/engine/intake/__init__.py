@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from multicast_expert import extension
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.engine.intake.recvmmsg import BatchIntake, available
 from multicast_expert.engine.intake.recvmsg import Learn, PythonIntake
 from multicast_expert.system.kernel import Kernel, System
 
@@ -110,5 +109,9 @@ def choose(kernel: Kernel, coalesced: bool, learn: Learn) -> Intake:
     if here and extension.native is not None:
         native: Intake = extension.native.Intake(fields, platform.msg_trunc, learn)
         return native
-    form = BatchIntake if here and platform.segments and available() else PythonIntake
-    return form(fields, platform.msg_trunc, learn)
+    if here and platform.segments:
+        from multicast_expert.engine.intake.recvmmsg import BatchIntake, available  # noqa: PLC0415 - it loads ctypes
+
+        if available():
+            return BatchIntake(fields, platform.msg_trunc, learn)
+    return PythonIntake(fields, platform.msg_trunc, learn)
