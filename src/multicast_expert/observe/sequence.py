@@ -20,6 +20,7 @@ _CLOCKS = (8000, 16000, 32000, 44100, 48000, 90000, 96000, 192000)
 """Clock rates in Hz that RTP payload formats have."""
 _CLOCK_TOLERANCE, _CLOCK_SECONDS = 0.03, 2.0
 _RTP = Struct("!BBHII")
+_RTP_TYPES = frozenset({*STATIC_TYPES, *DYNAMIC_TYPES})
 
 
 class Numbers(NamedTuple):
@@ -115,7 +116,7 @@ class _RtpClock:
 class Numbering:
     """The numbers in the payloads of one stream, of several senders if there are several."""
 
-    __slots__ = ("_clocks", "_earlier", "_read", "_runs", "last_jitter")
+    __slots__ = ("_clocks", "_earlier", "_latest", "_read", "_runs", "last_jitter")
 
     def __init__(self, protocol: str) -> None:
         self._read = _READERS[protocol]
@@ -123,6 +124,8 @@ class Numbering:
         self._clocks: dict[tuple[int, int], _RtpClock] = {}
         self._earlier = Numbers(0, 0, 0, 0, None)
         self.last_jitter: float | None = None
+        self._latest: tuple[int, int, Sequence, _RtpClock] | None = None
+        """Port, SSRC, run and clock of the latest datagram: the next one is of the same, most often."""
 
     def take(self, payload: bytes, sender_port: int, arrived: float) -> None:
         """Count a datagram; `arrived` in seconds."""
@@ -149,29 +152,52 @@ class Numbering:
     def _end(self, key: tuple[int, int]) -> None:
         self._earlier = _sum(self._earlier, self._runs.pop(key))
         self._clocks.pop(key, None)
+        self._latest = None
 
     def _rtp(self, payload: bytes, sender_port: int, arrived: float) -> None:
         if len(payload) < _RTP.size:
             return
         first, kind, number, timestamp, source = _RTP.unpack_from(payload)
         kind &= 0x7F
-        if first >> 6 != 2 or (kind not in STATIC_TYPES and kind not in DYNAMIC_TYPES):
+        if first >> 6 != 2 or kind not in _RTP_TYPES:
             return
-        key = sender_port, source
-        run = self._runs.get(key)
-        if run is not None:
+        latest = self._latest
+        if latest is not None and latest[0] == sender_port and latest[1] == source:
+            _, _, run, clock = latest
             step = (number - run.highest + 0x8000 & 0xFFFF) - 0x8000
-            number = run.highest + step
-            if step > _MOST_MISSING:
-                self._end(key)
-        run = self._see(key, number)
-        clock = self._clocks.get(key)
-        if clock is None:
-            clock = self._clocks[key] = _RtpClock(STATIC_TYPES.get(kind, ("", None))[1], timestamp, arrived)
+            if step > _MOST_MISSING or not run.see(run.highest + step):
+                run, clock = self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
+        else:
+            run, clock = self._find_rtp(sender_port, source, kind, number, timestamp, arrived)
         sent = clock.advance(timestamp, arrived)
         if sent is not None:
             run.time(sent, arrived)
             self.last_jitter = run.jitter
+
+    def _find_rtp(
+        self, sender_port: int, source: int, kind: int, number: int, timestamp: int, arrived: float
+    ) -> tuple[Sequence, _RtpClock]:
+        """Return run and clock of a sender that another one came before, after counting the number."""
+        key = sender_port, source
+        run = self._runs.get(key)
+        if run is None:
+            return self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
+        step = (number - run.highest + 0x8000 & 0xFFFF) - 0x8000
+        if step > _MOST_MISSING or not run.see(run.highest + step):
+            return self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
+        self._latest = sender_port, source, run, self._clocks[key]
+        return run, self._clocks[key]
+
+    def _begin_rtp(
+        self, sender_port: int, source: int, kind: int, number: int, timestamp: int, arrived: float
+    ) -> tuple[Sequence, _RtpClock]:
+        key = sender_port, source
+        if key in self._runs:
+            self._end(key)
+        run = self._see(key, number)
+        clock = self._clocks[key] = _RtpClock(STATIC_TYPES.get(kind, ("", None))[1], timestamp, arrived)
+        self._latest = sender_port, source, run, clock
+        return run, clock
 
     def _stamp(self, payload: bytes, sender_port: int, arrived: float) -> None:
         found = read_stamp(payload)
