@@ -30,9 +30,9 @@ WITHOUT_TEXTUAL = (
     "nothing, and needs root on Linux. Endpoints choose streams, otherwise all are shown.\n\n"
     "On a terminal, keys sort, filter, pause and mark, and open one stream. Elsewhere it writes a table every second, "
     "and with --json an object.",
-    ("sudo mcast top", "follow all streams on all interfaces"),
-    ("sudo mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
-    ("sudo mcast top --json --for 5", "write an object a second, for a program"),
+    ("mcast top", "follow all streams on all interfaces"),
+    ("mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
+    ("mcast top --json --for 5", "write an object a second, for a program"),
 )
 def run(
     endpoints: Annotated[
