@@ -11,8 +11,8 @@ import pytest
 from multicast_expert.core.errors import MulticastOSError, UnknownInterfaceError
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.testing import Host, Lab
+from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.group_messages import GroupQuery, GroupReport, parse_group_message
-from multicast_expert.wire.packet_socket import Frame
 
 GROUP, GROUP6 = "239.1.2.3", "ff15::1:2"
 

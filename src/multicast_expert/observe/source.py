@@ -13,8 +13,9 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import find_interfaces, scan_interfaces
 from multicast_expert.system.kernel import os_error
+from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.packet_filter import INTERFACES, traffic_filter
-from multicast_expert.wire.packet_socket import Frame, FrameSocket
+from multicast_expert.wire.packet_socket import FrameSocket
 
 WHOLE = 0x40000
 """More bytes than any frame has."""
@@ -32,6 +33,7 @@ class FrameSource:
 
     ifaces: the interfaces by any name; None for all of them. A chosen interface is followed by its machine name.
     keep: how many bytes of a frame are kept; the length on the wire is known nevertheless.
+    ring: bytes of a ring that frames wait in instead of in the socket's `buffer`; each costs less then.
     all_groups: let network cards pass all groups (IFF_ALLMULTI) instead of those that this host has joined. This
     changes the cards' filters until `close`, and still joins nothing.
     Raises MulticastOSError without the privilege, UnknownInterfaceError, or MulticastExpertError on other systems.
@@ -44,6 +46,7 @@ class FrameSource:
         udp: bool = False,
         keep: int = WHOLE,
         buffer: int | None = None,
+        ring: int | None = None,
         all_groups: bool = False,
     ) -> None:
         if kernel.SYSTEM.platform.name != "linux":
@@ -55,7 +58,7 @@ class FrameSource:
         try:
             self._events = kernel.SYSTEM.change_events()
             try:
-                self._frames = FrameSocket(traffic_filter(udp=udp, interfaces=(_NOWHERE,)), buffer=buffer)
+                self._frames = FrameSocket(traffic_filter(udp=udp, interfaces=(_NOWHERE,)), buffer=buffer, ring=ring)
             except BaseException:
                 self._events.close()
                 raise

@@ -12,10 +12,11 @@ from typing import Any
 from multicast_expert.core.addresses import IPAddress, ethernet_address
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
+from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.frames import ICMPV6, IGMP, UdpPacket, parse_packet
 from multicast_expert.wire.group_messages import MLD_QUERY, GroupQuery, parse_group_message, parse_mld
 from multicast_expert.wire.packet_filter import frame_filter
-from multicast_expert.wire.packet_socket import Frame, FrameSocket
+from multicast_expert.wire.packet_socket import FrameSocket
 from multicast_expert.wire.tallies import Frames, FrameTally, Queries, QueryTally
 
 BATCH = 64

@@ -11,11 +11,13 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from struct import Struct, pack
-from typing import Any, NamedTuple
+from typing import Any
 
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
+from multicast_expert.wire.frame import ETHERNET_LIKE, ETHERNET_SIZE, Frame
 from multicast_expert.wire.packet_filter import Instruction
+from multicast_expert.wire.packet_ring import PacketRing
 
 # packet(7) and raw(7), by the numbers of linux/if_packet.h and asm-generic/socket.h.
 _AF_PACKET = 17
@@ -26,46 +28,25 @@ _SO_ATTACH_FILTER = 26
 _AUXDATA = Struct("=IIIHHHH")
 _OUTGOING = 4
 _CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
-# Links whose frames begin with an Ethernet header: ARPHRD_ETHER, ARPHRD_LOOPBACK of linux/if_arp.h.
-_ETHERNET_LIKE = (1, 772)
-_ETHERNET_SIZE = 14
 _LONGEST = 65535 + 64
 _BACKLOG = 10000
-
-
-class Frame(NamedTuple):
-    """A frame on the wire of an interface."""
-
-    interface: str
-    """Its name; empty if the interface is gone already."""
-    outgoing: bool
-    """Whether this host sent it out of the interface."""
-    timestamp_ns: int | None
-    """When the kernel got it, in nanoseconds since 1970."""
-    ethernet: bytes
-    """Its Ethernet header; empty if the link has none."""
-    vlan: int | None
-    """The number of its VLAN, if it has a tag."""
-    checked: bool
-    """Whether its checksums are computed already; a network card may do that on the way out."""
-    packet: bytes
-    """What follows the header of the link, cut to what the filter keeps."""
-    length: int
-    """How many bytes the packet has on the wire."""
 
 
 class FrameSocket:
     """Frames of all interfaces, also of those that come later, as the filter lets them through.
 
-    Raises PermissionError without CAP_NET_RAW, or another OSError.
+    `ring`: bytes of memory that the kernel shares for them, which makes each one cheaper; without it, or where the
+    kernel has none, they wait in the socket's `buffer`. Raises PermissionError without CAP_NET_RAW, or another OSError.
     """
 
-    def __init__(self, program: Sequence[Instruction], *, buffer: int | None = None) -> None:
+    def __init__(self, program: Sequence[Instruction], *, buffer: int | None = None, ring: int | None = None) -> None:
         # Type checkers know recvmsg and packet sockets on Linux only.
         self._socket: Any = socket.socket(_AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._lost = 0
+        self._ring: PacketRing | None = None
         try:
             self._prepare(program, buffer)
+            self._ring = _open_ring(self._socket, ring) if ring else None
         except BaseException:
             self._socket.close()
             raise
@@ -98,6 +79,8 @@ class FrameSocket:
         buffer = ctypes.create_string_buffer(code, len(code))
         value = pack("@HP", len(program), ctypes.addressof(buffer))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, value)
+        if self._ring is not None:
+            self._ring.forget_names()
 
     def pass_all_groups(self, index: int) -> None:
         """Let the network card pass all groups until the socket is closed; an interface that has gone is left out."""
@@ -106,6 +89,8 @@ class FrameSocket:
 
     def take(self, limit: int) -> list[Frame]:
         """Return up to `limit` of the frames that wait; it never blocks."""
+        if self._ring is not None:
+            return self._ring.take(limit)
         frames: list[Frame] = []
         fields = kernel.SYSTEM.platform.ancillary.fields
         for _ in range(limit):
@@ -122,7 +107,7 @@ class FrameSocket:
                     checked = not status & _CHECKSUM_NOT_READY
                     # A tag of VLAN 0 carries a priority only (IEEE 802.1Q).
                     vlan = (tag & 0x0FFF or None) if status & _VLAN_VALID else None
-            header = frame[:_ETHERNET_SIZE] if link_type in _ETHERNET_LIKE else b""
+            header = frame[:ETHERNET_SIZE] if link_type in ETHERNET_LIKE else b""
             time, outgoing = decode_arrival(messages, fields).timestamp_ns, direction == _OUTGOING
             frames.append(Frame(interface, outgoing, time, header, vlan, checked, frame[start:], length - start))
         return frames
@@ -136,7 +121,17 @@ class FrameSocket:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._ring is not None:
+            self._ring.close()
         self._socket.close()
+
+
+def _open_ring(sock: Any, size: int) -> PacketRing | None:
+    """Return a ring for the socket; None where the kernel, or its memory, does not allow it."""
+    try:
+        return PacketRing(sock, size)
+    except OSError:
+        return None
 
 
 def frame_sender() -> socket.socket:
