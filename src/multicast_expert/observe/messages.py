@@ -74,7 +74,7 @@ class Watch:
         self._source, self._messages, self._limit = source, Messages(source), limit
         self.links: dict[tuple[str, int], Link] = {}
         """By interface and version of IP; a link without querier and members is left out."""
-        self.ignored = 0
+        self.ignored: int = 0
         """How many messages were ignored, because they were of too many VLANs."""
 
     def step(self, timeout: float | None, *others: int) -> list[Happening]:

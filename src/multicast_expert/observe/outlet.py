@@ -24,7 +24,8 @@ class Outlet:
     """
 
     def __init__(self, iface: IfaceInfo, address: str) -> None:
-        self.iface, self.address = iface, address
+        self.iface = iface
+        self.address = address
         self._is_ipv6 = ":" in address
         own = {str(each.ip).partition("%")[0] for each in iface.addresses(6)}
         self._is_bare = address == "0.0.0.0" or (self._is_ipv6 and address not in own)

@@ -81,8 +81,8 @@ class LinkQuerier:
 
     def __init__(self, address: str, settings: QuerierSettings, now: float, limit: int = LIMIT) -> None:
         self.address = address
-        self.link = Link(limit, settings.timers)
-        self.neglected = 0
+        self.link: Link = Link(limit, settings.timers)
+        self.neglected: int = 0
         """How many leaves no query followed, because too many groups were left at once."""
         self._settings = settings
         self._newest = settings.version == (2 if ":" in address else 3)

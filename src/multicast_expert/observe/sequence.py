@@ -40,8 +40,11 @@ class Sequence:
     __slots__ = ("_lowest", "_sent", "_transit", "_window", "duplicates", "highest", "jitter", "lost", "reordered")
 
     def __init__(self, number: int) -> None:
-        self.highest = self._lowest = number
-        self.lost = self.duplicates = self.reordered = 0
+        self._lowest = number
+        self.highest: int = number
+        self.lost: int = 0
+        self.duplicates: int = 0
+        self.reordered: int = 0
         self.jitter: float | None = None
         self._transit: float | None = None
         self._window = 1
