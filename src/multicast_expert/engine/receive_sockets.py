@@ -267,7 +267,7 @@ class ReceiveSockets:
             self._forget_sockets(lent)
 
     def bound_to(self, address: str) -> Socket | None:
-        """Return the socket that is bound to an address of this host, if there is one."""
+        """Return the socket that is bound to an address of this host (ANY_HOST: to all), if there is one."""
         with self._looking():
             return next((held.socket for held in list(self._open.values()) if address in held.hosts), None)
 

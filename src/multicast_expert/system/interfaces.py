@@ -94,12 +94,15 @@ def _choose_one_for_each(
 
 
 def choose_for_receiving(
-    specifiers: Sequence[IfaceSpecifier] | None, version: int, allow_missing: bool = False
+    specifiers: Sequence[IfaceSpecifier] | None,
+    version: int,
+    allow_missing: bool = False,
+    may_be_empty: bool = False,
 ) -> list[InterfaceChoice]:
     """Return the interfaces to listen on: the named ones, or all with an address of the IP version, except loopback.
 
     Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
-    MulticastExpertError when there is none to listen on, unless `allow_missing`.
+    MulticastExpertError when there is none to listen on, unless `allow_missing` or `may_be_empty`.
     """
     if specifiers is not None:
         if len(specifiers) == 1 and isinstance(specifiers[0], IfaceInfo):
@@ -111,7 +114,7 @@ def choose_for_receiving(
         for iface in scan_interfaces()
         if iface.addresses(version) and not iface.is_localhost()
     ]
-    if not choices and not allow_missing:
+    if not (choices or allow_missing or may_be_empty):
         raise MulticastExpertError(
             f"No interface to listen on: only loopback has an IPv{version} address. Name one with iface= "
             "(mcast interfaces lists them)."
