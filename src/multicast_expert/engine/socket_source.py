@@ -61,6 +61,8 @@ class SocketSource:
         self._sweeps = hasattr(self.intake, "sweep")
         self.changes: threading.RLock = threading.RLock()
         """Held while the memberships of its sockets change."""
+        self.queue: set[object] = set()
+        """What stands for the threads that wait for `changes` to change memberships."""
         self._lock = threading.RLock()
         """Held while a socket is added or removed; never while a thread waits. A thread that may need `changes` takes
         that first, and so does one whose signal handlers may: they come while it holds this."""
@@ -125,9 +127,10 @@ class SocketSource:
                     del self._sockets[sock]
                 sock.retire()
             self._choose_sole()
-        self._close_retired()
+        self.close_retired()
 
-    def _close_retired(self) -> None:
+    def close_retired(self) -> None:
+        """Close what an earlier call left open, unless a thread still uses it."""
         retired = list(self._retired)
         if retired and self._settle():
             for sock in retired:
@@ -149,7 +152,9 @@ class SocketSource:
                 waitset.ring_threads()
             if self.intake.settle(0.002):
                 return True
-            if monotonic() > deadline:
+            # The thread that does not come out may be one whose signal handler waits for the end of this change. It
+            # closes what is left open after its own change.
+            if self.queue or monotonic() > deadline:
                 return False
 
     def close(self) -> None:
