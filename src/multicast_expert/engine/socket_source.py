@@ -23,7 +23,6 @@ from multicast_expert.engine.intake import Intake, NativeIntake, choose
 from multicast_expert.engine.opening import error_name, os_error
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.engine.waitset import PATIENCE, WaitSet
-from multicast_expert.system import kernel
 from multicast_expert.system.kernel import Kernel
 
 # How many datagrams are taken from the sockets known to be readable before the others are looked at again.
@@ -194,7 +193,7 @@ class SocketSource:
             # Unicast may come in on an interface that the receiver does not have.
             # None of the sockets is closed before the intake, which calls this, is done.
             for each in list(self._sockets)[:1]:
-                name = kernel.SYSTEM.interface_name(each.socket, index)
+                name = self._kernel.interface_name(each.socket, index)
         text = self._texts.get(destination)
         if text is None:
             text = address_text(destination)

@@ -49,6 +49,9 @@ class Kernel(Protocol):
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
 
+    def interface_name(self, sock: Socket, index: int) -> str | None:
+        """Return the name to show of an interface where the socket is; None where the OS does not tell."""
+
 
 class Mark(NamedTuple):
     """What the packets of one socket have in common, and no others of this host."""
