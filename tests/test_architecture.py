@@ -17,7 +17,7 @@ FLOORS = [
     [{"stamp"}, {"system"}],
     [{"wire"}],
     [{"engine"}],
-    [{"doctor"}],
+    [{"doctor"}, {"observe"}],
     [{"sockets"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
@@ -29,10 +29,14 @@ PURE = {
     "core",
     "platforms",
     "stamp",
+    "wire.frame",
     "wire.frames",
     "wire.group_messages",
     "wire.packet_filter",
+    "wire.recognise",
     "wire.tallies",
+    "wire.transport_stream",
+    "wire.udp_place",
     "system.listings",
     "system.netlink",
     "system.drops.assembler",
@@ -55,9 +59,13 @@ PURE = {
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
-    "cli.parameters",
-    "cli.parsing",
     "doctor.unread",
+    "observe.found",
+    "observe.members",
+    "observe.sequence",
+    "observe.streams",
+    "observe.querier",
+    "cli.parameters",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.
@@ -65,12 +73,13 @@ CHOICE = {"extension"}
 PURE_LIBRARY = {
     "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
     "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "warnings",
+    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "psutil": {"system.bsd"},
+    "textual": {"cli.top_screen"},
     "pytest": {"testing"},
 }
 

@@ -7,13 +7,14 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run
+from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 
@@ -109,6 +110,37 @@ def test_sources_of_both_versions(pair: Pair, mcast: Run, listening: Program, en
         endpoint = "[ff15::1]:5002" if ":" in source else "232.1.2.3:5002"
         mcast("send", endpoint, f"from {source}", "-i", source, on=far)
     assert payloads(ended(receiver).stdout) == ["from 10.9.0.3", "from fd09::3"]
+
+
+# A terminal
+
+
+def test_a_payload_on_a_terminal(pair: Pair) -> None:
+    """A long payload ends with a row of the terminal, in colours, unless --full is given; a pipe gets no colour."""
+    desk, far = pair
+    host, text = "239.1.2.3:5025%eth0", bytes(1300)
+    with far.entered():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    over = threading.Event()
+    with sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.9.0.2"))
+        thread = threading.Thread(
+            target=lambda: [sender.sendto(text, ("239.1.2.3", 5025)) for _ in iter(lambda: over.wait(0.02), True)]
+        )
+        thread.start()
+        try:
+            cut = on_terminal(desk, "recv", host, "-c", "1", "-W", "20")
+            whole = on_terminal(desk, "recv", host, "-c", "1", "-W", "20", "--full", NO_COLOR="1")
+        finally:
+            over.set()
+            thread.join()
+    line = next(each for each in cut.splitlines() if "1,300 bytes" in each and "… +" in each)
+    assert line.startswith("\x1b[2m")
+    assert "\x1b[1m239.1.2.3:5025%eth0\x1b[0m" in line
+    plain = re.sub(r"\x1b\[\d*m", "", line)
+    assert 150 <= len(plain) <= 160
+    assert re.search(r"1,300 bytes: (\\x00)+… \+1,2\d\d bytes$", plain)
+    assert (whole.count("\\x00"), whole.count("\x1b")) == (1300, 0)
 
 
 # Pipes

@@ -23,7 +23,7 @@ from multicast_expert.cli.render.groups import group_lines, group_object, note_l
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
 from multicast_expert.cli.render.plan import hexadecimal
 from multicast_expert.cli.render.summary import STREAMS_SHOWN, Count, stream_lines, summary_lines
-from multicast_expert.cli.render.text import Line, counted, error_lines, host_and_port, payload_text, scaled
+from multicast_expert.cli.render.text import Line, columns, counted, error_lines, host_and_port, payload_text, scaled
 from multicast_expert.core.datagram import ReceiveStats
 from multicast_expert.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
@@ -389,6 +389,45 @@ def test_a_joined_group_as_json() -> None:
 def test_hostile_payloads(payload: bytes, text: str) -> None:
     """Readable text is shown as it is; what a terminal might obey is escaped."""
     assert payload_text(payload) == text
+
+
+@pytest.mark.parametrize(
+    ("payload", "room", "text"),
+    [
+        (b"short", 5, "short"),
+        (b"a readable text", 12, "a… +14 bytes"),
+        (bytes(2000), 20, "\\x00… +1,999 bytes"),
+        (b"\xff'\"" * 20, 22, "\\xff'\"\\xff'… +55 bytes"),
+        ("Grüße 世界 🎉".encode(), 17, "Grüße 世界 🎉"),
+        ("世界世界世界世界".encode(), 15, "世界… +18 bytes"),
+        (b"ab", 1, "… +2 bytes"),
+    ],
+)
+def test_a_payload_in_little_room(payload: bytes, room: int, text: str) -> None:
+    """It takes no more columns than there are, breaks no character or escape, and says how many bytes are missing."""
+    assert payload_text(payload, room) == text
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.integers(20, 200))
+def test_the_beginning_of_a_payload(payload: bytes, room: int) -> None:
+    """What is shown is the beginning of the whole text, fits, and makes up the payload with what is missing."""
+    whole, shown = payload_text(payload), payload_text(payload, room)
+    assert columns(shown) <= room
+    if shown != whole:
+        beginning, _, rest = shown.rpartition("… +")
+        missing = int(rest.split()[0].replace(",", ""))
+        assert 0 < missing <= len(payload)
+        assert whole.startswith(beginning)
+        assert payload_text(payload[: len(payload) - missing]) == beginning or not _is_text(payload)
+    assert payload_text(payload, room, keeps_text=True) in (whole, shown)
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @given(st.binary())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import time
@@ -44,12 +45,11 @@ from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.stamp import StreamKey, Streams
 from multicast_expert.system.interfaces import scan_interfaces
-from multicast_expert.system.watch import get_logger
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
 # Columns for a payload that is no text, where no terminal limits them.
-ROOM = 128
+ROOM = 80
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 
@@ -110,6 +110,8 @@ def run(
         for receiver in receivers:
             opened.enter_context(receiver)
             _exclude(receiver, excluded)
+        # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
+        logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
         end_with_reader()
         interrupted = until_interrupted(listen)
@@ -207,10 +209,6 @@ def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
 
 def _report(event: HealingEvent) -> None:
     terminal.tell(f"mcast: {event}")
-    # The library logs it next, and Python shows a warning that no handler takes.
-    log = get_logger()
-    if not log.handlers:
-        log.addHandler(import_module("logging").NullHandler())
 
 
 def _described(receivers: Iterable[McastRxSocket]) -> str:

@@ -1,4 +1,4 @@
-"""Parses the messages of IGMPv1 to v3 and MLDv1 and v2 with their groups and sources. Pure: touches no OS.
+"""Parses and builds the messages of IGMPv1 to v3 and MLDv1 and v2. Pure: touches no OS.
 
 RFC 1112, RFC 2236, RFC 3376 and RFC 9776 (IGMP); RFC 2710, RFC 3810 and RFC 9777 (MLD).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from ipaddress import ip_address
-from struct import unpack_from
+from struct import pack, unpack_from
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import address_text
@@ -15,12 +15,19 @@ from multicast_expert.wire.frames import (
     HOP_BY_HOP,
     ICMPV6,
     IGMP,
-    IGMP_QUERY,
-    MLD_QUERY,
+    ROUTER_ALERT_V4,
     internet_checksum,
+    ipv4_packet,
+    ipv6_packet,
     upper_layer_checksum,
 )
 
+MLD_QUERY = 130
+ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
+_ALL_ROUTERS, _ALL_REPORTS = {4: "224.0.0.2", 6: "ff02::2"}, {4: "224.0.0.22", 6: "ff02::16"}
+_ROUTER_ALERT_V6 = bytes.fromhex("050200000100")  # RFC 2711, and two bytes of padding
+_INTERNETWORK_CONTROL = 0xC0  # the type of service of RFC 3376, 4
+_IGMP_QUERY = 0x11
 _IGMP_V1_REPORT, _IGMP_V2_REPORT, _IGMP_LEAVE, _IGMP_V3_REPORT = 0x12, 0x16, 0x17, 0x22
 _MLD_V1_REPORT, _MLD_DONE, _MLD_V2_REPORT = 131, 132, 143
 _PAD1, _ROUTER_ALERT = 0, 5
@@ -76,15 +83,18 @@ class GroupMessage(NamedTuple):
     content: GroupQuery | GroupReport
 
 
+# Parsing
+
+
 def parse_group_message(packet: bytes) -> GroupMessage | None:
     """Return the message in an IPv4 or IPv6 packet; None for any packet that a router must ignore.
 
     That is: another protocol, a wrong checksum, a truncated message, and an MLD message with another hop limit than 1,
     without the router alert option or from an address that is not link-local (RFC 3810, 5.1.14, 5.2.13 and 6.2).
     """
-    if len(packet) >= 20 and packet[0] >> 4 == 4:
+    if len(packet) >= 20 and packet[0] >> 4 == 4 and packet[9] == IGMP:
         return _parse_ipv4(packet)
-    if len(packet) >= 40 and packet[0] >> 4 == 6:
+    if len(packet) >= 48 and packet[0] >> 4 == 6 and packet[6] == HOP_BY_HOP and packet[40] == ICMPV6:
         return _parse_ipv6(packet)
     return None
 
@@ -94,7 +104,7 @@ def _parse_ipv4(packet: bytes) -> GroupMessage | None:
     length, fragment = unpack_from("!H2xH", packet, 2)
     message = packet[start:length]
     is_whole = start >= 20 and start + 8 <= length <= len(packet) and not fragment & 0x3FFF
-    if packet[9] != IGMP or not is_whole or internet_checksum(message):
+    if not is_whole or internet_checksum(message):
         return None
     content = _igmp_content(message)
     return content and GroupMessage(address_text(packet[12:16]), content)
@@ -102,7 +112,7 @@ def _parse_ipv4(packet: bytes) -> GroupMessage | None:
 
 def _igmp_content(message: bytes) -> GroupQuery | GroupReport | None:
     kind, group = message[0], message[4:8]
-    if kind == IGMP_QUERY:
+    if kind == _IGMP_QUERY:
         return _igmp_query(message)
     if kind == _IGMP_V3_REPORT:
         return _report(3, message, 4)
@@ -121,15 +131,15 @@ def _igmp_query(message: bytes) -> GroupQuery | None:
 
 def _parse_ipv6(packet: bytes) -> GroupMessage | None:
     length = 40 + unpack_from("!H", packet, 4)[0]
-    if packet[6] != HOP_BY_HOP or packet[7] != 1 or not 48 <= length <= len(packet) or packet[40] != ICMPV6:
+    if packet[7] != 1 or not 48 <= length <= len(packet):
         return None
     start = 48 + packet[41] * 8
     host, message = address_text(packet[8:24]), packet[start:length]
-    if len(message) < 8 or not _has_router_alert(packet[42:start]):
+    if not _has_router_alert(packet[42:start]):
         return None
     if upper_layer_checksum(host, address_text(packet[24:40]), ICMPV6, message):
         return None
-    content = _mld_content(message)
+    content = parse_mld(message)
     is_local = packet[8] == 0xFE and packet[9] & 0xC0 == 0x80
     # A host that has no address yet reports from :: (RFC 3810, 5.2.13).
     is_allowed = is_local or (isinstance(content, GroupReport) and not any(packet[8:24]))
@@ -148,12 +158,13 @@ def _has_router_alert(options: bytes) -> bool:
     return False
 
 
-def _mld_content(message: bytes) -> GroupQuery | GroupReport | None:
-    kind = message[0]
-    if kind == _MLD_V2_REPORT:
+def parse_mld(message: bytes) -> GroupQuery | GroupReport | None:
+    """Return what an ICMPv6 message says about groups, whatever carried it; None for other messages."""
+    if len(message) >= 8 and message[0] == _MLD_V2_REPORT:
         return _report(2, message, 16)
     if len(message) < 24:
         return None
+    kind = message[0]
     (code,) = unpack_from("!H", message, 4)
     if kind == MLD_QUERY and len(message) == 24:
         return _query(1, message[8:24], (), code / 1000)
@@ -222,3 +233,86 @@ def _addresses(message: bytes, start: int, count: int, size: int) -> tuple[str, 
 
 def _is_multicast(group: bytes) -> bool:
     return ip_address(group).is_multicast
+
+
+# Building
+
+
+def build_group_message(message: GroupMessage) -> bytes:
+    """Return the IP packet that carries a message to where it belongs: hop limit 1, and the router alert option.
+
+    Response times and intervals become the next lower ones that the version can carry. Raises ValueError for what no
+    message of the version says, such as two groups in a report of version 2.
+    """
+    host, content = message
+    version = ip_address(host).version
+    if isinstance(content, GroupQuery):
+        destination = content.group or (ALL_HOSTS if version == 4 else ALL_NODES)
+        body = (_igmp_query_body if version == 4 else _mld_query_body)(content)
+    elif content.version == (3 if version == 4 else 2):
+        destination, body = _ALL_REPORTS[version], _report_body(content, version)
+    else:
+        destination, body = _older_body(content, version)
+    if version == 4:
+        body = body[:2] + pack("!H", internet_checksum(body)) + body[4:]
+        return ipv4_packet(host, destination, IGMP, body, tos=_INTERNETWORK_CONTROL, options=ROUTER_ALERT_V4)
+    body = body[:2] + pack("!H", upper_layer_checksum(host, destination, ICMPV6, body)) + body[4:]
+    return ipv6_packet(host, destination, HOP_BY_HOP, bytes([ICMPV6, 0]) + _ROUTER_ALERT_V6 + body)
+
+
+def _igmp_query_body(query: GroupQuery) -> bytes:
+    tenths, group = round(query.response_time * 10), _packed(query.group, 4)
+    if query.version < 3:
+        # A response time of 0 would make it a query of version 1 (RFC 2236, 4).
+        return pack("!BBH4s", _IGMP_QUERY, min(max(tenths, 1), 255) if query.version == 2 else 0, 0, group)
+    return pack("!BBH4s", _IGMP_QUERY, _code(tenths, 4), 0, group) + _query_end(query)
+
+
+def _mld_query_body(query: GroupQuery) -> bytes:
+    milliseconds, group = round(query.response_time * 1000), _packed(query.group, 16)
+    code = min(milliseconds, 0xFFFF) if query.version == 1 else _code(milliseconds, 12)
+    head = pack("!BBHHH16s", MLD_QUERY, 0, 0, code, 0, group)
+    return head if query.version == 1 else head + _query_end(query)
+
+
+def _query_end(query: GroupQuery) -> bytes:
+    robustness = query.robustness if query.robustness < 8 else 0  # RFC 3376, 4.1.6
+    # An interval of 0 would mean the default.
+    interval = 0 if query.interval is None else _code(max(1, round(query.interval)), 4)
+    flags = query.keeps_timers << 3 | robustness
+    return pack("!BBH", flags, interval, len(query.sources)) + b"".join(map(_packed, query.sources))
+
+
+def _report_body(report: GroupReport, version: int) -> bytes:
+    body = pack("!BBHHH", _IGMP_V3_REPORT if version == 4 else _MLD_V2_REPORT, 0, 0, 0, len(report.records))
+    for record in report.records:
+        body += pack("!BBH", record.kind, 0, len(record.sources)) + _packed(record.group)
+        body += b"".join(map(_packed, record.sources))
+    return body
+
+
+def _older_body(report: GroupReport, version: int) -> tuple[str, bytes]:
+    """Return the destination and the message of a report or leave of an older version."""
+    (record,) = report.records
+    leaves = record.kind is RecordKind.TO_INCLUDE
+    if record.sources or record.kind not in (RecordKind.TO_INCLUDE, RecordKind.IS_EXCLUDE):
+        raise ValueError(f"{record} does not fit into a message of version {report.version}")
+    destination, group = _ALL_ROUTERS[version] if leaves else record.group, _packed(record.group)
+    if version == 6:
+        return destination, pack("!BBHI16s", _MLD_DONE if leaves else _MLD_V1_REPORT, 0, 0, 0, group)
+    kind = _IGMP_V1_REPORT if report.version == 1 else _IGMP_LEAVE if leaves else _IGMP_V2_REPORT
+    return destination, pack("!BBH4s", kind, 0, 0, group)
+
+
+def _code(number: int, bits: int) -> int:
+    """Return the code of the largest number up to `number` that `_floating` can give."""
+    if number < 1 << bits + 3:
+        return number
+    exponent = number.bit_length() - bits - 4
+    if exponent > 7:
+        return (1 << bits + 4) - 1
+    return 1 << bits + 3 | exponent << bits | number >> exponent + 3 & (1 << bits) - 1
+
+
+def _packed(address: str | None, size: int = 0) -> bytes:
+    return bytes(size) if address is None else ip_address(address).packed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from multicast_expert.wire.frames import Query, UdpPacket
-from multicast_expert.wire.group_messages import GroupReport, RecordKind
+from multicast_expert.wire.frames import UdpPacket
+from multicast_expert.wire.group_messages import GroupQuery, GroupReport, RecordKind
 
 KINDS = 512
 """How many kinds are counted separately; any further kind is counted with a known one."""
@@ -131,31 +131,28 @@ class _QueryCount:
 class QueryTally:
     """Counts queries by querier, on the wire and as delivered to a socket."""
 
-    _counts: dict[tuple[str, Query], _QueryCount] = field(default_factory=dict)
+    _counts: dict[Queries, _QueryCount] = field(default_factory=dict)
 
-    def note(
-        self, interface: str, query: Query, now: float, *, delivered: bool, announced: float | None = None
-    ) -> None:
+    def note(self, interface: str, querier: str, query: GroupQuery, now: float, *, delivered: bool) -> None:
         """Count a query that was seen on the wire, or delivered, at `now` seconds."""
-        kind = interface, query
+        kind = Queries(interface, query.version, querier, 0, None, for_group=query.group is not None)
         if kind not in self._counts and len(self._counts) >= KINDS:
             kind = next(iter(self._counts))
         count = self._counts.setdefault(kind, _QueryCount(now, now))
         count.last = now
         count.delivered += delivered
         count.seen += not delivered
-        count.announced = announced or count.announced
+        count.announced = query.interval or count.announced
 
     def queries(self, unheard: frozenset[str] = frozenset()) -> tuple[Queries, ...]:
         """Return the counts so far; on `unheard` interfaces the kernel delivers nothing to this host's sockets."""
         found = []
-        for (interface, query), count in self._counts.items():
+        for kind, count in self._counts.items():
             # Both sockets get the same packets, and either may miss some under load.
             seen = max(count.seen, count.delivered)
             interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
-            delivered = None if interface in unheard else count.delivered
-            kind = interface, query.version, query.querier, seen, delivered, interval, query.for_group
-            found.append(Queries(*kind, count.announced))
+            delivered = None if kind.interface in unheard else count.delivered
+            found.append(replace(kind, seen=seen, delivered=delivered, interval=interval, announced=count.announced))
         return tuple(found)
 
 
