@@ -17,7 +17,7 @@ FLOORS = [
     [{"stamp"}, {"system"}],
     [{"wire"}],
     [{"engine"}],
-    [{"doctor"}],
+    [{"doctor"}, {"observe"}],
     [{"sockets"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
@@ -29,9 +29,14 @@ PURE = {
     "core",
     "platforms",
     "stamp",
+    "wire.frame",
     "wire.frames",
+    "wire.group_messages",
     "wire.packet_filter",
+    "wire.recognise",
     "wire.tallies",
+    "wire.transport_stream",
+    "wire.udp_place",
     "system.listings",
     "system.netlink",
     "system.drops.assembler",
@@ -52,6 +57,10 @@ PURE = {
     "doctor.phrases",
     "doctor.report",
     "doctor.saved",
+    "observe.found",
+    "observe.members",
+    "observe.sequence",
+    "observe.streams",
     "cli.parameters",
     "cli.parsing",
     "cli.render",
@@ -67,6 +76,7 @@ PURE_LIBRARY = {
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "psutil": {"system.bsd"},
+    "textual": {"cli.top_screen"},
     "pytest": {"testing"},
 }
 

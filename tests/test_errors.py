@@ -25,6 +25,7 @@ WORDS = {"group": "ff15::1234", "source": "10.0.0.7", "interface": "eth0", "port
 STEPS = (
     "socket", "set option", "set interface", "bind to device", "bind", "join", "join source", "leave", "leave source",
     "block source", "unblock source", "send", "receive", "watch", "scan", "route", "list groups", "list sockets", "run",
+    "capture",
 )  # fmt: skip
 ROWS = [pytest.param(case, id=f"{case.error}-{'-'.join(case.steps)}-{'-'.join(case.platforms)}") for case in CASES]
 

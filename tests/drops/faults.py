@@ -15,8 +15,8 @@ from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.system.drops.assembler import R0, Assembler
 from multicast_expert.system.drops.bpf import Bpf
 from multicast_expert.testing import Host, wait_until
-from multicast_expert.wire.capture import frame_sender
 from multicast_expert.wire.frames import udp_packet
+from multicast_expert.wire.packet_socket import frame_sender
 
 NUMBER = 40
 """How many datagrams are sent."""

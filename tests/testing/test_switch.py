@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from multicast_expert.testing import Host, Interface, Lab, LabError, wait_until
-from multicast_expert.wire.frames import igmp_query, internet_checksum, mld_query
+from multicast_expert.wire.frames import internet_checksum
+from multicast_expert.wire.group_messages import GroupMessage, GroupQuery, build_group_message
 from testing.networks import Star
 from testing.plain_sockets import arrives, member_of, surely_arrives
 
@@ -193,9 +194,9 @@ def test_unknown_groups_can_be_off_from_the_start(multicast_lab: Lab) -> None:
 
 def test_the_crafted_queries_are_sound() -> None:
     """Both queries have the lengths of RFC 3376 and RFC 3810 and checksums that verify."""
-    igmp = igmp_query("10.1.0.254", 10)
+    igmp = build_group_message(GroupMessage("10.1.0.254", GroupQuery(3, None, (), 1.0)))
     assert struct.unpack("!H", igmp[2:4])[0] == len(igmp) == 24 + 12
     assert internet_checksum(igmp[:24]) == internet_checksum(igmp[24:]) == 0
-    mld = mld_query("fe80::1", 1000)
+    mld = build_group_message(GroupMessage("fe80::1", GroupQuery(2, None, (), 1.0)))
     assert struct.unpack("!H", mld[4:6])[0] == len(mld) - 40 == 8 + 28
     assert internet_checksum(mld[8:40] + struct.pack("!II", 28, 58) + mld[48:]) == 0

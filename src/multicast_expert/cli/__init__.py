@@ -26,6 +26,8 @@ COMMANDS = {
     "send": "Send datagrams to a group",
     "doctor": "Find out why the datagrams of a group do not arrive",
     "drops": "Show which datagrams the kernel drops, why and where",
+    "top": "Follow the streams on the wire in a live table",
+    "scan": "Find out which groups are on the wire, and who sends and joins",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }

@@ -212,6 +212,8 @@ CASES = (
          "ruleset (or iptables -S OUTPUT)"),
     Case("EPERM", ("bind to device",), (), "kernels before 5.7 let only root tie a socket to an interface", "run as "
          "root or with CAP_NET_RAW"),
+    Case("EPERM", ("capture",), ("linux",), "only a privileged program sees the frames of the wire, IGMP and MLD "
+         "among them", "run it as root (sudo), or with CAP_NET_RAW"),
     Case("EACCES", ("bind",), UNIX, "ports below 1024 need a privilege", "use a port of 1024 or above", "low port"),
     Case("EACCES", ("bind", "socket"), ("linux",), "a security policy (SELinux, AppArmor) or a sandbox forbids it",
          "look for the denial: journalctl -k, or ausearch -m avc -ts recent; allow it there"),

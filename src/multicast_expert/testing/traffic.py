@@ -19,8 +19,9 @@ from typing import Literal, Self
 from multicast_expert.core.addresses import ethernet_address
 from multicast_expert.testing.interface import Interface
 from multicast_expert.testing.node import Node
-from multicast_expert.wire.capture import frame_sender
-from multicast_expert.wire.frames import ALL_HOSTS, ALL_NODES, igmp_query, mld_query, udp_packet
+from multicast_expert.wire.frames import udp_packet
+from multicast_expert.wire.group_messages import ALL_HOSTS, ALL_NODES, GroupMessage, GroupQuery, build_group_message
+from multicast_expert.wire.packet_socket import frame_sender
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
@@ -98,8 +99,8 @@ def _payload(number: int, size: int) -> bytes:
 
 def send_queries(node: Node, interface: str, source: str, source6: str, response: float) -> None:
     """Send one IGMPv3 and one MLDv2 general query; hosts have `response` seconds to answer."""
-    igmp = igmp_query(source, max(1, round(response * 10)))
-    mld = mld_query(source6, round(response * 1000))
+    igmp = build_group_message(GroupMessage(source, GroupQuery(3, None, (), max(0.1, response), interval=125.0)))
+    mld = build_group_message(GroupMessage(source6, GroupQuery(2, None, (), response, interval=125.0)))
     with node.entered(), frame_sender() as sender:
         sender.sendto(igmp, (interface, ETH_P_IP, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_HOSTS)))))
         sender.sendto(mld, (interface, ETH_P_IPV6, 0, 0, _ethernet(ethernet_address(ipaddress.ip_address(ALL_NODES)))))

@@ -1,68 +1,30 @@
-"""Captures the frames of a group, and queries on the wire and as delivered: the one file that opens packet sockets.
-
-Linux, with CAP_NET_RAW. A filter in the kernel lets only the wanted frames through, so other traffic costs nothing.
-"""
+"""Counts the frames of a group, and queries on the wire and as delivered. Linux, with CAP_NET_RAW."""
 
 from __future__ import annotations
 
-import ctypes
 import socket
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
-from struct import Struct, pack
+from contextlib import ExitStack
+from struct import pack
 from time import monotonic
 from typing import Any
 
 from multicast_expert.core.addresses import IPAddress, ethernet_address
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
-from multicast_expert.wire.frames import (
-    ICMPV6,
-    IGMP,
-    MLD_QUERY,
-    Query,
-    UdpPacket,
-    parse_igmp_query,
-    parse_mld_query,
-    parse_packet,
-)
-from multicast_expert.wire.packet_filter import Instruction, frame_filter
+from multicast_expert.wire.frame import Frame
+from multicast_expert.wire.frames import ICMPV6, IGMP, UdpPacket, parse_packet
+from multicast_expert.wire.group_messages import MLD_QUERY, GroupQuery, parse_group_message, parse_mld
+from multicast_expert.wire.packet_filter import frame_filter
+from multicast_expert.wire.packet_socket import FrameSocket
 from multicast_expert.wire.tallies import Frames, FrameTally, Queries, QueryTally
 
 BATCH = 64
 """How many frames are taken before other sockets have their turn."""
 
-# packet(7), socket(7) and raw(7), by the numbers of linux/if_packet.h, asm-generic/socket.h and linux/icmpv6.h.
-_AF_PACKET = 17
-_ETH_P_ALL = 0x0003
-_SOL_PACKET, _PACKET_AUXDATA = 263, 8
-_SO_ATTACH_FILTER = 26
-_ICMP6_FILTER = 1
-_AUXDATA = Struct("=IIIHHHH")
-_OUTGOING = 4
-_CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
-# Links whose frames begin with an Ethernet header: ARPHRD_ETHER, ARPHRD_LOOPBACK of linux/if_arp.h.
-_ETHERNET_LIKE = (1, 772)
-_ETHERNET_SIZE = 14
+_ICMP6_FILTER = 1  # linux/icmpv6.h
 _ETHERNET_TYPES = {4: 0x0800, 6: 0x86DD}
-_LONGEST = 65535 + 64
-_BACKLOG = 10000
-
-
-def frame_sender() -> socket.socket:
-    """Return a packet socket that sends IP packets as they are, behind a link-layer header. Raises OSError."""
-    return socket.socket(_AF_PACKET, socket.SOCK_DGRAM, 0)
-
-
-def may_capture() -> bool:
-    """Return whether this process may open packet sockets."""
-    try:
-        socket.socket(_AF_PACKET, socket.SOCK_RAW, 0).close()
-    except PermissionError:
-        return False
-    except OSError as error:
-        return kernel.SYSTEM.platform.errors.get(error.errno or 0) in ("EMFILE", "ENFILE")
-    return True
+_LONGEST = 65535
 
 
 class Capture:
@@ -78,10 +40,10 @@ class Capture:
         self._version = group.version
         self._group, self._station = str(group), ethernet_address(group)
         with ExitStack() as opened:
-            # Type checkers know recvmsg and packet sockets on Linux only.
-            self._wire: Any = opened.enter_context(socket.socket(_AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)))
-            _listen_to_wire(self._wire, group)
+            self._wire = FrameSocket(frame_filter(group))
+            opened.callback(self._wire.close)
             family, protocol = (socket.AF_INET, IGMP) if group.version == 4 else (socket.AF_INET6, ICMPV6)
+            # Type checkers know recvmsg on Unix only.
             self._delivered: Any = opened.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
             _listen_to_queries(self._delivered, group.version)
             opened.pop_all()
@@ -96,39 +58,26 @@ class Capture:
         self._delivered.close()
 
     def _take_frames(self) -> None:
-        for _ in range(BATCH):
-            try:
-                frame, messages, _, address = self._wire.recvmsg(_LONGEST, 64)
-            except OSError:
-                # The socket is empty, or an interface went down, which the kernel reports once.
-                return
-            checked, vlan = True, None
-            for level, kind, data in messages:
-                if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
-                    status, _, _, _, _, tag, _ = _AUXDATA.unpack_from(data)
-                    checked = not status & _CHECKSUM_NOT_READY
-                    # A tag of VLAN 0 carries a priority only (IEEE 802.1Q).
-                    vlan = (tag & 0x0FFF or None) if status & _VLAN_VALID else None
-            interface, _, direction, link_type, *_ = address
-            header = frame[:_ETHERNET_SIZE] if link_type in _ETHERNET_LIKE else b""
-            found = self._parse(frame, header, checked)
-            outgoing = direction == _OUTGOING
-            if isinstance(found, UdpPacket):
-                self._frames.note(interface, found, header, vlan, outgoing)
-            elif found is not None and not outgoing:
-                self._queries.note(interface, found, monotonic(), delivered=False)
+        for frame in self._wire.take(BATCH):
+            message = parse_group_message(frame.packet)
+            if message is None:
+                found = self._datagram(frame)
+                if found is not None:
+                    self._frames.note(frame.interface, found, frame.ethernet, frame.vlan, frame.outgoing)
+            elif isinstance(message.content, GroupQuery) and not frame.outgoing:
+                self._note_query(frame.interface, message.host, message.content, delivered=False)
 
-    def _parse(self, frame: bytes, header: bytes, checked: bool) -> UdpPacket | Query | None:
-        """Return what a frame carries; of another Ethernet type it is a flawed datagram."""
-        found = parse_packet(frame[len(header) :], checked)
+    def _datagram(self, frame: Frame) -> UdpPacket | None:
+        """Return the datagram in a frame; of another Ethernet type it is a flawed datagram."""
+        found, header = parse_packet(frame.packet, frame.checked), frame.ethernet
         kind = int.from_bytes(header[12:14], "big")
         if not header or kind == _ETHERNET_TYPES[self._version] or self._station != header[:6].hex(":"):
             return found
         if kind in _ETHERNET_TYPES.values():  # the other IP version may have a group with this Ethernet address
             return None
-        if isinstance(found, UdpPacket):
+        if found is not None:
             return found._replace(flaw=_type_flaw(kind))
-        return UdpPacket(self._group, "", 0, len(frame), flaw=_type_flaw(kind))
+        return UdpPacket(self._group, "", 0, len(header) + frame.length, flaw=_type_flaw(kind))
 
     def _take_delivered(self) -> None:
         for _ in range(BATCH):
@@ -138,12 +87,18 @@ class Capture:
                 return
             index = decode_arrival(messages, kernel.SYSTEM.platform.ancillary.fields).interface_index
             # An IPv6 raw socket delivers what follows the IP header, an IPv4 one the whole packet (raw(7)).
-            querier = str(address[0]).partition("%")[0]
-            start = (data[0] & 0x0F) * 4 if self._version == 4 and data else 0
-            parse = parse_igmp_query if self._version == 4 else parse_mld_query
-            query = parse(data[start:], querier)
-            if query is not None and index is not None:
-                self._queries.note(_interface_name(index), query, monotonic(), delivered=True)
+            if self._version == 4:
+                message = parse_group_message(data)
+                content = message and message.content
+            else:
+                content = parse_mld(data)
+            if isinstance(content, GroupQuery) and index is not None:
+                querier = str(address[0]).partition("%")[0]
+                self._note_query(_interface_name(index), querier, content, delivered=True)
+
+    def _note_query(self, interface: str, querier: str, query: GroupQuery, *, delivered: bool) -> None:
+        for_group = query.group is not None
+        self._queries.note(interface, querier, query.version, monotonic(), for_group=for_group, delivered=delivered)
 
     def frames(self) -> tuple[Frames, ...]:
         """Return the frames seen so far, by kind."""
@@ -168,16 +123,6 @@ def _interface_name(index: int) -> str:
         return str(index)
 
 
-def _listen_to_wire(wire: socket.socket, group: IPAddress) -> None:
-    wire.setblocking(False)
-    wire.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-    _attach(wire, frame_filter(group))
-    # Drop the frames that came in before the filter was attached.
-    with suppress(BlockingIOError):
-        for _ in range(_BACKLOG):
-            wire.recv(1)
-
-
 def _listen_to_queries(delivered: socket.socket, version: int) -> None:
     delivered.setblocking(False)
     level, number = kernel.SYSTEM.platform.options["IP_PKTINFO" if version == 4 else "IPV6_RECVPKTINFO"]
@@ -187,9 +132,3 @@ def _listen_to_queries(delivered: socket.socket, version: int) -> None:
         blocked = [0xFFFFFFFF] * 8
         blocked[MLD_QUERY // 32] ^= 1 << MLD_QUERY % 32
         delivered.setsockopt(ICMPV6, _ICMP6_FILTER, pack("=8I", *blocked))
-
-
-def _attach(wire: socket.socket, program: list[Instruction]) -> None:
-    code = b"".join(pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    wire.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pack("@HP", len(program), ctypes.addressof(buffer)))

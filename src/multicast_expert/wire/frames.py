@@ -1,4 +1,4 @@
-"""Parses and builds IP packets: UDP datagrams, and the queries of IGMP and MLD. Pure: touches no OS."""
+"""Parses and builds IP packets, UDP datagrams above all. Pure: touches no OS."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from multicast_expert.core.addresses import address_text
 
 IGMP, UDP, ICMPV6, UDP_LITE = 2, 17, 58, 136
 HOP_BY_HOP, FRAGMENT_HEADER = 0, 44  # RFC 8200, 4.3 and 4.5
-IGMP_QUERY, MLD_QUERY = 0x11, 130
-ALL_HOSTS, ALL_NODES = "224.0.0.1", "ff02::1"
 ROUTER_ALERT_V4 = bytes.fromhex("94040000")  # RFC 2113
-_ROUTER_ALERT_V6 = bytes.fromhex("050200000100")  # RFC 2711, and two bytes of padding
 HEADER_CHECKSUM = "a wrong checksum of the IP header"
 SOURCE_ROUTE = "an IP option that demands a route (source route)"
 # ICMP, IGMP, OSPF, PIM, VRRP: other uses of a group than datagrams.
@@ -43,19 +40,11 @@ class UdpPacket(NamedTuple):
     """Why no kernel delivers it: a wrong length, version or option, or another protocol than UDP."""
 
 
-class Query(NamedTuple):
-    """A membership query: RFC 1112, RFC 2236, RFC 3376, RFC 2710, RFC 3810."""
-
-    version: int
-    querier: str
-    for_group: bool
-
-
 # Parsing
 
 
-def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | Query | None:
-    """Return the datagram or query in an IPv4 or IPv6 packet; None for anything else.
+def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | None:
+    """Return the datagram in an IPv4 or IPv6 packet; None for anything else.
 
     A packet that no kernel takes for a datagram has a `flaw`, if it shows whom it was for.
     `checked`: whether its checksum is computed already; a network card may do that on the way out.
@@ -71,7 +60,7 @@ def parse_packet(packet: bytes, checked: bool = True) -> UdpPacket | Query | Non
     return UdpPacket(address_text(packet[16:20]), address_text(packet[12:16]), packet[8], len(packet), flaw=flaw)
 
 
-def _parse_ipv4(packet: bytes, checked: bool) -> UdpPacket | Query | None:
+def _parse_ipv4(packet: bytes, checked: bool) -> UdpPacket | None:
     start = (packet[0] & 0x0F) * 4
     (length,) = _SHORT.unpack_from(packet, 2)
     (fragment,) = _SHORT.unpack_from(packet, 6)
@@ -80,8 +69,6 @@ def _parse_ipv4(packet: bytes, checked: bool) -> UdpPacket | Query | None:
     found = UdpPacket(address_text(destination), address_text(source), packet[8], length)
     if start < 20 or len(packet) < start or length < start:
         return found._replace(flaw="an IP header of impossible length")
-    if protocol == IGMP:
-        return parse_igmp_query(payload, address_text(source))
     if protocol in _OF_THE_NETWORK:
         return None
     if length > len(packet):
@@ -116,7 +103,7 @@ def _protocol_flaw(protocol: int) -> str:
     return f"protocol {protocol}{name} instead of 17 (UDP)"
 
 
-def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | Query | None:
+def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | None:
     (size,) = _SHORT.unpack_from(packet, 4)
     length = 40 + size
     source, destination = packet[8:24], packet[24:40]
@@ -135,7 +122,7 @@ def _parse_ipv6(packet: bytes, checked: bool) -> UdpPacket | Query | None:
         following, start = packet[start], start + header
     payload = packet[start:length]
     if following in (ICMPV6, *_OF_THE_NETWORK):
-        return None if is_fragment or following != ICMPV6 else parse_mld_query(payload, address_text(source))
+        return None
     if length > len(packet):
         flaw = f"frames that are {length - len(packet)} bytes shorter than their IP header says"
     elif following != UDP and not offset:
@@ -181,24 +168,6 @@ def _with_ports(packet: UdpPacket, segment: bytes, addresses: bytes, checked: bo
         # An IPv4 sender may leave the checksum out (RFC 768), an IPv6 sender may not (RFC 8200, 8.1).
         return packet._replace(is_damaged=checked and len(addresses) == 32)
     return packet._replace(is_damaged=checked and _transport_checksum(addresses, UDP, segment[:length]) != 0)
-
-
-def parse_igmp_query(message: bytes, querier: str) -> Query | None:
-    """Return the query in an IGMP message; None for other messages.
-
-    Length tells version 3 from older ones, the response time tells 2 from 1 (RFC 3376, 7.1).
-    """
-    if len(message) < 8 or message[0] != IGMP_QUERY:
-        return None
-    version = 3 if len(message) >= 12 else 2 if message[1] else 1
-    return Query(version, querier, message[4:8] != bytes(4))
-
-
-def parse_mld_query(message: bytes, querier: str) -> Query | None:
-    """Return the query in an ICMPv6 message; None for other messages. Length tells the version (RFC 3810, 8.1)."""
-    if len(message) < 24 or message[0] != MLD_QUERY:
-        return None
-    return Query(2 if len(message) >= 28 else 1, querier, message[8:24] != bytes(16))
 
 
 # Building
@@ -272,18 +241,3 @@ def udp_packet(
         fragment = pack("!BBHI", UDP, 0, 1, identity) + datagram
         return ipv6_packet(sender, receiver, FRAGMENT_HEADER, fragment, hop_limit=hop_limit)
     return ipv6_packet(sender, receiver, UDP, datagram, hop_limit=hop_limit)
-
-
-def igmp_query(source: str, response_code: int) -> bytes:
-    """Return an IPv4 packet with an IGMPv3 general query (RFC 3376, 4.1): TTL 1 and the router alert option."""
-    query = bytearray(pack("!BBH4sBBH", IGMP_QUERY, response_code, 0, bytes(4), 2, 125, 0))
-    query[2:4] = _SHORT.pack(internet_checksum(bytes(query)))
-    return ipv4_packet(source, ALL_HOSTS, IGMP, bytes(query), tos=0xC0, options=ROUTER_ALERT_V4)
-
-
-def mld_query(source: str, response_milliseconds: int) -> bytes:
-    """Return an IPv6 packet with an MLDv2 general query (RFC 3810, 5.1): hop limit 1 and the router alert option."""
-    query = bytearray(pack("!BBHHH16sBBH", MLD_QUERY, 0, 0, response_milliseconds, 0, bytes(16), 2, 125, 0))
-    query[2:4] = _SHORT.pack(upper_layer_checksum(source, ALL_NODES, ICMPV6, bytes(query)))
-    hop_by_hop = bytes([ICMPV6, 0]) + _ROUTER_ALERT_V6
-    return ipv6_packet(source, ALL_NODES, HOP_BY_HOP, hop_by_hop + bytes(query))

@@ -1,19 +1,23 @@
-"""The classic BPF program that keeps frames of other groups from a packet socket. Pure: touches no OS."""
+"""Classic BPF programs that keep unwanted frames from a packet socket. Pure: touches no OS."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address
 from typing import TypeAlias
 
 from multicast_expert.core.addresses import IPAddress, ethernet_address
-from multicast_expert.wire.frames import FRAGMENT_HEADER, HOP_BY_HOP, IGMP, UDP
+from multicast_expert.wire.frames import FRAGMENT_HEADER, HOP_BY_HOP, ICMPV6, IGMP, UDP
 
 Instruction: TypeAlias = tuple[int, int, int, int]
 """Code, instructions to skip if equal and if not, value: linux/filter.h and linux/bpf_common.h."""
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x54, 0x15, 0x06
+_JUMP = 0x05
 _AT_NETWORK_HEADER = 0xFFF00000
-_PROTOCOL = 0xFFFFF000
+_PROTOCOL, _INTERFACE = 0xFFFFF000, 0xFFFFF008
 _ALL = 0x00040000
+INTERFACES = 1000
+"""How many interfaces `traffic_filter` can tell apart."""
 
 
 def frame_filter(group: IPAddress) -> list[Instruction]:
@@ -56,3 +60,68 @@ def frame_filter(group: IPAddress) -> list[Instruction]:
         (_JUMP_EQUAL, len(head) + len(body) + 1, 0, last),
     ]
     return [*by_station, *head, *body, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL)]
+
+
+Step: TypeAlias = tuple[int, int, str, str]
+"""Code, value, and the labels to go to if equal and if not; an empty one means the next step."""
+
+
+def traffic_filter(*, udp: bool, interfaces: Collection[int] = (), keep: int = _ALL) -> list[Instruction]:
+    """Return the program that accepts IGMP and MLD of all groups and, with `udp`, datagrams to all groups.
+
+    interfaces: their indexes, at most INTERFACES of them; empty for all interfaces.
+    keep: how many bytes of a frame reach the socket.
+    """
+    net, to_udp, fragment = _AT_NETWORK_HEADER, "udp" if udp else "refuse", "udp6" if udp else "refuse"
+    chosen: list[Step | str] = [(_LOAD_WORD, _INTERFACE, "", "")] if interfaces else []
+    for index in interfaces:
+        # A comparison reaches 255 steps far, a plain jump any number.
+        chosen += [(_JUMP_EQUAL, index, "", f"not {index}"), (_JUMP, 0, "kind", ""), f"not {index}"]
+    chosen += [(_JUMP, 0, "refuse", "")] if interfaces else []
+    return _assembled(
+        [
+            *chosen,
+            "kind",
+            (_LOAD_HALF, _PROTOCOL, "", ""),
+            (_JUMP_EQUAL, 0x86DD, "ipv6", ""),
+            (_JUMP_EQUAL, 0x0800, "", "refuse"),
+            (_LOAD_BYTE, net + 9, "", ""),
+            (_JUMP_EQUAL, IGMP, "accept", ""),
+            (_JUMP_EQUAL, UDP, to_udp, "refuse"),
+            "udp",
+            (_LOAD_BYTE, net + 16, "", ""),
+            (_AND, 0xF0, "", ""),
+            (_JUMP_EQUAL, 0xE0, "accept", "refuse"),
+            "ipv6",
+            (_LOAD_BYTE, net + 6, "", ""),
+            (_JUMP_EQUAL, HOP_BY_HOP, "options", ""),
+            (_JUMP_EQUAL, FRAGMENT_HEADER, fragment, ""),
+            (_JUMP_EQUAL, UDP, fragment, "refuse"),
+            "udp6",
+            (_LOAD_BYTE, net + 24, "", ""),
+            (_JUMP_EQUAL, 0xFF, "accept", "refuse"),
+            "options",
+            (_LOAD_BYTE, net + 40, "", ""),
+            (_JUMP_EQUAL, ICMPV6, "accept", "refuse"),
+            "refuse",
+            (_RETURN, 0, "", ""),
+            "accept",
+            (_RETURN, keep, "", ""),
+        ]
+    )
+
+
+def _assembled(lines: Sequence[Step | str]) -> list[Instruction]:
+    """Return the instructions of the steps; a text is the label of the step that follows."""
+    places: dict[str, int] = {}
+    steps: list[Step] = []
+    for line in lines:
+        if isinstance(line, str):
+            places[line] = len(steps)
+        else:
+            steps.append(line)
+    program = []
+    for at, (code, value, equal, other) in enumerate(steps):
+        to_equal, to_other = (places[label] - at - 1 if label else 0 for label in (equal, other))
+        program.append((code, 0, 0, to_equal) if code == _JUMP else (code, to_equal, to_other, value))
+    return program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
-from multicast_expert.wire.frames import Query, UdpPacket
+from multicast_expert.wire.frames import UdpPacket
 
 KINDS = 512
 """How many kinds are counted separately; any further kind is counted with a known one."""
@@ -115,11 +115,11 @@ class _QueryCount:
 class QueryTally:
     """Counts queries by querier, on the wire and as delivered to a socket."""
 
-    _counts: dict[tuple[str, Query], _QueryCount] = field(default_factory=dict)
+    _counts: dict[Queries, _QueryCount] = field(default_factory=dict)
 
-    def note(self, interface: str, query: Query, now: float, *, delivered: bool) -> None:
+    def note(self, interface: str, querier: str, version: int, now: float, *, for_group: bool, delivered: bool) -> None:
         """Count a query that was seen on the wire, or delivered, at `now` seconds."""
-        kind = interface, query
+        kind = Queries(interface, version, querier, 0, None, None, for_group)
         if kind not in self._counts and len(self._counts) >= KINDS:
             kind = next(iter(self._counts))
         count = self._counts.setdefault(kind, _QueryCount(now, now))
@@ -130,10 +130,10 @@ class QueryTally:
     def queries(self, unheard: frozenset[str] = frozenset()) -> tuple[Queries, ...]:
         """Return the counts so far; on `unheard` interfaces the kernel delivers nothing to this host's sockets."""
         found = []
-        for (interface, query), count in self._counts.items():
+        for kind, count in self._counts.items():
             # Both sockets get the same packets, and either may miss some under load.
             seen = max(count.seen, count.delivered)
             interval = (count.last - count.first) / (seen - 1) if seen > 1 else None
-            delivered = None if interface in unheard else count.delivered
-            found.append(Queries(interface, query.version, query.querier, seen, delivered, interval, query.for_group))
+            delivered = None if kind.interface in unheard else count.delivered
+            found.append(replace(kind, seen=seen, delivered=delivered, interval=interval))
         return tuple(found)

@@ -44,7 +44,8 @@ from multicast_expert.system.drops.watch import Watch, kernel_symbols, open_watc
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket, parse_loopback_route, parse_tentative
-from multicast_expert.wire.capture import Capture, may_capture
+from multicast_expert.wire.capture import Capture
+from multicast_expert.wire.packet_socket import may_capture
 
 LISTED = 100
 """Policy rules that are kept at most."""

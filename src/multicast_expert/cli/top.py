@@ -1,0 +1,106 @@
+"""`mcast top`: a live table of the streams on the wire."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from time import monotonic
+from typing import Annotated, Any
+
+from multicast_expert.cli import terminal
+from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
+from multicast_expert.cli.live import Live
+from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, command, read_endpoints, seconds
+from multicast_expert.cli.render.streams import stream_object, table_lines
+from multicast_expert.cli.render.text import Line, counted
+from multicast_expert.cli.render.top import Snapshot, View
+from multicast_expert.core.errors import MulticastExpertError
+
+INTERVAL = 1.0
+WITHOUT_TEXTUAL = (
+    "the live table needs Textual: python -m pip install 'multicast-expert[top]'. "
+    "Without it, mcast top | cat shows plain tables, and --json one object a second."
+)
+
+
+@command(
+    "Shows a row for each stream on the wire: rates, protocol, loss and jitter where its datagrams have numbers, when "
+    "it was last heard, what the kernel of this host drops of it, and which programs have joined. It joins and sends "
+    "nothing, and needs root on Linux. Endpoints choose streams, otherwise all are shown.\n\n"
+    "On a terminal, keys sort, filter, pause and mark, and open one stream. Elsewhere it writes a table every second, "
+    "and with --json an object.",
+    ("sudo mcast top", "follow all streams on all interfaces"),
+    ("sudo mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
+    ("sudo mcast top --json --for 5", "write an object a second, for a program"),
+)
+def run(
+    endpoints: Annotated[
+        Sequence[str], Parameter("ENDPOINT...", "group[:port], several, or ranges.", values="endpoint")
+    ] = (),
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    ifaces: InterfacesOption = (),
+    as_json: JsonOption = False,
+) -> int:
+    """Show the streams until the time is over, or a key or Ctrl-C ends it."""
+    live_table = not as_json and sys.stdout.isatty() and sys.stdin.isatty()
+    screen = _screen() if live_table else None
+    with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
+        if screen is not None:
+            screen(live, duration).run()
+            return 0
+        end_with_reader()
+        interrupted = until_interrupted(lambda: _write(live, duration, as_json))
+    return STATUS if interrupted else 0
+
+
+def _screen() -> Any:
+    """Return the screen; MulticastExpertError without Textual."""
+    try:
+        from multicast_expert.cli.top_screen import TopScreen  # noqa: PLC0415 - slow to load, and not always there
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "textual":
+            raise
+        raise MulticastExpertError(WITHOUT_TEXTUAL) from None
+    return TopScreen
+
+
+def _write(live: Live, duration: float | None, as_json: bool) -> None:
+    """Write what is there each second, and at the end."""
+    start = monotonic()
+    deadline = None if duration is None else start + duration
+    following = start + INTERVAL
+    while deadline is None or monotonic() < deadline:
+        until = following if deadline is None else min(following, deadline)
+        while (left := until - monotonic()) > 0:
+            live.source.wait(left)
+            live.take()
+        following += INTERVAL
+        _write_one(live.snapshot(), as_json)
+        terminal.flush()
+
+
+def _write_one(found: Snapshot, as_json: bool) -> None:
+    view = View(found)
+    if as_json:
+        terminal.write_json(
+            {
+                "type": "interval",
+                "time": round(found.now, 3),
+                "interfaces": list(found.interfaces),
+                "frames_lost": found.lost,
+                "unfollowed": found.unfollowed,
+                "streams": [stream_object(each, found.now, found.around) for each in view.rows],
+            }
+        )
+        return
+    lines = list(table_lines(view.rows, found.now, found.around, list(PLAIN_COLUMNS)))
+    head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
+    lost = [Line(f"{found.lost:,} frames came faster than they were read", style="red")] if found.lost else []
+    terminal.show_lines([Line(head, style="bold"), *lost, *lines, Line("")], sys.stdout)
+
+
+PLAIN_COLUMNS = (
+    "group", "source", "interface", "dgram/s", "bit/s", "loss", "drops", "last", "jitter", "hops", "dscp", "joined by",
+    "protocol",
+)  # fmt: skip

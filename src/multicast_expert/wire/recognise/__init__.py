@@ -1,0 +1,1 @@
+"""Names a stream by the content of its datagrams. Pure: touches no OS."""

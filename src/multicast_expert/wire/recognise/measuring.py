@@ -1,0 +1,56 @@
+"""Recognisers of programs that measure. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from multicast_expert.stamp import read_stamp
+from multicast_expert.wire.recognise.recogniser import Recogniser
+
+_IPERF = Struct("!iIIi")
+_MOST_AHEAD, _MOST_LATER = 1000, 10
+_YEAR_2001 = 1_000_000_000
+"""Seconds since 1970: a sender's clock is at least so late."""
+
+
+class IperfHeader(NamedTuple):
+    """The head of a datagram of iperf 2."""
+
+    number: int
+    """From 0 or 1; the last one of a run has a negative sign."""
+    sent_ns: int
+    """In nanoseconds since 1970 by the sender's clock."""
+
+
+def iperf_header(payload: bytes) -> IperfHeader | None:
+    """Return the head of a datagram of iperf 2; None for a payload that cannot be of it."""
+    if len(payload) < _IPERF.size:
+        return None
+    low, seconds, microseconds, high = _IPERF.unpack_from(payload)
+    if seconds < _YEAR_2001 or microseconds >= 1_000_000 or high not in (0, -1):
+        return None
+    return IperfHeader(low, seconds * 1_000_000_000 + microseconds * 1_000)
+
+
+def _iperf(payload: bytes) -> str | None:
+    return None if iperf_header(payload) is None else "version 2"
+
+
+def _iperf_follows(earlier: bytes, later: bytes) -> bool:
+    first, second = iperf_header(earlier), iperf_header(later)
+    if first is None or second is None:
+        return False
+    seconds = (second.sent_ns - first.sent_ns) / 1e9
+    return 0 < abs(second.number) - abs(first.number) <= _MOST_AHEAD and 0 <= seconds <= _MOST_LATER
+
+
+def _stamped(payload: bytes) -> str | None:
+    found = read_stamp(payload)
+    return None if found is None else f"stream {found[0].stream_text}"
+
+
+MEASURING = (
+    Recogniser("mcast stamp", "multicast_expert.stamp", _stamped),
+    Recogniser("iperf", "iperf 2, struct UDP_datagram", _iperf, frozenset({5001}), follows=_iperf_follows),
+)

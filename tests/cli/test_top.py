@@ -1,0 +1,287 @@
+"""The live table: its lines as golden text, its keys, and the real screen of Textual."""
+
+import json
+import os
+import re
+from contextlib import suppress
+from html import unescape
+from math import sin
+from pathlib import Path
+
+import pytest
+
+from multicast_expert.cli.render.streams import Place, Surroundings, ago, sparkline, stream_object, table_lines
+from multicast_expert.cli.render.top import Snapshot, View
+from multicast_expert.cli.top_screen import TopScreen
+from multicast_expert.observe.sequence import Numbers
+from multicast_expert.observe.streams import Stream
+from multicast_expert.wire.recognise.table import Protocol
+
+NOW = 1_700_000_000.0
+GOLDEN = Path(__file__).with_name("top")
+SIZES = [(80, 24), (160, 50)]
+
+
+def stream(number: int, group: str, port: int, protocol: Protocol | None = None, **changes: object) -> Stream:
+    """A stream whose rates follow from its number."""
+    datagrams, bits = 100.0 * number, 1.3e6 * number
+    history = tuple((datagrams, bits * (1 + 0.5 * sin(each / 5 + number))) for each in range(60))
+    fields = {
+        "interface": "eth0", "group": group, "port": port, "source": f"10.0.0.{number}", "outgoing": False,
+        "datagrams": 6000 * number, "payload_bytes": 9_750_000 * number, "datagrams_per_second": datagrams,
+        "bits_per_second": bits, "history": history, "first": NOW - 60, "last": NOW - 0.01, "longest_gap": 0.025,
+        "hop_limit": 16, "dscp": 34, "senders": 1, "is_stalled": False, "protocol": protocol, "numbers": None,
+        "head": b"G\x40\x11\x10" + bytes(range(60)),
+    }  # fmt: skip
+    return Stream(**{**fields, **changes})
+
+
+STREAMS = [
+    stream(7, "239.1.0.1", 1234, Protocol("MPEG-TS", "Test One (MPEG-2 video, MPEG audio)")),
+    stream(
+        6, "239.1.0.2", 5004, Protocol("RTP", "MPEG-TS: Service01 (H.264, AAC)"),
+        numbers=Numbers(36000, 18, 0, 2, 0.00042),
+    ),
+    stream(5, "239.69.1.1", 5004, Protocol("RTP", "L24/48000/2"), numbers=Numbers(30000, 0, 0, 0, 1.3e-5)),
+    stream(4, "239.255.0.7", 5568, Protocol("sACN", "universe 7, desk one"), source="192.168.178.104"),
+    stream(3, "239.1.0.5", 5001, Protocol("iperf", "version 2"), is_stalled=True, last=NOW - 12, bits_per_second=0.0),
+    stream(2, "ff15::db8:1", 5000, Protocol("mcast stamp", "stream 90b12bd6822a263b"), source="fd00::1"),
+    stream(1, "239.255.255.250", 1900, Protocol("SSDP", "alive upnp:rootdevice"), last=NOW - 40, outgoing=True),
+    stream(8, "224.0.0.251", 5353, Protocol("mDNS", "question \x1b[31m_http._tcp.local PTR"), bits_per_second=900.0),
+    stream(9, "239.7.7.7", 7777, None, bits_per_second=55.0, dscp=0),
+]  # fmt: skip
+AROUND = Surroundings(
+    {
+        Place("239.1.0.2", "eth0"): {"ffmpeg"},
+        Place("224.0.0.251", "eth0"): {"avahi-daemon"},
+        Place("239.69.1.1", "eth0"): (),
+    },
+    {(Place("239.1.0.2", "eth0"), 5004): 1234},
+)  # fmt: skip
+SNAPSHOT = Snapshot(NOW, ("eth0",), STREAMS, AROUND)
+
+
+class Fixed:
+    """A feed that does not change."""
+
+    def __init__(self, snapshot: Snapshot = SNAPSHOT) -> None:
+        self.fixed = snapshot
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.taken = 0
+
+    def filenos(self) -> tuple[int, ...]:
+        """A pipe that holds what was not taken."""
+        return (self.reading,)
+
+    def take(self) -> bool:
+        """Take what the pipe holds."""
+        with suppress(BlockingIOError):
+            self.taken += len(os.read(self.reading, 10))
+        return False
+
+    def snapshot(self) -> Snapshot:
+        """Always the same."""
+        return self.fixed
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Textual runs on asyncio."""
+    return "asyncio"
+
+
+def view_of(snapshot: Snapshot = SNAPSHOT) -> View:
+    """A view as it begins."""
+    return View(snapshot)
+
+
+def pressed(view: View, *keys: str) -> View:
+    """The same view after these keys."""
+    for key in keys:
+        assert view.press(key, key if len(key) == 1 else None, 24)
+    return view
+
+
+def plain(view: View, width: int = 80, height: int = 24) -> str:
+    """The screen as text."""
+    return "".join(line.plain + "\n" for line in view.lines(width, height))
+
+
+def picture_text(svg: str) -> str:
+    """The text of a screenshot, a line for each line of the screen."""
+    rows: dict[float, dict[float, str]] = {}
+    for x, y, text in re.findall(r'<text(?![^>]*title)[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)</text>', svg):
+        rows.setdefault(float(y), {})[float(x)] = unescape(text).replace("\xa0", " ")
+    lines = []
+    for _, pieces in sorted(rows.items()):
+        line = ""
+        for x, text in sorted(pieces.items()):
+            line = line.ljust(round(x / 12.2)) + text
+        lines.append(line.rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def check(name: str, text: str) -> None:
+    """Compare with the golden file."""
+    path = GOLDEN / name
+    if os.environ.get("MCAST_WRITE_GOLDEN"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("keys", [(), ("enter",)], ids=["table", "detail"])
+@pytest.mark.anyio
+async def test_the_screen_of_textual(width: int, height: int, keys: tuple[str, ...]) -> None:
+    """A real screen of each size shows the golden text, and exactly what the lines say."""
+    app = TopScreen(Fixed())
+    async with app.run_test(size=(width, height)) as pilot:
+        await pilot.press("down", *keys)
+        await pilot.pause(1.2)
+        text = picture_text(app.export_screenshot())
+        lines = plain(app.view, width, height)
+    blank = re.sub(r"\n+", "\n", re.sub(r"[^\S\n]+", " ", text))
+    assert blank == re.sub(r"\n+", "\n", re.sub(r"[^\S\n]+", " ", lines))
+    check(f"{'detail' if keys else 'table'}-{width}x{height}.txt", lines)
+
+
+@pytest.mark.anyio
+async def test_the_screen_is_drawn_anew_when_its_size_changes() -> None:
+    """After a change of size there are as many columns as find room."""
+    app = TopScreen(Fixed())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(1.2)
+        assert "JITTER" not in picture_text(app.export_screenshot())
+        await pilot.resize_terminal(160, 50)
+        await pilot.pause()
+        assert "JITTER" in picture_text(app.export_screenshot())
+
+
+@pytest.mark.anyio
+async def test_frames_are_taken_while_the_screen_waits() -> None:
+    """What becomes readable is taken at once, by turns with the keys; q and the end of the time end it."""
+    feed = Fixed()
+    app = TopScreen(feed)
+    async with app.run_test() as pilot:
+        os.write(feed.writing, b"abc")
+        await pilot.pause(0.3)
+        assert feed.taken == 3
+        await pilot.press("q")
+        await pilot.pause()
+        assert not app.is_running
+    app = TopScreen(Fixed(), seconds=0.2)
+    async with app.run_test() as pilot:
+        await pilot.pause(1)
+        assert not app.is_running
+
+
+@pytest.mark.parametrize("width", [10, 20, 40, 79, 80, 120, 300])
+@pytest.mark.parametrize("height", [1, 2, 3, 10, 60])
+def test_every_size_is_filled(width: int, height: int) -> None:
+    """The lines are as many as the screen has, and none is longer, in the table and in the detail."""
+    for keys in ((), ("enter",), ("slash", "x")):
+        lines = pressed(view_of(), *keys).lines(width, height)
+        assert len(lines) == height
+        assert max(len(line.plain) for line in lines) <= width
+
+
+def test_no_control_character_of_a_payload_reaches_the_terminal() -> None:
+    """A name in a payload that would steer a terminal is escaped in table and detail."""
+    view = pressed(view_of(), "slash", *"mdns", "enter")
+    assert "\x1b" not in plain(view)
+    assert r"\x1b[31m_http" in plain(view, 200)
+    assert "\x1b" not in plain(pressed(view, "enter"))
+
+
+def test_keys_sort_and_reverse() -> None:
+    """s goes through the columns, S back, r turns the order."""
+    view = view_of()
+    assert [row.group for row in view.rows][:2] == ["239.1.0.1", "239.1.0.2"]
+    pressed(view, "s")
+    assert view.sort == "loss"
+    assert view.rows[0].group == "239.1.0.2"
+    pressed(view, "s")
+    assert (view.sort, view.rows[0].group) == ("drops", "239.1.0.2")
+    pressed(view, "s")
+    assert (view.sort, view.rows[0].group) == ("last", "239.1.0.5")
+    pressed(view, "S", "S", "S", "r")
+    assert (view.sort, view.rows[-1].group) == ("bit/s", "239.1.0.1")
+    assert "BIT/S▴" in plain(view)
+
+
+def test_the_filter_is_typed() -> None:
+    """Letters narrow the rows while they are typed; Enter keeps them, Esc clears them; q is a letter then."""
+    view = pressed(view_of(), "slash", *"rtp", "q", "backspace")
+    assert {row.group for row in view.rows} == {"239.1.0.2", "239.69.1.1"}
+    assert "filter: rtp▏" in plain(view)
+    pressed(view, "enter")
+    assert "2 streams of 9" in plain(view)
+    pressed(view, "escape")
+    assert len(view.rows) == 9
+    assert pressed(view, "slash", *"none of these").rows == []
+    assert "Nothing matches" in plain(view)
+    assert not view_of().press("q", "q", 24)
+
+
+def test_a_pause_keeps_the_moment() -> None:
+    """While paused nothing changes; afterwards the newest moment shows."""
+    view = pressed(view_of(), "p")
+    view.show(SNAPSHOT._replace(streams=STREAMS[:2]))
+    assert (len(view.rows), "PAUSED" in plain(view)) == (9, True)
+    pressed(view, "p")
+    view.show(SNAPSHOT._replace(streams=STREAMS[:2]))
+    assert len(view.rows) == 2
+
+
+def test_marked_rows_come_first_and_selection_stays_with_its_stream() -> None:
+    """A mark moves a row to the top; the selection follows its stream through every order."""
+    view = view_of()
+    last = view.rows[-1]
+    pressed(view, "end", "m")
+    assert (view.rows[0], view.place) == (last, 0)
+    pressed(view, "m")
+    assert (view.rows[-1], view.place) == (last, len(STREAMS) - 1)
+    view.show(SNAPSHOT._replace(streams=STREAMS[:3]))
+    assert view.place == 0
+
+
+def test_a_table_longer_than_the_screen_scrolls() -> None:
+    """The selected row is always to be seen."""
+    many = [stream(1, f"239.2.{each // 250}.{each % 250}", 5000) for each in range(1000)]
+    view = view_of(SNAPSHOT._replace(streams=many))
+    for keys in (["end"], ["pageup"] * 3, ["down"] * 5, ["home"], ["pagedown"] * 70):
+        pressed(view, *keys)
+        assert view.rows[view.place].group in plain(view)
+
+
+def test_troubles_are_said() -> None:
+    """Frames that were lost here, and streams beyond the limit, stand in the second line."""
+    text = plain(view_of(SNAPSHOT._replace(lost=1234, unfollowed=5)), 160)
+    assert "1 stream stalled; 1,234 frames lost here: they came faster than they were read; 5 datagrams" in text
+
+
+def test_cells() -> None:
+    """Times, sparklines and objects of JSON say what they are to say."""
+    assert [ago(each) for each in (0, 12.4, 180, 7200)] == ["now", "12 s", "3 min", "2 h"]
+    assert sparkline([0, 1, 8, 4], 60) == " " * 57 + "▂█▅"
+    assert sparkline([1, 1, 1, 1, 4, 4, 4, 4], 15) == " " * 13 + "▃█"
+    assert sparkline([7] * 100, 10) == "█" * 10
+    assert sparkline([], 15) == " " * 15
+    one = stream_object(STREAMS[1], NOW, AROUND)
+    assert json.loads(json.dumps(one)) == one
+    assert (one["lost"], one["jitter"], one["kernel_drops"], one["programs"]) == (18, 0.00042, 1234, ["ffmpeg"])
+    unknown = stream_object(STREAMS[8], NOW, Surroundings())
+    assert (unknown["joined"], unknown["kernel_drops"], unknown["protocol"]) == (None, None, None)
+
+
+def test_the_plain_table() -> None:
+    """Columns without anything in them are left out."""
+    lines = [
+        line.plain for line in table_lines(STREAMS[7:], NOW, AROUND, ("group", "loss", "bit/s", "joined by", "last"))
+    ]
+    assert lines == [
+        "GROUP             BIT/S  JOINED BY     LAST",
+        "224.0.0.251:5353    900  avahi-daemon   now",
+        "239.7.7.7:7777       55                 now",
+    ]
