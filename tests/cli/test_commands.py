@@ -141,7 +141,7 @@ def test_nothing_came(mcast: Run) -> None:
     done = mcast("recv", "239.1.2.8:5000%lo", "-W", "0.1")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(
-        r"listening to 239\.1\.2\.8 port 5000 on lo\n"
+        r"listening to 239\.1\.2\.8 port 5000 on lo \(receive buffer [\d,]+ [KM]iB\)\n"
         r"0 datagrams, 0 bytes in \d+\.\d s\n"
         r"0 dropped by the kernel, 0 truncated, 0 filtered\n",
         done.stderr,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from multicast_expert.cli import terminal
@@ -19,16 +19,20 @@ BATCH = 64
 PATIENCE = 1.0
 
 
-def arrivals(
-    receivers: Sequence[McastRxSocket], deadline: float | None, excluded: Collection[str] = ()
-) -> Iterator[list[Arrival]]:
-    """Yield what comes until the deadline (monotonic seconds), and flush the output before each wait.
+def batches(
+    receivers: Sequence[McastRxSocket],
+    deadline: float | None,
+    patience_left: Callable[[], float],
+    excluded: Collection[str] = (),
+) -> Iterator[list[tuple[int, list[Datagram]]]]:
+    """Yield what comes until the deadline (monotonic seconds), by port, and flush the output before each wait.
 
-    Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which to reject.
+    It also yields, an empty list, when nothing comes for as long as `patience_left` returns. Datagrams from `excluded`
+    hosts are passed over: some come in before the kernel knows which to reject.
     """
     busy: list[McastRxSocket] = []
     while True:
-        patience = 0.0 if busy else PATIENCE
+        patience = 0.0 if busy else min(PATIENCE, patience_left())
         if deadline is not None:
             patience = min(patience, deadline - time.monotonic())
         if patience < 0:
@@ -39,16 +43,24 @@ def arrivals(
         else:
             # A receiver waits for its own sockets, of which it may have thousands.
             busy = list(receivers)
-        taken: list[Arrival] = []
+        taken: list[tuple[int, list[Datagram]]] = []
         for receiver in tuple(busy):
             datagrams = _take(receiver, patience)
-            port = receiver.port
-            taken += [_arrival(each, port) for each in datagrams if not excluded or not _is_from(each, excluded)]
             if len(datagrams) < BATCH:
                 busy.remove(receiver)
-        if taken:
-            yield sorted(taken, key=attrgetter("time_ns")) if len(receivers) > 1 else taken
+            if excluded:
+                datagrams = [each for each in datagrams if not _is_from(each, excluded)]
+            if datagrams:
+                taken.append((receiver.port, datagrams))
+        yield taken
         terminal.flush()
+
+
+def arrivals(batch: Sequence[tuple[int, list[Datagram]]]) -> list[Arrival]:
+    """Return the datagrams of a batch in the order of their arrival, without end marks of streams."""
+    taken = [_arrival(each, port) for port, datagrams in batch for each in datagrams]
+    wanted = [each for each in taken if each.stamp is None or not each.stamp.is_end]
+    return wanted if len(batch) < 2 else sorted(wanted, key=attrgetter("time_ns"))
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
