@@ -65,7 +65,6 @@ PURE = {
     "observe.sequence",
     "observe.streams",
     "cli.parameters",
-    "cli.parsing",
     "cli.render",
 }
 # What they may import too: it only says in which form things run.
@@ -73,7 +72,7 @@ CHOICE = {"extension"}
 PURE_LIBRARY = {
     "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
     "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "warnings",
+    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
 # Who may use what comes from outside the standard library.

@@ -92,7 +92,11 @@ def test_hexadecimal_and_files(mcast: Run, listening: Program, ended: Ended) -> 
 
 def test_a_source_is_selected(mcast: Run, listening: Program, ended: Ended) -> None:
     """source@group receives from that source only."""
-    receiver = listening("10.9.0.9@232.1.2.3:5000%eth0", "10.9.0.1@232.1.2.4:5000%eth0", "-c", "1", "-W", "20")
+    endpoints = ("10.9.0.9@232.1.2.3:5000%eth0", "10.9.0.1@232.1.2.4:5000%eth0")
+    assert mcast("recv", *endpoints, "-W", "0").stderr.splitlines()[0] == (
+        "listening to 232.1.2.3 port 5000 on eth0, from 10.9.0.9 only; 232.1.2.4 port 5000 on eth0, from 10.9.0.1 only"
+    )
+    receiver = listening(*endpoints, "-c", "1", "-W", "20")
     mcast("send", "232.1.2.3:5000%eth0", "from the wrong one")
     mcast("send", "232.1.2.4:5000%eth0", "from the right one")
     status, output, _ = ended(receiver)
@@ -125,9 +129,9 @@ def test_a_receiver_heals(multicast_lab: Lab, mcast: Run, listening: Program, en
     receiver = listening("239.1.2.3:5000%eth0", "-c", "1", "-W", "20", on=host)
     assert receiver.stderr is not None
     host.remove_interface("eth0")
-    assert "lost with eth0" in receiver.stderr.readline()
+    assert receiver.stderr.readline() == "mcast: 1 group lost with eth0\n"
     host.recreate_interface("eth0")
-    assert any("joined on eth0" in line for line in receiver.stderr)
+    assert receiver.stderr.readline() == "mcast: 1 group joined on eth0\n"
     mcast("send", "239.1.2.3:5000%eth0", "again", on=host)
     done = ended(receiver)
     assert (done.returncode, done.stdout.partition("bytes: ")[2]) == (0, "again\n"), done.stderr
@@ -291,6 +295,14 @@ def test_interfaces(mcast: Run) -> None:
     assert lines[5:7] == ["    10.9.0.1/24", "    fd09::1/64"]
 
 
+def test_one_interface(mcast: Run) -> None:
+    """-i shows which interfaces it means; the error about one that is not there lists all that are."""
+    assert [each["name"] for each in json.loads(mcast("interfaces", "-i", "10.9.0.0/16", "--json").stdout)] == ["eth0"]
+    done = mcast("interfaces", "-i", "eth9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lo, eth0" in done.stderr
+
+
 def test_interfaces_as_json(mcast: Run) -> None:
     """The same as JSON."""
     loopback, ethernet = json.loads(mcast("interfaces", "--json").stdout)
@@ -321,6 +333,36 @@ def test_version_and_help(mcast: Run) -> None:
     assert "..." not in overview.partition("Commands:")[2]
     for name in names:
         assert re.search(rf"^Examples:\n  # .*\n  .*mcast {name}\b", mcast(name, "--help").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, {"in use", "not installed"}),
+        ({"MULTICAST_EXPERT_PURE": "1"}, {"not in use, because MULTICAST_EXPERT_PURE is set"}),
+    ],
+)
+def test_what_it_runs_on(environment: dict[str, str], said: set[str]) -> None:
+    """--version -v says whether the extension is in use, and names kernel and Python."""
+    program = [sys.executable, "-m", "multicast_expert", "--version", "-v"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    first, extension, system, python = done.stdout.splitlines()
+    assert first == f"mcast {version('multicast-expert')}"
+    assert extension.removeprefix("extension in C: ") in said
+    assert (system, python.split()[1]) == (f"system: Linux, {os.uname().release}", sys.version.split()[0])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["doctor", "--explain", "querier"], ["recv", "--help"], ["interfaces"], ["demo"]]
+)
+def test_without_docstrings(host: Host, arguments: list[str]) -> None:
+    """With -OO, which drops docstrings and assertions, every text is still there."""
+    outputs = [
+        host.run(subprocess.run, [sys.executable, *option, "-m", "multicast_expert", *arguments], capture_output=True)
+        for option in ([], ["-OO"])
+    ]
+    assert [(each.returncode, each.stderr) for each in outputs] == [(0, b"")] * 2
+    assert [len(each.stdout.splitlines()) for each in outputs] == [len(outputs[0].stdout.splitlines())] * 2
 
 
 def test_no_command(mcast: Run) -> None:

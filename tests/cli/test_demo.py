@@ -3,6 +3,8 @@
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -183,3 +185,40 @@ def test_an_unknown_interface(mcast: Run) -> None:
     assert done.stderr == (
         "mcast: 'eth9' does not appear to be a valid interface name or IP address. Interfaces here: lo, eth0.\n"
     )
+
+
+WITHOUT_IPV6 = """
+import ctypes, errno, platform, struct
+number, architecture = {"x86_64": (41, 0xC000003E), "aarch64": (198, 0xC00000B7)}[platform.machine()]
+# struct sock_filter, four times "load, compare, skip so many if not equal", of socket(AF_INET6, ...): refuse it
+filter = b"".join(struct.pack("=HBBI", *each) for each in [
+    (0x20, 0, 0, 4), (0x15, 0, 5, architecture), (0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16),
+    (0x15, 0, 1, 10), (0x06, 0, 0, 0x50000 | errno.EAFNOSUPPORT), (0x06, 0, 0, 0x7FFF0000),
+])
+code = ctypes.create_string_buffer(filter)
+program = ctypes.create_string_buffer(struct.pack("@HP", len(filter) // 8, ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+import socket
+import subprocess
+import sys
+try:
+    socket.socket(socket.AF_INET6)
+except OSError as error:
+    assert error.errno == errno.EAFNOSUPPORT
+else:
+    raise AssertionError("IPv6 sockets are allowed")
+from multicast_expert.__main__ import main
+main()
+"""
+
+
+def test_a_sandbox_without_ipv6_sockets(host: Host) -> None:
+    """A process that may open no socket of IPv6 shows its result for IPv4, and why it has none for IPv6."""
+    done = host.run(
+        subprocess.run, [sys.executable, "-c", WITHOUT_IPV6, "demo"], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert good(4) in done.stdout
+    reason = "this process may open no IPv6 socket (Address family not supported by protocol)"
+    assert f"IPv6: not shown, because {reason}.\n" in done.stdout

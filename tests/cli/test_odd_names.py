@@ -92,7 +92,7 @@ def test_no_line_steers_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch)
         show_everything(name, screen)
     lines = [line for stream in (screen, output, messages) for line in stream.getvalue().split("\n")]
     assert [line for line in lines if not line.isprintable()] == []
-    assert sum(ODD[name] in line for line in lines) == 17
+    assert sum(ODD[name] in line for line in lines) == 18
 
 
 WRITERS = re.compile(r"\bprint\(|\bstd(?:out|err)\.write|\becho\(|Console\(")

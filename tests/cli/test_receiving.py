@@ -7,13 +7,14 @@ import select
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run
+from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 
@@ -111,6 +112,37 @@ def test_sources_of_both_versions(pair: Pair, mcast: Run, listening: Program, en
     assert payloads(ended(receiver).stdout) == ["from 10.9.0.3", "from fd09::3"]
 
 
+# A terminal
+
+
+def test_a_payload_on_a_terminal(pair: Pair) -> None:
+    """A long payload ends with a row of the terminal, in colours, unless --full is given; a pipe gets no colour."""
+    desk, far = pair
+    host, text = "239.1.2.3:5025%eth0", bytes(1300)
+    with far.entered():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    over = threading.Event()
+    with sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.9.0.2"))
+        thread = threading.Thread(
+            target=lambda: [sender.sendto(text, ("239.1.2.3", 5025)) for _ in iter(lambda: over.wait(0.02), True)]
+        )
+        thread.start()
+        try:
+            cut = on_terminal(desk, "recv", host, "-c", "1", "-W", "20")
+            whole = on_terminal(desk, "recv", host, "-c", "1", "-W", "20", "--full", NO_COLOR="1")
+        finally:
+            over.set()
+            thread.join()
+    line = next(each for each in cut.splitlines() if "1,300 bytes" in each and "… +" in each)
+    assert line.startswith("\x1b[2m")
+    assert "\x1b[1m239.1.2.3:5025%eth0\x1b[0m" in line
+    plain = re.sub(r"\x1b\[\d*m", "", line)
+    assert 150 <= len(plain) <= 160
+    assert re.search(r"1,300 bytes: (\\x00)+… \+1,2\d\d bytes$", plain)
+    assert (whole.count("\\x00"), whole.count("\x1b")) == (1300, 0)
+
+
 # Pipes
 
 
@@ -177,13 +209,14 @@ def test_stamped_datagrams_are_recognised(pair: Pair, mcast: Run, listening: Pro
     done = ended(receiver)
     numbers = re.findall(r"ttl 1, 200 bytes, #(\d), \d+\.\d{3} ms: hello$", done.stdout, re.MULTILINE)
     assert numbers == ["1", "2", "3"]
-    total, rate, lost, stream, accounts, latency = done.stderr.splitlines()
+    total, rate, lost, stream, accounts, jitter, latency = done.stderr.splitlines()
     assert total.startswith("3 datagrams, 600 bytes in ")
     assert rate.endswith("bit/s from the first to the last one")
     assert lost == NOTHING_LOST
     assert re.fullmatch(r"239\.1\.2\.3:5010%eth0 from 10\.9\.0\.1, stream [0-9a-f]{16}:", stream)
     assert accounts == "  3 received, 0 lost, 0 duplicates, 0 reordered"
-    assert re.fullmatch(r"  latency \d+\.\d+ ms min, \d+\.\d+ ms avg, \d+\.\d+ ms max", latency)
+    assert re.fullmatch(r"  jitter \d+\.\d{3} ms, longest gap \d+\.\d{3} ms", jitter)
+    assert re.fullmatch(r"  latency \d+\.\d+ min, \d+\.\d+ p50, \d+\.\d+ p99, \d+\.\d+ max ms", latency)
 
 
 def test_two_streams_are_accounted_apart(pair: Pair, listening: Program, ended: Ended) -> None:
@@ -206,13 +239,15 @@ def test_two_streams_are_accounted_apart(pair: Pair, listening: Program, ended: 
         assert [each["number"] for each in stamps if each is not None and int(each["stream"], 16) == stream] == numbers
     assert stamps.count(None) == 2 * len(hostile)
     assert done.stderr.splitlines()[2] == NOTHING_LOST
-    assert [re.sub(r"-?[\d,.]+ ms", "_ ms", line) for line in done.stderr.splitlines()[3:]] == [
+    assert [re.sub(r"-?[\d,]+\.\d{3}", "_", line) for line in done.stderr.splitlines()[3:]] == [
         "239.1.2.3:5011%eth0 from 10.9.0.2, stream 0000000000000001:",
         "  9 received, 5 lost (41.7 %), 2 duplicates, 1 reordered",
-        "  latency _ ms min, _ ms avg, _ ms max, by two hosts' clocks",
+        "  jitter _ ms, longest gap _ ms",
+        "  latency _ min, _ p50, _ p99, _ max ms, two hosts' clocks",
         "239.1.2.3:5011%eth0 from 10.9.0.2, stream 0000000000000002:",
         "  5 received, 498 lost (99.2 %), 1 duplicate, 1 reordered",
-        "  latency _ ms min, _ ms avg, _ ms max, by two hosts' clocks",
+        "  jitter _ ms, longest gap _ ms",
+        "  latency _ min, _ p50, _ p99, _ max ms, two hosts' clocks",
     ]
 
 
@@ -225,7 +260,7 @@ def test_a_line_that_loses_every_third(pair: Pair, mcast: Run, listening: Progra
         arguments = ("--stamp", "-c", "31", "--interval", "0")
         assert mcast("send", "[ff15::1]:5012", "x", "-i", "fd09::2", *arguments, on=far).returncode == 0
         assert any("#31," in line for line in receiver.stdout)
-        assert rule.dropped() == 10
+        assert rule.dropped() == 11  # and one of three end marks
     done = ended(receiver, interrupt=True)
     accounts = [line for line in done.stderr.splitlines() if "received," in line]
     assert accounts == ["  21 received, 10 lost (32.3 %), 0 duplicates, 0 reordered"]
@@ -260,7 +295,7 @@ def test_kernel_drops_are_sent_minus_received(pair: Pair, listening: Program, en
         shown += 1
     done = ended(receiver, interrupt=True)
     assert 1 < shown < sent
-    total, _, lost, _, accounts, _ = done.stderr.splitlines()
+    total, _, lost, _, accounts, _, _ = done.stderr.splitlines()
     assert total.startswith(f"{shown} datagrams, {(shown - 1) * 140 + 43:,} bytes in ")
     assert lost == f"{sent - shown} dropped by the kernel, 0 truncated, 0 filtered"
     assert accounts.startswith(f"  {shown} received, {sent - shown} lost (")
@@ -311,7 +346,7 @@ def test_more_groups_than_descriptors(pair: Pair, mcast: Run, program: Program, 
     assert receiver.stderr is not None
     beginning = receiver.stderr.readline()
     assert beginning.startswith("listening to 239.7.0.1, ")
-    assert beginning.endswith(", 239.7.0.8 and 92 more port 5016 on eth0\n")
+    assert beginning.endswith(", 239.7.0.8 and 92 more port 5016 on eth0 (receive buffer 64 MiB)\n")
     mcast("send", "239.7.0.100:5016", "the last", "-i", "10.9.0.2", on=far)
     assert payloads(ended(receiver).stdout) == ["the last"]
 

@@ -24,7 +24,7 @@ from multicast_expert.cli.render.interfaces import interface_lines, interface_ob
 from multicast_expert.cli.render.measurement import STREAMS_SHOWN, stream_lines
 from multicast_expert.cli.render.plan import hexadecimal
 from multicast_expert.cli.render.summary import summary_lines
-from multicast_expert.cli.render.text import Line, counted, error_lines, host_and_port, payload_text, scaled
+from multicast_expert.cli.render.text import Line, columns, counted, error_lines, host_and_port, payload_text, scaled
 from multicast_expert.core.datagram import ReceiveStats
 from multicast_expert.observe.meter import MAX_STREAMS, Meter
 from multicast_expert.stamp import Stamp, stamped
@@ -287,7 +287,7 @@ def test_streams_fit_80_columns() -> None:
         "  latency 0.150 min, 0.150 p50, 0.150 p99, 0.150 max ms",
         "[ff15::1234]:5001 from fe80::1%eth0, stream ffffffffffffffff:",
         "  1 received, 0 lost, 0 duplicates, 0 reordered",
-        "  latency -2.500 min, -2.500 p50, -2.500 p99, -2.500 max ms, by two hosts' clocks",
+        "  latency -2.500 min, -2.500 p50, -2.500 p99, -2.500 max ms, two hosts' clocks",
     ]
     assert max(len(line) for line in stream_lines(meter, ())) <= 80
     assert "clocks" not in list(stream_lines(meter, {"10.9.0.1", "fe80::1"}))[-1]
@@ -397,6 +397,45 @@ def test_a_joined_group_as_json() -> None:
 def test_hostile_payloads(payload: bytes, text: str) -> None:
     """Readable text is shown as it is; what a terminal might obey is escaped."""
     assert payload_text(payload) == text
+
+
+@pytest.mark.parametrize(
+    ("payload", "room", "text"),
+    [
+        (b"short", 5, "short"),
+        (b"a readable text", 12, "a… +14 bytes"),
+        (bytes(2000), 20, "\\x00… +1,999 bytes"),
+        (b"\xff'\"" * 20, 22, "\\xff'\"\\xff'… +55 bytes"),
+        ("Grüße 世界 🎉".encode(), 17, "Grüße 世界 🎉"),
+        ("世界世界世界世界".encode(), 15, "世界… +18 bytes"),
+        (b"ab", 1, "… +2 bytes"),
+    ],
+)
+def test_a_payload_in_little_room(payload: bytes, room: int, text: str) -> None:
+    """It takes no more columns than there are, breaks no character or escape, and says how many bytes are missing."""
+    assert payload_text(payload, room) == text
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.integers(20, 200))
+def test_the_beginning_of_a_payload(payload: bytes, room: int) -> None:
+    """What is shown is the beginning of the whole text, fits, and makes up the payload with what is missing."""
+    whole, shown = payload_text(payload), payload_text(payload, room)
+    assert columns(shown) <= room
+    if shown != whole:
+        beginning, _, rest = shown.rpartition("… +")
+        missing = int(rest.split()[0].replace(",", ""))
+        assert 0 < missing <= len(payload)
+        assert whole.startswith(beginning)
+        assert payload_text(payload[: len(payload) - missing]) == beginning or not _is_text(payload)
+    assert payload_text(payload, room, keeps_text=True) in (whole, shown)
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @given(st.binary())

@@ -30,7 +30,7 @@ from multicast_expert.core.interfaces import IfaceInfo, interface_address_text, 
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.sockets.transmitter import McastTxSocket
 from multicast_expert.system.interfaces import choose_for_sending, scan_interfaces
-from multicast_expert.system.kernel import SYSTEM, os_error
+from multicast_expert.system.kernel import SYSTEM
 
 # Seconds after which a datagram counts as lost. One that arrives takes microseconds.
 PATIENCE = 1.0
@@ -54,10 +54,7 @@ def run(iface: InterfaceOption = None) -> int:
     ifaces = scan_interfaces()
     results: list[Trial | Omission] = []
     for version in (4, 6):
-        if iface is None:
-            result = _show_inside(version, ifaces)
-        else:
-            result = _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
+        result = _no_sockets(version) or _show(version, iface, ifaces)
         results.append(result)
         if isinstance(result, Trial):
             terminal.show_lines(trial_lines(result), sys.stdout)
@@ -66,6 +63,21 @@ def run(iface: InterfaceOption = None) -> int:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):
             terminal.write(line)
     return exit_status(results)
+
+
+def _show(version: int, iface: str | None, ifaces: Sequence[IfaceInfo]) -> Trial | Omission:
+    if iface is None:
+        return _show_inside(version, ifaces)
+    return _show_on(version, choose_for_sending(one_spelling(iface=iface), version)[0].iface)
+
+
+def _no_sockets(version: int) -> Omission | None:
+    """Return why this process can have no sockets of the IP version, as in a sandbox; None if it can."""
+    try:
+        socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return Omission(version, f"this process may open no IPv{version} socket ({error.strerror})")
+    return None
 
 
 def _show_on(version: int, iface: IfaceInfo) -> Trial | Omission:
@@ -130,8 +142,8 @@ def _try(
 ) -> Trial | Omission:
     """Return the result of sending to all groups; an error of the OS becomes an Omission."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
+    port = _free_port(family)
     try:
-        port = _free_port(family)
         with ExitStack() as opened:
             listeners = [
                 opened.enter_context(
@@ -166,12 +178,9 @@ def _try(
 
 
 def _free_port(family: int) -> int:
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind(("", 0))
-            return int(probe.getsockname()[1])
-    except OSError as error:  # a sandbox may allow no socket of a family
-        raise os_error(SYSTEM, error, "open", "open a socket") from None
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def _send_unicast(family: int, address: str, port: int) -> None:

@@ -91,7 +91,7 @@ class Measurement(ExitStack):
         """Write what the last interval has left, and the summary."""
         if self._every is not None:
             rest = list(self.meter.end_interval())
-            if any(each.datagrams for each in rest):
+            if any(each.datagrams for each in rest) or time.monotonic() - self._ended > self._every / 2:
                 self._end_interval(rest)
         own = _own_addresses() if self.meter.streams else set()
         seconds = self.seconds

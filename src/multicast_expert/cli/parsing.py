@@ -1,9 +1,10 @@
-"""Turns the words of a command line into the arguments of a command's function. Pure."""
+"""Turns the words of a command line into the arguments of a command's function, by argparse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from multicast_expert.cli.parameters import Parameter, Slot, UsageError
 
@@ -14,71 +15,51 @@ class HelpRequest(Exception):  # noqa: N818 - asking for help is no error
     """The words ask for the help."""
 
 
-def parse(slots: Sequence[Slot], words: Iterable[str]) -> dict[str, Any]:
-    """Return the values that the words give, by the names of the slots. Raises UsageError or HelpRequest."""
-    options = {name: slot for slot in slots for name in (*slot.parameter.names, slot.parameter.negation) if name}
-    given: dict[str, list[str]] = {}
-    switches: dict[str, bool] = {}
-    loose: list[str] = []
-    for name, value in _split(words, lambda name: bool(_known(options, name).parameter.metavar)):
-        if name is None:
-            loose.append(str(value))
-        elif value is None:
-            slot = options[name]
-            switches[slot.name] = name != slot.parameter.negation
-        else:
-            given.setdefault(options[name].name, []).append(value)
-    for slot in slots:
-        if not slot.parameter.names:
-            taken = loose if slot.parameter.many else loose[:1]
-            if slot.required and not taken:
-                raise UsageError(f"Missing argument '{slot.parameter.metavar}'.")
-            if taken:
-                given[slot.name] = taken
-            loose = loose[len(taken) :]
-    if loose:
-        raise UsageError(f"Got unexpected extra argument{'s' * (len(loose) > 1)} ({' '.join(loose)})")
-    return switches | {slot.name: _read(slot.parameter, given[slot.name]) for slot in slots if slot.name in given}
-
-
-def _split(words: Iterable[str], takes_value: Callable[[str], bool]) -> Iterator[tuple[str | None, str | None]]:
-    """Yield options with their values, None for those that take none, and other words without an option."""
-    rest = iter(words)
-    for word in rest:
-        if word == "--":
-            yield from ((None, each) for each in rest)
-        elif word.startswith("--"):
-            name, equals, value = word.partition("=")
-            if takes_value(name):
-                yield name, value if equals else _next(name, rest)
-            elif equals:
-                raise UsageError(f"Option '{name}' does not take a value.")
-            else:
-                yield name, None
-        elif word.startswith("-") and word != "-":
-            letters = word[1:]
-            while letters:
-                name, letters = f"-{letters[0]}", letters[1:]
-                if takes_value(name):
-                    yield name, letters or _next(name, rest)
-                    break
-                yield name, None
-        else:
-            yield None, word
-
-
-def _next(name: str, rest: Iterator[str]) -> str:
-    for value in rest:
-        return value
-    raise UsageError(f"Option '{name}' requires an argument.")
-
-
-def _known(options: dict[str, Slot], name: str) -> Slot:
-    if name in HELP:
+class _Help(argparse.Action):
+    def __call__(self, *_: object) -> NoReturn:
         raise HelpRequest
-    if name not in options:
-        raise UsageError(f"No such option: {name}{meant(name, options)}")
-    return options[name]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.")
+
+
+def parse(slots: Sequence[Slot], words: Sequence[str]) -> dict[str, Any]:
+    """Return the values that the words give, by the names of the slots. Raises UsageError or HelpRequest."""
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument(*HELP, action=_Help, nargs=0)
+    for name, parameter, _ in slots:
+        if parameter.metavar and parameter.names:
+            parser.add_argument(*parameter.names, dest=name, action="append")
+        elif parameter.names:
+            parser.add_argument(*parameter.names, dest=name, action="store_true")
+            if parameter.negation:
+                parser.add_argument(parameter.negation, dest=name, action="store_false")
+    end = words.index("--") if "--" in words else len(words)
+    found, loose = parser.parse_known_args(words[:end])
+    for word in loose:
+        if word.startswith("-") and word != "-":
+            options = [each for slot in slots for each in (*slot.parameter.names, slot.parameter.negation)]
+            raise UsageError(f"No such option: {word}{meant(word, options)}")
+    given = vars(found) | _arguments(slots, [*loose, *words[end + 1 :]])
+    return {slot.name: _read(slot.parameter, given[slot.name]) for slot in slots if slot.name in given}
+
+
+def _arguments(slots: Sequence[Slot], words: list[str]) -> dict[str, list[str]]:
+    """Return the words that are no options, by the names of the slots of arguments."""
+    given = {}
+    for name, parameter, required in slots:
+        if not parameter.names:
+            taken = words if parameter.many else words[:1]
+            if required and not taken:
+                raise UsageError(f"Missing argument '{parameter.metavar}'.")
+            if taken:
+                given[name] = taken
+            words = words[len(taken) :]
+    if words:
+        raise UsageError(f"Unexpected argument: {words[0]}")
+    return given
 
 
 def meant(word: str, possible: Iterable[str]) -> str:
@@ -88,9 +69,11 @@ def meant(word: str, possible: Iterable[str]) -> str:
     return "".join(f" Did you mean {each}?" for each in get_close_matches(word, list(possible), 1))
 
 
-def _read(parameter: Parameter, texts: Sequence[str]) -> Any:
+def _read(parameter: Parameter, given: bool | list[str]) -> Any:
+    if isinstance(given, bool):
+        return given
     try:
-        values = [parameter.read(text) for text in texts]
+        values = [parameter.read(text) for text in given]
     except ValueError as error:
         raise UsageError(f"Invalid value for {parameter.title}: {error}") from None
     return values if parameter.many else values[-1]

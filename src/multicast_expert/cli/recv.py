@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import time
@@ -44,7 +45,6 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.meter import Meter
 from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.system.watch import get_logger
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
@@ -145,6 +145,8 @@ def run(
         for receiver in receivers:
             opened.enter_context(receiver)
             _exclude(receiver, excluded)
+        # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
+        logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
         measurement = opened.enter_context(Measurement(every, quiet, as_json, csv))
         meter = measurement.meter
@@ -270,10 +272,6 @@ def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
 
 def _report(event: HealingEvent) -> None:
     terminal.tell(f"mcast: {event}")
-    # The library logs it next, and Python shows a warning that no handler takes.
-    log = get_logger()
-    if not log.handlers:
-        log.addHandler(import_module("logging").NullHandler())
 
 
 def _buffer_text(receivers: Iterable[McastRxSocket]) -> str:

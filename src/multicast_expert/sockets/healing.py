@@ -62,18 +62,17 @@ class Events:
             look_soon(self.namespace)
 
     def report(self) -> None:
-        """Report to the program and to the log. No lock is held: its callback may use the socket, and wait."""
+        """Report to the log and to the program. No lock is held: its callback may use the socket, and wait."""
         while self._events:
             event = self._events.popleft()
+            logger = get_logger()
+            # Sends say by themselves that there is nothing to send from.
+            (logger.warning if event.kind in ("lost", "failed") else logger.info)("%s", event)
             if self._on_event is not None:
                 try:
                     self._on_event(event)
                 except Exception:
-                    logger = get_logger()
                     logger.exception("The on_event callback failed")
-            # Sends say by themselves that there is nothing to send from.
-            log = get_logger()
-            (log.warning if event.kind in ("lost", "failed") else log.info)("%s", event)
 
 
 class Healer:

@@ -125,7 +125,7 @@ def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     latencies = stream.latencies
     if latencies.count:
         middle, late = (latencies.percentile(each) for each in (50, 99))
-        caveat = "" if same_clock else ", by two hosts' clocks"
+        caveat = "" if same_clock else ", two hosts' clocks"
         yield (
             f"  latency {_text(latencies.least)} min, {_text(middle)} p50, {_text(late)} p99, "
             f"{_text(latencies.most)} max ms{caveat}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from contextlib import suppress
 
 READABLE = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
 """ASCII characters that are shown as they are."""
@@ -68,15 +67,19 @@ def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = 
     """
     if not payload.translate(None, READABLE) and (room is None or keeps_text or len(payload) <= room):
         return payload.decode("ascii")
-    content: bytes | str = payload
-    if not payload.isascii():
-        with suppress(UnicodeDecodeError):
-            content = payload.decode()
+    content = payload if payload.isascii() else _decoded(payload)
     if room is None or (len(content) <= room and columns(_literal(content)) <= room):
         return _literal(content)
     if keeps_text and isinstance(content, str) and content.isprintable():
         return _literal(content)
     return _beginning(content, room, len(payload))
+
+
+def _decoded(payload: bytes) -> bytes | str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload
 
 
 def _literal(content: bytes | str) -> str:
