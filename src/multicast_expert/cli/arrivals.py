@@ -27,16 +27,19 @@ def batches(
 ) -> Iterator[list[tuple[int, list[Datagram]]]]:
     """Yield what comes until the deadline (monotonic seconds), by port, and flush the output before each wait.
 
-    It also yields, an empty list, when nothing comes for as long as `patience_left` returns. Datagrams from `excluded`
-    hosts are passed over: some come in before the kernel knows which to reject.
+    What waits in a buffer by then is yielded, too. So is an empty list when nothing comes for as long as
+    `patience_left` returns. Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which
+    to reject.
     """
     busy: list[McastRxSocket] = []
+    end_ns = None
     while True:
         patience = 0.0 if busy else min(PATIENCE, patience_left())
         if deadline is not None:
             patience = min(patience, deadline - time.monotonic())
         if patience < 0:
-            return
+            patience = 0.0
+            end_ns = end_ns or time.time_ns()
         if len(receivers) > 1:
             busy = list(dict.fromkeys((*busy, *_readable(receivers, patience))))
             patience = 0
@@ -54,6 +57,8 @@ def batches(
                 taken.append((receiver.port, datagrams))
         yield taken
         terminal.flush()
+        if end_ns is not None and not any(_came_before(each, end_ns) for each in taken):
+            return
 
 
 def arrivals(batch: Sequence[tuple[int, list[Datagram]]]) -> list[Arrival]:
@@ -61,6 +66,11 @@ def arrivals(batch: Sequence[tuple[int, list[Datagram]]]) -> list[Arrival]:
     taken = [_arrival(each, port) for port, datagrams in batch for each in datagrams]
     wanted = [each for each in taken if each.stamp is None or not each.stamp.is_end]
     return wanted if len(batch) < 2 else sorted(wanted, key=attrgetter("time_ns"))
+
+
+def _came_before(taken: tuple[int, list[Datagram]], moment_ns: int) -> bool:
+    """Return whether there may be more of the kind: the last one is older, as far as the OS says."""
+    return (taken[1][-1].timestamp_ns or moment_ns) < moment_ns
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
