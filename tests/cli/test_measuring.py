@@ -204,7 +204,7 @@ for datagram in json.loads(sys.argv[1]):
     ("arguments", "message"),
     [
         (["recv", "239.1.2.3:5000", "--every", "1"], "--every and --csv need -q."),
-        (["recv", "239.1.2.3:5000", "-q", "--every", "0"], "an interval takes longer than 0 seconds."),
+        (["recv", "239.1.2.3:5000", "-q", "--every", "0"], "an interval has at least 0.01 seconds."),
         (["recv", "239.1.2.3:5000", "-q", "--raw"], "-q shows no datagrams: leave --hex, --raw and --full out."),
         (["recv", "239.1.2.3:5000", "--max-loss", "101"], "'101' is not a number from 0 to 100."),
         (["send", "239.1.2.3:5000", "-s", "65508"], "a datagram of IPv4 has at most 65,507 bytes, not 65,508."),

@@ -11,7 +11,10 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.stamp import read_stamp
+from multicast_expert.stamp import read_head, read_stamp
+
+Batch = list[tuple[int, list[Datagram]]]
+"""Datagrams by the port that they were sent to."""
 
 # Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
@@ -24,7 +27,7 @@ def batches(
     deadline: float | None,
     patience_left: Callable[[], float],
     excluded: Collection[str] = (),
-) -> Iterator[list[tuple[int, list[Datagram]]]]:
+) -> Iterator[Batch]:
     """Yield what comes until the deadline (monotonic seconds), by port, and flush the output before each wait.
 
     What waits in a buffer by then is yielded, too. So is an empty list when nothing comes for as long as
@@ -46,7 +49,7 @@ def batches(
         else:
             # A receiver waits for its own sockets, of which it may have thousands.
             busy = list(receivers)
-        taken: list[tuple[int, list[Datagram]]] = []
+        taken: Batch = []
         for receiver in tuple(busy):
             datagrams = _take(receiver, patience)
             if len(datagrams) < BATCH:
@@ -61,7 +64,20 @@ def batches(
             return
 
 
-def arrivals(batch: Sequence[tuple[int, list[Datagram]]]) -> list[Arrival]:
+def first_of(batch: Batch, most: int) -> Batch:
+    """Return so many datagrams of a batch, those that arrived first, and the end marks before and between them."""
+    found: Batch = []
+    flat = [(port, datagram) for port, datagrams in batch for datagram in datagrams]
+    for port, datagram in sorted(flat, key=lambda each: each[1].timestamp_ns or 0):
+        head = read_head(datagram.data)
+        most -= head is None or not head.is_end
+        if most < 0:
+            break
+        found.append((port, [datagram]))
+    return found
+
+
+def arrivals(batch: Batch) -> list[Arrival]:
     """Return the datagrams of a batch in the order of their arrival, without end marks of streams."""
     taken = [_arrival(each, port) for port, datagrams in batch for each in datagrams]
     wanted = [each for each in taken if each.stamp is None or not each.stamp.is_end]

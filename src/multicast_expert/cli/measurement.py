@@ -13,8 +13,8 @@ from typing import Any
 from multicast_expert.cli import terminal
 from multicast_expert.cli.render.measurement import (
     FIELDS,
-    HEADING,
     has_own_clock,
+    heading_line,
     interval_lines,
     interval_object,
     stream_lines,
@@ -39,6 +39,7 @@ class Measurement(ExitStack):
         self.meter = Meter(time.time_ns())
         self._every, self._quiet, self._as_json = every, quiet, as_json
         self._start = self._ended = time.monotonic()
+        self._next = self._start + (every or 0.0)
         self._is_headed = False
         self._write_row: Callable[[dict[str, Any]], Any] | None = None
         self._file: Any = None
@@ -56,12 +57,14 @@ class Measurement(ExitStack):
 
     def patience(self) -> float:
         """Return after how many seconds `go_on` is to be called again."""
-        return PATIENCE if self._every is None else max(0.0, self._ended + self._every - time.monotonic())
+        return PATIENCE if self._every is None else max(0.0, self._next - time.monotonic())
 
     def go_on(self) -> None:
         """Write an interval if its time has come."""
         if self._every is not None and not self.patience():
             self._end_interval(list(self.meter.end_interval()))
+            # Intervals that passed while the program slept are one.
+            self._next += self._every * (1 + (time.monotonic() - self._next) // self._every)
 
     def _end_interval(self, intervals: Iterable[Interval]) -> None:
         start, self._ended = self._ended, time.monotonic()
@@ -71,7 +74,7 @@ class Measurement(ExitStack):
                 self._write(interval_object(each, since, until))
             if not self._as_json:
                 room = terminal.size(sys.stdout)[0]
-                heading = [] if self._is_headed else [Line(HEADING, style="dim")]
+                heading = [] if self._is_headed else [Line(heading_line(room), style="dim")]
                 self._is_headed = True
                 lines = [
                     Line(line, style="red" if isinstance(line, Alarm) else "")

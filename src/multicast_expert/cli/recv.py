@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Annotated
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.arrivals import arrivals, batches
+from multicast_expert.cli.arrivals import arrivals, batches, first_of
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.measurement import Measurement
 from multicast_expert.cli.parameters import (
@@ -39,7 +39,6 @@ from multicast_expert.cli.render.datagram import (
 )
 from multicast_expert.cli.render.text import binary_size
 from multicast_expert.core.addresses import IPAddress, parse_source
-from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.meter import Meter
@@ -52,13 +51,14 @@ OWN_DESCRIPTORS = 64
 ROOM = 128
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
+SHORTEST_INTERVAL = 0.01
 # The exit status where nothing tells whether there was a loss.
 UNKNOWN = 3
 
 
-def _positive_seconds(text: str) -> float:
-    if not (number := seconds(text)):
-        raise ValueError("an interval takes longer than 0 seconds.")
+def _interval(text: str) -> float:
+    if (number := seconds(text)) < SHORTEST_INTERVAL:
+        raise ValueError(f"an interval has at least {SHORTEST_INTERVAL} seconds.")
     return number
 
 
@@ -95,7 +95,8 @@ def run(
     ] = None,
     wait: WaitOption = False,
     buffer: Annotated[
-        int | None, Parameter("--receive-buffer BYTES", "Receive buffer of each socket.", whole(1, 0x3FFFFFFF))
+        int | None,
+        Parameter("--receive-buffer BYTES", "Of each socket; usually the largest there is.", whole(1, 0x3FFFFFFF)),
     ] = None,
     as_json: JsonOption = False,
     as_hex: Annotated[bool, Parameter("--hex", "Show payloads in hexadecimal.")] = False,
@@ -103,7 +104,7 @@ def run(
     as_raw: Annotated[bool, Parameter("--raw", "Write payloads and nothing else, byte for byte.")] = False,
     quiet: Annotated[bool, Parameter("-q, --quiet", "Show no datagrams: only measure.")] = False,
     every: Annotated[
-        float | None, Parameter("--every SECONDS", "With -q, a line for each stream so often.", _positive_seconds)
+        float | None, Parameter("--every SECONDS", "With -q, a line for each stream so often.", _interval)
     ] = None,
     csv: Annotated[
         str | None, Parameter("--csv FILE", "With -q, intervals and summaries as CSV, too.", values="file")
@@ -129,14 +130,12 @@ def run(
         _tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
         for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
-            if quiet:
-                _measure(meter, batch, number)
-            else:
-                arrived = arrivals(batch)
-                wanted = arrived if number is None else arrived[: number - meter.datagrams]
-                for each in wanted:
-                    meter.take((each.datagram,), each.port, each.time_ns)
-                show(wanted)
+            wanted = batch if number is None else first_of(batch, number - meter.datagrams)
+            now_ns = time.time_ns()
+            for port, datagrams in wanted:
+                meter.take(datagrams, port, now_ns)
+            if not quiet:
+                show(arrivals(wanted))
             measurement.go_on()
             if meter.datagrams == number:
                 return
@@ -156,17 +155,6 @@ def run(
             terminal.end_line()
         measurement.finish([each.stats() for each in receivers], min(each.receive_buffer for each in receivers))
     return STATUS if interrupted else _status(meter, number or 1, max_loss)
-
-
-def _measure(meter: Meter, batch: Sequence[tuple[int, list[Datagram]]], most: int | None) -> None:
-    now_ns = time.time_ns()
-    for port, datagrams in batch:
-        if most is None:
-            meter.take(datagrams, port, now_ns)
-            continue
-        for datagram in datagrams:
-            if meter.datagrams < most:
-                meter.take((datagram,), port, now_ns)
 
 
 def _status(meter: Meter, least: int, max_loss: float | None) -> int:

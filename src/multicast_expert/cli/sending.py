@@ -20,6 +20,8 @@ from multicast_expert.system.kernel import SYSTEM, error_name
 NOT_YET = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "ENETUNREACH", "ENETDOWN")
 # Seconds between two attempts.
 PAUSE = 0.2
+# Seconds that a stream may be late at its end.
+GRACE = 0.1
 # Any end mark may be lost, too.
 END_MARKS = 3
 # Seconds between two of them.
@@ -109,7 +111,7 @@ class Sending:
         try:
             for payload in payloads:
                 now = monotonic() - start
-                if duration is not None and max(now, pace.due) >= duration:
+                if duration is not None and (pace.due >= duration or now >= duration + (GRACE if pace.due else 0.0)):
                     return
                 if pace.due > now:
                     sleep(pace.due - now)

@@ -11,12 +11,17 @@ from multicast_expert.observe.meter import Interval, Meter, Place, Stream, perce
 
 STREAMS_SHOWN = 20
 """Streams that have lines of their own in the summary."""
-HEADING = "     s datagrams/s   bit/s    lost     %  stream"
-_NUMBERS = 40
-"""Columns of an interval's numbers."""
+_NUMBERS = "     s datagrams/s   bit/s    lost     %"
+_WITH_STREAM = 60
+"""Columns that have room for the name of a stream behind them."""
 
 
 # Intervals
+
+
+def heading_line(room: int) -> str:
+    """Return the names of the columns."""
+    return f"{_NUMBERS}  stream" if room >= _WITH_STREAM else _NUMBERS
 
 
 def interval_lines(interval: Interval, end: float, seconds: float, room: int) -> Iterator[str]:
