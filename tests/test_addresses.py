@@ -29,7 +29,8 @@ def is_group(address: IPv4Address | IPv6Address) -> bool:
 
 def is_host(address: IPv4Address | IPv6Address) -> bool:
     """Whether the address can be the source of datagrams."""
-    return not is_group(address) and not address.is_unspecified and str(address) != "255.255.255.255"
+    is_mapped = address.version == 6 and address.ipv4_mapped is not None
+    return not (is_mapped or is_group(address) or address.is_unspecified or str(address) == "255.255.255.255")
 
 
 @given(ADDRESSES)
@@ -45,7 +46,7 @@ def test_a_group_is_a_multicast_address(address: IPv4Address | IPv6Address) -> N
         if is_group(address):
             assert parse_group(spelling) == parse_group(spelling, address.version) == address
         else:
-            with pytest.raises(MulticastExpertError, match="is not a multicast address"):
+            with pytest.raises(MulticastExpertError, match=r"is not a multicast address|is the IPv4 address"):
                 parse_group(spelling)
 
 
@@ -58,7 +59,9 @@ def test_a_source_is_the_address_of_a_host(address: IPv4Address | IPv6Address) -
     if is_host(address):
         assert parse_source(str(address)) == parse_source(address, address.version) == address
     else:
-        with pytest.raises(MulticastExpertError, match=r"multicast address|not the address of a host"):
+        with pytest.raises(
+            MulticastExpertError, match=r"multicast address|not the address of a host|is the IPv4 address"
+        ):
             parse_source(address)
 
 

@@ -19,9 +19,8 @@ IFACES = st.one_of(st.none(), NAMES)
 
 def is_host(address: IPv4Address | IPv6Address) -> bool:
     """Whether the address can be the source of datagrams."""
-    # Newer Pythons look into ::ffff:a.b.c.d for multicast addresses; the wire does not.
-    is_group = address.is_multicast and not (address.version == 6 and address.ipv4_mapped)
-    return not is_group and not address.is_unspecified and str(address) != "255.255.255.255"
+    is_mapped = address.version == 6 and address.ipv4_mapped is not None
+    return not (is_mapped or address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
 
 
 def hint(error: MulticastExpertError) -> str | None:
@@ -65,6 +64,12 @@ def hint(error: MulticastExpertError) -> str | None:
         ),
         ("udp://239.1.2.3:5000?multicast-iface=eth0", Endpoint(ip_address("239.1.2.3"), 5000, iface="eth0")),
         ("udp://@[ff02::1%25eth0]:5000", Endpoint(ip_address("ff02::1"), 5000, iface="eth0")),
+        (
+            "udp://@[ff02::1]:5000?localaddr=fe80%3A%3a1%25eth0",
+            Endpoint(ip_address("ff02::1"), 5000, iface="fe80::1%eth0"),
+        ),
+        ("udp://@[ff02::1]:5000?localaddr=fe80::1%eth0", Endpoint(ip_address("ff02::1"), 5000, iface="fe80::1%eth0")),
+        ("udp://@239.1.2.3:5000?miface=Ethernet%202", Endpoint(ip_address("239.1.2.3"), 5000, iface="Ethernet 2")),
         ("udp://@[ff02::1]:5000?localaddr=fe80::1%25eth0", Endpoint(ip_address("ff02::1"), 5000, iface="fe80::1%eth0")),
         # A range of one.
         ("239.1.2.3+1:5000-5000", Endpoint(ip_address("239.1.2.3"), 5000)),
@@ -99,6 +104,11 @@ def test_endpoints(text: str, endpoint: Endpoint) -> None:
         ("239.1.1.1:5000-5003", "names 4 endpoints, but only one"),
         ("udp://239.1.2.3:5000?sources=10.0.0.7,10.0.0.8", "names 2 endpoints, but only one"),
         ("udp://239.1.2.3:5000?block=10.0.0.7", "names hosts not to receive from"),
+        (
+            "udp://239.1.2.3:5000?localaddr=%zz",
+            "'localaddr=%zz': a percent sign that is meant as one",
+        ),
+        ("udp://239.1.2.3:5000?localaddr=eth0%", "is written %25"),
         ("udp://239.1.2.3:5000%eth0?localaddr=10.0.0.1", "names the interfaces eth0 and 10.0.0.1"),
         ("udp://@:5000", "group ':5000' is not an IP address"),
         ("ff15::1234:5000:1:2:3:4:5:6:7", "is not an IP address"),
@@ -215,6 +225,12 @@ NEAR_MISSES = {
     "239.1.2.3:5000:eth0": "239.1.2.3:5000%eth0",
     "eth0:239.1.2.3:5000": "239.1.2.3:5000%eth0",
     "eth0@239.1.2.3:5000": "239.1.2.3:5000%eth0",
+    "239.1.2.3:5000/24": "239.1.2.3:5000",
+    "239.1.2.3:5000/127%eth0": "239.1.2.3:5000%eth0",
+    "ff02:0:0:0:0:0:0:0:1": "ff02::1",
+    "ff02:0:0:0:0:0:0:0:1%eth0": "ff02::1%eth0",
+    "ff02:0:0:0:0:0:0:0:1:3": "ff02::1:3",
+    "ff02:0:0:0:0:0:0:fb:5353": "[ff02::fb]:5353",
 }
 NEAR_RANGES = {
     "239.1.1.1-239.1.1.20:5000": "239.1.1.1+20:5000",

@@ -22,6 +22,7 @@ from multicast_expert import (
     get_interface_ips,
     scan_interfaces,
 )
+from multicast_expert.doctor import diagnose
 from multicast_expert.engine import waitset
 from multicast_expert.system import commands, proc
 from multicast_expert.system.groups import joined_groups, udp_sockets
@@ -75,6 +76,26 @@ def test_few_descriptors(spare: int, ask: Callable[[], Any]) -> None:
             else:
                 assert found == whole
         assert open_descriptors() == before
+
+
+def test_a_diagnosis_with_few_descriptors() -> None:
+    """With room for none, a few and more descriptors it ends with a report, or with the error; nothing stays open."""
+    outcomes = set()
+    with McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5000, iface="lo"):
+        diagnose("239.1.2.3:5000%lo", listen=0.01)
+        before = open_descriptors()
+        for spare in (0, 1, 2, 4, 8, 16):
+            with descriptor_limit(lowest_free_descriptor() + spare):
+                try:
+                    report = diagnose("239.1.2.3:5000%lo", listen=0.01)
+                except MulticastOSError as error:
+                    assert error.errno == errno.EMFILE  # noqa: PT017 - it may answer, too
+                    outcomes.add("error")
+                else:
+                    outcomes.add("report")
+                    assert report.findings
+            assert open_descriptors() == before
+    assert "report" in outcomes
 
 
 def key(found: Any) -> object:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from multicast_expert import IfaceInfo, MulticastExpertError
 from multicast_expert.core.interfaces import missing_interface
-from multicast_expert.core.scopes import ScopedGroup, in_scope, parse_scoped_group, parse_scoped_groups, scope_number
+from multicast_expert.core.scopes import ScopedGroup, in_scope, parse_scoped_group, parse_scoped_groups
 
 ETH0 = IfaceInfo("eth0", 2, None, (), ())
 ODD = IfaceInfo("{E61AD7AD}", 3, None, (), (), "Ethernet 2")
@@ -101,12 +101,3 @@ def test_random_scopes(scope: Any) -> None:
     except MulticastExpertError:
         return
     assert (scope, found) in [("eth0", ["a"]), ("2", ["a"]), (2, ["a"]), ("usb0", ["c"])]
-
-
-def test_the_number_of_an_address() -> None:
-    """The fourth part of a socket address, where it is a number; 0 without it."""
-    assert scope_number(("ff02::5", 5000)) == scope_number(("ff02::5", 5000, 0, 0)) == 0
-    assert scope_number(("ff02::5", 5000, 0, 7)) == 7
-    for number in ("eth0", "7", 7.0, None, True):
-        with pytest.raises(MulticastExpertError, match="scope id"):
-            scope_number(("ff02::5", 5000, 0, number))  # type: ignore[arg-type]  # what the test is about

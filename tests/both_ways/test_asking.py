@@ -232,9 +232,9 @@ async def test_a_group_goes_out_of_each_interface_or_the_named_one(kind: Kind, n
     [
         (("example.org", PORT), {}, "is not an IP address"),
         (("ff02::fb%eth9", PORT), {}, "eth9"),
-        (("ff02::fb", PORT, 0, 9999), {}, "interface 9999"),
-        (("ff02::fb%eth0", PORT), {"iface": "eth1"}, "scope"),
-        (("ff02::fb", PORT), {"iface": "lo"}, "does not appear to be a valid interface|none of the interfaces"),
+        (("ff02::fb", PORT, 0, 9999), {}, "9999"),
+        (("ff02::fb%eth0", PORT), {"iface": "eth1"}, "differ: eth0 and eth1"),
+        (("ff02::fb", PORT), {"iface": "lo"}, "lo is none of the interfaces of this socket; it sends on: eth0, eth1"),
         (("239.1.1.1", PORT), {}, "IPv4"),
         (("ff02::fb", 0), {}, "port 0 is out of range"),
         (("::", PORT), {}, "not the address of a host"),

@@ -19,6 +19,8 @@ from multicast_expert.wire.recognise.table import Protocol
 
 NOW = 1_700_000_000.0
 GOLDEN = Path(__file__).with_name("top")
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+"""Those of the documents show the same screens."""
 SIZES = [(80, 24), (160, 50)]
 
 
@@ -122,6 +124,11 @@ def picture_text(svg: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def without_fonts(svg: str) -> str:
+    """The picture with the fonts of the machine that shows it, instead of some from elsewhere."""
+    return re.sub(r"@font-face {.*?}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+
+
 def check(name: str, text: str) -> None:
     """Compare with the golden file."""
     path = GOLDEN / name
@@ -139,11 +146,16 @@ async def test_the_screen_of_textual(width: int, height: int, keys: tuple[str, .
     async with app.run_test(size=(width, height)) as pilot:
         await pilot.press("down", *keys)
         await pilot.pause(1.2)
-        text = picture_text(app.export_screenshot())
+        picture = app.export_screenshot()
         lines = plain(app.view, width, height)
+    text = picture_text(picture)
     blank = re.sub(r"\n+", "\n", re.sub(r"[^\S\n]+", " ", text))
     assert blank == re.sub(r"\n+", "\n", re.sub(r"[^\S\n]+", " ", lines))
-    check(f"{'detail' if keys else 'table'}-{width}x{height}.txt", lines)
+    name = f"{'detail' if keys else 'table'}-{width}x{height}"
+    check(f"{name}.txt", lines)
+    if os.environ.get("MCAST_WRITE_GOLDEN"):
+        (PICTURES / f"top-{name}.svg").write_text(without_fonts(picture), encoding="utf-8")
+    assert picture_text((PICTURES / f"top-{name}.svg").read_text(encoding="utf-8")) == text
 
 
 @pytest.mark.anyio

@@ -501,7 +501,7 @@ ROWS = [
     Row("querier", healthy(queries=()), "unknown", "125 s", "--listen 130"),
     Row("querier", healthy(queries=(), seconds=131.0, arrivals=(arrivals(last=130.9),)), "suspect", "260 s"),
     Row("querier", CEASED, "suspect", "came and stopped"),
-    Row("querier", change(CEASED, revived=True), "problem", "there is no querier", "Switch on the querier"),
+    Row("querier", change(CEASED, revived=True), "problem", "there is no querier", "mcast querier -i eth0"),
     Row("querier", change(CEASED, revived=True, queries=(QUERY,)), "suspect", "although"),
     Row("querier", unprivileged(CEASED, revived=True), "problem"),
     Row("querier", unprivileged(CEASED, revived=True, counters=counted(TcpExt__IPReversePathFilter=6)), "suspect"),

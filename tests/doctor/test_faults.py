@@ -1,12 +1,14 @@
 """The doctor is right: it names what was broken in a lab, and is content with what was not."""
 
+import shlex
+import subprocess
 import sys
 
 import pytest
 
 from doctor import proof
 from doctor.command import arriving, doctor, run
-from doctor.faults import FAULTS, Fault
+from doctor.faults import FAULTS, Fault, dead_querier
 from doctor.stage import stage
 from multicast_expert.testing import lab_unavailable
 
@@ -72,6 +74,25 @@ def test_the_remedy_cures(fault: Fault) -> None:
         proof.write(fault, cured="yes")
     else:
         assert proof.row_of(fault).cured == "yes"
+
+
+def test_our_querier_cures() -> None:
+    """The querier that the doctor advises keeps alive what a switch forgot; its timers suit the switch of the lab."""
+    with stage() as made:
+        arguments = dead_querier(made)
+        said = doctor(made.listener, arguments, made.seconds)
+        (advice,) = [line for line in said.finding["remedy"] if "mcast querier" in line]
+        words = shlex.split(advice.split("`")[1])
+        assert words[:3] == ["sudo", "mcast", "querier"]
+        fast = ["--query-interval", "0.4", "--response-time", "0.1"]
+        wanted = round(made.seconds * 40)
+        assert arriving(made.listener, arguments, wanted, made.seconds + 3) < wanted
+        command = [sys.executable, "-m", "multicast_expert", *words[2:], *fast]
+        asking = made.listener.popen(command, stdout=subprocess.PIPE, encoding="utf-8")
+        assert asking.stdout is not None
+        assert any(line.endswith("this host is the querier now\n") for line in asking.stdout)
+        assert arriving(made.listener, arguments, wanted, made.seconds + 3) == wanted
+        asking.stdout.close()
 
 
 def test_the_unprivileged_have_no_privileges() -> None:

@@ -65,6 +65,11 @@ class Kernel:
         self.platform = platform
         self._fake = fake
 
+    def interface_name(self, _: object, index: int) -> str | None:
+        """Return the name of an interface of the host."""
+        found = self._fake.host.interface(index)
+        return found and found.name
+
     def socket(self, family: int, kind: int) -> FakeSocket:
         """Return a new socket of the fake."""
         sock = self._fake.socket(family, kind)

@@ -38,6 +38,9 @@ class LinuxSocket:
         self.refused: dict[bytes, int] = {}
         """The error numbers for datagrams."""
 
+    def interface_name(self, _: object, index: int) -> str | None:
+        """No interface has a name here."""
+
     def socket(self, family: int, kind: int) -> "LinuxSocket":
         """This is the kernel of one socket."""
         assert (family, kind) == (2, 2)

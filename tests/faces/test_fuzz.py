@@ -130,6 +130,9 @@ class FuzzedKernel:
         self.platform = platform
         self._script = script
 
+    def interface_name(self, _: object, index: int) -> str | None:
+        """No interface has a name here."""
+
     def socket(self, family: int, kind: int) -> Any:
         """A socket with the script of this kernel."""
         return FuzzedSocket(self._script)

@@ -56,6 +56,12 @@ def test_a_handler_asks_while_a_thread_joins(pure: bool, count: int) -> None:
 
 
 @counts
+def test_a_handler_joins_while_a_thread_leaves(pure: bool, count: int) -> None:
+    """Neither waits for the other."""
+    run("everywhere", "join_beside_a_leave", pure=pure, deadline=DEADLINE, count=count)
+
+
+@counts
 @pytest.mark.parametrize("loop", ["receive", "receive_many"])
 @pytest.mark.parametrize("act", ["close", "leave", "join", "block", "ask", "end"])
 def test_a_fork(pure: bool, count: int, loop: str, act: str) -> None:

@@ -11,7 +11,7 @@ def test_no_thread_to_be_had(face: str) -> None:
     run("scarcity", "open_without_threads", face=face)
 
 
-@pytest.mark.parametrize("face", ["blocking", "transmitter", "scan", "asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("face", ["blocking", "transmitter", "both ways", "scan", "asyncio", "uvloop", "trio"])
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("pure", EXTENSION)
 def test_the_last_descriptor_at_any_step(pure: bool, count: int, face: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import warnings
 from collections.abc import Iterator
 
 import anyio
@@ -127,6 +128,32 @@ def test_group_routes_that_disagree(routed: Routed, version: int) -> None:
     with pytest.warns(MulticastWarning, match=rf"{OTHER[version]} .* out of eth0, .*{GROUP[version]}.* out of eth1"):
         sender = McastTxSocket(FAMILY[version], [GROUP[version], OTHER[version]])
     assert [iface.machine_name for iface in sender.network_interfaces] == ["eth0"]
+
+
+@both_versions
+def test_groups_without_a_route(routed: Routed, version: int) -> None:
+    """Without a default route, they go where the route of another group leads, and a warning says so."""
+    routed.group("eth1", version)
+    with pytest.warns(MulticastWarning) as caught:
+        sender = McastTxSocket(FAMILY[version], [OTHER[version], GROUP[version]])
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"{OTHER[version]} will be sent out of eth1, where the route for {GROUP[version]} leads, but this host has no "
+        "route for that: name the interface that you mean with iface=."
+    )
+    with sender:
+        check_it_leaves_by(routed, sender, "eth1", OTHER[version])
+
+
+def test_a_line_that_warns_twice(routed: Routed) -> None:
+    """Python shows a warning once for each line and text, and so it does this one: another group is another text."""
+    routed.default("eth1")
+    routed.group("eth0", 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for group in ("239.1.2.3", "239.1.2.3", "239.1.2.4", "239.1.2.3"):
+            McastTxSocket(socket.AF_INET, [group])
+    assert [str(each.message).partition(" ")[0] for each in caught] == ["239.1.2.3", "239.1.2.4"]
 
 
 def test_routes_that_reject(routed: Routed) -> None:

@@ -25,6 +25,7 @@ from linux.judges import (
     slow_line,
     telling_hop_limits,
 )
+from multicast_expert import MulticastExpertError
 from multicast_expert.testing import Host
 
 # A receive buffer of the default size holds this many datagrams, whatever their size up to a page.
@@ -175,5 +176,5 @@ def test_wrong_flow_infos(network: Network, form: str, flow: int) -> None:
             lambda: transmitter.send_many([b"wrong"], address),
             lambda: transmitter.send_many([b"wrong"] * 10, address),
         ):
-            with pytest.raises(OverflowError, match=r"flowinfo must be 0-1048575\."):
+            with pytest.raises(MulticastExpertError, match=f"flow info {flow} .* from 0 to 1048575"):
                 send()

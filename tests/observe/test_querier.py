@@ -77,6 +77,15 @@ def test_general_queries(settings: QuerierSettings, address: str) -> None:
     assert querier.link.querier.address == address
 
 
+def test_a_query_that_could_not_be_sent() -> None:
+    """The start-up begins anew a second later, and again until it works."""
+    querier = LinkQuerier(OURS, NEW, 0.0)
+    for now in (0.0, 1.0, 2.0):
+        assert querier.step(now).queries
+        querier.repeat(now)
+    assert [time for time, _ in run(querier, 200)] == [3.0, 34.25, 159.25]
+
+
 def test_a_lower_address_silences_it_until_it_is_lost() -> None:
     """Also if it is about a group; 255 s after the last query it asks again at once, and then each interval."""
     querier = started()
@@ -238,7 +247,7 @@ def test_leaves_are_bounded() -> None:
 def test_timers_that_make_no_sense(wrong: dict[str, float]) -> None:
     """They are named in the error."""
     with pytest.raises(ValueError, match="it must be"):
-        QuerierSettings(3, **wrong)  # type: ignore[arg-type]
+        QuerierSettings(3, **wrong)
 
 
 ADDRESSES = st.lists(st.sampled_from(["0.0.0.0", *(f"10.0.0.{number}" for number in range(1, 12))]), unique=True)

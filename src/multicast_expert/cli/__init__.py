@@ -28,6 +28,8 @@ COMMANDS = {
     "drops": "Show which datagrams the kernel drops, why and where",
     "top": "Follow the streams on the wire in a live table",
     "scan": "Find out which groups are on the wire, and who sends and joins",
+    "watch": "Show who asks for members and who joins, as it happens",
+    "querier": "Ask for members, where no router or switch does",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }

@@ -11,7 +11,7 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.stamp import read_head, read_stamp
+from multicast_expert.stamp import MAGIC, read_head, read_stamp
 
 Batch = list[tuple[int, list[Datagram]]]
 """Datagrams by the port that they were sent to."""
@@ -113,7 +113,7 @@ def _is_from(datagram: Datagram, hosts: Collection[str]) -> bool:
 
 def _arrival(datagram: Datagram, port: int) -> Arrival:
     moment = time.time_ns() if datagram.timestamp_ns is None else datagram.timestamp_ns
-    stamped = read_stamp(datagram.data)
+    stamped = read_stamp(datagram.data) if datagram.data.startswith(MAGIC) else None
     if stamped is None:
         return Arrival(datagram, port, moment, None, datagram.data)
     return Arrival(datagram, port, moment, *stamped)

@@ -30,8 +30,8 @@ class Live:
 
     def __init__(self, ifaces: Sequence[str] | None, endpoints: Sequence[Endpoint] = ()) -> None:
         self._wanted = [(each, _names(each)) for each in endpoints]
-        self.source = FrameSource(ifaces, udp=True, keep=KEEP, buffer=RING, ring=RING, all_groups=True)
-        self.look = Look(self.source)
+        self.source: FrameSource = FrameSource(ifaces, udp=True, keep=KEEP, buffer=RING, ring=RING, all_groups=True)
+        self.look: Look = Look(self.source)
         self._joined: Mapping[Place, Collection[str]] | None = None
         self._drops: Mapping[tuple[Place, int | None], int] | None = None
         self._closed = threading.Event()

@@ -16,6 +16,11 @@ def pages() -> dict[str, str]:
     return {"mcast.1": overview_page(__version__, COMMANDS), **single}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write them into the folder that the command line names."""
     for name, page in pages().items():
         Path(sys.argv[1], name).write_text(page, encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()

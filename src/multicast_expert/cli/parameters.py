@@ -73,7 +73,7 @@ class Command:
 
     def __init__(self, function: Callable[..., int | None], details: str, examples: Sequence[tuple[str, str]]) -> None:
         self.function = function
-        self.name = function.__module__.rpartition(".")[2]
+        self.name: str = function.__module__.rpartition(".")[2]
         self.details = details
         self.examples = examples
 

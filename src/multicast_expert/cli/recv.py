@@ -48,7 +48,7 @@ from multicast_expert.sockets.receiver import McastRxSocket
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
 # Columns for a payload that is no text, where no terminal limits them.
-ROOM = 128
+ROOM = 80
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 SHORTEST_INTERVAL = 0.01

@@ -33,8 +33,8 @@ NEEDS_GROUPS = (
     "queriers, and which hosts are members of which groups. It joins and sends nothing, and needs root on Linux.\n\n"
     "With --groups it joins these groups meanwhile, so that switches and routers send them here. Then it works without "
     "root, too, but sees the ports of known protocols only, or those of --port, and neither queriers nor members.",
-    ("sudo mcast scan", "list what is on the wire of all interfaces"),
-    ("sudo mcast scan -i eth0 --for 130", "wait for the next query, and see all members"),
+    ("mcast scan", "list what is on the wire of all interfaces"),
+    ("mcast scan -i eth0 --for 130", "wait for the next query, and see all members"),
     ("mcast scan --groups 239.1.1.0/24 --for 2", "join 256 groups and list those that bring something"),
 )
 def run(

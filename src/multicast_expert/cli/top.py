@@ -30,9 +30,9 @@ WITHOUT_TEXTUAL = (
     "nothing, and needs root on Linux. Endpoints choose streams, otherwise all are shown.\n\n"
     "On a terminal, keys sort, filter, pause and mark, and open one stream. Elsewhere it writes a table every second, "
     "and with --json an object.",
-    ("sudo mcast top", "follow all streams on all interfaces"),
-    ("sudo mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
-    ("sudo mcast top --json --for 5", "write an object a second, for a program"),
+    ("mcast top", "follow all streams on all interfaces"),
+    ("mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
+    ("mcast top --json --for 5", "write an object a second, for a program"),
 )
 def run(
     endpoints: Annotated[
@@ -43,8 +43,7 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Show the streams until the time is over, or a key or Ctrl-C ends it."""
-    live_table = not as_json and sys.stdout.isatty() and sys.stdin.isatty()
-    screen = _screen() if live_table else None
+    screen = _screen() if not as_json and _has_terminal() else None
     with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
         if screen is not None:
             screen(live, duration).run()
@@ -52,6 +51,11 @@ def run(
         end_with_reader()
         interrupted = until_interrupted(lambda: _write(live, duration, as_json))
     return STATUS if interrupted else 0
+
+
+def _has_terminal() -> bool:
+    # Textual draws on standard error.
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _screen() -> Any:

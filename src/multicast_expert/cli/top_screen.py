@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from textual import events
 from textual.app import App, ComposeResult
@@ -52,16 +52,16 @@ _STYLES = {"bold red": "bold $text-error", "red": "$text-error", "bold yellow": 
 class TopScreen(App[None]):
     """Shows the streams of a feed until `q` is pressed, or for so many seconds."""
 
-    TITLE = "mcast top"
-    CSS = "Screen { layout: vertical; } _Lines { width: 1fr; height: 1fr; text-wrap: nowrap; }"
-    ENABLE_COMMAND_PALETTE = False
+    TITLE: str | None = "mcast top"
+    CSS: ClassVar[str] = "Screen { layout: vertical; } _Lines { width: 1fr; height: 1fr; text-wrap: nowrap; }"
+    ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
     INTERVAL = 1.0
     """Seconds between two looks at all rows."""
 
     def __init__(self, feed: Feed, seconds: float | None = None) -> None:
         super().__init__()
         self._feed, self._seconds = feed, seconds
-        self.view = View(feed.snapshot())
+        self.view: View = View(feed.snapshot())
 
     def compose(self) -> ComposeResult:
         """Fill the screen."""

@@ -30,9 +30,18 @@ def parse_address(address: MulticastAddress, role: str) -> IPAddress:
         parsed = ip_address(address)
     except ValueError:
         raise _not_an_address(address, role) from None
+    _refuse_mapped(parsed)
     if parsed.version == 6 and parsed.scope_id is not None:
         raise MulticastExpertError(f"{role} {address} carries a scope; name the interface with iface= instead.")
     return parsed
+
+
+def _refuse_mapped(address: IPAddress) -> None:
+    if address.version == 6 and address.ipv4_mapped is not None:
+        # The sockets of this library keep the IP versions apart (IPV6_V6ONLY).
+        raise MulticastExpertError(
+            f"{address} is the IPv4 address {address.ipv4_mapped}: write it so, and use an AF_INET socket."
+        )
 
 
 def parse_sources(sources: Iterable[MulticastAddress], version: int) -> list[IPAddress]:
@@ -111,6 +120,7 @@ def parse_host(address: MulticastAddress, version: int) -> IPAddress:
         raise MulticastExpertError(
             f"{address!r} is not an IP address; look up a host's address first (socket.getaddrinfo)."
         ) from None
+    _refuse_mapped(parsed)
     if is_multicast(parsed.packed) or parsed.is_unspecified:
         raise MulticastExpertError(f"{address} is not the address of a host.")
     if parsed == IPv4Address("255.255.255.255"):
@@ -124,6 +134,23 @@ def parse_port(port: int) -> int:
     if not isinstance(port, int) or not 1 <= port <= 65535 or port is True:
         raise MulticastExpertError(f"port {port!r} is out of range: 1 to 65535.")
     return port
+
+
+def check_socket_address(address: IPv4Or6Address, version: int) -> None:
+    """Raise MulticastExpertError unless it is `(ip, port)`, or with numbers that IPv6 takes behind them.
+
+    The address itself and the scope are not looked up.
+    """
+    parts = len(address) if isinstance(address, tuple) else 0
+    if not 2 <= parts <= (4 if version == 6 else 2) or not isinstance(address[0], str | IPv4Address | IPv6Address):
+        form = "(ip, port)" if version == 4 else "(ip, port) or (ip, port, flow info, scope id)"
+        raise MulticastExpertError(f"{address!r} is not an address to send to: {form}.")
+    parse_port(address[1])
+    for name, number, bits in zip(("flow info", "scope id"), address[2:], (20, 32), strict=False):
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << bits:
+            raise MulticastExpertError(
+                f"The {name} {number!r} of {address[0]} is not a number from 0 to {(1 << bits) - 1}."
+            )
 
 
 def _check_version(address: IPAddress, version: int | None, role: str) -> None:

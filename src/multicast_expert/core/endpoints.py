@@ -187,7 +187,16 @@ def _taken_apart(text: str) -> tuple[str, list[str], list[str]]:
 def _options(query: str) -> Iterator[tuple[str, str]]:
     for option in query.split("&"):
         name, _, value = option.partition("=")
-        yield name, value.replace("%25", "%")
+        if ":" in value:
+            # An address, with a scope that few programs escape.
+            value = value.replace("%25", "%")
+        elif "%" in value:
+            from urllib.parse import unquote  # noqa: PLC0415 - few options have escapes
+
+            if re.search("%(?![0-9a-fA-F]{2})", value):
+                raise MulticastExpertError(f"option {option!r}: a percent sign that is meant as one is written %25.")
+            value = unquote(value, errors="surrogateescape")
+        yield name, value
 
 
 def _groups(part: str, any_address: bool, text: str) -> tuple[IPAddress, int]:

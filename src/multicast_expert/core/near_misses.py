@@ -20,6 +20,9 @@ _REWRITINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"(?P<group>[0-9a-f:.+]+)\]:{_PORT}{_REST}", "[{group}]:{port}{rest}"),
         (rf"\[(?P<group>[0-9a-f:.+]+):{_PORT}{_REST}", "[{group}]:{port}{rest}"),
         (r"\[?(?P<group>[0-9a-f:.]+)\]?", "{group}"),
+        # Numbers of an address are that long too, but seldom the last of nine; more often there is a zero too many.
+        (r"(?P<group>[0-9a-f:.]*:[0-9a-f:.]*):(?P<port>[0-9]{4,5})(?P<rest>%.*)?", "[{group}]:{port}{rest}"),
+        (rf"(?P<first>[0-9a-f]+)(?::0+)+:(?P<last>[0-9a-f:]*[1-9a-f][0-9a-f]*){_REST}", "{first}::{last}{rest}"),
         (rf"(?P<group>[0-9a-f:.]*:[0-9a-f:.]*):{_PORT}{_REST}", "[{group}]:{port}{rest}"),
         # The number of groups behind the bracket.
         (rf"\[(?P<group>[^\]]+)\](?P<count>\+[0-9]+)(?P<port>:[0-9-]+)?{_REST}", "[{group}{count}]{port}{rest}"),
@@ -31,6 +34,8 @@ _REWRITINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?P<group>[^@]+)@(?P<source>[0-9a-f:.]+)", "{source}@{group}"),
         (rf"(?P<group>[^@:]+)@(?P<source>[0-9.]+):{_PORT}{_REST}", "{source}@{group}:{port}{rest}"),
         (r"(?P<source>[0-9a-f:.]+)\s*[, ]\s*(?P<group>.+)", "{source}@{group}"),
+        # The length of a prefix, or hops as in SDP, behind the port.
+        (r"(?P<group>.+:[0-9-]+)/[0-9]{1,3}(?P<rest>%.*)?", "{group}{rest}"),
         # The interface behind another sign, before the port, or first.
         (rf"(?P<group>[^@%]+)%(?P<iface>[^%]+):{_PORT}", "{group}:{port}%{iface}"),
         (r"(?P<group>.+:[0-9]+)\s*[@/:, ]\s*(?P<iface>[^@:, ]+)", "{group}%{iface}"),

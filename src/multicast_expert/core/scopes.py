@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, listed, parse_group
+from multicast_expert.core.addresses import IPAddress, MulticastAddress, listed, parse_group
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, has_name
 
@@ -39,10 +39,14 @@ def parse_scoped_group(group: MulticastAddress, version: int | None = None) -> S
 
 @lru_cache(maxsize=16384)
 def _parse_text(group: str, version: int | None) -> ScopedGroup:
-    text, percent, scope = group.partition("%")
-    if not percent or not scope:
-        return ScopedGroup(parse_group(group, version))
-    return ScopedGroup(parse_group(text, version), None if scope == "0" else scope)
+    text, scope = split_scope(group)
+    return ScopedGroup(parse_group(text, version), scope)
+
+
+def split_scope(address: MulticastAddress) -> tuple[str, str | None]:
+    """Return the address and its scope as text; `%0` is none. With an empty scope, all is the address: it is none."""
+    text, _, scope = str(address).partition("%")
+    return (text, None if scope == "0" else scope) if scope else (str(address), None)
 
 
 def parse_scoped_groups(
@@ -53,14 +57,6 @@ def parse_scoped_groups(
     if not (parsed or may_be_empty):
         raise MulticastExpertError("mcast_ips is empty: name at least one group.")
     return parsed if len(parsed) < 2 else list(dict.fromkeys(parsed))
-
-
-def scope_number(address: IPv4Or6Address) -> int:
-    """Return the scope id of an IPv6 socket address; 0: none. Raises MulticastExpertError for what is no number."""
-    number = address[3] if len(address) > 3 else 0
-    if not isinstance(number, int) or number is True:
-        raise MulticastExpertError(f"The scope id {number!r} of {address[0]} is not the index of an interface.")
-    return number
 
 
 def in_scope(

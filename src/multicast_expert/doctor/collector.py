@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from multicast_expert.core.addresses import IPAddress, parse_address, parse_port, parse_source
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, means_any, missing_interface
 from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
@@ -79,6 +79,9 @@ def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]
     """Return the interfaces to listen on; a missing one stands for a name or address that no interface has."""
     try:
         return choose_for_receiving(None if iface is None else [iface], version, allow_missing=True)
+    except MulticastOSError:
+        # It says nothing about the interface.
+        raise
     except MulticastExpertError:
         if iface is None or isinstance(iface, IfaceInfo):
             raise
@@ -88,6 +91,8 @@ def _choose(iface: IfaceSpecifier | None, version: int) -> list[InterfaceChoice]
 
 
 def _cannot_list(error: OSError) -> MulticastExpertError:
+    if isinstance(error, MulticastOSError):
+        return error
     return MulticastExpertError(f"The interfaces of this host cannot be listed: {error.strerror or error}.")
 
 

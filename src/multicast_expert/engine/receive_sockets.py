@@ -53,17 +53,24 @@ class ReceiveSockets:
         Raises MulticastExpertError in a signal handler that came between the steps of another change: the change that
         it interrupted would undo or overwrite what it does.
         """
-        with self.lock:
-            if self._changing:
-                raise MulticastExpertError(
-                    "This signal handler interrupted a change of memberships of the same receiver. It may close the "
-                    "receiver; let it join, leave or block later, or in another thread."
-                )
-            try:
-                self._changing = True
-                yield
-            finally:
-                self._changing = False
+        queue, token = self._source.queue, object()
+        try:
+            queue.add(token)
+            with self.lock:
+                queue.discard(token)
+                if self._changing:
+                    raise MulticastExpertError(
+                        "This signal handler interrupted a change of memberships of the same receiver. It may close "
+                        "the receiver; let it join, leave or block later, or in another thread."
+                    )
+                try:
+                    self._changing = True
+                    yield
+                finally:
+                    self._changing = False
+                    self._source.close_retired()
+        finally:
+            queue.discard(token)
 
     def add(self, joins: Iterable[Join]) -> None:
         """Join, opening the sockets that are needed; on failure nothing of it remains.
@@ -267,7 +274,7 @@ class ReceiveSockets:
             self._forget_sockets(lent)
 
     def bound_to(self, address: str) -> Socket | None:
-        """Return the socket that is bound to an address of this host, if there is one."""
+        """Return the socket that is bound to an address of this host (ANY_HOST: to all), if there is one."""
         with self._looking():
             return next((held.socket for held in list(self._open.values()) if address in held.hosts), None)
 

@@ -19,7 +19,7 @@ from multicast_expert.engine import offload
 from multicast_expert.engine.offload import ALONE, Limits
 from multicast_expert.engine.opening import error_name, open_socket, os_error, set_option
 from multicast_expert.engine.waitset import WaitSet
-from multicast_expert.platforms import layouts
+from multicast_expert.platforms import Platform, layouts
 from multicast_expert.system.kernel import Kernel, Socket
 
 
@@ -55,6 +55,28 @@ class Prepared(NamedTuple):
     shortcut: Shortcut
     destination: bytes
     control: bytes
+
+
+def _origin_control(
+    platform: Platform, version: int, origin: tuple[bytes, int] | None
+) -> tuple[tuple[int, int, bytes], ...]:
+    """Return the control message that chooses source and interface; none where the OS has no such message."""
+    if origin is None or not platform.origin_control:
+        return ()
+    pack = layouts.in_pktinfo if version == 4 else layouts.in6_pktinfo
+    return ((*platform.origin_control[version], pack(*origin)),)
+
+
+def send_through(
+    system: Kernel, sock: Socket, data: bytes, address: IPv4Or6Address, origin: tuple[bytes, int] | None
+) -> None:
+    """Send one datagram to a host by a socket that receives; `origin` as in `try_send_to_host`. Raises OSError."""
+    control = _origin_control(system.platform, 6 if len(address) > 2 else 4, origin)
+    sender: Any = sock
+    if control:
+        sender.sendmsg((data,), control, 0, address)
+    else:
+        sender.sendto(data, address)
 
 
 class SendSocket:
@@ -132,7 +154,7 @@ class SendSocket:
         interface to leave from; None: as routed. Raises MulticastOSError.
         """
         platform, version = self._kernel.platform, self._version
-        control = () if origin is None else self._origin_control(origin)
+        control = _origin_control(platform, version, origin)
         try:
             if hop_limit is not None and platform.hop_limit_control:
                 control += ((*platform.hop_limit_control[version], layouts.integer(hop_limit)),)
@@ -149,22 +171,13 @@ class SendSocket:
             raise self.refusal(error, data, address) from error
         return True
 
-    def _origin_control(self, origin: tuple[bytes, int]) -> tuple[tuple[int, int, bytes], ...]:
-        """Return the control message that chooses source and interface; none where the OS has no such message."""
-        platform, version = self._kernel.platform, self._version
-        if not platform.origin_control:
-            return ()
-        pack = layouts.in_pktinfo if version == 4 else layouts.in6_pktinfo
-        return ((*platform.origin_control[version], pack(*origin)),)
-
     def prepared(self, address: IPv4Or6Address, origin: tuple[bytes, int] | None) -> Prepared | None:
         """Return how datagrams to a host go the short way; None where there is none."""
         if self.shortcut is None:
             return None
-        control = (
-            b"" if origin is None else b"".join(layouts.control_message(*each) for each in self._origin_control(origin))
-        )
-        return Prepared(self.shortcut, self.shortcut.prepare(address), control)
+        control = _origin_control(self._kernel.platform, self._version, origin)
+        packed = b"".join(layouts.control_message(*each) for each in control)
+        return Prepared(self.shortcut, self.shortcut.prepare(address), packed)
 
     def _set_host_hops(self, hop_limit: int | None) -> None:
         """Let datagrams to hosts go so many hops; None: as many as the OS lets them."""

@@ -60,6 +60,8 @@ class SocketSource:
         self._sweeps = hasattr(self.intake, "sweep")
         self.changes: threading.RLock = threading.RLock()
         """Held while the memberships of its sockets change."""
+        self.queue: set[object] = set()
+        """What stands for the threads that wait for `changes` to change memberships."""
         self._lock = threading.RLock()
         """Held while a socket is added or removed; never while a thread waits. A thread that may need `changes` takes
         that first, and so does one whose signal handlers may: they come while it holds this."""
@@ -124,9 +126,10 @@ class SocketSource:
                     del self._sockets[sock]
                 sock.retire()
             self._choose_sole()
-        self._close_retired()
+        self.close_retired()
 
-    def _close_retired(self) -> None:
+    def close_retired(self) -> None:
+        """Close what an earlier call left open, unless a thread still uses it."""
         retired = list(self._retired)
         if retired and self._settle():
             for sock in retired:
@@ -148,7 +151,9 @@ class SocketSource:
                 waitset.ring_threads()
             if self.intake.settle(0.002):
                 return True
-            if monotonic() > deadline:
+            # The thread that does not come out may be one whose signal handler waits for the end of this change. It
+            # closes what is left open after its own change.
+            if self.queue or monotonic() > deadline:
                 return False
 
     def close(self) -> None:
@@ -184,6 +189,11 @@ class SocketSource:
         name = None if index is None else self._names.get(index)
         if destination is None:
             return None, None, name
+        if name is None and index is not None and not is_multicast(destination):
+            # Unicast may come in on an interface that the receiver does not have.
+            # None of the sockets is closed before the intake, which calls this, is done.
+            for each in list(self._sockets)[:1]:
+                name = self._kernel.interface_name(each.socket, index)
         text = self._texts.get(destination)
         if text is None:
             text = address_text(destination)

@@ -39,7 +39,7 @@ class Hooks:
                 raise ValueError(f"the command {when} is empty")
         self._waiting: deque[_Run] = deque()
         self._running: list[tuple[_Run, subprocess.Popen[bytes]]] = []
-        self.skipped = 0
+        self.skipped: int = 0
         """For how many events no command was run, because too many waited."""
 
     def take(self, happening: Happening) -> None:

@@ -31,7 +31,7 @@ class Look:
 
     def __init__(self, source: FrameSource) -> None:
         self.source = source
-        self.streams = Streams([each.machine_name for each in source.interfaces if each.is_loopback])
+        self.streams: Streams = Streams([each.machine_name for each in source.interfaces if each.is_loopback])
         self.links: dict[tuple[str, int], Link] = {}
         """By interface and version of IP."""
         self._askers: dict[tuple[str, str], _Queries] = {}

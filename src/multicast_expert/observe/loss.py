@@ -17,7 +17,9 @@ class Sequence:
     Numbers below the lowest one that came and above the highest one do not count as lost.
     """
 
-    __slots__ = ("_bits", "_blocks", "duplicates", "highest", "lowest", "received", "reordered", "undecided")
+    __slots__ = (
+        "_bits", "_blocks", "_remembered", "duplicates", "highest", "lowest", "received", "reordered", "undecided",
+    )  # fmt: skip
 
     def __init__(self, blocks: int = BLOCKS) -> None:
         self.received = 0
@@ -28,7 +30,7 @@ class Sequence:
         """Datagrams that came after one with a higher number, duplicates not included."""
         self.undecided = 0
         """Datagrams that came too late to tell, each either a duplicate or one that counts as lost."""
-        self.lowest = self.highest = 0
+        self.lowest = self.highest = self._remembered = 0
         # For each place in the window the newest block of numbers that fell there, and bits for those that came.
         self._blocks = array("q", [_NONE]) * blocks
         self._bits = bytearray(BLOCK // 8 * blocks)
@@ -50,6 +52,12 @@ class Sequence:
 
     def see(self, number: int) -> None:
         """Count a datagram by its number."""
+        if number == self.highest + 1 and self.received:
+            # The usual case: remembered later, together with those that follow.
+            self.highest = number
+            self.received += 1
+            return
+        self._remember()
         came_before = self._mark(number)
         if self.received == 0:
             self.lowest = self.highest = number
@@ -63,6 +71,22 @@ class Sequence:
             self.reordered += 1
             self.lowest = min(self.lowest, number)
         self.received += 1
+        self._remembered = self.highest
+
+    def _remember(self) -> None:
+        """Remember those that came in order since the last call."""
+        number = max(self._remembered, self.highest - BLOCK * len(self._blocks)) + 1
+        while number <= self.highest:
+            block = number // BLOCK
+            last = min(self.highest, block * BLOCK + BLOCK - 1)
+            self._mark(number)
+            if last - number + 1 == BLOCK:
+                start = BLOCK // 8 * (block % len(self._blocks))
+                self._bits[start : start + BLOCK // 8] = b"\xff" * (BLOCK // 8)
+            else:
+                for each in range(number + 1, last + 1):
+                    self._mark(each)
+            number = last + 1
 
     def _mark(self, number: int) -> bool | None:
         """Remember a number and return whether it had come before; None where a newer block took its place."""

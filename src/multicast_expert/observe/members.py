@@ -107,9 +107,9 @@ class Link:
         self.querier: Querier | None = None
         self.members: dict[Member, Membership] = {}
         """By group and host."""
-        self.refused = 0
+        self.refused: int = 0
         """How many records found no room."""
-        self.is_full = False
+        self.is_full: bool = False
         """Whether members may be unknown for lack of room."""
         self._timers = timers or Timers()
         self._groups: dict[str, _Group] = {}

@@ -9,11 +9,16 @@ from multicast_expert.observe.members import LIMIT, Event, Link
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.wire.group_messages import GroupMessage, parse_group_message
 
+VLANS, VLAN_LIMIT = 128, 1024
+"""How many VLANs are followed, and how many members of each: any host can put any tag on a frame."""
+
 
 class Heard(NamedTuple):
     """A message on the wire of an interface."""
 
     interface: str
+    """Its name; with ` VLAN 10` behind it if the frame has a tag."""
+    is_tagged: bool
     time: float
     """When the kernel got it, by the monotonic clock in seconds."""
     timestamp_ns: int
@@ -56,7 +61,9 @@ class Messages:
                     stamp = frame.timestamp_ns or time_ns()
                     # A program that was stopped for a while reads old frames: their own time counts, not that of now.
                     self._last = max(self._last, min(now, (stamp - offset) / 1e9))
-                    heard.append(Heard(frame.interface, self._last, stamp, message))
+                    # A VLAN is a link of its own, also where this host has no interface for it.
+                    link = frame.interface if frame.vlan is None else f"{frame.interface} VLAN {frame.vlan}"
+                    heard.append(Heard(link, frame.vlan is not None, self._last, stamp, message))
         return heard
 
 
@@ -67,6 +74,8 @@ class Watch:
         self._source, self._messages, self._limit = source, Messages(source), limit
         self.links: dict[tuple[str, int], Link] = {}
         """By interface and version of IP; a link without querier and members is left out."""
+        self.ignored: int = 0
+        """How many messages were ignored, because they were of too many VLANs."""
 
     def step(self, timeout: float | None, *others: int) -> list[Happening]:
         """Wait for messages or timers, at most so many seconds; return what happened. `others` end the wait, too."""
@@ -76,9 +85,9 @@ class Watch:
         happened: list[Happening] = []
         heard = self._messages.take()
         for each in heard:
-            link = self.links.setdefault((each.interface, each.version), Link(self._limit))
-            events = link.take(each.time, each.message)
-            happened += [Happening(each.interface, each.version, each.timestamp_ns, event) for event in events]
+            if link := self._link(each):
+                events = link.take(each.time, each.message)
+                happened += [Happening(each.interface, each.version, each.timestamp_ns, event) for event in events]
         # A timer runs out only when every message that may renew it was read.
         now, stamp = (heard[-1].time, heard[-1].timestamp_ns) if heard else (monotonic(), time_ns())
         for (interface, version), link in list(self.links.items()):
@@ -86,3 +95,13 @@ class Watch:
             if link.querier is None and not link.members:
                 del self.links[interface, version]
         return happened
+
+    def _link(self, heard: Heard) -> Link | None:
+        """Return the link of a message, a new one if it is the first; None if there are too many VLANs."""
+        key = heard.interface, heard.version
+        if key not in self.links:
+            if heard.is_tagged and len(self.links) >= VLANS:
+                self.ignored += 1
+                return None
+            self.links[key] = Link(min(self._limit, VLAN_LIMIT) if heard.is_tagged else self._limit)
+        return self.links[key]

@@ -13,19 +13,22 @@ from multicast_expert.system.kernel import os_error
 from multicast_expert.wire.group_messages import ALL_HOSTS, ALL_NODES, GroupMessage, GroupQuery, build_group_message
 from multicast_expert.wire.packet_socket import frame_sender
 
-_ETH_P_IP = 0x0800
+_ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
 
 
 class Outlet:
     """Sends queries from `address`, hop limit 1, to the link of an interface. Raises MulticastOSError.
 
-    This host hears them too, and answers for its own memberships. Only those from 0.0.0.0, which the kernel would
-    replace, go past it.
+    This host hears them too, and answers for its own memberships. Only those go past it whose address the kernel would
+    replace or refuse: 0.0.0.0, and an IPv6 address that is not the interface's.
     """
 
     def __init__(self, iface: IfaceInfo, address: str) -> None:
-        self.iface, self.address = iface, address
-        self._is_ipv6, self._is_bare = ":" in address, address == "0.0.0.0"
+        self.iface = iface
+        self.address = address
+        self._is_ipv6 = ":" in address
+        own = {str(each.ip).partition("%")[0] for each in iface.addresses(6)}
+        self._is_bare = address == "0.0.0.0" or (self._is_ipv6 and address not in own)
         try:
             self._socket = self._open()
         except OSError as error:
@@ -55,10 +58,10 @@ class Outlet:
         packet = build_group_message(GroupMessage(self.address, query))
         group = query.group or (ALL_NODES if self._is_ipv6 else ALL_HOSTS)
         station = bytes.fromhex(ethernet_address(ip_address(group)).replace(":", ""))
-        name = self.iface.machine_name
+        name, protocol = self.iface.machine_name, _ETH_P_IPV6 if self._is_ipv6 else _ETH_P_IP
         try:
             if self._is_bare:
-                self._socket.sendto(packet, (name, _ETH_P_IP, 0, 0, station))
+                self._socket.sendto(packet, (name, protocol, 0, 0, station))
             else:
                 self._socket.sendto(packet, (group, 0, 0, self.iface.index) if self._is_ipv6 else (group, 0))
         except OSError as error:

@@ -13,6 +13,8 @@ from multicast_expert.wire.group_messages import GroupMessage, GroupQuery, Group
 
 PENDING = 1024
 """In how many groups the last members are looked for at once; further leaves are only counted."""
+RETRY = 1.0
+"""Seconds after which a query is repeated that could not be sent."""
 QUERY_SOURCES = 64
 """How many sources one query names, so that it fits into a packet of 1280 bytes."""
 
@@ -79,8 +81,8 @@ class LinkQuerier:
 
     def __init__(self, address: str, settings: QuerierSettings, now: float, limit: int = LIMIT) -> None:
         self.address = address
-        self.link = Link(limit, settings.timers)
-        self.neglected = 0
+        self.link: Link = Link(limit, settings.timers)
+        self.neglected: int = 0
         """How many leaves no query followed, because too many groups were left at once."""
         self._settings = settings
         self._newest = settings.version == (2 if ":" in address else 3)
@@ -120,6 +122,11 @@ class LinkQuerier:
         for query in queries:
             events += self.link.take(now, GroupMessage(self.address, query))
         return Step(events, queries)
+
+    def repeat(self, now: float) -> None:
+        """Start up anew in a second, because a query could not be sent."""
+        self._general_at = now + RETRY
+        self._start_up = self._settings.robustness
 
     def _take(self, now: float, message: GroupMessage) -> list[Event]:
         content = message.content

@@ -42,7 +42,11 @@ class Querying:
         self._source, self._messages = source, Messages(source)
         self._settings, self._sources = dict(settings), dict(sources or {})
         self._running: dict[_Place, tuple[LinkQuerier, Outlet]] = {}
+        self._failing: dict[_Place, str] = {}
+        """Why the last query was not sent."""
         self._seen: list[IfaceInfo] | None = None
+        self._mute: set[str] = set()
+        """The interfaces without an address that MLD can be asked from."""
         self.failures: list[MulticastOSError] = []
         """Why queries were not sent, since the caller emptied it."""
 
@@ -80,44 +84,55 @@ class Querying:
         ]
 
     def _done(self, place: _Place, step: Step, stamp: int) -> list[Happening]:
-        """Send the queries of a step and return its events."""
+        """Send the queries of a step and return its events, without those queries that could not be sent."""
+        querier, outlet = self._running[place]
+        events = step.events
         for query in step.queries:
             try:
-                self._running[place][1].send(query)
+                outlet.send(query)
+                self._failing.pop(place, None)
             except MulticastOSError as error:
-                self.failures.append(error)
-        return [Happening(place.interface, place.version, stamp, event) for event in step.events]
+                # Such as while a new IPv6 address is checked for duplicates. The same failure is told once.
+                if self._failing.get(place) != str(error):
+                    self._failing[place] = str(error)
+                    self.failures.append(error)
+                querier.repeat(monotonic())
+                events = [each for each in events if (each.kind, each.host) != ("query", place.address)]
+        return [Happening(place.interface, place.version, stamp, event) for event in events]
 
     def _follow_interfaces(self) -> list[Happening]:
         """Start queriers where interfaces or addresses are new, and end those whose place is gone."""
         if self._seen is self._source.interfaces:
             return []
         self._seen = self._source.interfaces
-        wanted = {place: iface for iface in self._seen if iface.is_up is not False for place in self._places(iface)}
-        happened = []
-        for place in [place for place in self._running if place not in wanted]:
+        up = [iface for iface in self._seen if iface.is_up]
+        wanted = {place: iface for iface in up for place in self._places(iface)}
+        gone = [place for place in self._running if place not in wanted]
+        for place in gone:
             self._running.pop(place)[1].close()
-            happened.append(_told(place, "ended"))
-        for place, iface in wanted.items():
-            if place not in self._running:
-                try:
-                    outlet = Outlet(iface, place.address)
-                except MulticastOSError as error:
-                    self.failures.append(error)
-                    continue
-                querier = LinkQuerier(place.address, self._settings[place.version], monotonic())
-                self._running[place] = querier, outlet
-                happened.append(_told(place, "started"))
-        return happened
+            self._failing.pop(place, None)
+        new = [place for place, iface in wanted.items() if place not in self._running and self._start(place, iface)]
+        mute = {iface.machine_name for iface in up} if 6 in self._settings else set()
+        mute -= {place.interface for place in wanted if place.version == 6}
+        silent = [_Place(name, 0, "::") for name in sorted(mute - self._mute)]
+        self._mute = mute
+        told = {"ended": gone, "started": new, "mute": silent}
+        return [_told(place, kind) for kind, places in told.items() for place in places]
+
+    def _start(self, place: _Place, iface: IfaceInfo) -> bool:
+        try:
+            outlet = Outlet(iface, place.address)
+        except MulticastOSError as error:
+            self.failures.append(error)
+            return False
+        self._running[place] = LinkQuerier(place.address, self._settings[place.version], monotonic()), outlet
+        return True
 
     def _places(self, iface: IfaceInfo) -> list[_Place]:
-        addresses = {4: [str(each.ip) for each in iface.addresses(4)] or ["0.0.0.0"]}
-        addresses[6] = [str(each.ip).partition("%")[0] for each in iface.addresses(6) if each.ip.is_link_local]
-        return [
-            _Place(iface.machine_name, iface.index, self._sources.get(version, own[0]))
-            for version, own in addresses.items()
-            if version in self._settings and (own or version in self._sources)
-        ]
+        own = {4: [str(each.ip) for each in iface.addresses(4)] or ["0.0.0.0"]}
+        own[6] = [str(each.ip).partition("%")[0] for each in iface.addresses(6) if each.ip.is_link_local]
+        chosen = {version: self._sources.get(version) or "".join(own[version][:1]) for version in self._settings}
+        return [_Place(iface.machine_name, iface.index, address) for address in chosen.values() if address]
 
 
 def _told(place: _Place, kind: str) -> Happening:

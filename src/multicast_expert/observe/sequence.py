@@ -25,6 +25,7 @@ _CLOCKS = (8000, 16000, 32000, 44100, 48000, 90000, 96000, 192000)
 _CLOCK_TOLERANCE, _CLOCK_SECONDS = 0.03, 2.0
 _SECOND = 1_000_000_000
 _RTP = Struct("!BBHII")
+_RTP_TYPES = frozenset({*STATIC_TYPES, *DYNAMIC_TYPES})
 
 
 class Numbers(NamedTuple):
@@ -151,32 +152,29 @@ class RtpRun(Run):
 
     @staticmethod
     def read(payload: bytes) -> tuple[int, ...] | None:
-        """Return payload type, number, timestamp and SSRC; less is read than `rtp_header` does, as it is known."""
+        """Return the fields of the header, with their flags; less is read than `rtp_header` does, as it is known."""
         if len(payload) < _RTP.size:
             return None
-        first, kind, *rest = _RTP.unpack_from(payload)
-        kind &= 0x7F
-        if first >> 6 != 2 or (kind not in STATIC_TYPES and kind not in DYNAMIC_TYPES):
-            return None
-        return kind, *rest
+        head: tuple[int, ...] = _RTP.unpack_from(payload)
+        return head if head[0] >> 6 == 2 and head[1] & 0x7F in _RTP_TYPES else None
 
     @staticmethod
     def key(head: tuple[int, ...], sender_port: int) -> object:
         """Return the port and the SSRC."""
-        return sender_port, head[3]
+        return sender_port, head[4]
 
     def take(self, head: tuple[int, ...], payload: bytes, arrived_ns: int) -> bool:
         """Count a packet, whose number goes on behind 65,535; False if the numbers begin again."""
-        kind, number, timestamp, _ = head
+        _, kind, number, timestamp, _ = head
         sequence = self.sequence
         if sequence.received:
             step = (number - sequence.highest + 0x8000 & 0xFFFF) - 0x8000
             number = sequence.highest + step
-            if step > _MOST_MISSING or self._falls_back(number):
+            if not -RESTART < step <= _MOST_MISSING:
                 return False
         sequence.see(number)
         if self._clock is None:
-            self._clock = _RtpClock(STATIC_TYPES.get(kind, ("", None))[1], timestamp, arrived_ns)
+            self._clock = _RtpClock(STATIC_TYPES.get(kind & 0x7F, ("", None))[1], timestamp, arrived_ns)
         sent_ns = self._clock.advance(timestamp, arrived_ns)
         if sent_ns is not None:
             self._time(sent_ns, arrived_ns)

@@ -5,7 +5,7 @@ Linux, with CAP_NET_RAW. Interfaces that appear later, or that appear again unde
 
 from __future__ import annotations
 
-import select
+import selectors
 from collections.abc import Sequence
 
 from multicast_expert.core.errors import MulticastExpertError
@@ -19,12 +19,17 @@ from multicast_expert.wire.packet_socket import FrameSocket
 
 WHOLE = 0x40000
 """More bytes than any frame has."""
+# poll(2) has no limit of descriptors and needs none of its own; it waits no longer than 2^31 ms.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_LONGEST_WAIT = 86400.0
 _NOWHERE = 0
 """The index of no interface."""
 
 
 class FrameSource:
-    """Frames with IGMP and MLD and, with `udp`, datagrams to all groups. One thread may use it.
+    """Frames with IGMP and MLD and, with `udp`, datagrams to all groups.
+
+    One thread may use it, in the network namespace that it was made in.
 
     ifaces: the interfaces by any name; None for all of them. A chosen interface is followed by its machine name.
     keep: how many bytes of a frame are kept; the length on the wire is known nevertheless.
@@ -71,11 +76,10 @@ class FrameSource:
 
     def wait(self, timeout: float | None, *others: int) -> list[int]:
         """Wait so many seconds for frames, or for one of `others` to be readable; return what is readable."""
-        poll = select.poll()
-        for descriptor in (*self.filenos(), *others):
-            poll.register(descriptor, select.POLLIN)
-        # poll(2) takes up to 2^31 ms.
-        return [descriptor for descriptor, _ in poll.poll(None if timeout is None else min(timeout * 1000, 2**31 - 1))]
+        with _Selector() as selector:
+            for descriptor in (*self.filenos(), *others):
+                selector.register(descriptor, selectors.EVENT_READ)
+            return [key.fd for key, _ in selector.select(None if timeout is None else min(timeout, _LONGEST_WAIT))]
 
     def take(self, limit: int = 256) -> list[Frame]:
         """Return up to `limit` frames that wait, and take new interfaces in; it never blocks."""

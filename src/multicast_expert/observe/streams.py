@@ -127,9 +127,9 @@ class Streams:
         self._rows: dict[object, _Row] = {}
         self._announced: dict[tuple[str, int, int], str] = {}
         self._ticked: float | None = None
-        self.unfollowed = 0
+        self.unfollowed: int = 0
         """Datagrams of streams that found no room."""
-        self.forgotten = 0
+        self.forgotten: int = 0
         """Streams that gave their room to others."""
 
     def __len__(self) -> int:

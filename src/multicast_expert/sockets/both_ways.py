@@ -24,7 +24,7 @@ from multicast_expert.core.plan import (
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
 from multicast_expert.engine import ShownReader, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
-from multicast_expert.engine.send import Prepared, Shortcut
+from multicast_expert.engine.send import Prepared, Shortcut, send_through
 from multicast_expert.sockets.equipment import Equipment
 from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.outlet import Outlet, sending_many, sending_one
@@ -32,7 +32,7 @@ from multicast_expert.sockets.receiver import McastRxSocket, Receiver
 from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
 from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system import kernel
-from multicast_expert.system.kernel import Socket
+from multicast_expert.system.kernel import Socket, ip_version
 
 _ATTEMPTS = 10
 """How often a free port is looked for: another program may take the one that was found."""
@@ -65,6 +65,8 @@ class BothWays(Receiver):
     ) -> None:
         check_hop_limit(ttl)
         check_dscp(dscp)
+        wanted = parse_unicast(unicast, ip_version(addr_family))
+        self._has_unicast_of_its_own = wanted.kind == "any" or bool(wanted.addresses)
         super().__init__(
             addr_family,
             mcast_ips,
@@ -83,7 +85,7 @@ class BothWays(Receiver):
         )
         self.ttl = ttl
         sending = SendSettings(ttl, enable_external_loopback, dscp, own)
-        self._equipment = Equipment(self._version, sending, parse_unicast(unicast, self._version), heal)
+        self._equipment = Equipment(self._version, sending, wanted, heal)
         self._settings = self._settings._replace(shares=True)
         self._asked_port = port
         self._routes = Routes(self._version, {}, lambda address: None)
@@ -205,7 +207,7 @@ class BothWays(Receiver):
             return prepared is not None and prepared.shortcut.send_prepared(
                 data, prepared.destination, prepared.control
             )
-        except (OSError, TypeError):
+        except (OSError, TypeError, AttributeError):
             # The long way copes with it, or raises it with words; a stored sender may be a list.
             return False
 
@@ -225,18 +227,17 @@ class BothWays(Receiver):
             send = lambda outlet: self._send_to_group(outlet, data, route.address, hops)  # noqa: E731
             yield from sending_one(route.outlets, send, self._check_open)
             return
-        (outlet,) = route.outlets
         if route.through is not None:
             try:
-                route.through.sendto(data, route.address)
-            except BlockingIOError:
-                # Then the interface's own socket waits for room.
-                pass
+                send_through(kernel.SYSTEM, route.through, data, route.address, route.origin)
             except OSError as error:
-                doing = f"send {len(data)} bytes to {route.address[0]} port {route.address[1]}"
-                raise os_error(kernel.SYSTEM, error, "send", doing) from error
+                # Where there is no room, the interface's own socket waits for it.
+                if not isinstance(error, BlockingIOError) or not route.outlets:
+                    doing = f"send {len(data)} bytes to {route.address[0]} port {route.address[1]}"
+                    raise os_error(kernel.SYSTEM, error, "send", doing) from error
             else:
                 return
+        (outlet,) = route.outlets
         while not outlet.send_to_host(data, route.address, hop_limit, route.origin):
             yield outlet
             self._check_open()

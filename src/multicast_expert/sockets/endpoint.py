@@ -45,6 +45,8 @@ class MulticastTransport(asyncio.DatagramTransport):
         self._is_paused = False
         self._flushing: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._facts: dict[str, Any] = {}
+        self._look()
 
     def start(self) -> None:
         """Begin to hand datagrams to the protocol."""
@@ -208,23 +210,29 @@ class MulticastTransport(asyncio.DatagramTransport):
             return
         self._is_closing = self._is_over = True
         self._waiting.clear()
+        self._look()
         self._socket.close()
         self._call(self._protocol.connection_lost, error)
 
     # Facts
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return "sockname"; "socket", the first OS socket; "sockets", all; or "multicast_socket"."""
+        """Return "sockname"; "socket", the first OS socket; "sockets", all; or "multicast_socket".
+
+        After the end, the first three are as they were last known.
+        """
         if name == "multicast_socket":
             return self._socket
-        if not self._socket.is_opened:
-            return default
-        if name == "sockname":
-            return self._socket.getsockname()
-        if name in ("socket", "sockets"):
+        self._look()
+        return self._facts.get(name, default)
+
+    def _look(self) -> None:
+        """Note what `get_extra_info` returns, which stays when the socket is closed, as in asyncio."""
+        if self._socket.is_opened:
             found = self._socket.os_sockets()
-            return found if name == "sockets" else found[0] if found else default
-        return default
+            self._facts = {"sockname": self._socket.getsockname(), "sockets": found}
+            if found:
+                self._facts["socket"] = found[0]
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Hand everything to another protocol from now on."""

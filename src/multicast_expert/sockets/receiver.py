@@ -87,13 +87,18 @@ class Receiver(Openable):
             specifiers = [iface]
         else:
             specifiers = one_spelling(iface=iface, ifaces=ifaces, iface_ip=iface_ip, iface_ips=iface_ips)
-        self._subscriptions = Subscriptions(version, specifiers, allow_missing and heal, follow=heal)
+        self._subscriptions = Subscriptions(
+            version, specifiers, allow_missing and heal, heal, may_be_empty=not groups and self._has_unicast_of_its_own
+        )
         self._subscriptions.want(groups, sources)
         self._heal = heal
         self._events = Events(on_event)
         self.addr_family = addr_family
         self.port = port
         self.settimeout((None if blocking else 0) if blocking is not None else timeout)
+
+    _has_unicast_of_its_own = False
+    """Whether it receives unicast that needs no interface of it."""
 
     def _open(self) -> None:
         self._sockets, self._reader, self._source = receiving(kernel.SYSTEM, self._settings)

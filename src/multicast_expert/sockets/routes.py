@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import (
     IPAddress,
     IPv4Or6Address,
+    check_socket_address,
     is_multicast,
     parse_group,
     parse_host,
-    parse_port,
 )
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import IfaceSpecifier, choose_one_interface
+from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceError
+from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, choose_interfaces, choose_one_interface
 from multicast_expert.core.memberships import Attachment
+from multicast_expert.core.plan import ANY_HOST
+from multicast_expert.core.scopes import split_scope
 from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.system import kernel
+from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import Socket
 
 MOST_WAYS = 4096
@@ -35,7 +39,7 @@ class Route(NamedTuple):
     origin: tuple[bytes, int] | None = None
     """Source address and interface of a datagram to a host, where routing alone would not do."""
     through: Socket | None = None
-    """The socket that is bound to the source, where the OS takes no other way to choose it."""
+    """The socket that received, where the OS takes no other way to choose the source, or there is no outlet."""
 
 
 class Routes:
@@ -53,59 +57,52 @@ class Routes:
     def to(self, address: IPv4Or6Address, iface: IfaceSpecifier | None) -> Route:
         """Return where a datagram to the address goes. Raises MulticastExpertError."""
         if iface is None:
-            known = self._known.get(address)
-            if known is not None:
-                return known
+            # What no dictionary takes is no address either.
+            with suppress(TypeError):
+                known = self._known.get(address)
+                if known is not None:
+                    return known
         route = self._find(address, iface)
         if iface is None and len(self._known) < MOST_WAYS:
             self._known[address] = route
         return route
 
     def _find(self, address: IPv4Or6Address, iface: IfaceSpecifier | None) -> Route:
-        port = parse_port(address[1])
-        text, _, scope_text = str(address[0]).partition("%")
+        check_socket_address(address, self._version)
+        port = address[1]
+        text, scope = split_scope(address[0])
+        number = address[3] if len(address) == 4 else 0
+        named = [each for each in (scope, number or None, iface) if each is not None]
+        outlet = self._outlet_of(named[0]) if named else None
+        if any(self._outlet_of(each) is not outlet for each in named[1:]):
+            names = " and ".join(str(_name(each)) for each in named)
+            raise MulticastExpertError(f"The scopes and interfaces that {text} is to leave by differ: {names}.")
         try:
             parsed = ip_address(text)
         except ValueError:
-            parsed = parse_host(address[0], self._version)
-        scope = self._scope(scope_text, address)
-        outlet = None if iface is None else self._outlet_of(iface)
-        if scope:
-            by_scope = next((each for each in self._outlets.values() if each.choice.iface.index == scope), None)
-            if by_scope is None or outlet not in (None, by_scope):
-                raise MulticastExpertError(f"{address[0]} has the scope of interface {scope}. {self._known_outlets()}")
-            outlet = by_scope
+            parsed = parse_host(text, self._version)
         if is_multicast(parsed.packed):
             parse_group(str(parsed), self._version)
             outlets = self._present_outlets() if outlet is None else (outlet,)
             return Route(outlets, (str(parsed), port), True)
         return self._host_route(parse_host(str(parsed), self._version), port, outlet)
 
-    def _scope(self, text: str, address: IPv4Or6Address) -> int:
-        number = address[3] if len(address) == 4 else 0
-        if not text:
-            return number
-        named = self._outlet_of(text if not text.isdecimal() else int(text)).choice.iface.index
-        if number not in (0, named):
-            raise MulticastExpertError(f"{address[0]} and the scope {number} name different interfaces.")
-        return named
-
     def _outlet_of(self, iface: IfaceSpecifier | int) -> Outlet:
         """Return the outlet of an interface of this socket. Raises MulticastExpertError."""
-        outlets = tuple(self._outlets.values())
-        if isinstance(iface, int):
-            found = [outlet for outlet in outlets if outlet.choice.iface.index == iface]
-        else:
-            ignore_case = kernel.SYSTEM.platform.names_ignore_case
-            index = choose_one_interface(iface, [each.choice.iface for each in outlets], ignore_case).iface.index
-            found = [outlet for outlet in outlets if outlet.choice.iface.index == index]
-        if not found:
-            raise MulticastExpertError(f"{iface} is none of the interfaces of this socket. {self._known_outlets()}")
-        return found[0]
-
-    def _known_outlets(self) -> str:
-        names = ", ".join(outlet.choice.iface.display_name for outlet in self._outlets.values())
-        return f"This socket sends on: {names or 'no interface'}."
+        own = [outlet.choice.iface for outlet in self._outlets.values()]
+        ignore_case = kernel.SYSTEM.platform.names_ignore_case
+        try:
+            index = choose_one_interface(iface, own, ignore_case).iface.index
+        except UnknownInterfaceError:
+            # Raises the same with all that this host has, if it has none that fits.
+            index = choose_interfaces([iface], scan_interfaces(), ignore_case=ignore_case)[0].iface.index
+        found = next((each for each in self._outlets.values() if each.choice.iface.index == index), None)
+        if found is None:
+            names = ", ".join(each.display_name for each in own) or "no interface"
+            raise MulticastExpertError(
+                f"{_name(iface)} is none of the interfaces of this socket; it sends on: {names}."
+            )
+        return found
 
     def _present_outlets(self) -> tuple[Outlet, ...]:
         """Return the outlets to groups: those of interfaces that are there, or that were named."""
@@ -147,6 +144,8 @@ class Routes:
 
     def back(self, datagram: Datagram) -> Route:
         """Return where a reply to a datagram goes: out of the interface it came in on. Raises MulticastExpertError."""
+        if not isinstance(datagram, Datagram):
+            raise MulticastExpertError(f"{datagram!r} is not a Datagram to reply to.")
         index = datagram.interface_index
         sender: IPv4Or6Address = tuple(datagram.sender)  # type: ignore[assignment]  # a stored one may be a list
         outlets = self._outlets.values()
@@ -158,15 +157,25 @@ class Routes:
         if outlet is not None:
             index = outlet.choice.iface.index
         to_host = datagram.destination if datagram.group is None else None
-        chosen = outlet or self._outlet_towards(ip_address(sender[0].partition("%")[0]))
-        source = _source(chosen, self._version) if to_host is None else ip_address(to_host).packed
+        through = None
+        if to_host is not None and not self._outlets:
+            through = self._bound_to(to_host) or self._bound_to(ANY_HOST)
+        elif to_host is not None and self._version not in kernel.SYSTEM.platform.origin_control:
+            through = self._bound_to(to_host)
+        chosen: tuple[Outlet, ...] = ()
+        if outlet is not None:
+            chosen = (outlet,)
+        elif through is None or self._outlets:
+            chosen = (self._outlet_towards(ip_address(sender[0].partition("%")[0])),)
+        source = _source(chosen[0], self._version) if to_host is None else ip_address(to_host).packed
         if len(sender) == 4:
             scope = (index or 0) if sender[3] else 0
             sender = sender[0].partition("%")[0], sender[1], sender[2], scope
-        through = None
-        if to_host is not None and self._version not in kernel.SYSTEM.platform.origin_control:
-            through = self._bound_to(to_host)
-        return Route((chosen,), sender, False, (source, index or 0), through)
+        return Route(chosen, sender, False, (source, index or 0), through)
+
+
+def _name(iface: IfaceSpecifier) -> object:
+    return iface.display_name if isinstance(iface, IfaceInfo) else iface
 
 
 def _source(outlet: Outlet, version: int) -> bytes:

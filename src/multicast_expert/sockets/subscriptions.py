@@ -80,15 +80,21 @@ class Subscriptions:
     """What one receiver wants to receive; `sockets` is set while it is open."""
 
     def __init__(
-        self, version: int, specifiers: list[IfaceSpecifier] | None, allow_missing: bool, follow: bool = False
+        self,
+        version: int,
+        specifiers: list[IfaceSpecifier] | None,
+        allow_missing: bool,
+        follow: bool = False,
+        may_be_empty: bool = False,
     ) -> None:
+        """`may_be_empty`: whether there may be no interface, where none was named."""
         self.version: int = version
         self._follow = follow
         """Whether to join where the packets of an interface go, instead of on the interface itself."""
         self.diverted: list[Attachment] = []
         """Those that were put there since the program was last told."""
         self.wanted: Memberships = Memberships()
-        choices = choose_for_receiving(specifiers, version, allow_missing)
+        choices = choose_for_receiving(specifiers, version, allow_missing, may_be_empty)
         self.attachments: list[Attachment] = [Attachment(choice, choice.iface.index != 0) for choice in choices]
         self.everywhere: Attachment | None = None
         """Stands for the interfaces that are yet to come, where none was named."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 
-from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, parse_port
+from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, check_socket_address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send
@@ -14,7 +14,6 @@ from multicast_expert.core.scopes import (
     in_scope,
     parse_scoped_group,
     parse_scoped_groups,
-    scope_number,
 )
 from multicast_expert.core.tracking import asked_name
 from multicast_expert.engine import namespace_of
@@ -173,10 +172,10 @@ class Transmitter(Openable):
         The destination has no scope: its outlet chooses the interface.
         """
         self._check_open()
+        check_socket_address(address, self._version)
         text = address[0]
         group, outlets = self._known.get(text) or self._learn(text)
-        parse_port(address[1])
-        scope = scope_number(address)
+        scope = address[3] if len(address) > 3 else 0
         if scope:
             outlets = self._in_scope(group, scope, outlets)
         if hop_limit is None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, NamedTuple, Protocol
 
 from multicast_expert.core.addresses import IPAddress
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.core.specifiers import Readings
 from multicast_expert.platforms import Platform
@@ -46,6 +48,9 @@ class Kernel(Protocol):
 
     def socket(self, family: int, kind: int) -> Socket:
         """Return a new socket of the family and kind, by the OS's own numbers; it never blocks."""
+
+    def interface_name(self, sock: Socket, index: int) -> str | None:
+        """Return the name to show of an interface where the socket is; None where the OS does not tell."""
 
 
 class Mark(NamedTuple):
@@ -123,6 +128,12 @@ class System:
         MAC address only.
         """
         raise NotImplementedError
+
+    def interface_name(self, sock: Socket, index: int) -> str | None:
+        """Return the name to show of an interface where the socket is; None where the OS does not tell."""
+        with suppress(OSError, MulticastExpertError):
+            return next((each.display_name for each in self.interfaces() if each.index == index), None)
+        return None
 
     def has_interface(self, index: int) -> bool:
         """Return whether there is an interface of this index."""

@@ -94,12 +94,15 @@ def _choose_one_for_each(
 
 
 def choose_for_receiving(
-    specifiers: Sequence[IfaceSpecifier] | None, version: int, allow_missing: bool = False
+    specifiers: Sequence[IfaceSpecifier] | None,
+    version: int,
+    allow_missing: bool = False,
+    may_be_empty: bool = False,
 ) -> list[InterfaceChoice]:
     """Return the interfaces to listen on: the named ones, or all with an address of the IP version, except loopback.
 
     Asks the OS once, and again for all interfaces where a specifier fits none. Raises UnknownInterfaceError then, and
-    MulticastExpertError when there is none to listen on, unless `allow_missing`.
+    MulticastExpertError when there is none to listen on, unless `allow_missing` or `may_be_empty`.
     """
     if specifiers is not None:
         if len(specifiers) == 1 and isinstance(specifiers[0], IfaceInfo):
@@ -111,7 +114,7 @@ def choose_for_receiving(
         for iface in scan_interfaces()
         if iface.addresses(version) and not iface.is_localhost()
     ]
-    if not choices and not allow_missing:
+    if not (choices or allow_missing or may_be_empty):
         raise MulticastExpertError(
             f"No interface to listen on: only loopback has an IPv{version} address. Name one with iface= "
             "(mcast interfaces lists them)."
@@ -127,7 +130,8 @@ def choose_for_sending(
 ) -> list[InterfaceChoice]:
     """Return the interfaces to send from: the named ones, or the one that `find_route` finds for the groups.
 
-    Issues a MulticastWarning for groups that a route leads elsewhere than to the default gateway. Raises
+    Issues a MulticastWarning for groups that a route leads elsewhere than to the default gateway, and, where the route
+    of one group leads them all, for groups without a route. Raises
     MulticastExpertError when there is no interface, unless `allow_missing`, or several fit one specifier.
     """
     if specifiers is not None:
@@ -136,6 +140,10 @@ def choose_for_sending(
     way = find_route(version, groups)
     if way is not None:
         _warn_of_other_routes(way.choice.iface, way.reason, way.found)
+        unrouted = [group for group in groups if group not in way.found]
+        # Where each question costs a command, only the first group was asked about.
+        if way.is_of_a_group and unrouted and kernel.SYSTEM.routes_are_cheap:
+            _warn_of_way(unrouted, way.choice.iface, way.reason, "no route for that")
         return [way.choice]
     if allow_missing:
         return [InterfaceChoice(missing_interface(f"the interface of a default IPv{version} route"))]
@@ -153,6 +161,8 @@ class Way(NamedTuple):
     """What leads there."""
     found: Mapping[IPAddress, RouteAnswer]
     """The routes for the groups."""
+    is_of_a_group: bool = False
+    """Whether there is no default route, so that the route of one group leads all."""
 
 
 def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
@@ -169,7 +179,7 @@ def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
         if leading is not None:
             own = {entry.ip for entry in leading.addresses(version)}
             source = route.source if version == 4 and route.source in own else None
-            return Way(InterfaceChoice(leading, source), f"where the route for {group} leads", found)
+            return Way(InterfaceChoice(leading, source), f"where the route for {group} leads", found, True)
     return None
 
 
@@ -188,11 +198,15 @@ def _warn_of_other_routes(iface: IfaceInfo, reason: str, found: Mapping[IPAddres
         return
     names = {each.index: each.display_name for each in scan_interfaces()}
     for index, groups in elsewhere.items():
-        more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
-        warn(
-            f"{groups[0]}{more} will be sent out of {iface.display_name}, {reason}, but this host has a route for that "
-            f"out of {names.get(index, index)}: name the interface that you mean with iface=."
-        )
+        _warn_of_way(groups, iface, reason, f"a route for that out of {names.get(index, index)}")
+
+
+def _warn_of_way(groups: Sequence[IPAddress], iface: IfaceInfo, reason: str, fact: str) -> None:
+    more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+    warn(
+        f"{groups[0]}{more} will be sent out of {iface.display_name}, {reason}, but this host has {fact}: name the "
+        "interface that you mean with iface=."
+    )
 
 
 def get_interface_ips(include_ipv4: bool = True, include_ipv6: bool = True) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from struct import Struct
 from typing import Any, Self
 
 from multicast_expert.core.addresses import IPAddress, address_text
@@ -31,6 +33,10 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPO
 _MISSING = (errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.ERANGE)
 """Errors that say that no interface has the name or index, or can have it."""
 _ATTEMPTS = 10
+# By name: type checkers know it on Unix only. netdevice(7), linux/sockios.h
+_IOCTL: Any = vars(fcntl)["ioctl"]
+_SIOCGIFNAME = 0x8910
+_IFREQ = Struct("16si20x")
 _TAKING_OVER = ("bridge", "bond", "team")
 """Masters that get the packets of their ports; a port of a VRF keeps its addresses and memberships."""
 
@@ -102,6 +108,15 @@ class LinuxSystem(System):
             if netlink.address_index(body) in by_index and (address := netlink.parse_address(body)) is not None:
                 by_index[address.number].append(address)
         return [_describe(found[index], by_index[index]) for index in by_index]
+
+    def interface_name(self, sock: Socket, index: int) -> str | None:
+        """Return the name of an interface in the network namespace of the socket, which may not be this thread's."""
+        try:
+            answer = _IOCTL(sock.fileno(), _SIOCGIFNAME, _IFREQ.pack(b"", index))
+        except OSError:
+            return None
+        name: bytes = _IFREQ.unpack(answer)[0]
+        return name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
     def has_interface(self, index: int) -> bool:
         """Return whether there is an interface of this index; a list of all may miss one that is being renamed."""

@@ -277,7 +277,9 @@ def _mld_query_body(query: GroupQuery) -> bytes:
 
 def _query_end(query: GroupQuery) -> bytes:
     robustness = query.robustness if query.robustness < 8 else 0  # RFC 3376, 4.1.6
-    flags, interval = query.keeps_timers << 3 | robustness, _code(round(query.interval or 0), 4)
+    # An interval of 0 would mean the default.
+    interval = 0 if query.interval is None else _code(max(1, round(query.interval)), 4)
+    flags = query.keeps_timers << 3 | robustness
     return pack("!BBH", flags, interval, len(query.sources)) + b"".join(map(_packed, query.sources))
 
 

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from interruptions.programs.forking import ACTS
@@ -173,6 +174,37 @@ def thread_everywhere(count: int, loop: str, other: str) -> None:
             ledger.got += mine
             mine.clear()
             ledger.check(rx, moments.where)
+
+
+def join_beside_a_leave(count: int) -> None:
+    """At each moment of a receive a handler joins just when another thread leaves: neither waits for the other."""
+    threads: list[Thread] = []
+    slowest = 0.0
+
+    def begin() -> None:
+        nonlocal slowest
+        thread = Thread(lambda: rx.leave_group(groups_of(count)[-1]))
+        threads.append(thread)
+        thread.join(AFTER)
+        begun = monotonic()
+        rx.join_group(NEW_GROUP)
+        slowest = max(slowest, monotonic() - begun)
+        assert slowest < 2, f"the handler waited {slowest:.1f} seconds"
+
+    ledger = Ledger(count)
+    before = None
+    with receiver(groups_of(count), heal=False) as rx:
+        for moments in each_moment(begin):
+            ledger.send(1)
+            with moments:
+                receive_all(rx, "receive", ledger.got)
+            for thread in threads:
+                thread.finish()
+                rx.leave_group(NEW_GROUP)
+                rx.join_group(groups_of(count)[-1])
+            threads.clear()
+            before = before or descriptors()
+            assert descriptors() == before, f"{descriptors() - before} descriptors leaked at {moments.where}"
 
 
 def ask_everywhere(count: int) -> None:

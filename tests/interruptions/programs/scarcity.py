@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import resource
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from interruptions.programs.parts import (
     send,
     transmitter,
 )
-from multicast_expert import MulticastExpertError, MulticastOSError, scan_interfaces
+from multicast_expert import McastSocket, MulticastExpertError, MulticastOSError, scan_interfaces
 
 STARTS = ("_start_new_thread", "_start_joinable_thread", "start_new_thread", "start_joinable_thread")
 
@@ -131,6 +132,15 @@ async def use_transmitter(count: int) -> None:
         tx.sendto(b"x", (GROUPS[0], PORT))
 
 
+async def use_both_ways(count: int) -> None:
+    """Open a socket for both ways on a free port, take its one descriptor, receive and send."""
+    with McastSocket(socket.AF_INET, groups_of(count), 0, "lo") as sock:
+        assert sock.fileno() >= 0
+        with contextlib.suppress(TimeoutError):
+            sock.receive(timeout=0.001)
+        sock.sendto(b"x", (GROUPS[0], PORT))
+
+
 async def scan(count: int) -> None:
     """Look at the interfaces."""
     assert scan_interfaces()
@@ -146,6 +156,7 @@ async def use_async(count: int) -> None:
 USES: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
     "blocking": use_receiver,
     "transmitter": use_transmitter,
+    "both ways": use_both_ways,
     "scan": scan,
     **dict.fromkeys(("asyncio", "uvloop", "trio"), use_async),
 }

@@ -225,15 +225,17 @@ def detail_lines(stream: Stream, now: float, around: Surroundings, width: int) -
     yield Line((f"{host_and_port(stream.group, stream.port)} from {stream.source} on {stream.interface}", "bold"))
     yield Line(protocol_text(stream.protocol) or "protocol not recognised")
     yield Line("")
-    mean = stream.mean_rates
-    yield Line(f"now      {scaled(stream.datagrams_per_second)}datagrams/s  {scaled(stream.bits_per_second)}bit/s")
-    yield Line(f"average  {scaled(mean[0])}datagrams/s  {scaled(mean[1])}bit/s of payload")
+    for name, (datagrams, bits) in (
+        ("now    ", (stream.datagrams_per_second, stream.bits_per_second)),
+        ("average", stream.mean_rates),
+    ):
+        yield Line(f"{name}  {scaled(datagrams).strip()} datagrams/s  {scaled(bits)}bit/s of payload")
     yield Line(f"total    {stream.datagrams:,} datagrams, {stream.payload_bytes:,} bytes")
     yield Line(f"bit/s    {sparkline([bits for _, bits in stream.history], min(SECONDS, max(width - 12, 10)))}")
     yield Line("")
     yield Line(f"last heard {_last(stream, now)}; longest gap {1e3 * stream.longest_gap:,.1f} ms")
     if stream.numbers:
-        lost, expected, duplicates, reordered = stream.numbers.lost, *stream.numbers[0:1], *stream.numbers[2:4]
+        expected, lost, duplicates, reordered, _ = stream.numbers
         yield Line(
             f"{lost:,} of {expected:,} lost, {duplicates:,} twice, {reordered:,} out of order, "
             f"jitter {_jitter_text(stream) or 'not known'}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import lru_cache
+from itertools import accumulate
 
 READABLE = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
 """ASCII characters that are shown as they are."""
@@ -65,9 +67,10 @@ def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = 
     What takes more than `room` columns is cut; with `keeps_text` only if characters in it had to be escaped. Payload
     that is not UTF-8 throughout is shown byte by byte.
     """
-    if not payload.translate(None, READABLE) and (room is None or keeps_text or len(payload) <= room):
+    content = _decoded(payload)
+    fits = room is None or keeps_text or len(payload) <= room
+    if fits and payload.isascii() and not payload.translate(None, READABLE):
         return payload.decode("ascii")
-    content = payload if payload.isascii() else _decoded(payload)
     if room is None or (len(content) <= room and columns(_literal(content)) <= room):
         return _literal(content)
     if keeps_text and isinstance(content, str) and content.isprintable():
@@ -76,6 +79,9 @@ def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = 
 
 
 def _decoded(payload: bytes) -> bytes | str:
+    """Return the text of the payload, unless its bytes are as good: those of ASCII, and what is not UTF-8."""
+    if payload.isascii():
+        return payload
     try:
         return payload.decode()
     except UnicodeDecodeError:
@@ -93,13 +99,21 @@ def _literal(content: bytes | str) -> str:
 def _beginning(content: bytes | str, room: int, size: int) -> str:
     """Return so much of the content as fits, and how many bytes of `size` are missing."""
     room -= len(f"… +{size:,} bytes")
-    # The first length that is too long, less one.
-    lengths = range(min(len(content), room) + 1)
-    width = len if isinstance(content, bytes) or max(content[: max(1, room)]) < FIRST_WIDE else columns
-    shown = bisect_right(lengths, room, key=lambda length: width(_literal(content[:length]))) - 1
-    left = content[max(0, shown) :]
+    head = content[: max(0, room)]
+    widths = head.translate(_WIDTHS) if isinstance(head, bytes) else map(_width, head)
+    shown = bisect_right(list(accumulate(widths)), room)
+    left = content[shown:]
     size = len(left if isinstance(left, bytes) else left.encode())
-    return f"{_literal(content[: max(0, shown)])}… +{counted(size, 'byte')}"
+    return f"{_literal(content[:shown])}… +{counted(size, 'byte')}"
+
+
+_WIDTHS = bytes(len(_literal(bytes((byte,)))) for byte in range(256))
+"""For each byte the columns that it takes, escaped where it has to be."""
+
+
+@lru_cache(4096)
+def _width(character: str) -> int:
+    return columns(_literal(character))
 
 
 def columns(text: str) -> int:

@@ -164,7 +164,7 @@ class View:
         shown = counted(len(self.rows), "stream")
         shown += f" of {len(found.streams):,}" if len(self.rows) < len(found.streams) else ""
         where = ", ".join(found.interfaces[:4]) + (" …" if len(found.interfaces) > 4 else "")
-        rates = f"{scaled(datagrams)}datagrams/s  {scaled(bits)}bit/s"
+        rates = f"{scaled(datagrams).strip()} datagrams/s  {scaled(bits)}bit/s"
         paused = [("  PAUSED", "bold yellow")] if self.is_paused else []
         yield _cut(Line((f"{shown}  ", "bold"), f"{rates}  on {where}", *paused), width)
         stalled = sum(each.is_stalled for each in found.streams)
@@ -199,7 +199,8 @@ class View:
             cells = [COLUMNS[name].cell(each, now, around) for name in names]
             style = "red" if each.is_stalled or around.dropped(each) else ""
             style += " bold" if key_of(each) in self.marked else ""
-            style += " reverse" if turn == place else ""
+            # Red on the bar of the selected row could not be read.
+            style = style.replace("red", "") + " reverse" if turn == place else style
             yield Line(_row(cells, names).ljust(width), style=style.strip())
 
     def _columns(self, width: int) -> dict[str, int]:

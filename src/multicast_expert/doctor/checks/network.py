@@ -42,14 +42,20 @@ def querier(facts: Facts) -> Finding:
 
         ip link set br0 type bridge mcast_querier 1
 
-    Where nobody may touch the network, leave and join again every minute or two.
+    Where you may not touch the network, a Linux host that is always on can be the querier:
+
+        sudo mcast querier -i eth0
+
+    Where there is no such host either, leave and join again every minute or two.
     """
     trial, evidence = known(facts.trial), _queries_heard(facts)
     links = [each for each in this_host.chosen(facts) if not each.is_loopback]
     if not links:
         return ok("Loopback needs no querier.")
+    ask = shlex.join(["sudo", "mcast", "querier", *(word for each in links for word in ("-i", each.name))])
     steps = (
         "Switch on the querier of a switch or router in this network, with IGMPv3 and MLDv2.",
+        f"Or let a Linux host that is always on be the querier, such as this one: `{ask}`.",
         "Until then, leave and join again every minute or two.",
     )
     silence = sightings.silence(facts)

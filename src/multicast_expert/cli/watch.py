@@ -1,0 +1,103 @@
+"""`mcast watch`: shows what hosts and queriers say about groups, as they say it. Sends and joins nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from time import localtime, monotonic, strftime
+from typing import Annotated
+
+from multicast_expert.cli import terminal
+from multicast_expert.cli.interruption import end_with_reader
+from multicast_expert.cli.parameters import (
+    InterfacesOption,
+    JsonOption,
+    Parameter,
+    UsageError,
+    command,
+    read_endpoints,
+    seconds,
+)
+from multicast_expert.cli.render.text import counted
+from multicast_expert.cli.render.watch import event_line, event_object
+from multicast_expert.observe.hooks import Hooks
+from multicast_expert.observe.messages import Happening, Watch
+from multicast_expert.observe.source import FrameSource
+
+LOOK_AT_COMMANDS = 0.1
+"""Seconds between two looks at the commands that run."""
+
+
+@command(
+    """
+    It reads IGMP and MLD from the wire as root and shows queries, reports, joins and leaves, which querier is elected,
+    and what times out. It follows all interfaces, also those that come later. It joins and sends nothing, so behind a
+    snooping switch it may see only what the switch sends to this port: queries always, the reports of others often not.
+
+    The commands of --on-join and --on-leave run without a shell, with MCAST_EVENT (join, leave or timeout),
+    MCAST_GROUP, MCAST_SOURCE (empty for all), MCAST_HOST and MCAST_INTERFACE in their environment.
+    """,
+    ("mcast watch", "All of IGMP and MLD, until Ctrl-C"),
+    ("mcast watch 239.1.2.3 -i eth0 --for 300 --json", "One group, for a program"),
+    ("mcast watch 239.1.2.3 --on-join ./start --on-leave ./stop", "Run a script when a host joins or leaves"),
+)
+def run(
+    texts: Annotated[Sequence[str], Parameter("GROUP...", "Groups, or ranges of them.", values="endpoint")] = (),
+    ifaces: InterfacesOption = (),
+    on_join: Annotated[str | None, Parameter("--on-join COMMAND", "Run it when a host joins.")] = None,
+    on_leave: Annotated[str | None, Parameter("--on-leave COMMAND", "Run it when a host leaves.")] = None,
+    all_groups: Annotated[
+        bool, Parameter("--all-groups", "Let the network cards pass all groups (allmulti) while it runs.")
+    ] = False,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Return 0 when the time is over."""
+    groups = {str(endpoint.group) for endpoint in read_endpoints(texts, needs_port=False)}
+    try:
+        hooks = Hooks(on_join, on_leave)
+    except ValueError as error:
+        raise UsageError(f"--on-join, --on-leave: {error}.") from None
+    with closing(FrameSource(ifaces or None, all_groups=all_groups)) as source:
+        names = ", ".join(each.machine_name for each in source.interfaces)
+        for_so_long = "; Ctrl-C ends it" if duration is None else f" for {duration:g} s"
+        terminal.tell(f"watching IGMP and MLD on {names}{for_so_long}")
+        end_with_reader()
+        _follow(source, hooks, groups, duration, as_json)
+    return 0
+
+
+def _follow(source: FrameSource, hooks: Hooks, groups: Collection[str], duration: float | None, as_json: bool) -> None:
+    watch, deadline = Watch(source), None if duration is None else monotonic() + duration
+    told: dict[str, int] = {}
+    while deadline is None or monotonic() < deadline:
+        waits = [] if deadline is None else [max(0.0, deadline - monotonic())]
+        happened = watch.step(min([*waits, *([LOOK_AT_COMMANDS] if hooks.busy else [])], default=None))
+        for each in happened:
+            if not groups or each.event.group is None or each.event.group in groups:
+                show_happening(each, as_json=as_json)
+                hooks.take(each)
+        terminal.flush()
+        for failure in hooks.step():
+            terminal.tell(f"mcast: {failure}")
+        tell_more(told, source.lost(), "frame", "came faster than they were read")
+        tell_more(told, watch.ignored, "message", "of too many VLANs were ignored")
+        tell_more(told, hooks.skipped, "event", "ran no command, because too many ran")
+
+
+def tell_more(told: dict[str, int], count: int, noun: str, what: str) -> None:
+    """Tell a count that has grown since it was told."""
+    if count > told.get(what, 0):
+        told[what] = count
+        terminal.tell(f"mcast: {counted(count, noun)} {what}")
+
+
+def show_happening(happening: Happening, own: Collection[str] = (), *, as_json: bool) -> None:
+    """Write an event as a line or as JSON."""
+    interface, version, stamp, event = happening
+    if as_json:
+        terminal.write_json(event_object(stamp / 1e9, interface, version, event))
+        return
+    clock = strftime("%H:%M:%S", localtime(stamp // 10**9)) + f".{stamp // 10**6 % 1000:03d}"
+    terminal.show_lines([event_line(clock, interface, version, event, own)], sys.stdout)

@@ -1,0 +1,146 @@
+"""The view that a snooping bridge of the lab has, the view of `observe`, and queriers as programs."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from ipaddress import ip_address
+from time import monotonic
+from typing import Any
+
+from multicast_expert.observe.messages import Happening, Watch
+from multicast_expert.observe.source import FrameSource
+from multicast_expert.system import netlink
+from multicast_expert.system.linux import ask
+from multicast_expert.testing import Host, Switch, wait_until
+from multicast_expert.wire.group_messages import GroupQuery, parse_group_message
+from multicast_expert.wire.packet_socket import Frame
+
+COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert"]
+INTERVAL, RESPONSE, LAST = 1.0, 0.4, 0.2
+MEMBERSHIP, OTHER_QUERIER = 2 * INTERVAL + RESPONSE, 2 * INTERVAL + RESPONSE / 2
+TIMERS = ["--query-interval", f"{INTERVAL}", "--response-time", f"{RESPONSE}", "--last-member-interval", f"{LAST}"]
+PATIENCE = 20
+
+Entry = tuple[str, str, str, tuple[str, ...]]
+"""Port, group, filter mode and sources."""
+
+
+class Program:
+    """`mcast` in JSON on a host; its events are collected by a thread."""
+
+    def __init__(self, host: Host, *arguments: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.process = host.popen(
+            [*COMMAND, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def find(self, **wanted: object) -> list[dict[str, Any]]:
+        """Return the events that have these values."""
+        return [each for each in list(self.events) if wanted.items() <= each.items()]
+
+    def wait_for(self, **wanted: object) -> dict[str, Any]:
+        """Return the first event that has these values, as soon as it is there."""
+        wait_until(lambda: bool(self.find(**wanted)), f"an event with {wanted} among {self.events}", PATIENCE)
+        return self.find(**wanted)[0]
+
+    def die(self) -> None:
+        """Kill it, so that it can say nothing more."""
+        self.process.kill()
+        self.process.wait()
+        self._thread.join()
+
+
+def querier(host: Host, *more: str) -> Program:
+    """Start a querier with short timers on a host's eth0."""
+    return Program(host, "querier", "-i", "eth0", *TIMERS, *more)
+
+
+class PortSource(FrameSource):
+    """What comes in on the ports, and queries; reports that the switch passes on are members of another port."""
+
+    def take(self, limit: int = 256) -> list[Frame]:
+        """Return frames that wait."""
+        return [
+            frame
+            for frame in super().take(limit)
+            if not frame.outgoing
+            or ((message := parse_group_message(frame.packet)) and isinstance(message.content, GroupQuery))
+        ]
+
+
+class Views:
+    """What `observe` makes of the frames on the switch's ports, and what the switch itself makes of them."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+        switch._set_times(interval=INTERVAL, response=RESPONSE, membership=MEMBERSHIP, querier=OTHER_QUERIER)
+        switch._set_bridge(f"mcast_last_member_interval {round(LAST * 100)}")
+        with switch.entered():
+            self._source = PortSource([port.name for port in switch.ports])
+        self.watch = Watch(self._source)
+        self.happened: list[Happening] = []
+
+    def step(self) -> None:
+        """Take what has come so far."""
+        with self._switch.entered():
+            while new := self.watch.step(0):
+                self.happened += new
+
+    def ours(self) -> set[Entry]:
+        """Return the members that we know behind each port, like the switch: not those of 224.0.0.0/24."""
+        self.step()
+        return {
+            (port, group, "include" if member.includes else "exclude", tuple(sorted(member.sources)))
+            for (port, _), link in self.watch.links.items()
+            for (group, _), member in link.members.items()
+            if ":" in group or not group.startswith("224.0.0.")
+        }
+
+    def theirs(self) -> set[Entry]:
+        """Return the members that the switch knows behind each port."""
+        listing = json.loads(self._switch.command("bridge", "-j", "-d", "-s", "mdb", "show", "dev", "br0"))
+        return {
+            (row["port"], str(ip_address(row["grp"])), row["filter_mode"], _sources(row))
+            for row in listing[0]["mdb"]
+            if "src" not in row and row["port"] != "br0"
+        }
+
+    def queriers(self) -> set[str]:
+        """Return the queriers that we know behind any port."""
+        self.step()
+        return {link.querier.address for link in self.watch.links.values() if link.querier}
+
+    def their_queriers(self) -> set[str]:
+        """Return the queriers that the switch knows."""
+        links = map(netlink.parse_link, self._switch.run(ask, netlink.link_request()))
+        return {
+            str(each.address)
+            for link in links
+            if link and link.bridge
+            for each in link.bridge.queriers
+            if each.is_other
+        }
+
+    def agree(self, what: Callable[[], bool] = lambda: True) -> None:
+        """Return as soon as both views are equal and as expected."""
+        deadline = monotonic() + PATIENCE
+        while not (what() and self.ours() == self.theirs()):
+            assert monotonic() < deadline, f"ours - theirs {self.ours() - self.theirs()}, {self.theirs() - self.ours()}"
+            self._source.wait(0.02)
+
+    def close(self) -> None:
+        """Close the source of frames."""
+        self._source.close()
+
+
+def _sources(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(str(ip_address(each["address"])) for each in row.get("source_list", ())))
