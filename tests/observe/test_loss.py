@@ -87,3 +87,15 @@ def test_later_than_the_window() -> None:
     """What comes too late is undecided, except the lowest number, which surely came before."""
     sequence = account_of_few([1, 2, 25, 2, 3, 1])
     assert (sequence.lost, sequence.duplicates, sequence.reordered, sequence.undecided) == (22, 1, 0, 2)
+
+
+@given(st.lists(st.tuples(st.integers(-200, 60), st.integers(1, 100)), max_size=15))
+def test_long_orderly_parts(parts: list[tuple[int, int]]) -> None:
+    """Runs of numbers in order, which are remembered in one piece, hide no duplicate and no late one."""
+    numbers = [1]
+    for jump, length in parts:
+        start = max(1, numbers[-1] + jump)
+        numbers += range(start, start + length)
+    with patch.object(loss, "BLOCK", 8):
+        sequence = account(numbers, 1024)
+    assert (sequence.lost, sequence.duplicates, sequence.reordered, sequence.undecided) == (*naive(numbers), 0)

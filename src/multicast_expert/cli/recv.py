@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from functools import lru_cache
 from importlib import import_module
 from typing import Annotated
 
@@ -29,15 +27,8 @@ from multicast_expert.cli.parameters import (
     seconds,
     whole,
 )
-from multicast_expert.cli.render.datagram import (
-    Arrival,
-    datagram_line,
-    datagram_object,
-    headline,
-    hex_dump,
-    styled_line,
-)
 from multicast_expert.cli.render.text import binary_size
+from multicast_expert.cli.showing import show_hex, show_json, show_lines, show_raw
 from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
@@ -47,8 +38,6 @@ from multicast_expert.sockets.receiver import McastRxSocket
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
-# Columns for a payload that is no text, where no terminal limits them.
-ROOM = 80
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
 SHORTEST_INTERVAL = 0.01
@@ -120,7 +109,7 @@ def run(
         raise UsageError("-q shows no datagrams: leave --hex, --raw and --full out.")
     if not quiet and (every is not None or csv is not None):
         raise UsageError("--every and --csv need -q.")
-    show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_lines(full)
+    show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = _hosts(exclude)
     receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
     _allow_descriptors(receivers)
@@ -296,53 +285,3 @@ def _missing_of(receiver: McastRxSocket) -> list[str]:
 def _first_of(groups: Sequence[str]) -> str:
     more = len(groups) - GROUPS_NAMED
     return ", ".join(groups[:GROUPS_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-# Showing
-
-
-def _show_json(batch: Iterable[Arrival]) -> None:
-    for arrival in batch:
-        terminal.write_json(datagram_object(arrival, _utc(arrival)))
-
-
-def _show_raw(batch: Iterable[Arrival]) -> None:
-    terminal.put(b"".join([arrival.datagram.data for arrival in batch]))
-
-
-def _show_lines(full: bool) -> Callable[[Iterable[Arrival]], None]:
-    """Return the function that shows lines: styled and cut on a terminal, plain and whole for all else."""
-
-    def show_styled(batch: Iterable[Arrival]) -> None:
-        width = None if full else terminal.size(sys.stdout)[0]
-        terminal.show_lines((styled_line(each, _clock_time(each), width) for each in batch), sys.stdout)
-
-    room = None if full else ROOM
-
-    def show_plain(batch: Iterable[Arrival]) -> None:
-        terminal.put("".join([datagram_line(each, _clock_time(each), room) + "\n" for each in batch]))
-
-    return show_styled if sys.stdout.isatty() else show_plain
-
-
-def _show_hex(batch: Iterable[Arrival]) -> None:
-    for arrival in batch:
-        terminal.write(headline(arrival, _clock_time(arrival)))
-        for row in hex_dump(arrival.datagram.data):
-            terminal.write(row)
-
-
-def _utc(arrival: Arrival) -> str:
-    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
-    return f"{_second(seconds, time.gmtime, '%Y-%m-%dT%H:%M:%S')}.{fraction // 1000:06d}Z"
-
-
-def _clock_time(arrival: Arrival) -> str:
-    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
-    return f"{_second(seconds, time.localtime, '%H:%M:%S')}.{fraction // 1000:06d}"
-
-
-@lru_cache(8)
-def _second(seconds: int, clock: Callable[[float], time.struct_time], form: str) -> str:
-    """Return the time of a second, which many datagrams share."""
-    return time.strftime(form, clock(seconds))
