@@ -93,7 +93,7 @@ def test_hexadecimal_and_files(mcast: Run, listening: Program, ended: Ended) -> 
 def test_a_source_is_selected(mcast: Run, listening: Program, ended: Ended) -> None:
     """source@group receives from that source only."""
     endpoints = ("10.9.0.9@232.1.2.3:5000%eth0", "10.9.0.1@232.1.2.4:5000%eth0")
-    assert mcast("recv", *endpoints, "-W", "0").stderr.splitlines()[0] == (
+    assert mcast("recv", *endpoints, "-W", "0").stderr.partition(" (receive buffer ")[0] == (
         "listening to 232.1.2.3 port 5000 on eth0, from 10.9.0.9 only; 232.1.2.4 port 5000 on eth0, from 10.9.0.1 only"
     )
     receiver = listening(*endpoints, "-c", "1", "-W", "20")
@@ -145,7 +145,7 @@ def test_nothing_came(mcast: Run) -> None:
     done = mcast("recv", "239.1.2.8:5000%lo", "-W", "0.1")
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(
-        r"listening to 239\.1\.2\.8 port 5000 on lo\n"
+        r"listening to 239\.1\.2\.8 port 5000 on lo \(receive buffer [\d,]+ [KM]iB\)\n"
         r"0 datagrams, 0 bytes in \d+\.\d s\n"
         r"0 dropped by the kernel, 0 truncated, 0 filtered\n",
         done.stderr,
@@ -212,7 +212,7 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["send", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
         (["recv", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
         (["plan", "239.1.2.3:5000%lo", "-i", "eth0"], "239.1.2.3:5000%lo names the interface lo, and -i names eth0"),
-        (["send", "239.1.2.3:5000", "text", "--file", "x"], "the payload is TEXT or --file, not both."),
+        (["send", "239.1.2.3:5000", "text", "--file", "x"], "the payload is TEXT, --file or --lines, one of them."),
         (["recv", "239.1.2.3:5000", "--json", "--hex"], "--json, --hex and --raw exclude each other."),
         (["recv", "239.1.2.3:5000", "--raw", "--hex"], "--json, --hex and --raw exclude each other."),
         (["recv", "239.1.2.3:5000", "--source", "host"], "source 'host' is not an IP address."),
@@ -231,7 +231,10 @@ def test_the_reader_has_gone(mcast: Run, listening: Program, ended: Ended) -> No
         (["send", "239.1.2.3:5000", "--dscp", "64"], "DSCP '64' is neither a number from 0 to 63 nor one of cs0, cs1,"),
         (["send", "239.1.2.3:5000", "--dscp", "gold"], "DSCP 'gold' is neither a number from 0 to 63 nor one of cs0"),
         (["send", "239.1.2.3:5000", "hello", "--size", "4"], "5 bytes do not fit into --size 4."),
-        (["send", "239.1.2.3:5000", "hello", "--stamp", "-s", "44"], "45 bytes do not fit into --size 44."),
+        (
+            ["send", "239.1.2.3:5000", "hello", "--stamp", "-s", "44"],
+            "45 bytes with the stamp do not fit into --size 44.",
+        ),
         (["send", "239.1.2.3:5000", "-t", "256"], "Invalid value for '-t' / '--ttl'"),
         (["plan", "239.1.2.3:5000", "--os", "plan9"], "Invalid value for '--os'"),
         (["dance"], "No such command 'dance'."),

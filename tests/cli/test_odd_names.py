@@ -20,9 +20,10 @@ from multicast_expert.cli.render.datagram import Arrival, datagram_line, datagra
 from multicast_expert.cli.render.demo import Omission, Probe, Trial, conclusion, omission_lines, trial_lines
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
-from multicast_expert.cli.render.summary import stream_lines
+from multicast_expert.cli.render.measurement import interval_lines, stream_lines
 from multicast_expert.cli.render.text import Line, printable
-from multicast_expert.stamp import StreamKey, Streams
+from multicast_expert.observe.meter import Meter
+from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.system.listings import JoinedGroup, Process, UdpSocket
 from multicast_expert.testing import Host, Lab
 
@@ -60,8 +61,8 @@ def show_everything(name: str, screen: io.StringIO) -> None:
     demonstration = Trial(4, name, 5000, 0, (name,), (Probe(name, (0,), 0),))
     datagram = Datagram(b"", (name, 4000), name, 5, name)
     arrival = Arrival(datagram, 5000, 0, None, b"")
-    streams = Streams()
-    streams.see(StreamKey(1, name, 5000, name), name, 1, 0)
+    meter = Meter(0)
+    meter.take([Datagram(stamped(Stamp(1, 1, 0), b""), (name, 4000), name, 5, name)], 5000, 0)
     terminal.show_lines(interface_lines([iface], iface, None), screen)
     terminal.show_lines(group_lines([joined]), screen)
     terminal.show_lines(trial_lines(demonstration), screen)
@@ -70,7 +71,8 @@ def show_everything(name: str, screen: io.StringIO) -> None:
         headline(arrival, "noon"),
         conclusion(demonstration),
         *omission_lines(Omission(6, name, name)),
-        *stream_lines(streams, ()),
+        *stream_lines(meter, ()),
+        *interval_lines(next(meter.end_interval()), 1, 1, 80),
         *note_lines([], [process]),
     ):
         terminal.write(line)
@@ -90,7 +92,7 @@ def test_no_line_steers_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch)
         show_everything(name, screen)
     lines = [line for stream in (screen, output, messages) for line in stream.getvalue().split("\n")]
     assert [line for line in lines if not line.isprintable()] == []
-    assert sum(ODD[name] in line for line in lines) == 17
+    assert sum(ODD[name] in line for line in lines) == 18
 
 
 WRITERS = re.compile(r"\bprint\(|\bstd(?:out|err)\.write|\becho\(|Console\(")

@@ -21,11 +21,13 @@ from multicast_expert.cli.render.demo import (
 )
 from multicast_expert.cli.render.groups import group_lines, group_object, note_lines
 from multicast_expert.cli.render.interfaces import interface_lines, interface_object
+from multicast_expert.cli.render.measurement import STREAMS_SHOWN, stream_lines
 from multicast_expert.cli.render.plan import hexadecimal
-from multicast_expert.cli.render.summary import STREAMS_SHOWN, Count, stream_lines, summary_lines
+from multicast_expert.cli.render.summary import summary_lines
 from multicast_expert.cli.render.text import Line, columns, counted, error_lines, host_and_port, payload_text, scaled
 from multicast_expert.core.datagram import ReceiveStats
-from multicast_expert.stamp import MAX_STREAMS, Stamp, StreamKey, Streams, stamped
+from multicast_expert.observe.meter import MAX_STREAMS, Meter
+from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
 
 LO = IfaceInfo(
@@ -229,12 +231,12 @@ def test_hex_dump() -> None:
     assert list(hex_dump(b"")) == []
 
 
-def counted_up(*arrivals: Arrival) -> Count:
+def counted_up(*arrivals: Arrival) -> Meter:
     """What a receiver of these datagrams has counted."""
-    count = Count()
+    meter = Meter(0)
     for each in arrivals:
-        count.add(each)
-    return count
+        meter.take([each.datagram], 5000, each.time_ns)
+    return meter
 
 
 def test_loss_is_never_silent() -> None:
@@ -248,7 +250,8 @@ def test_loss_is_never_silent() -> None:
         "2 datagrams/s, 20 kbit/s from the first to the last one",
         "0 dropped by the kernel, 0 truncated, 0 filtered",
     ]
-    fast = Count(datagrams=1001, bytes=1_250_004, first_ns=0, last_ns=10**9, first_bytes=4)
+    ends = [arrival(first, 10**9), *[arrival(last, 2 * 10**9)] * 1000]
+    fast = counted_up(*ends)
     assert list(summary_lines(fast, 1, [clean]))[1].startswith("1,000 datagrams/s, 10 Mbit/s from")
     assert list(summary_lines(counted_up(arrival(first)), 0, [lossy, lossy, clean])) == [
         "1 datagram, 4 bytes in 0.0 s",
@@ -259,7 +262,7 @@ def test_loss_is_never_silent() -> None:
 def test_unknown_loss_is_said_to_be_unknown() -> None:
     """Where the OS does not count drops, the summary does not say 0."""
     clean = ReceiveStats(datagrams=0, bytes=0, truncated=0, kernel_drops=0, filtered=0)
-    assert list(summary_lines(Count(), 2, [clean, clean._replace(kernel_drops=None)])) == [
+    assert list(summary_lines(Meter(0), 2, [clean, clean._replace(kernel_drops=None)])) == [
         "0 datagrams, 0 bytes in 2.0 s",
         "kernel drops not known on this OS, 0 truncated, 0 filtered",
     ]
@@ -267,31 +270,36 @@ def test_unknown_loss_is_said_to_be_unknown() -> None:
 
 def test_streams_fit_80_columns() -> None:
     """Each stream tells its loss, duplicates, order and latency; whose clocks are two is said."""
-    streams = Streams()
-    near = StreamKey(0x1F3A, "239.1.2.3", 5000, "eth0")
-    far = StreamKey(0xFFFF_FFFF_FFFF_FFFF, "ff15::1234", 5001, None)
-    for number in (1, 2, 5, 4, 4, 1_000):
-        streams.see(near, "10.9.0.1", number, 150_000 + number)
-    streams.see(far, "fe80::1%eth0", 7, -2_500_000)
-    assert list(stream_lines(streams, {"10.9.0.1"})) == [
+    meter = Meter(0)
+    for turn, number in enumerate((1, 2, 5, 4, 4, 1_000)):
+        sent = 10**18 + turn * 10**9
+        near = Datagram(
+            stamped(Stamp(0x1F3A, number, sent), b""), ("10.9.0.1", 4000), "239.1.2.3", 2, "eth0", 1, sent + 150_000
+        )
+        meter.take([near], 5000, 0)
+    late = stamped(Stamp(2**64 - 1, 7, 10**18), b"")
+    far = Datagram(late, ("fe80::1%eth0", 4000), "ff15::1234", None, None, 1, 10**18 - 2_500_000)
+    meter.take([far], 5001, 0)
+    assert list(stream_lines(meter, {"10.9.0.1"})) == [
         "239.1.2.3:5000%eth0 from 10.9.0.1, stream 0000000000001f3a:",
         "  6 received, 995 lost (99.5 %), 1 duplicate, 1 reordered",
-        "  latency 0.150 ms min, 0.150 ms avg, 0.151 ms max",
+        "  jitter 0.000 ms, longest gap 1,000.000 ms",
+        "  latency 0.150 min, 0.150 p50, 0.150 p99, 0.150 max ms",
         "[ff15::1234]:5001 from fe80::1%eth0, stream ffffffffffffffff:",
         "  1 received, 0 lost, 0 duplicates, 0 reordered",
-        "  latency -2.500 ms min, -2.500 ms avg, -2.500 ms max, by two hosts' clocks",
+        "  latency -2.500 min, -2.500 p50, -2.500 p99, -2.500 max ms, two hosts' clocks",
     ]
-    assert max(len(line) for line in stream_lines(streams, ())) <= 80
-    assert "clocks" not in list(stream_lines(streams, {"10.9.0.1", "fe80::1"}))[-1]
+    assert max(len(line) for line in stream_lines(meter, ())) <= 80
+    assert "clocks" not in list(stream_lines(meter, {"10.9.0.1", "fe80::1"}))[-1]
 
 
 def test_many_streams() -> None:
     """A flood of streams neither fills the memory nor the screen, and what is left out is counted."""
-    streams = Streams()
+    meter = Meter(0)
     for stream in range(MAX_STREAMS + 3):
-        streams.see(StreamKey(stream, "239.1.2.3", 5000, "eth0"), "10.9.0.1", 1, 0)
-    lines = list(stream_lines(streams, ()))
-    assert len(streams.streams) == MAX_STREAMS
+        meter.take([Datagram(stamped(Stamp(stream, 1, 0), b""), ("10.9.0.1", 4000), "239.1.2.3")], 5000, 0)
+    lines = list(stream_lines(meter, ()))
+    assert len(meter.streams) == MAX_STREAMS
     assert lines[3 * STREAMS_SHOWN :] == ["and 980 streams more", "3 datagrams of further streams not followed"]
 
 

@@ -53,6 +53,7 @@ OPTIONS = [
     (ANY_SOCKET, "SO_REUSEPORT", 15, 0x200, None, 0x200),
     (ANY_SOCKET, "SO_SNDBUF", 7, None, None, None),
     (ANY_SOCKET, "SO_RCVBUF", 8, 0x1002, 0x1002, 0x1002),
+    (ANY_SOCKET, "SO_RCVBUFFORCE", 33, None, None, None),
     (ANY_SOCKET, "SO_BINDTODEVICE", 25, None, None, None),
     (ANY_SOCKET, "SO_MEMINFO", 55, None, None, None),
     (ANY_SOCKET, "SO_NETNS_COOKIE", 71, None, None, None),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.stamp import MAGIC, read_stamp
+from multicast_expert.stamp import MAGIC, read_head, read_stamp
+
+Batch = list[tuple[int, list[Datagram]]]
+"""Datagrams by the port that they were sent to."""
 
 # Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
@@ -19,36 +22,71 @@ BATCH = 64
 PATIENCE = 1.0
 
 
-def arrivals(
-    receivers: Sequence[McastRxSocket], deadline: float | None, excluded: Collection[str] = ()
-) -> Iterator[list[Arrival]]:
-    """Yield what comes until the deadline (monotonic seconds), and flush the output before each wait.
+def batches(
+    receivers: Sequence[McastRxSocket],
+    deadline: float | None,
+    patience_left: Callable[[], float],
+    excluded: Collection[str] = (),
+) -> Iterator[Batch]:
+    """Yield what comes until the deadline (monotonic seconds), by port, and flush the output before each wait.
 
-    Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which to reject.
+    What waits in a buffer by then is yielded, too. So is an empty list when nothing comes for as long as
+    `patience_left` returns. Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which
+    to reject.
     """
     busy: list[McastRxSocket] = []
+    end_ns = None
     while True:
-        patience = 0.0 if busy else PATIENCE
+        patience = 0.0 if busy else min(PATIENCE, patience_left())
         if deadline is not None:
             patience = min(patience, deadline - time.monotonic())
         if patience < 0:
-            return
+            patience = 0.0
+            end_ns = end_ns or time.time_ns()
         if len(receivers) > 1:
             busy = list(dict.fromkeys((*busy, *_readable(receivers, patience))))
             patience = 0
         else:
             # A receiver waits for its own sockets, of which it may have thousands.
             busy = list(receivers)
-        taken: list[Arrival] = []
+        taken: Batch = []
         for receiver in tuple(busy):
             datagrams = _take(receiver, patience)
-            port = receiver.port
-            taken += [_arrival(each, port) for each in datagrams if not excluded or not _is_from(each, excluded)]
             if len(datagrams) < BATCH:
                 busy.remove(receiver)
-        if taken:
-            yield sorted(taken, key=attrgetter("time_ns")) if len(receivers) > 1 else taken
+            if excluded:
+                datagrams = [each for each in datagrams if not _is_from(each, excluded)]
+            if datagrams:
+                taken.append((receiver.port, datagrams))
+        yield taken
         terminal.flush()
+        if end_ns is not None and not any(_came_before(each, end_ns) for each in taken):
+            return
+
+
+def first_of(batch: Batch, most: int) -> Batch:
+    """Return so many datagrams of a batch, those that arrived first, and the end marks before and between them."""
+    found: Batch = []
+    flat = [(port, datagram) for port, datagrams in batch for datagram in datagrams]
+    for port, datagram in sorted(flat, key=lambda each: each[1].timestamp_ns or 0):
+        head = read_head(datagram.data)
+        most -= head is None or not head.is_end
+        if most < 0:
+            break
+        found.append((port, [datagram]))
+    return found
+
+
+def arrivals(batch: Batch) -> list[Arrival]:
+    """Return the datagrams of a batch in the order of their arrival, without end marks of streams."""
+    taken = [_arrival(each, port) for port, datagrams in batch for each in datagrams]
+    wanted = [each for each in taken if each.stamp is None or not each.stamp.is_end]
+    return wanted if len(batch) < 2 else sorted(wanted, key=attrgetter("time_ns"))
+
+
+def _came_before(taken: tuple[int, list[Datagram]], moment_ns: int) -> bool:
+    """Return whether there may be more of the kind: the last one is older, as far as the OS says."""
+    return (taken[1][-1].timestamp_ns or moment_ns) < moment_ns
 
 
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from functools import lru_cache
 from importlib import import_module
 from typing import Annotated
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.arrivals import arrivals
+from multicast_expert.cli.arrivals import arrivals, batches, first_of
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
+from multicast_expert.cli.measurement import Measurement
 from multicast_expert.cli.parameters import (
     InterfacesOption,
     JsonOption,
@@ -28,30 +27,35 @@ from multicast_expert.cli.parameters import (
     seconds,
     whole,
 )
-from multicast_expert.cli.render.datagram import (
-    Arrival,
-    datagram_line,
-    datagram_object,
-    headline,
-    hex_dump,
-    styled_line,
-)
-from multicast_expert.cli.render.summary import Alarm, Count, stream_lines, summary_lines
+from multicast_expert.cli.render.text import binary_size
+from multicast_expert.cli.showing import show_hex, show_json, show_lines, show_raw
 from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.core.interfaces import interface_address_text
+from multicast_expert.observe.meter import Meter
 from multicast_expert.sockets.healing import HealingEvent
 from multicast_expert.sockets.receiver import McastRxSocket
-from multicast_expert.stamp import StreamKey, Streams
-from multicast_expert.system.interfaces import scan_interfaces
 
 # Descriptors that the command needs in addition to those of its groups.
 OWN_DESCRIPTORS = 64
-# Columns for a payload that is no text, where no terminal limits them.
-ROOM = 80
 # Groups of a receiver that the first line names.
 GROUPS_NAMED = 8
+SHORTEST_INTERVAL = 0.01
+# The exit status where nothing tells whether there was a loss.
+UNKNOWN = 3
+
+
+def _interval(text: str) -> float:
+    if (number := seconds(text)) < SHORTEST_INTERVAL:
+        raise ValueError(f"an interval has at least {SHORTEST_INTERVAL} seconds.")
+    return number
+
+
+def _percent(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (number := float(text.removesuffix("%"))) <= 100:
+            return number
+    raise ValueError(f"{text!r} is not a number from 0 to 100.")
 
 
 @command(
@@ -59,13 +63,15 @@ GROUPS_NAMED = 8
     It receives until Ctrl-C, -c or -W ends it, on all interfaces but loopback unless -i or the endpoint names one.
     With --wait it starts before its interfaces, and says once what is missing; they are joined when they come.
     --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
-    `mcast send --stamp` also duplicates, order and latency. The exit status is 1 if nothing came, or fewer than -c.
+    `mcast send --stamp`, iperf 2 and RTP also duplicates, order and jitter. The exit status is 1 if nothing came, or
+    fewer than -c.
 
     A range is 239.1.1.1+20:5000 for 20 groups, or 239.1.1.1:5000-5003 for four ports.
     """,
     ("mcast recv 239.1.2.3:5000 '[ff15::1234]:5000%eth0'", "Two groups, the second one on eth0 only"),
     ("mcast recv 10.0.0.7@232.1.2.3:5000 -c 1 -W 10", "Whether anything comes from this source within 10 s"),
     ("mcast recv 239.1.2.3:5000 --raw | ffplay -", "Hand a stream to a player"),
+    ("mcast recv -q --every 1 239.1.2.3:5000", "Rate and loss each second, and a summary"),
 )
 def run(
     texts: Annotated[Sequence[str], Parameter("ENDPOINT...", "group:port, several, or ranges.", values="endpoint")],
@@ -78,32 +84,49 @@ def run(
     ] = None,
     wait: WaitOption = False,
     buffer: Annotated[
-        int | None, Parameter("--receive-buffer BYTES", "Receive buffer of each socket.", whole(1, 0x3FFFFFFF))
+        int | None,
+        Parameter("--receive-buffer BYTES", "Of each socket; usually the largest there is.", whole(1, 0x3FFFFFFF)),
     ] = None,
     as_json: JsonOption = False,
     as_hex: Annotated[bool, Parameter("--hex", "Show payloads in hexadecimal.")] = False,
     full: Annotated[bool, Parameter("--full", "Show payloads whole, however long, on a terminal, too.")] = False,
     as_raw: Annotated[bool, Parameter("--raw", "Write payloads and nothing else, byte for byte.")] = False,
+    quiet: Annotated[bool, Parameter("-q, --quiet", "Show no datagrams: only measure.")] = False,
+    every: Annotated[
+        float | None, Parameter("--every SECONDS", "With -q, a line for each stream so often.", _interval)
+    ] = None,
+    csv: Annotated[
+        str | None, Parameter("--csv FILE", "With -q, intervals and summaries as CSV, too.", values="file")
+    ] = None,
+    max_loss: Annotated[
+        float | None, Parameter("--max-loss PERCENT", "End with status 1 if a stream lost more.", _percent)
+    ] = None,
 ) -> int:
-    """Return 0, 1 if nothing came or fewer than asked for, 130 if Ctrl-C ended it."""
+    """Return 0, 1 if too little came, 3 if a loss cannot be told, 130 if Ctrl-C ended it."""
     if as_json + as_hex + as_raw > 1:
         raise UsageError("--json, --hex and --raw exclude each other.")
-    show = _show_json if as_json else _show_hex if as_hex else _show_raw if as_raw else _show_lines(full)
+    if quiet and (as_hex or as_raw or full):
+        raise UsageError("-q shows no datagrams: leave --hex, --raw and --full out.")
+    if not quiet and (every is not None or csv is not None):
+        raise UsageError("--every and --csv need -q.")
+    show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = _hosts(exclude)
     receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
     _allow_descriptors(receivers)
-    count, streams = Count(), Streams()
 
     def listen() -> None:
-        terminal.tell(f"listening to {_described(receivers)}")
+        terminal.tell(f"listening to {_described(receivers)}{_buffer_text(receivers)}")
         _tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
-        for batch in arrivals(receivers, deadline, {str(each) for each in excluded}):
-            wanted = batch if number is None else batch[: number - count.datagrams]
-            for arrival in wanted:
-                _count(arrival, count, streams)
-            show(wanted)
-            if count.datagrams == number:
+        for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
+            wanted = batch if number is None else first_of(batch, number - meter.datagrams)
+            now_ns = time.time_ns()
+            for port, datagrams in wanted:
+                meter.take(datagrams, port, now_ns)
+            if not quiet:
+                show(arrivals(wanted))
+            measurement.go_on()
+            if meter.datagrams == number:
                 return
 
     with ExitStack() as opened:
@@ -113,12 +136,29 @@ def run(
         # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
         logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
+        measurement = opened.enter_context(Measurement(every, quiet, as_json, csv))
+        meter = measurement.meter
         end_with_reader()
         interrupted = until_interrupted(listen)
         if interrupted:
             terminal.end_line()
-        _tell_summary(count, streams, time.monotonic() - start, receivers)
-    return STATUS if interrupted else 1 if count.datagrams < (number or 1) else 0
+        measurement.finish([each.stats() for each in receivers], min(each.receive_buffer for each in receivers))
+    return STATUS if interrupted else _status(meter, number or 1, max_loss)
+
+
+def _status(meter: Meter, least: int, max_loss: float | None) -> int:
+    """Return the exit status after so many datagrams, of which so many per cent may be lost."""
+    if meter.datagrams < least:
+        return 1
+    if max_loss is None:
+        return 0
+    losses = [each.loss_percent for each in meter.streams if each.loss_percent is not None]
+    if any(each > max_loss for each in losses):
+        return 1
+    if not losses:
+        terminal.tell("no datagram has a number that shows a loss: send with mcast send --stamp, iperf 2 or RTP")
+        return UNKNOWN
+    return 0
 
 
 # Opening
@@ -157,7 +197,7 @@ def _receivers(
             ifaces=named or None,
             source_ips=wanted or None,
             enable_external_loopback=True,
-            receive_buffer=buffer,
+            receive_buffer=buffer or "largest",
             timestamps=True,
             allow_missing=wait,
             on_event=_report,
@@ -211,6 +251,11 @@ def _report(event: HealingEvent) -> None:
     terminal.tell(f"mcast: {event}")
 
 
+def _buffer_text(receivers: Iterable[McastRxSocket]) -> str:
+    sizes = [size for receiver in receivers if (size := receiver.receive_buffer)]
+    return f" (receive buffer {binary_size(min(sizes))})" if sizes else ""
+
+
 def _described(receivers: Iterable[McastRxSocket]) -> str:
     return "; ".join(
         f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
@@ -240,76 +285,3 @@ def _missing_of(receiver: McastRxSocket) -> list[str]:
 def _first_of(groups: Sequence[str]) -> str:
     more = len(groups) - GROUPS_NAMED
     return ", ".join(groups[:GROUPS_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-# Showing
-
-
-def _show_json(batch: Iterable[Arrival]) -> None:
-    for arrival in batch:
-        terminal.write_json(datagram_object(arrival, _utc(arrival)))
-
-
-def _show_raw(batch: Iterable[Arrival]) -> None:
-    terminal.put(b"".join([arrival.datagram.data for arrival in batch]))
-
-
-def _show_lines(full: bool) -> Callable[[Iterable[Arrival]], None]:
-    """Return the function that shows lines: styled and cut on a terminal, plain and whole for all else."""
-
-    def show_styled(batch: Iterable[Arrival]) -> None:
-        width = None if full else terminal.size(sys.stdout)[0]
-        terminal.show_lines((styled_line(each, _clock_time(each), width) for each in batch), sys.stdout)
-
-    room = None if full else ROOM
-
-    def show_plain(batch: Iterable[Arrival]) -> None:
-        terminal.put("".join([datagram_line(each, _clock_time(each), room) + "\n" for each in batch]))
-
-    return show_styled if sys.stdout.isatty() else show_plain
-
-
-def _show_hex(batch: Iterable[Arrival]) -> None:
-    for arrival in batch:
-        terminal.write(headline(arrival, _clock_time(arrival)))
-        for row in hex_dump(arrival.datagram.data):
-            terminal.write(row)
-
-
-def _utc(arrival: Arrival) -> str:
-    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
-    return f"{_second(seconds, time.gmtime, '%Y-%m-%dT%H:%M:%S')}.{fraction // 1000:06d}Z"
-
-
-def _clock_time(arrival: Arrival) -> str:
-    seconds, fraction = divmod(arrival.time_ns, 1_000_000_000)
-    return f"{_second(seconds, time.localtime, '%H:%M:%S')}.{fraction // 1000:06d}"
-
-
-@lru_cache(8)
-def _second(seconds: int, clock: Callable[[float], time.struct_time], form: str) -> str:
-    """Return the time of a second, which many datagrams share."""
-    return time.strftime(form, clock(seconds))
-
-
-# Counting
-
-
-def _count(arrival: Arrival, count: Count, streams: Streams) -> None:
-    count.add(arrival)
-    stamp, latency = arrival.stamp, arrival.latency_ns
-    if stamp is not None and latency is not None:
-        datagram = arrival.datagram
-        key = StreamKey(stamp.stream, datagram.group, arrival.port, datagram.interface_name)
-        streams.see(key, datagram.sender[0], stamp.number, latency)
-
-
-def _tell_summary(count: Count, streams: Streams, seconds: float, receivers: Iterable[McastRxSocket]) -> None:
-    lines = list(summary_lines(count, seconds, [receiver.stats() for receiver in receivers]))
-    if streams.streams:
-        ifaces = scan_interfaces()
-        addresses = (each for iface in ifaces for version in (4, 6) for each in iface.addresses(version))
-        own = {interface_address_text(each).partition("%")[0] for each in addresses}
-        lines += stream_lines(streams, own)
-    for line in lines:
-        terminal.tell(line, "red" if isinstance(line, Alarm) else "")

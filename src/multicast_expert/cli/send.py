@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
-from time import monotonic, sleep, time_ns
 from typing import Annotated
 
 from multicast_expert import stamp
@@ -28,18 +26,13 @@ from multicast_expert.cli.parameters import (
     seconds,
     whole,
 )
-from multicast_expert.cli.render.text import counted
-from multicast_expert.core.addresses import IPv4Or6Address
-from multicast_expert.core.datagram import MAX_DATAGRAM
-from multicast_expert.core.endpoints import Endpoint
-from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
+from multicast_expert.cli.render.text import counted, scaled
+from multicast_expert.cli.sending import Patience, Sending, Stamper
+from multicast_expert.core.datagram import MAX_PAYLOAD
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.pacing import Pace, Rate, parse_rate
 from multicast_expert.sockets.transmitter import McastTxSocket
-from multicast_expert.system.kernel import SYSTEM, error_name
 
-# What a send answers while the interface or its address is not there, or cannot be used yet.
-NOT_YET = ("ENODEV", "ENXIO", "EADDRNOTAVAIL", "ENETUNREACH", "ENETDOWN")
-# Seconds between two attempts.
-PAUSE = 0.2
 DEFAULT_TEXT = "hello from mcast"
 # RFC 2474 (cs), RFC 2597 (af), RFC 3246 (ef), RFC 5865 (va), RFC 8622 (le); RFC 4594 explains their use.
 DSCP = {
@@ -64,14 +57,15 @@ def read_dscp(text: str) -> int:
     """
     They leave from the interface of the default route, or without one that of a route for the group, unless -i or the
     endpoint names another; you may repeat -i. With --wait it starts before its interfaces, or before there is a route,
-    says once what is missing, and sends when all are there; and again, should a single one go meanwhile.
+    says once what is missing, and sends when all are there; and again, should a single one go meanwhile, unless
+    --keep-going has it go on.
 
-    A stamp takes the first 40 bytes of each datagram.
+    A stamp takes the first 40 bytes of each datagram. With --rate it keeps to a schedule, and reports what it achieved.
     """,
     ("mcast send 239.1.2.3:5000%eth0 'hello' -c 3", "Three datagrams out of eth0, one each second"),
     (
-        "mcast send 239.1.2.3:5000 --stamp -s 1400 -c 0 --interval 0.001",
-        "A numbered test stream, for mcast recv to measure",
+        "mcast send 239.1.2.3:5000 --stamp -s 1400 --rate 5Mbps --for 20",
+        "A numbered test stream, for mcast recv -q to measure",
     ),
     ("mcast send '[ff15::1234]:5000' --file song.ts -t 8", "A file as one datagram, across routers"),
 )
@@ -81,38 +75,69 @@ def run(
     file: Annotated[
         str | None, Parameter("--file FILE", "Send the content of FILE; - is standard input.", values="file")
     ] = None,
-    size: Annotated[int, Parameter("-s, --size BYTES", "Pad with zeros to this size.", whole(0, MAX_DATAGRAM))] = 0,
+    lines: Annotated[bool, Parameter("--lines", "Send each line of standard input as a datagram.")] = False,
+    size: Annotated[
+        int, Parameter("-s, --size BYTES", "Pad with zeros to this size; IPv4 has at most 65,507.", whole(0))
+    ] = 0,
     ifaces: InterfacesOption = (),
     ttl: Annotated[int, Parameter("-t, --ttl HOPS", "How many hops datagrams may go; usually 1.", whole(0, 255))] = 1,
     dscp: Annotated[
         int | None,
         Parameter("--dscp DSCP", "Priority: 0 to 63, or a name such as ef, af41, cs1.", read_dscp, tuple(DSCP)),
     ] = None,
-    number: Annotated[int, Parameter("-c, --count N", "How many datagrams, usually 1; 0: until Ctrl-C.", whole(0))] = 1,
+    number: Annotated[
+        int | None,
+        Parameter("-c, --count N", "How many datagrams, usually 1; 0, or with --for or --rate: no limit.", whole(0)),
+    ] = None,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so many seconds.", seconds)] = None,
     interval: Annotated[
-        float, Parameter("--interval SECONDS", "Seconds from one to the next, usually 1.", seconds)
-    ] = 1.0,
+        float | None, Parameter("--interval SECONDS", "Seconds from one to the next, usually 1.", seconds)
+    ] = None,
+    rate: Annotated[
+        Rate | None, Parameter("--rate RATE", "5Mbps of payload, or 1000pps, instead of --interval.", parse_rate)
+    ] = None,
+    burst: Annotated[
+        int, Parameter("--burst N", "N datagrams together, and then the pause for all of them.", whole(1))
+    ] = 1,
+    keep_going: Annotated[
+        bool, Parameter("--keep-going", "Count datagrams that fail, as while an interface is down, and go on.")
+    ] = False,
     stamping: Annotated[
         bool, Parameter("--stamp", "Number datagrams: `mcast recv` then reports loss, order and latency.")
     ] = False,
     wait: WaitOption = False,
     loopback: LoopbackOption = True,
 ) -> int:
-    """Return 0 if all were sent, 130 if Ctrl-C came before."""
+    """Return 0 if all were sent, 1 if some failed, 130 if Ctrl-C came before."""
     if endpoint.source is not None:
         raise UsageError(
             f"{endpoint} asks for the source {endpoint.source}, which only a receiver can do. A sender's source is its "
             "own address: choose that with -i."
         )
-    if text is not None and file is not None:
-        raise UsageError("the payload is TEXT or --file, not both.")
+    if (text is not None) + (file is not None) + lines > 1:
+        raise UsageError("the payload is TEXT, --file or --lines, one of them.")
+    if rate is not None and interval is not None:
+        raise UsageError("--rate and --interval exclude each other.")
     named = named_interfaces(endpoint, ifaces)
-    payload = _read_payload(text, file)
-    length = max(size, len(payload) + (stamp.SIZE if stamping else 0))
-    if size not in (0, length):
-        raise UsageError(f"{counted(length, 'byte')} do not fit into --size {size}.")
-    if stamping and length > MAX_DATAGRAM:
-        raise UsageError(f"stamp and payload are {counted(length, 'byte')}; a datagram has at most {MAX_DATAGRAM:,}.")
+    head = stamp.SIZE if stamping else 0
+    most = MAX_PAYLOAD[endpoint.group.version]
+    if size > most:
+        raise UsageError(f"a datagram of IPv{endpoint.group.version} has at most {most:,} bytes, not {size:,}.")
+    if number is None:
+        number = 0 if lines or rate is not None or duration is not None else 1
+    if lines:
+        payloads = _lines(number, (size or most) - head)
+        interval = interval or 0.0
+    else:
+        payload = _read_payload(text, file)
+        length = len(payload) + head
+        if length > (size or most):
+            limit = f"--size {size}" if size else f"a datagram of IPv{endpoint.group.version}, at most {most:,}"
+            stamped = " with the stamp" if stamping else ""
+            raise UsageError(f"{counted(length, 'byte')}{stamped} do not fit into {limit}.")
+        payloads = _payloads(payload, number)
+    spaced = rate is None and interval != 0
+    pace = Pace(Rate(1 / (interval or 1.0)) if spaced else rate, burst)
     family = socket.AF_INET if endpoint.group.version == 4 else socket.AF_INET6
     changed = threading.Event()
     transmitter = McastTxSocket(
@@ -129,8 +154,17 @@ def run(
         patience = Patience(transmitter, changed) if wait else None
         if patience is not None:
             patience.wait_for_all()
-        compose = _stamper(payload, length) if stamping else _repeater(payload.ljust(length, b"\0"))
-        return STATUS if _send_all(transmitter, endpoint, compose, number, interval, patience) else 0
+        address = (str(endpoint.group), endpoint.port or 0)
+        sending = Sending(transmitter, address, pace, Stamper() if stamping else None, patience, keep_going)
+        try:
+            interrupted = until_interrupted(lambda: sending.send_all(payloads, size, duration))
+            if interrupted:
+                terminal.end_line()
+            sending.end()
+        finally:
+            ifaces = [iface.display_name for iface in transmitter.network_interfaces]
+            _tell_result(sending, f"{endpoint._replace(iface=None)} out of {' and '.join(ifaces)}", rate)
+        return STATUS if interrupted else 1 if sending.failed else 0
 
 
 def _read_payload(text: str | None, file: str | None) -> bytes:
@@ -141,94 +175,29 @@ def _read_payload(text: str | None, file: str | None) -> bytes:
     return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
 
-def _repeater(payload: bytes) -> Callable[[int], bytes]:
-    return lambda turn: payload
+def _payloads(payload: bytes, number: int) -> Iterator[bytes]:
+    return repeat(payload, number) if number else repeat(payload)
 
 
-def _stamper(payload: bytes, length: int) -> Callable[[int], bytes]:
-    """Return a function that stamps the datagram of each turn, so that the stamp has the time of sending."""
-    stream = secrets.randbits(64)
-    return lambda turn: stamp.stamped(stamp.Stamp(stream, turn + 1, time_ns()), payload, length)
+def _lines(number: int, room: int) -> Iterator[bytes]:
+    """Yield the lines of standard input without their ends, each as soon as it is there."""
+    if sys.stdin is None:
+        raise MulticastExpertError("standard input is closed.")
+    turns = range(1, number + 1) if number else count(1)
+    for turn, line in zip(turns, iter(lambda: sys.stdin.buffer.readline(room + 2), b""), strict=False):
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        if len(text) > room:
+            raise MulticastExpertError(f"line {turn} of standard input has more than the {room:,} bytes that fit.")
+        yield text
 
 
-class Patience:
-    """Waits for interfaces that are missing, and says once what it waits for."""
-
-    def __init__(self, transmitter: McastTxSocket, changed: threading.Event) -> None:
-        self._transmitter = transmitter
-        self._changed = changed
-        self._told = ""
-
-    def wait_for_all(self) -> None:
-        """Return when all interfaces are there."""
-        while missing := self._transmitter.missing_interfaces:
-            self._tell(f"waiting for {', '.join(missing)}")
-            self._pause()
-
-    def wait_after(self, error: MulticastOSError) -> None:
-        """Wait a little before the datagram is sent again. Raises the error where waiting does not help.
-
-        With several interfaces that is so: the others have sent it.
-        """
-        if len(self._transmitter.filenos()) > 1 or error_name(SYSTEM, error) not in NOT_YET:
-            raise error
-        self._tell(f"waiting: {error}")
-        self._pause()
-
-    def _tell(self, message: str) -> None:
-        if message != self._told:
-            self._told = message
-            terminal.tell(message)
-
-    def _pause(self) -> None:
-        self._changed.wait(PAUSE)
-        self._changed.clear()
-
-
-def _send_one(transmitter: McastTxSocket, datagram: bytes, address: IPv4Or6Address, patience: Patience | None) -> float:
-    """Send one datagram; return for how many seconds it had to wait."""
-    start = None
-    while True:
-        try:
-            transmitter.sendto(datagram, address)
-            return 0.0 if start is None else monotonic() - start
-        except MulticastOSError as error:
-            if patience is None:
-                raise
-            start = start or monotonic()
-            patience.wait_after(error)
-
-
-def _send_all(
-    transmitter: McastTxSocket,
-    endpoint: Endpoint,
-    compose: Callable[[int], bytes],
-    number: int,
-    interval: float,
-    patience: Patience | None,
-) -> bool:
-    """Send, and write how many went; return whether Ctrl-C ended it."""
-    address = (str(endpoint.group), endpoint.port or 0)
-    sent = size = 0
-
-    def send() -> None:
-        nonlocal sent, size
-        start = monotonic()
-        for turn in range(number) if number else count():
-            sleep(max(0.0, start + turn * interval - monotonic()))
-            datagram = compose(turn)
-            # The next ones keep their distance to one that had to wait, instead of catching up.
-            start += _send_one(transmitter, datagram, address, patience)
-            sent = turn + 1
-            size += len(datagram)
-
-    try:
-        interrupted = until_interrupted(send)
-        if interrupted:
-            terminal.end_line()
-        return interrupted
-    finally:
-        if sent:
-            total = f"{counted(sent, 'datagram')}, {counted(size, 'byte')}"
-            place = " and ".join(iface.display_name for iface in transmitter.network_interfaces)
-            terminal.tell(f"{total} to {endpoint._replace(iface=None)} out of {place}")
+def _tell_result(sending: Sending, place: str, rate: Rate | None) -> None:
+    sent, seconds = sending.sent, sending.seconds
+    if sent:
+        terminal.tell(f"{counted(sent, 'datagram')}, {counted(sending.bytes, 'byte')} to {place}")
+    if sent and rate is not None and seconds > 0:
+        achieved = f"{sent / seconds:,.6g} datagrams/s, {scaled(8 * sending.bytes / seconds)}bit/s in {seconds:.1f} s"
+        asked = f"{scaled(rate.amount)}bit/s" if rate.is_bits else f"{rate.amount:,.6g} datagrams/s"
+        terminal.tell(f"{achieved}; asked for: {asked}")
+    if sending.failed:
+        terminal.tell(f"{counted(sending.failed, 'datagram')} could not be sent", "red")

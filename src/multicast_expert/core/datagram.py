@@ -12,6 +12,8 @@ from multicast_expert.core.addresses import IPv4Or6Address
 
 MAX_DATAGRAM = 65535
 """Bytes: no UDP datagram is larger (RFC 768)."""
+MAX_PAYLOAD = {4: MAX_DATAGRAM - 20 - 8, 6: MAX_DATAGRAM - 8}
+"""Bytes in a datagram by IP version: the header of UDP counts, and for IPv4 its own (RFC 791, RFC 8200)."""
 
 
 Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None, str | None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from multicast_expert.core.addresses import IPAddress, address_text
 from multicast_expert.core.errors import MulticastExpertError
@@ -107,6 +107,10 @@ class SocketPlan(NamedTuple):
     """Whether the kernel marks what it sends, so that a filter recognises it (Linux)."""
 
 
+BufferSize = int | Literal["largest"]
+"""The receive buffer to ask for, in bytes; "largest": as large as the OS grants, up to LARGEST_BUFFER."""
+
+
 class ReceiveSettings(NamedTuple):
     """What all sockets of one receiver share."""
 
@@ -114,7 +118,7 @@ class ReceiveSettings(NamedTuple):
     port: int
     timestamps: bool = False
     """Whether the kernel shall note when each datagram arrived."""
-    receive_buffer: int | None = None
+    receive_buffer: BufferSize | None = None
     """The size of each socket's receive buffer in bytes; None leaves it as it is."""
     loopback: bool = False
     """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
@@ -193,7 +197,9 @@ def receive_options(platform: Platform, settings: ReceiveSettings) -> tuple[Opti
         options = platform.sharing + unshared(platform, options)
     if settings.timestamps and platform.ancillary.timestamp is not None:
         options += (platform.ancillary.timestamp,)
-    if settings.receive_buffer is not None:
+    if settings.receive_buffer == "largest":
+        options += platform.largest_buffer
+    elif settings.receive_buffer is not None:
         options += (platform.option("SO_RCVBUF", settings.receive_buffer),)
     if settings.gro and platform.segments:
         # It came with Linux 5.0.

@@ -12,7 +12,7 @@ from typing import TypeVar
 from multicast_expert.core.addresses import IPAddress, parse_address, parse_port, parse_source
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, means_any, missing_interface
-from multicast_expert.core.plan import Join, ReceiveSettings
+from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings
 from multicast_expert.doctor.facts import Facts, ReceiverFacts, Route, Rule, Target, Trial, Unread
 from multicast_expert.doctor.host.any_os import Host
 from multicast_expert.doctor.trial.attempt import Attempt, maximum_buffer
@@ -123,7 +123,7 @@ def collect_facts(
     joins: Sequence[Join],
     listen: float,
     *,
-    receive_buffer: int | None = None,
+    receive_buffer: BufferSize | None = None,
     receiver: ReceiverFacts | None = None,
     progress: Progress | None = None,
 ) -> Facts:

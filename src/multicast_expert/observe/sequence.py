@@ -1,24 +1,29 @@
-"""Counts loss, order and jitter of a numbered stream in constant memory. Pure: touches no OS."""
+"""Reads the numbers of streams: loss, order, jitter and latency of each run of a sender. Pure: touches no OS."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from multicast_expert.stamp import read_stamp
-from multicast_expert.wire.recognise.measuring import iperf_header
+from multicast_expert.observe.latency import Latencies
+from multicast_expert.observe.loss import BLOCKS, Sequence
+from multicast_expert.stamp import Stamp, read_beginning, read_head
+from multicast_expert.wire.recognise.measuring import IperfHeader, iperf_header
 from multicast_expert.wire.recognise.media import DYNAMIC_TYPES, STATIC_TYPES
 
-WINDOW = 1024
-"""A datagram that comes at most so many numbers late is told from a duplicate."""
-_MASK = (1 << WINDOW) - 1
+RESTART = 1024
+"""A sender of RTP or of iperf began anew if its numbers fall back so far."""
 _MOST_MISSING = 3000
 """A larger step of RTP's 16-bit numbers is a new beginning: RFC 3550, A.1."""
 _RUNS = 4
 """Senders of one stream that are followed beside each other."""
+_FEW_BLOCKS = 2
+"""Blocks of numbers that are remembered of each of many streams."""
 _CLOCKS = (8000, 16000, 32000, 44100, 48000, 90000, 96000, 192000)
 """Clock rates in Hz that RTP payload formats have."""
 _CLOCK_TOLERANCE, _CLOCK_SECONDS = 0.03, 2.0
+_SECOND = 1_000_000_000
 _RTP = Struct("!BBHII")
 _RTP_TYPES = frozenset({*STATIC_TYPES, *DYNAMIC_TYPES})
 
@@ -34,202 +39,229 @@ class Numbers(NamedTuple):
     """In seconds, by RFC 3550, 6.4.1; None while the sender's clock is not known."""
 
 
-class Sequence:
-    """The numbers of one run of one sender, from the first datagram that came on."""
+class Run:
+    """The datagrams of one run of one sender. Times are nanoseconds, of arrival since 1970."""
 
-    __slots__ = ("_lowest", "_sent", "_transit", "_window", "duplicates", "highest", "jitter", "lost", "reordered")
+    __slots__ = ("_transit", "beginning_ns", "jitter_ns", "latencies", "sequence", "total")
 
-    def __init__(self, number: int) -> None:
-        self._lowest = number
-        self.highest: int = number
-        self.lost: int = 0
-        self.duplicates: int = 0
-        self.reordered: int = 0
-        self.jitter: float | None = None
-        self._transit: float | None = None
-        self._window = 1
+    def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
+        self.sequence = Sequence(blocks)
+        self.latencies = latencies
+        """Where the latencies go; None: they are not asked for."""
+        self.jitter_ns: float | None = None
+        """By RFC 3550, 6.4.1; None while the sender's clock is not known."""
+        self.total: int | None = None
+        """The number of its last datagram, which an end mark said."""
+        self.beginning_ns: int | None = None
+        """When its first datagram would have arrived if it took as long as the first one that came."""
+        self._transit: int | None = None
 
-    @property
-    def expected(self) -> int:
-        """How many numbers there are from the lowest to the highest one that came."""
-        return self.highest - self._lowest + 1
+    @staticmethod
+    def read(payload: bytes, /) -> Any | None:
+        """Return the head of a datagram with the number; None for another payload."""
+        raise NotImplementedError
 
-    def see(self, number: int) -> bool:
-        """Count a datagram after the first; return whether it belongs to this run: else the sender began anew."""
-        ahead = number - self.highest
-        if ahead > 0:
-            self.lost += ahead - 1
-            self._window = (self._window << ahead | 1) & _MASK if ahead < WINDOW else 1
-            self.highest = number
+    @staticmethod
+    def key(head: Any, sender_port: int) -> object:
+        """Return what tells the senders of one host apart."""
+        raise NotImplementedError
+
+    def take(self, head: Any, payload: bytes, arrived_ns: int) -> bool:
+        """Count a datagram; return False if it belongs to another run, because the sender began anew."""
+        raise NotImplementedError
+
+    def _time(self, sent_ns: int, arrived_ns: int) -> None:
+        """Take note of both times of a datagram, of either clock."""
+        transit = arrived_ns - sent_ns
+        if self._transit is None:
+            self.jitter_ns = 0.0
+        elif self.jitter_ns is not None:
+            self.jitter_ns += (abs(transit - self._transit) - self.jitter_ns) / 16
+        self._transit = transit
+
+    def _falls_back(self, number: int) -> bool:
+        return self.sequence.received > 0 and number <= self.sequence.highest - RESTART
+
+
+class StampRun(Run):
+    """Datagrams of one run of `mcast send --stamp`."""
+
+    __slots__ = ("_first",)
+    read = staticmethod(read_head)
+
+    def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
+        super().__init__(latencies, blocks)
+        self._first: tuple[int, int] | None = None
+
+    @staticmethod
+    def key(head: Stamp, sender_port: int) -> object:
+        """Return the random number of the run: a sender may get another port on its way."""
+        return head.stream
+
+    def take(self, head: Stamp, payload: bytes, arrived_ns: int) -> bool:
+        """Count a datagram or take note of an end mark; it is always of this run."""
+        if self._first is None:
+            self._first = head.sent_ns, arrived_ns
+        if head.is_end:
+            self.total = head.number
+            if (began_ns := read_beginning(payload)) is not None:
+                self.beginning_ns = self._first[1] - (self._first[0] - began_ns)
             return True
-        if ahead <= -WINDOW:
-            return False
-        bit = 1 << -ahead
-        if self._window & bit:
-            self.duplicates += 1
-            return True
-        self._window |= bit
-        self.reordered += 1
-        if number < self._lowest:
-            self.lost += self._lowest - number - 1
-            self._lowest = number
-        else:
-            self.lost -= 1
+        self.sequence.see(head.number)
+        self._time(head.sent_ns, arrived_ns)
+        if self.latencies is not None:
+            self.latencies.add(arrived_ns - head.sent_ns)
         return True
 
-    def time(self, sent: float, arrived: float) -> None:
-        """Take note of both times of a datagram, in seconds of either clock."""
-        transit = arrived - sent
-        if self._transit is None:
-            self.jitter = 0.0
-        elif self.jitter is not None:
-            self.jitter += (abs(transit - self._transit) - self.jitter) / 16
-        self._transit = transit
+
+class IperfRun(Run):
+    """Datagrams of one run of iperf 2. Its last one has the sign reversed and may come several times."""
+
+    __slots__ = ()
+    read = staticmethod(iperf_header)
+
+    @staticmethod
+    def key(head: IperfHeader, sender_port: int) -> object:
+        """Return the port: each run has another one."""
+        return sender_port
+
+    def take(self, head: IperfHeader, payload: bytes, arrived_ns: int) -> bool:
+        """Count a datagram; False if the numbers begin again."""
+        number = abs(head.number)
+        if head.number < 0 and self.total == number:
+            return True
+        if self.total is not None or self._falls_back(number):
+            return False
+        if head.number < 0:
+            self.total = number
+        self.sequence.see(number)
+        self._time(head.sent_ns, arrived_ns)
+        if self.latencies is not None:
+            self.latencies.add(arrived_ns - head.sent_ns)
+        return True
+
+
+class RtpRun(Run):
+    """Packets of one source of RTP."""
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
+        super().__init__(latencies, blocks)
+        self._clock: _RtpClock | None = None
+
+    @staticmethod
+    def read(payload: bytes) -> tuple[int, ...] | None:
+        """Return the fields of the header, with their flags; less is read than `rtp_header` does, as it is known."""
+        if len(payload) < _RTP.size:
+            return None
+        head: tuple[int, ...] = _RTP.unpack_from(payload)
+        return head if head[0] >> 6 == 2 and head[1] & 0x7F in _RTP_TYPES else None
+
+    @staticmethod
+    def key(head: tuple[int, ...], sender_port: int) -> object:
+        """Return the port and the SSRC."""
+        return sender_port, head[4]
+
+    def take(self, head: tuple[int, ...], payload: bytes, arrived_ns: int) -> bool:
+        """Count a packet, whose number goes on behind 65,535; False if the numbers begin again."""
+        _, kind, number, timestamp, _ = head
+        sequence = self.sequence
+        if sequence.received:
+            step = (number - sequence.highest + 0x8000 & 0xFFFF) - 0x8000
+            number = sequence.highest + step
+            if not -RESTART < step <= _MOST_MISSING:
+                return False
+        sequence.see(number)
+        if self._clock is None:
+            self._clock = _RtpClock(STATIC_TYPES.get(kind & 0x7F, ("", None))[1], timestamp, arrived_ns)
+        sent_ns = self._clock.advance(timestamp, arrived_ns)
+        if sent_ns is not None:
+            self._time(sent_ns, arrived_ns)
+        return True
 
 
 class _RtpClock:
     """The clock of an RTP source, found out from its timestamps if its payload type does not say it."""
 
-    __slots__ = ("_begin", "_last", "rate", "seconds")
+    __slots__ = ("_begin", "_last", "_ticks", "rate")
 
-    def __init__(self, rate: int | None, timestamp: int, arrived: float) -> None:
+    def __init__(self, rate: int | None, timestamp: int, arrived_ns: int) -> None:
         self.rate = rate
-        self.seconds = 0.0
-        self._begin = arrived
+        self._ticks = 0
+        self._begin = arrived_ns
         self._last = timestamp
 
-    def advance(self, timestamp: int, arrived: float) -> float | None:
-        """Return the sender's time in seconds since the first datagram; None while the rate is not known."""
-        step = (timestamp - self._last + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+    def advance(self, timestamp: int, arrived_ns: int) -> int | None:
+        """Return the sender's time since the first datagram; None while the rate is not known."""
+        self._ticks += (timestamp - self._last + 0x80000000 & 0xFFFFFFFF) - 0x80000000
         self._last = timestamp
-        if self.rate is not None:
-            self.seconds += step / self.rate
-            return self.seconds
-        self.seconds += step  # in ticks as long as their rate is not known
-        elapsed = arrived - self._begin
-        if elapsed >= _CLOCK_SECONDS:
-            measured = self.seconds / elapsed
+        if self.rate is None:
+            seconds = (arrived_ns - self._begin) / _SECOND
+            if seconds < _CLOCK_SECONDS:
+                return None
+            measured = self._ticks / seconds
             nearest = min(_CLOCKS, key=lambda each: abs(each - measured))
-            if abs(nearest - measured) <= _CLOCK_TOLERANCE * nearest:
-                self.rate, self.seconds = nearest, self.seconds / nearest
-                return self.seconds
-        return None
+            if abs(nearest - measured) > _CLOCK_TOLERANCE * nearest:
+                return None
+            self.rate = nearest
+        return self._ticks * _SECOND // self.rate
+
+
+RUNS: Mapping[str, type[Run]] = {"RTP": RtpRun, "mcast stamp": StampRun, "iperf": IperfRun}
+NUMBERED = frozenset(RUNS)
+"""Protocols whose datagrams have numbers."""
 
 
 class Numbering:
     """The numbers in the payloads of one stream, of several senders if there are several."""
 
-    __slots__ = ("_clocks", "_earlier", "_latest", "_read", "_runs", "last_jitter")
+    __slots__ = ("_earlier", "_kind", "_last", "_runs")
 
     def __init__(self, protocol: str) -> None:
-        self._read = _READERS[protocol]
-        self._runs: dict[tuple[int, int], Sequence] = {}
-        self._clocks: dict[tuple[int, int], _RtpClock] = {}
+        self._kind = RUNS[protocol]
+        self._runs: dict[object, Run] = {}
         self._earlier = Numbers(0, 0, 0, 0, None)
-        self.last_jitter: float | None = None
-        self._latest: tuple[int, int, Sequence, _RtpClock] | None = None
-        """Port, SSRC, run and clock of the latest datagram: the next one is of the same, most often."""
+        self._last: Run | None = None
 
     def take(self, payload: bytes, sender_port: int, arrived: float) -> None:
         """Count a datagram; `arrived` in seconds."""
-        self._read(self, payload, sender_port, arrived)
+        head = self._kind.read(payload)
+        if head is None:
+            return
+        arrived_ns = round(arrived * _SECOND)
+        key = self._kind.key(head, sender_port)
+        run = self._runs.get(key) or self._begin(key)
+        if not run.take(head, payload, arrived_ns):
+            self._end(key)
+            run = self._begin(key)
+            run.take(head, payload, arrived_ns)
+        self._last = run
 
     def numbers(self) -> Numbers:
         """Return the sums over all senders, with the jitter of the latest one."""
         total = self._earlier
         for each in self._runs.values():
-            total = _sum(total, each)
-        return total._replace(jitter=self.last_jitter)
+            total = add_numbers(total, each.sequence)
+        jitter = None if self._last is None else self._last.jitter_ns
+        return total._replace(jitter=None if jitter is None else jitter / _SECOND)
 
-    def _see(self, key: tuple[int, int], number: int) -> Sequence:
-        run = self._runs.get(key)
-        if run is None:
-            if len(self._runs) >= _RUNS:
-                self._end(next(iter(self._runs)))
-            run = self._runs[key] = Sequence(number)
-        elif not run.see(number):
-            self._end(key)
-            run = self._runs[key] = Sequence(number)
+    def _begin(self, key: object) -> Run:
+        if len(self._runs) >= _RUNS:
+            self._end(next(iter(self._runs)))
+        run = self._runs[key] = self._kind(blocks=_FEW_BLOCKS)
         return run
 
-    def _end(self, key: tuple[int, int]) -> None:
-        self._earlier = _sum(self._earlier, self._runs.pop(key))
-        self._clocks.pop(key, None)
-        self._latest = None
-
-    def _rtp(self, payload: bytes, sender_port: int, arrived: float) -> None:
-        if len(payload) < _RTP.size:
-            return
-        first, kind, number, timestamp, source = _RTP.unpack_from(payload)
-        kind &= 0x7F
-        if first >> 6 != 2 or kind not in _RTP_TYPES:
-            return
-        latest = self._latest
-        if latest is not None and latest[0] == sender_port and latest[1] == source:
-            _, _, run, clock = latest
-            step = (number - run.highest + 0x8000 & 0xFFFF) - 0x8000
-            if step > _MOST_MISSING or not run.see(run.highest + step):
-                run, clock = self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
-        else:
-            run, clock = self._find_rtp(sender_port, source, kind, number, timestamp, arrived)
-        sent = clock.advance(timestamp, arrived)
-        if sent is not None:
-            run.time(sent, arrived)
-            self.last_jitter = run.jitter
-
-    def _find_rtp(
-        self, sender_port: int, source: int, kind: int, number: int, timestamp: int, arrived: float
-    ) -> tuple[Sequence, _RtpClock]:
-        """Return run and clock of a sender that another one came before, after counting the number."""
-        key = sender_port, source
-        run = self._runs.get(key)
-        if run is None:
-            return self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
-        step = (number - run.highest + 0x8000 & 0xFFFF) - 0x8000
-        if step > _MOST_MISSING or not run.see(run.highest + step):
-            return self._begin_rtp(sender_port, source, kind, number, timestamp, arrived)
-        self._latest = sender_port, source, run, self._clocks[key]
-        return run, self._clocks[key]
-
-    def _begin_rtp(
-        self, sender_port: int, source: int, kind: int, number: int, timestamp: int, arrived: float
-    ) -> tuple[Sequence, _RtpClock]:
-        key = sender_port, source
-        if key in self._runs:
-            self._end(key)
-        run = self._see(key, number)
-        clock = self._clocks[key] = _RtpClock(STATIC_TYPES.get(kind, ("", None))[1], timestamp, arrived)
-        self._latest = sender_port, source, run, clock
-        return run, clock
-
-    def _stamp(self, payload: bytes, sender_port: int, arrived: float) -> None:
-        found = read_stamp(payload)
-        if found is not None:
-            stamp = found[0]
-            self._note((0, stamp.stream), stamp.number, stamp.sent_ns, arrived)
-
-    def _iperf(self, payload: bytes, sender_port: int, arrived: float) -> None:
-        header = iperf_header(payload)
-        # The last datagram of a run repeats, with a negative number.
-        if header is not None and header.number >= 0:
-            self._note((sender_port, 0), header.number, header.sent_ns, arrived)
-
-    def _note(self, key: tuple[int, int], number: int, sent_ns: int, arrived: float) -> None:
-        run = self._see(key, number)
-        run.time(sent_ns / 1e9, arrived)
-        self.last_jitter = run.jitter
+    def _end(self, key: object) -> None:
+        self._earlier = add_numbers(self._earlier, self._runs.pop(key).sequence)
 
 
-def _sum(total: Numbers, run: Sequence) -> Numbers:
+def add_numbers(total: Numbers, sequence: Sequence) -> Numbers:
+    """Return the total with what a run adds to it."""
     return Numbers(
-        total.expected + run.expected,
-        total.lost + run.lost,
-        total.duplicates + run.duplicates,
-        total.reordered + run.reordered,
+        total.expected + sequence.expected,
+        total.lost + sequence.lost,
+        total.duplicates + sequence.duplicates,
+        total.reordered + sequence.reordered,
         None,
     )
-
-
-_READERS = {"RTP": Numbering._rtp, "mcast stamp": Numbering._stamp, "iperf": Numbering._iperf}
-NUMBERED = frozenset(_READERS)
-"""Protocols whose datagrams have numbers."""

@@ -15,6 +15,7 @@ from multicast_expert.platforms.table import (
     Ancillary,
     Platform,
     ReceiveLayout,
+    growing_buffer,
     make_option,
 )
 
@@ -111,6 +112,7 @@ FREEBSD = Platform(
     classic_source_join="address",
     loopback_at="sender",
     buffer_limit="kern.ipc.maxsockbuf",
+    largest_buffer=growing_buffer(OPTIONS),
     msg_trunc=0x10,
     sharing=SHARING,
     silent={},

@@ -12,6 +12,7 @@ from multicast_expert.platforms.layouts import Layouts
 from multicast_expert.platforms.table import (
     IPPROTO_IP,
     IPPROTO_IPV6,
+    LARGEST_BUFFER,
     Ancillary,
     Platform,
     ReceiveLayout,
@@ -26,6 +27,7 @@ OPTIONS = {
     "SO_RCVBUF": (SOL_SOCKET, 8),
     "SO_REUSEPORT": (SOL_SOCKET, 15),
     "SO_BINDTODEVICE": (SOL_SOCKET, 25),
+    "SO_RCVBUFFORCE": (SOL_SOCKET, 33),
     "SO_MEMINFO": (SOL_SOCKET, 55),
     "SO_TIMESTAMPNS_NEW": (SOL_SOCKET, 64),
     "SO_TIMESTAMPNS": (SOL_SOCKET, 35),
@@ -133,5 +135,10 @@ LINUX = Platform(
     origin_control={4: (IPPROTO_IP, 8), 6: (IPPROTO_IPV6, 50)},
     buffer_factor=2,
     buffer_limit="net.core.rmem_max",
+    largest_buffer=(
+        make_option(OPTIONS, "SO_RCVBUF", LARGEST_BUFFER),
+        # Beyond the limit, for programs with CAP_NET_ADMIN.
+        make_option(OPTIONS, "SO_RCVBUFFORCE", LARGEST_BUFFER, may_fail=("EPERM",)),
+    ),
     segments=True,
 )  # fmt: skip

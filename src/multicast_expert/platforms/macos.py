@@ -13,6 +13,7 @@ from multicast_expert.platforms.table import (
     Ancillary,
     Platform,
     ReceiveLayout,
+    growing_buffer,
     make_option,
 )
 
@@ -106,6 +107,7 @@ MACOS = Platform(
     classic_source_join="index as address",
     loopback_at="sender",
     buffer_limit="kern.ipc.maxsockbuf",
+    largest_buffer=growing_buffer(OPTIONS),
     msg_trunc=0x10,
     sharing=SHARING,
     silent={},

@@ -104,6 +104,8 @@ class Platform:
     """How many bytes getsockopt(SO_RCVBUF) reports for each byte that setsockopt asked for (socket(7))."""
     buffer_limit: str | None = None
     """The name in sysctl(8) of the largest receive buffer; None where the OS has no such setting."""
+    largest_buffer: tuple[Option, ...] = ()
+    """What makes the receive buffer as large as the OS grants without an error, up to LARGEST_BUFFER."""
     unheard_error: str | None = None
     """The error of a send on the loopback interface while no receiver is open there; None where it succeeds."""
     interrupts_waits: bool = True
@@ -189,6 +191,16 @@ def make_option(
     packed = layouts.integer(value) if isinstance(value, int) else value
     meaning = meaning or (str(value) if isinstance(value, int) else "")
     return Option(name, level, number, packed, meaning, may_fail, isolates, fallback)
+
+
+LARGEST_BUFFER = 1 << 26
+"""Bytes: a larger receive buffer is not asked for unless a program names its size."""
+
+
+def growing_buffer(options: Mapping[str, tuple[int | None, int]]) -> tuple[Option, ...]:
+    """Return calls that double the receive buffer up to LARGEST_BUFFER; the last one that succeeds counts."""
+    sizes = (LARGEST_BUFFER >> shift for shift in range(8, -1, -1))
+    return tuple(make_option(options, "SO_RCVBUF", size, may_fail=("ENOBUFS",)) for size in sizes)
 
 
 # Operation to the protocol-independent option and the classic ones for IPv4 and IPv6 (RFC 3678, RFC 3493).

@@ -9,6 +9,7 @@ from multicast_expert.platforms.layouts import Layouts
 from multicast_expert.platforms.table import (
     IPPROTO_IP,
     IPPROTO_IPV6,
+    LARGEST_BUFFER,
     Ancillary,
     Platform,
     ReceiveLayout,
@@ -61,6 +62,7 @@ RESETS_OFF = (
 WINDOWS = Platform(
     name="windows",
     title="Windows",
+    largest_buffer=(make_option(OPTIONS, "SO_RCVBUF", LARGEST_BUFFER),),
     # sockaddr_storage is aligned to 8 bytes in 32-bit programs too.
     layouts=Layouts(af_inet6=23, length_byte=False, request_padding=4, interface_before_source=False),
     options=OPTIONS,

@@ -18,7 +18,7 @@ from multicast_expert.core.addresses import (
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
-from multicast_expert.core.plan import Join, ReceiveSettings
+from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
 from multicast_expert.sockets.healing import Events, Healer, HealingEvent
@@ -64,7 +64,7 @@ class Receiver(Openable):
         iface_ip: IfaceSpecifier | None = None,
         iface_ips: Iterable[IfaceSpecifier] | None = None,
         *,
-        receive_buffer: int | None = None,
+        receive_buffer: BufferSize | None = None,
         timestamps: bool = False,
         heal: bool = True,
         allow_missing: bool = False,
@@ -76,7 +76,7 @@ class Receiver(Openable):
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*parse_sources(source_ips, version)] or [None]
-        if receive_buffer is not None and not 1 <= receive_buffer <= MAX_BUFFER:
+        if isinstance(receive_buffer, int) and not 1 <= receive_buffer <= MAX_BUFFER:
             raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
             version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro
@@ -109,7 +109,7 @@ class Receiver(Openable):
             incomplete = self._subscriptions.attach(sockets)
             self._prepare()
             self._subscriptions.join_all()
-            if self._settings.receive_buffer is not None:
+            if isinstance(self._settings.receive_buffer, int):
                 _check_granted(sockets, self._settings.receive_buffer)
             if self._heal:
                 self._watch(incomplete)
@@ -279,7 +279,7 @@ class Receiver(Openable):
         from multicast_expert.doctor.facts import Buffer, ReceiverFacts  # noqa: PLC0415 - see above
 
         stats = self.stats()
-        granted = _granted(self._sockets)
+        granted, asked = _granted(self._sockets), self._settings.receive_buffer
         with self._sockets.lock:
             return ReceiverFacts(
                 tuple(
@@ -292,7 +292,7 @@ class Receiver(Openable):
                 ),
                 stats.datagrams,
                 stats.kernel_drops,
-                Buffer(self._settings.receive_buffer or granted, granted),
+                Buffer(asked if isinstance(asked, int) else granted, granted),
             )
 
     @property
@@ -372,7 +372,8 @@ class McastRxSocket(Receiver):
     blocking: older form of timeout, and stronger: True is None, False is 0.
     enable_external_loopback: also receive what this host sends on other interfaces than loopback. Windows decides this
         at the receiver; on Unix the sender decides.
-    receive_buffer: bytes to ask the OS for, for each of its sockets; see the property of that name.
+    receive_buffer: bytes to ask the OS for, for each of its sockets; see the property of that name. "largest": as many
+        as the OS grants, up to 64 MiB; with CAP_NET_ADMIN on Linux that is beyond the limit of the system.
     timestamps: whether datagrams carry the time of their arrival; costs the kernel a little for each.
     heal: whether memberships are restored when an interface is deleted and comes back, joined on interfaces that appear
         when no interface was named, and moved along when a named interface becomes a port of a bridge or bond, or when

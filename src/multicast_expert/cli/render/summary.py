@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from multicast_expert.cli.render.datagram import Arrival
-from multicast_expert.cli.render.text import counted, host_and_port, milliseconds, scaled
+from multicast_expert.cli.render.text import counted, scaled
 from multicast_expert.core.datagram import ReceiveStats
-from multicast_expert.stamp import Stream, StreamKey, Streams
-
-STREAMS_SHOWN = 20
-"""Streams that have lines of their own."""
+from multicast_expert.observe.meter import Meter
 
 
 class Alarm(str):
@@ -20,28 +15,7 @@ class Alarm(str):
     __slots__ = ()
 
 
-@dataclass(slots=True)
-class Count:
-    """Datagrams shown, and the arrival of the first and the last one in nanoseconds since 1970."""
-
-    datagrams: int = 0
-    bytes: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-    first_bytes: int = 0
-
-    def add(self, arrival: Arrival) -> None:
-        """Count one more."""
-        size = len(arrival.datagram.data)
-        if self.datagrams == 0:
-            self.first_ns = arrival.time_ns
-            self.first_bytes = size
-        self.datagrams += 1
-        self.bytes += size
-        self.last_ns = arrival.time_ns
-
-
-def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -> Iterator[str]:
+def summary_lines(count: Meter, seconds: float, stats: Iterable[ReceiveStats]) -> Iterator[str]:
     """Yield totals, rates and losses of the datagrams that came in `seconds`."""
     counts = list(stats)
     yield f"{counted(count.datagrams, 'datagram')}, {counted(count.bytes, 'byte')} in {seconds:.1f} s"
@@ -61,35 +35,3 @@ def summary_lines(count: Count, seconds: float, stats: Iterable[ReceiveStats]) -
     filtered = sum(each.filtered for each in counts)
     line = f"{dropped}, {truncated:,} truncated, {filtered:,} filtered"
     yield Alarm(line) if any(known) or truncated else line
-
-
-def stream_lines(streams: Streams, own_addresses: Collection[str]) -> Iterator[str]:
-    """Yield the counters of each stamped stream; streams from `own_addresses` share the clock of this host."""
-    shown = list(streams.streams.items())[:STREAMS_SHOWN]
-    for key, stream in shown:
-        sender = streams.senders[key]
-        yield f"{_place(key)} from {sender}, stream {key.stream:016x}:"
-        yield from _stream_lines(stream, sender.partition("%")[0] in own_addresses)
-    if more := len(streams.streams) - len(shown):
-        yield f"and {counted(more, 'stream')} more"
-    if streams.unfollowed:
-        yield f"{counted(streams.unfollowed, 'datagram')} of further streams not followed"
-
-
-def _place(key: StreamKey) -> str:
-    return host_and_port(key.group or "?", key.port) + ("" if key.interface is None else f"%{key.interface}")
-
-
-def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
-    share = f" ({100 * stream.lost / stream.expected:.3g} %)" if stream.lost else ""
-    undecided = f", {stream.undecided:,} too late to tell" if stream.undecided else ""
-    line = (
-        f"  {stream.received:,} received, {stream.lost:,} lost{share}, {counted(stream.duplicates, 'duplicate')}, "
-        f"{stream.reordered:,} reordered{undecided}"
-    )
-    yield Alarm(line) if stream.lost else line
-    least, mean, most = (
-        milliseconds(each) for each in (stream.least_latency_ns, stream.mean_latency_ns, stream.most_latency_ns)
-    )
-    caveat = "" if same_clock else ", by two hosts' clocks"
-    yield f"  latency {least} min, {mean} avg, {most} max{caveat}"

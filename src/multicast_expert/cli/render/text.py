@@ -33,6 +33,11 @@ def scaled(number: float) -> str:
     return f"{number:.3g} {prefix}" if number < 999.5 else f"{number:,.0f} {prefix}"
 
 
+def binary_size(size: int) -> str:
+    """Return a number of bytes as `208 KiB`, `64 MiB`."""
+    return f"{size >> 20:,} MiB" if size >= 1 << 20 else f"{size / 1024:,.0f} KiB"
+
+
 def host_and_port(address: str, port: int) -> str:
     """Return `10.0.0.1:5000` or `[fd00::1]:5000`."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -197,7 +197,8 @@ class Attempt:
         drops = [each.receiver.drops() for each in receivers]
         own = {inode for each in receivers for inode in each.receiver.inodes()}
         sockets = self._host.sockets()
-        requested = self._settings.receive_buffer
+        asked_for = self._settings.receive_buffer
+        requested = asked_for if isinstance(asked_for, int) else granted or 0
         return Trial(
             seconds,
             len(receivers) > 1,
@@ -210,7 +211,7 @@ class Attempt:
             reporters=capture if isinstance(capture, Unread) else capture.reporters(),
             socket_drops=None if None in drops else sum(each or 0 for each in drops),
             sockets=() if isinstance(sockets, Unread) else tuple(each for each in sockets if each.inode not in own),
-            buffer=None if granted is None else Buffer(requested or granted, granted, maximum_buffer(facts)),
+            buffer=None if granted is None else Buffer(requested, granted, maximum_buffer(facts)),
         )
 
     def _passages(self, trial: Trial) -> tuple[Passage, ...]:

@@ -1,0 +1,129 @@
+"""Writes what `mcast recv` measures: intervals and summaries, as lines, as JSON and into a CSV file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from multicast_expert.cli import terminal
+from multicast_expert.cli.render.measurement import (
+    FIELDS,
+    has_own_clock,
+    heading_line,
+    interval_lines,
+    interval_object,
+    stream_lines,
+    summary_object,
+)
+from multicast_expert.cli.render.summary import Alarm, summary_lines
+from multicast_expert.cli.render.text import Line
+from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.core.interfaces import interface_address_text
+from multicast_expert.observe.meter import Interval, Meter
+from multicast_expert.system.interfaces import scan_interfaces
+
+# Seconds that a loop waits which has no interval to end.
+PATIENCE = 1.0
+
+
+class Measurement(ExitStack):
+    """A meter and where its results go. It begins when it is made; closing it closes the file."""
+
+    def __init__(self, every: float | None, quiet: bool, as_json: bool, file: str | None) -> None:
+        super().__init__()
+        self.meter = Meter(time.time_ns())
+        self._every, self._quiet, self._as_json = every, quiet, as_json
+        self._start = self._ended = time.monotonic()
+        self._next = self._start + (every or 0.0)
+        self._is_headed = False
+        self._write_row: Callable[[dict[str, Any]], Any] | None = None
+        self._file: Any = None
+        if file is not None:
+            # It stays open as long as the measurement.
+            self._file = self.enter_context(Path(file).open("w", newline="", encoding="utf-8"))  # noqa: SIM115
+            writer = import_module("csv").DictWriter(self._file, FIELDS)
+            writer.writeheader()
+            self._write_row = writer.writerow
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self._start
+
+    def patience(self) -> float:
+        """Return after how many seconds `go_on` is to be called again."""
+        return PATIENCE if self._every is None else max(0.0, self._next - time.monotonic())
+
+    def go_on(self) -> None:
+        """Write an interval if its time has come."""
+        if self._every is not None and not self.patience():
+            self._end_interval(list(self.meter.end_interval()))
+            # Intervals that passed while the program slept are one.
+            self._next += self._every * (1 + (time.monotonic() - self._next) // self._every)
+
+    def _end_interval(self, intervals: Iterable[Interval]) -> None:
+        start, self._ended = self._ended, time.monotonic()
+        since, until = start - self._start, self._ended - self._start
+        for each in intervals:
+            if self._as_json or self._write_row:
+                self._write(interval_object(each, since, until))
+            if not self._as_json:
+                room = terminal.size(sys.stdout)[0]
+                heading = [] if self._is_headed else [Line(heading_line(room), style="dim")]
+                self._is_headed = True
+                lines = [
+                    Line(line, style="red" if isinstance(line, Alarm) else "")
+                    for line in interval_lines(each, until, until - since, room)
+                ]
+                terminal.show_lines([*heading, *lines], sys.stdout)
+        terminal.flush()
+
+    def _write(self, value: dict[str, Any]) -> None:
+        if self._as_json:
+            terminal.write_json(value)
+        if self._write_row is not None:
+            self._write_row(value)
+            self._file.flush()
+
+    def finish(self, stats: list[ReceiveStats], receive_buffer: int) -> None:
+        """Write what the last interval has left, and the summary."""
+        if self._every is not None:
+            rest = list(self.meter.end_interval())
+            if any(each.datagrams for each in rest) or time.monotonic() - self._ended > self._every / 2:
+                self._end_interval(rest)
+        own = _own_addresses() if self.meter.streams else set()
+        seconds = self.seconds
+        if self._quiet and (self._as_json or self._write_row):
+            for stream in self.meter.streams:
+                self._write(summary_object(stream, seconds, has_own_clock(stream, own)))
+        if self._quiet and self._as_json:
+            terminal.write_json(total_object(self.meter, seconds, stats, receive_buffer))
+            terminal.flush()
+        for line in (*summary_lines(self.meter, seconds, stats), *stream_lines(self.meter, own, every=self._quiet)):
+            terminal.tell(line, "red" if isinstance(line, Alarm) else "")
+
+
+def total_object(meter: Meter, seconds: float, stats: list[ReceiveStats], receive_buffer: int) -> dict[str, Any]:
+    """Return the JSON object of all streams together, with what the kernel and the library dropped."""
+    drops = [each.kernel_drops for each in stats]
+    return {
+        "type": "total",
+        "seconds": round(seconds, 3),
+        "datagrams": meter.datagrams,
+        "bytes": meter.bytes,
+        "kernel_drops": None if None in drops else sum(each or 0 for each in drops),
+        "truncated": sum(each.truncated for each in stats),
+        "filtered": sum(each.filtered for each in stats),
+        "unfollowed": meter.unfollowed,
+        "receive_buffer": receive_buffer,
+    }
+
+
+def _own_addresses() -> set[str]:
+    addresses = (each for iface in scan_interfaces() for version in (4, 6) for each in iface.addresses(version))
+    return {interface_address_text(each).partition("%")[0] for each in addresses}

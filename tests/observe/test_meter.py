@@ -1,0 +1,222 @@
+"""What the meter says of stamped, RTP, iperf and other streams, from datagrams and times that the test makes."""
+
+import struct
+import tracemalloc
+from math import ceil
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.observe.latency import Latencies
+from multicast_expert.observe.meter import MAX_STREAMS, Meter, Place, Stream
+from multicast_expert.stamp import Stamp, end_mark, stamped
+
+NOON = 1_790_000_000_000_000_000
+MS = 1_000_000
+
+
+def datagram(payload: bytes, arrived_ns: int, source: str = "10.9.0.2", port: int = 40000) -> Datagram:
+    """One that came in on eth0."""
+    return Datagram(payload, (source, port), "239.1.2.3", 2, "eth0", 1, arrived_ns)
+
+
+def iperf(number: int, sent_ns: int) -> bytes:
+    """The head of iperf 2: struct UDP_datagram."""
+    return struct.pack("!iIIi", number, sent_ns // 10**9, sent_ns % 10**9 // 1000, -(number < 0)) + bytes(84)
+
+
+def rtp(number: int, timestamp: int, source: int = 7) -> bytes:
+    """A packet of PCMU, RFC 3551."""
+    return struct.pack("!BBHII", 0x80, 0, number & 0xFFFF, timestamp & 0xFFFFFFFF, source) + bytes(160)
+
+
+def measured(datagrams: list[Datagram], since_ns: int = NOON) -> list[Stream]:
+    """The streams of a meter that got the datagrams at port 5004."""
+    meter = Meter(since_ns)
+    meter.take(datagrams, 5004, 0)
+    return meter.streams
+
+
+def stamps(numbers: list[int], latency_ns: int = 5 * MS) -> list[Datagram]:
+    """Stamped datagrams, one each 10 ms."""
+    sent = {number: NOON + number * 10 * MS for number in numbers}
+    return [datagram(stamped(Stamp(9, each, sent[each]), b""), sent[each] + latency_ns) for each in numbers]
+
+
+def mark(total: int, began_ns: int = NOON + 10 * MS) -> Datagram:
+    """The end mark of such a stream, which arrives after 5 ms."""
+    now_ns = NOON + total * 10 * MS + 50 * MS
+    return datagram(end_mark(Stamp(9, total, now_ns), began_ns), now_ns + 5 * MS)
+
+
+def test_a_stamped_stream() -> None:
+    """Loss, duplicates, order, gap, latency and jitter, as a person would count them."""
+    (stream,) = measured(stamps([1, 2, 5, 4, 4, 10]))
+    assert stream.place == Place("239.1.2.3", 5004, "eth0", "10.9.0.2")
+    assert (stream.datagrams, stream.expected, stream.lost) == (6, 10, 5)
+    assert stream.numbers[:4] == (10, 5, 1, 1)
+    assert (stream.longest_gap_ns, stream.jitter_ns) == (60 * MS, 0)
+    assert (stream.latencies.least, stream.latencies.percentile(99), stream.latencies.most) == (5 * MS,) * 3
+    assert (stream.loss_percent, stream.total) == (50, None)
+
+
+def test_jitter_of_late_datagrams() -> None:
+    """Datagrams that come 0 and 4 ms late by turns have a jitter that approaches 4 ms: RFC 3550, 6.4.1."""
+    datagrams = [each for number in range(1, 300) for each in stamps([number], 5 * MS + number % 2 * 4 * MS)]
+    (stream,) = measured(datagrams)
+    assert stream.jitter_ns == pytest.approx(4 * MS, rel=0.001)
+
+
+def test_loss_at_both_ends() -> None:
+    """The end mark says how many there were; it counts as no datagram, however often it comes."""
+    meter = Meter(NOON)
+    meter.take([*stamps([3, 4, 6]), mark(8), mark(8)], 5004, 0)
+    (stream,) = meter.streams
+    assert (stream.lost_before, stream.lost_after, stream.lost, stream.expected) == (2, 2, 5, 8)
+    assert meter.datagrams == stream.datagrams == 3
+
+
+@pytest.mark.parametrize("offset", [0, -3600 * 10**9, 3600 * 10**9], ids=["one clock", "late clock", "early clock"])
+def test_what_was_sent_before_the_measurement_is_not_lost(offset: int) -> None:
+    """A meter that comes late counts from its first datagram on, however wrong the sender's clock is."""
+    sent = [(number, NOON + number * 10 * MS) for number in (50, 51, 53)]
+    datagrams = [datagram(stamped(Stamp(9, number, at + offset), b""), at + MS) for number, at in sent]
+    datagrams.append(
+        datagram(end_mark(Stamp(9, 54, NOON + 600 * MS + offset), NOON + 10 * MS + offset), NOON + 601 * MS)
+    )
+    late, early = (measured(datagrams, NOON + since)[0] for since in (400 * MS, 0))
+    assert (late.lost_before, late.lost_after, late.lost) == (0, 1, 2)
+    assert (early.lost_before, early.lost_after, early.lost) == (49, 1, 51)
+
+
+def test_a_stream_of_which_nothing_came_but_the_end() -> None:
+    """All of it is lost."""
+    (stream,) = measured([mark(8)])
+    assert (stream.datagrams, stream.lost, stream.expected, stream.loss_percent) == (0, 8, 8, 100)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_iperf_2(first: int) -> None:
+    """Numbers and times of iperf 2, whose last number is negative: the loss before it shows."""
+    numbers = [each for each in range(first, 100) if each not in (10, 11, 50, 98, 99)]
+    datagrams = [datagram(iperf(each, NOON + each * MS), NOON + each * MS + 300_000) for each in numbers]
+    datagrams += [datagram(iperf(-100, NOON + 100 * MS), NOON + 100 * MS + 300_000)] * 3
+    (stream,) = measured(datagrams)
+    assert stream.protocol is not None
+    assert stream.protocol.name == "iperf"
+    assert (stream.lost, stream.expected, stream.numbers.duplicates) == (5, 101 - first, 0)
+    assert stream.total == 100
+    assert stream.latencies.percentile(50) == pytest.approx(300_000, rel=1 / 64)
+
+
+def test_iperf_2_begins_anew() -> None:
+    """A second run from the same port adds to the first one, and the numbers between them are not lost."""
+    runs = [
+        datagram(iperf(each if each < 99 else -99, at), at) for run in range(2) for each in range(100)
+        for at in [NOON + run * 10**9 + each * MS]
+    ]  # fmt: skip
+    (stream,) = measured(runs)
+    assert (stream.lost, stream.expected, stream.datagrams) == (0, 200, 200)
+
+
+def test_rtp() -> None:
+    """16-bit numbers that overflow; two SSRCs are two streams; RTCP between them is counted apart."""
+    numbers = [each for each in range(65000, 66000) if each % 100]
+    datagrams = [datagram(rtp(each, each * 160), NOON + each * 20 * MS) for each in numbers]
+    datagrams += [datagram(rtp(each, each * 160, 8), NOON + each * 20 * MS) for each in range(10)]
+    one, other = measured(datagrams)
+    assert (one.datagrams, one.lost, one.expected) == (990, 9, 999)
+    assert one.jitter_ns == pytest.approx(0, abs=1)
+    assert (other.datagrams, other.lost, other.loss_percent) == (10, 0, 0)
+    assert not one.latencies.count
+
+
+def test_rtp_on_any_port_is_recognised_from_its_second_packet_on() -> None:
+    """What came before it was recognised belongs to it."""
+    meter = Meter(NOON)
+    meter.take([datagram(rtp(each, each * 160), NOON + each * 20 * MS) for each in (1, 2, 5)], 6000, 0)
+    (stream,) = meter.streams
+    assert (stream.datagrams, stream.lost) == (3, 2)
+
+
+def test_datagrams_without_numbers() -> None:
+    """Rate and gap are known, loss and latency are not."""
+    (stream,) = measured([datagram(b"hello", NOON + each * MS) for each in (1, 2, 9)])
+    assert (stream.datagrams, stream.bytes, stream.longest_gap_ns) == (3, 15, 7 * MS)
+    assert (stream.loss_percent, stream.jitter_ns, stream.protocol) == (None, None, None)
+
+
+def test_intervals_add_up() -> None:
+    """Each interval has what is new; a stream that is silent has 0, and one that has ended no more lines."""
+    meter = Meter(NOON)
+    sums = [0, 0, 0]
+    lines = []
+    for batch in (stamps([1, 2, 5]), stamps([4, 9]), [], [mark(10)], []):
+        meter.take(batch, 5004, 0)
+        intervals = list(meter.end_interval())
+        lines.append([(each.datagrams, each.expected, each.lost) for each in intervals])
+        for each in intervals:
+            sums = [old + new for old, new in zip(sums, each[1:2] + each[3:], strict=True)]
+    assert lines == [[(3, 5, 2)], [(2, 4, 2)], [(0, 0, 0)], [(0, 1, 1)], []]
+    (stream,) = meter.streams
+    assert sums == [stream.datagrams, stream.expected, stream.lost]
+
+
+def test_two_receivers_at_one_port() -> None:
+    """Group, source, port and interface tell streams apart; a sender's own port does not, for a stamped stream."""
+    meter = Meter(NOON)
+    first, second, third = stamps([1, 2, 3])
+    meter.take([first, datagram(second.data, NOON, port=40001)], 5004, 0)
+    meter.take([third], 5005, 0)
+    meter.take([datagram(third.data, NOON, source="10.9.0.3")], 5004, 0)
+    assert [(each.place.port, each.place.source, each.datagrams) for each in meter.streams] == [
+        (5004, "10.9.0.2", 2),
+        (5005, "10.9.0.2", 1),
+        (5004, "10.9.0.3", 1),
+    ]
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=200), st.sampled_from([1, 50, 90, 99, 100]))
+def test_percentiles(values: list[int], percent: int) -> None:
+    """They are those of the sorted list, within 1 in 64."""
+    latencies = Latencies()
+    for each in values:
+        latencies.add(each)
+    exact = sorted(values)[ceil(len(values) * percent / 100) - 1]
+    assert latencies.percentile(percent) == pytest.approx(exact, rel=1 / 64, abs=1)
+    assert (latencies.least, latencies.most) == (min(values), max(values))
+
+
+@pytest.mark.slow
+def test_hostile_stamps_take_little_memory() -> None:
+    """Random streams, numbers and times cost at most 32 MiB, and what is not followed is counted."""
+    random = Random(1)
+    meter = Meter(NOON)
+    tracemalloc.start()
+    try:
+        for _ in range(300_000):
+            payload = stamped(
+                Stamp(random.randrange(MAX_STREAMS + 100), random.getrandbits(64), random.getrandbits(64)), b""
+            )
+            meter.take([datagram(payload, random.getrandbits(63))], 5004, 0)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 32 << 20
+    assert meter.datagrams == 300_000
+    assert meter.unfollowed + sum(each.datagrams for each in meter.streams) == 300_000
+    assert 0 < meter.unfollowed < 60_000
+
+
+@given(st.lists(st.tuples(st.binary(max_size=80), st.integers(0, 2**63 - 1)), max_size=20))
+def test_hostile_bytes(arrivals: list[tuple[bytes, int]]) -> None:
+    """Anything may arrive, at any time: it is counted."""
+    heads = [b"", stamped(Stamp(1, 2, 3), b"")[:10], iperf(1, NOON)[:12], rtp(1, 1)[:6]]
+    meter = Meter(NOON)
+    datagrams = [datagram(heads[turn % 4] + tail, at) for turn, (tail, at) in enumerate(arrivals)]
+    meter.take(datagrams, 5004, 0)
+    assert sum(each.datagrams for each in meter.streams) == meter.datagrams == len(datagrams)
+    assert all(each.datagrams >= 0 for each in meter.end_interval())
