@@ -36,7 +36,7 @@ class Measurement(ExitStack):
 
     def __init__(self, every: float | None, quiet: bool, as_json: bool, file: str | None) -> None:
         super().__init__()
-        self.meter = Meter(time.time_ns())
+        self.meter: Meter = Meter(time.time_ns())
         self._every, self._quiet, self._as_json = every, quiet, as_json
         self._start = self._ended = time.monotonic()
         self._next = self._start + (every or 0.0)

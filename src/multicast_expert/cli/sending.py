@@ -99,8 +99,10 @@ class Sending:
     ) -> None:
         self._transmitter, self._address, self._pace = transmitter, address, pace
         self._stamper, self._patience, self._keeps_going = stamper, patience, keeps_going
-        self.sent = self.bytes = self.failed = 0
-        self.seconds = 0.0
+        self.sent: int = 0
+        self.bytes: int = 0
+        self.failed: int = 0
+        self.seconds: float = 0.0
         """How long it took, with the time of the last datagram."""
         self._told = ""
 

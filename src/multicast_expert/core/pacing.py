@@ -38,9 +38,9 @@ class Pace:
     def __init__(self, rate: Rate | None, burst: int = 1) -> None:
         self._rate, self._burst = rate, burst
         self._turn = 0
-        self.due = 0.0
+        self.due: float = 0.0
         """When the next datagram is due."""
-        self.end = 0.0
+        self.end: float = 0.0
         """When the time of those that went is over."""
 
     def advance(self, size: int) -> None:

@@ -18,7 +18,10 @@ class Latencies:
     __slots__ = ("_counts", "_total", "count", "least", "most")
 
     def __init__(self) -> None:
-        self.count = self.least = self.most = self._total = 0
+        self.count: int = 0
+        self.least: int = 0
+        self.most: int = 0
+        self._total = 0
         # For either sign, how many there are of each class; most streams have one sign only.
         self._counts: dict[bool, array[int]] = {}
 

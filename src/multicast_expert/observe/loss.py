@@ -22,15 +22,17 @@ class Sequence:
     )  # fmt: skip
 
     def __init__(self, blocks: int = BLOCKS) -> None:
-        self.received = 0
+        self.received: int = 0
         """Datagrams that came, duplicates included."""
-        self.duplicates = 0
+        self.duplicates: int = 0
         """Datagrams whose number had come before."""
-        self.reordered = 0
+        self.reordered: int = 0
         """Datagrams that came after one with a higher number, duplicates not included."""
-        self.undecided = 0
+        self.undecided: int = 0
         """Datagrams that came too late to tell, each either a duplicate or one that counts as lost."""
-        self.lowest = self.highest = self._remembered = 0
+        self.lowest: int = 0
+        self.highest: int = 0
+        self._remembered = 0
         # For each place in the window the newest block of numbers that fell there, and bits for those that came.
         self._blocks = array("q", [_NONE]) * blocks
         self._bits = bytearray(BLOCK // 8 * blocks)

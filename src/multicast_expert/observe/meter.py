@@ -51,16 +51,20 @@ class Stream:
     )  # fmt: skip
 
     def __init__(self, place: Place, protocol: Protocol | None, since_ns: int) -> None:
-        self.place = place
+        self.place: Place = place
         self.protocol = protocol
         """None: it is none that has numbers."""
-        self.since_ns = since_ns
+        self.since_ns: int = since_ns
         """The beginning of the measurement: what was sent before is not missing."""
-        self.datagrams = self.bytes = self.first_ns = self.last_ns = self.longest_gap_ns = 0
-        self.has_ended = False
+        self.datagrams: int = 0
+        self.bytes: int = 0
+        self.first_ns: int = 0
+        self.last_ns: int = 0
+        self.longest_gap_ns: int = 0
+        self.has_ended: bool = False
         self.stamp_stream: int | None = None
         """The random number of a run of `mcast send --stamp`."""
-        self.latencies = Latencies()
+        self.latencies: Latencies = Latencies()
         self.run: Run | None = None
         self._earlier = _NOTHING
         self._before = 0, 0, 0, 0
@@ -152,8 +156,12 @@ class Meter:
     """All streams of a program, up to MAX_STREAMS, and their sums. One thread may use it."""
 
     def __init__(self, since_ns: int) -> None:
-        self.datagrams = self.bytes = self.first_ns = self.last_ns = self.first_bytes = 0
-        self.unfollowed = 0
+        self.datagrams: int = 0
+        self.bytes: int = 0
+        self.first_ns: int = 0
+        self.last_ns: int = 0
+        self.first_bytes: int = 0
+        self.unfollowed: int = 0
         """Datagrams of streams beyond MAX_STREAMS."""
         self.streams: list[Stream] = []
         self._since_ns = since_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from multicast_expert.observe.latency import Latencies
 from multicast_expert.observe.loss import BLOCKS, Sequence
@@ -24,6 +24,7 @@ _CLOCKS = (8000, 16000, 32000, 44100, 48000, 90000, 96000, 192000)
 """Clock rates in Hz that RTP payload formats have."""
 _CLOCK_TOLERANCE, _CLOCK_SECONDS = 0.03, 2.0
 _SECOND = 1_000_000_000
+_Read: TypeAlias = "staticmethod[[bytes], Any | None]"
 _RTP = Struct("!BBHII")
 _RTP_TYPES = frozenset({*STATIC_TYPES, *DYNAMIC_TYPES})
 
@@ -43,10 +44,12 @@ class Run:
     """The datagrams of one run of one sender. Times are nanoseconds, of arrival since 1970."""
 
     __slots__ = ("_transit", "beginning_ns", "jitter_ns", "latencies", "sequence", "total")
+    read: ClassVar[_Read]
+    """Returns the head of a datagram with the number; None for another payload."""
 
     def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
-        self.sequence = Sequence(blocks)
-        self.latencies = latencies
+        self.sequence: Sequence = Sequence(blocks)
+        self.latencies: Latencies | None = latencies
         """Where the latencies go; None: they are not asked for."""
         self.jitter_ns: float | None = None
         """By RFC 3550, 6.4.1; None while the sender's clock is not known."""
@@ -55,11 +58,6 @@ class Run:
         self.beginning_ns: int | None = None
         """When its first datagram would have arrived if it took as long as the first one that came."""
         self._transit: int | None = None
-
-    @staticmethod
-    def read(payload: bytes, /) -> Any | None:
-        """Return the head of a datagram with the number; None for another payload."""
-        raise NotImplementedError
 
     @staticmethod
     def key(head: Any, sender_port: int) -> object:
@@ -79,6 +77,12 @@ class Run:
             self.jitter_ns += (abs(transit - self._transit) - self.jitter_ns) / 16
         self._transit = transit
 
+    def _end(self, total: int, beginning_ns: int | None = None) -> None:
+        """Take note of what an end mark says."""
+        self.total = total
+        if beginning_ns is not None:
+            self.beginning_ns = beginning_ns
+
     def _falls_back(self, number: int) -> bool:
         return self.sequence.received > 0 and number <= self.sequence.highest - RESTART
 
@@ -87,7 +91,7 @@ class StampRun(Run):
     """Datagrams of one run of `mcast send --stamp`."""
 
     __slots__ = ("_first",)
-    read = staticmethod(read_head)
+    read: ClassVar[_Read] = staticmethod(read_head)
 
     def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
         super().__init__(latencies, blocks)
@@ -103,9 +107,8 @@ class StampRun(Run):
         if self._first is None:
             self._first = head.sent_ns, arrived_ns
         if head.is_end:
-            self.total = head.number
-            if (began_ns := read_beginning(payload)) is not None:
-                self.beginning_ns = self._first[1] - (self._first[0] - began_ns)
+            began_ns = read_beginning(payload)
+            self._end(head.number, None if began_ns is None else self._first[1] - (self._first[0] - began_ns))
             return True
         self.sequence.see(head.number)
         self._time(head.sent_ns, arrived_ns)
@@ -118,7 +121,7 @@ class IperfRun(Run):
     """Datagrams of one run of iperf 2. Its last one has the sign reversed and may come several times."""
 
     __slots__ = ()
-    read = staticmethod(iperf_header)
+    read: ClassVar[_Read] = staticmethod(iperf_header)
 
     @staticmethod
     def key(head: IperfHeader, sender_port: int) -> object:
@@ -133,12 +136,20 @@ class IperfRun(Run):
         if self.total is not None or self._falls_back(number):
             return False
         if head.number < 0:
-            self.total = number
+            self._end(number)
         self.sequence.see(number)
         self._time(head.sent_ns, arrived_ns)
         if self.latencies is not None:
             self.latencies.add(arrived_ns - head.sent_ns)
         return True
+
+
+def _read_rtp(payload: bytes) -> tuple[int, ...] | None:
+    """Return the fields of the header, with their flags; less is read than `rtp_header` does, as it is known."""
+    if len(payload) < _RTP.size:
+        return None
+    head: tuple[int, ...] = _RTP.unpack_from(payload)
+    return head if head[0] >> 6 == 2 and head[1] & 0x7F in _RTP_TYPES else None
 
 
 class RtpRun(Run):
@@ -150,13 +161,7 @@ class RtpRun(Run):
         super().__init__(latencies, blocks)
         self._clock: _RtpClock | None = None
 
-    @staticmethod
-    def read(payload: bytes) -> tuple[int, ...] | None:
-        """Return the fields of the header, with their flags; less is read than `rtp_header` does, as it is known."""
-        if len(payload) < _RTP.size:
-            return None
-        head: tuple[int, ...] = _RTP.unpack_from(payload)
-        return head if head[0] >> 6 == 2 and head[1] & 0x7F in _RTP_TYPES else None
+    read: ClassVar[_Read] = staticmethod(_read_rtp)
 
     @staticmethod
     def key(head: tuple[int, ...], sender_port: int) -> object:

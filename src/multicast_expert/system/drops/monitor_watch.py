@@ -67,7 +67,7 @@ class MonitorWatch:
     is_exact = False
 
     def __init__(self, groups: Collection[IPAddress] = (), because: str = "") -> None:
-        self.limits = f"{because} {LIMITS}".strip()
+        self.limits: str = f"{because} {LIMITS}".strip()
         self._wanted = frozenset(groups)
         self._seen: Counter[Dropped] = Counter()
         self._opened = ExitStack()

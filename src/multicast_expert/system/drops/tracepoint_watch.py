@@ -47,7 +47,7 @@ class TracepointWatch:
 
     def __init__(self, groups: Collection[IPAddress] = (), because: str = "") -> None:
         self._always = f"{because} {LIMITS}".strip()
-        self.limits = self._always
+        self.limits: str = self._always
         self._seen: Counter[Sample] = Counter()
         self._rings: list[_Ring] = []
         with ExitStack() as opened:
