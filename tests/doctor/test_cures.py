@@ -163,6 +163,7 @@ def test_the_commands_work(check: str, build: Callable[[Stage], Arguments]) -> N
         apply(made.listener, commands)
         if any("forget the running translation" in line for line in said.finding["remedy"]):
             # As is said beforehand: a running stream stays translated. A new one does not.
+            made.talker.programs.close()
             made.talker.send_datagrams(GROUP, PORT, interface="eth0")
         wanted = round(made.seconds * SENT)
         assert arriving(made.listener, arguments, wanted, made.seconds + 5) == wanted, commands
