@@ -57,6 +57,7 @@ from multicast_expert.doctor.facts import (
 from multicast_expert.doctor.judgement import examine
 from multicast_expert.doctor.report import Finding
 from multicast_expert.system.listings import Member, Membership
+from multicast_expert.wire.frames import HEADER_CHECKSUM
 
 FAR = "10.2.0.2"
 UNKNOWN = Unread("Could not be read.", "look elsewhere")
@@ -695,7 +696,23 @@ NARROW = healthy(
 )  # fmt: skip
 BLOCKING = IpsecPolicy("in", "block", "0.0.0.0/0", "239.1.2.3/32")
 
+FORWARDED = rule("udp dport 5000 fwd to eth1", chain="netdev t ingress", hook="ingress", action="divert", packets=100)
+WRONG_HEADERS = deaf(frames=(frames(flaw=HEADER_CHECKSUM),), counters=counted(IpExt__InCsumErrors=100))
+UNREAD_BY_77 = drop("SOCKET_RCVBUFF", 9, socket=77)
+
 ROWS += [
+    Row("firewall", change(STOLEN, firewall=(FORWARDED,)), "problem", "to another interface"),
+    Row("firewall", change(STOLEN, firewall=(replace(FORWARDED, packets=0),)), "ok"),
+    Row("firewall", change(STOLEN, firewall=(FORWARDED,), counters=FIREWALLED), "ok"),
+    Row("checksum", WRONG_HEADERS, "problem", "100"),
+    Row("no-traffic", WRONG_HEADERS, "ok", "none of them is sound"),
+    Row(
+        "receive-buffer",
+        # The counters were read at another moment than the losses of the socket.
+        healthy(sockets=(socket(3),), sockets_after=(socket(12),), counters=counted(Udp__RcvbufErrors=1),
+                drops=(UNREAD_BY_77,)),
+        "problem", "player (process 4711)",
+    ),
     Row("malformed", healthy(), "ok"),
     Row("malformed", deaf(frames=(FLAWED,)), "problem", "0x0801", "Correct the sender"),
     Row("malformed", healthy(frames=(frames(), FLAWED)), "suspect", "0x0801"),
