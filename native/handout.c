@@ -111,7 +111,7 @@ handout_anext(PyObject *object)
     if (count <= 0 || PyObject_Size(self->promised) != 0) {
         return PyErr_Occurred() ? NULL : PyObject_CallNoArgs(self->next);
     }
-    State *state = PyType_GetModuleState(Py_TYPE(self));
+    State *state = PyType_GetModuleState(Py_TYPE(object));
     Handed *handed = state == NULL ? NULL : (Handed *)PyType_GenericAlloc(state->handed, 0);
     if (handed == NULL) {
         return NULL;
@@ -168,7 +168,7 @@ static void
 handout_dealloc(PyObject *object)
 {
     Handout *self = (Handout *)object;
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     handout_clear(object);
     Py_XDECREF(self->backlog);

@@ -12,7 +12,7 @@ import pytest
 from linux.plain_sockets import FAMILY
 from multicast_expert import McastRxSocket, McastTxSocket, MulticastOSError, extension
 from multicast_expert.core.datagram import decode_arrival
-from multicast_expert.engine import intake
+from multicast_expert.engine.intake import recvmmsg
 from multicast_expert.platforms import LINUX
 from multicast_expert.system import kernel
 from multicast_expert.testing import Lab, wait_until
@@ -49,7 +49,7 @@ def test_timestamps_before_linux_5_1(
     """Without SO_TIMESTAMPNS_NEW the older SO_TIMESTAMPNS is used, and the time of arrival is there all the same."""
     if form == "plain":
         monkeypatch.setattr(extension, "native", None)
-        monkeypatch.setattr(intake, "available", lambda: False)
+        monkeypatch.setattr(recvmmsg, "available", lambda: False)
     done = without(monkeypatch, {SO_TIMESTAMPNS_NEW}, error)
     host = lab.host(f"old{len(lab.nodes)}")
     with host.entered():

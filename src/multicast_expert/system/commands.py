@@ -7,10 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, explain
 
+_DESCRIPTORS = 8
+"""As many as starting a program takes: the null device, and three pipes for its output and for the error of exec."""
 _UNIX = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _WINDOWS = ("System32", "System32/WindowsPowerShell/v1.0", "System32/wbem")
 
@@ -32,6 +35,16 @@ def find_program(name: str) -> str | None:
     return None
 
 
+def check_room() -> None:
+    """Raise OSError unless there are descriptors enough to start a program.
+
+    When subprocess gets no more of them, it forgets to close those that it has.
+    """
+    with ExitStack() as taken:
+        for _ in range(_DESCRIPTORS):
+            taken.enter_context(Path(os.devnull).open("rb"))
+
+
 def run(command: Sequence[str], encoding: str = "utf-8", *, timeout: float = 30) -> str:
     """Return what a program of the OS prints.
 
@@ -43,6 +56,7 @@ def run(command: Sequence[str], encoding: str = "utf-8", *, timeout: float = 30)
     if path is None:
         raise MulticastExpertError(f"The program {name} is not installed: it is in no directory of PATH or the system.")
     try:
+        check_room()
         done = subprocess.run(
             [path, *arguments],
             stdin=subprocess.DEVNULL,

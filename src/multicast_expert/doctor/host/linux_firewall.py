@@ -14,6 +14,7 @@ from typing import NamedTuple
 from multicast_expert.doctor.facts import Rule, Target, Unread
 from multicast_expert.doctor.firewall import Packet, parse_iptables, parse_nftables, refusals
 from multicast_expert.doctor.firewall.chains import ICMPV6, IGMP, UDP
+from multicast_expert.system.commands import check_room
 
 RULES = 1000
 """How many rules are kept at most; those that cannot concern the target go first."""
@@ -161,6 +162,7 @@ def _run(program: str, *arguments: str) -> str | Unread:
     if path is None:
         return Unread(f"The program {program}, which prints the firewall's rules, is not installed.")
     try:
+        check_room()
         done = subprocess.run(
             [path, *arguments],
             stdin=subprocess.DEVNULL,
