@@ -15,6 +15,7 @@ from multicast_expert.wire.frames import (
     parse_packet,
     upper_layer_checksum,
 )
+from multicast_expert.wire.group_messages import GroupQuery
 from multicast_expert.wire.tallies import Queries, QueryTally
 
 SENDERS = {4: "10.0.0.7", 6: "fd00::7"}
@@ -80,12 +81,12 @@ def test_fragments_of_ipv6() -> None:
 
 def test_queries_are_counted_on_both_ways() -> None:
     """What either socket saw was there; where the kernel delivers nothing to us, that is not known."""
-    tally = QueryTally()
+    tally, query = QueryTally(), GroupQuery(3, None, (), 10.0)
     for now in (1.0, 2.0, 3.0):
-        tally.note("eth0", "10.0.0.254", 3, now, for_group=False, delivered=False)
-        tally.note("port", "10.0.0.254", 3, now, for_group=False, delivered=False)
-        tally.note("missed", "10.0.0.254", 3, now, for_group=False, delivered=True)
-    tally.note("eth0", "10.0.0.254", 3, 3.0, for_group=False, delivered=True)
+        tally.note("eth0", "10.0.0.254", query, now, delivered=False)
+        tally.note("port", "10.0.0.254", query, now, delivered=False)
+        tally.note("missed", "10.0.0.254", query, now, delivered=True)
+    tally.note("eth0", "10.0.0.254", query, 3.0, delivered=True)
     assert tally.queries(frozenset({"port"})) == (
         Queries("eth0", 3, "10.0.0.254", 3, 1, 1.0),
         Queries("port", 3, "10.0.0.254", 3, None, 1.0),

@@ -147,7 +147,6 @@ def collect_facts(
         machine,
         _asked("The interfaces could not be read", host.interfaces),
         loopback_route=_loopback_route(host, address, joins),
-        memberships=_asked("The memberships could not be read", host.memberships),
         settings=host.settings(host.names.values()),
         bridges=_asked("The bridges could not be read", host.bridges),
         receiver=receiver,
@@ -169,7 +168,10 @@ def _try(host: Host, attempt: Attempt | Unread, listen: float, facts: Facts, pro
         attempt = failed if isinstance(failed, Unread) else attempt
     rules = _asked("The firewall's rules could not be read", host.firewall)
     # Last, because the losses of each socket are compared with the kernel's counters during the trial.
-    facts = replace(facts, sockets=_asked("The open sockets could not be read", host.sockets))
+    sockets = _asked("The open sockets could not be read", host.sockets)
+    # Behind them: a socket that is just being opened joins after it was bound.
+    memberships = _asked("The memberships could not be read", host.memberships)
+    facts = replace(facts, sockets=sockets, memberships=memberships)
     if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
         facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
     if isinstance(attempt, Unread):
