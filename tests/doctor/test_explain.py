@@ -177,4 +177,5 @@ def test_several_diagnoses_at_once(cabled: Stage) -> None:
     begin.set()
     for thread in threads:
         thread.join()
-    assert [report.verdict for report in reports] == ["ok"] * 3, [[each for each in report.findings if each.verdict == "problem"] for report in reports]
+    problems = [each for report in reports for each in report.findings if each.verdict == "problem"]
+    assert [report.verdict for report in reports] == ["ok"] * 3, problems
