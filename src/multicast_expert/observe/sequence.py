@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -40,7 +41,7 @@ class Numbers(NamedTuple):
     """In seconds, by RFC 3550, 6.4.1; None while the sender's clock is not known."""
 
 
-class Run:
+class Run(ABC):
     """The datagrams of one run of one sender. Times are nanoseconds, of arrival since 1970."""
 
     __slots__ = ("_transit", "beginning_ns", "jitter_ns", "latencies", "sequence", "total")
@@ -60,13 +61,13 @@ class Run:
         self._transit: int | None = None
 
     @staticmethod
+    @abstractmethod
     def key(head: Any, sender_port: int) -> object:
         """Return what tells the senders of one host apart."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, head: Any, payload: bytes, arrived_ns: int) -> bool:
         """Count a datagram; return False if it belongs to another run, because the sender began anew."""
-        raise NotImplementedError
 
     def _time(self, sent_ns: int, arrived_ns: int) -> None:
         """Take note of both times of a datagram, of either clock."""
