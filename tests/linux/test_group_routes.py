@@ -131,7 +131,7 @@ def test_a_route_for_all_groups(routed: Routed, version: int) -> None:
         with McastTxSocket(FAMILY[version]) as sender:
             check_it_leaves_by(routed, sender, "eth1", OTHER[version])
             routed.group("eth0", version)
-            with pytest.raises(MulticastWarning, match="out of eth1, the interface for all groups, .* out of eth0"):
+            with pytest.raises(MulticastWarning, match=r"out of eth1, the interface for all groups, .* out of eth0"):
                 sender.sendto(b"x", (GROUP[version], PORT))
 
 
