@@ -1,3 +1,5 @@
+"""The faults that a test can provoke on a host of the lab."""
+
 import errno
 import os
 import socket
