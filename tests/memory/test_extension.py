@@ -15,8 +15,8 @@ HAMMER = Path(__file__).with_name("hammer.py")
 SOURCES = sorted((Path(__file__).parents[2] / "native").glob("*.c"))
 MILLION = 1_000_000
 """Enough for what grows by little to become visible."""
-SOME = 100_000
-"""Three rounds of the hammer, for tools that report the first wrong access and each lost block."""
+SOME = 60_000
+"""Two rounds of the hammer, for tools that report the first wrong access and each lost block."""
 
 pytestmark = [
     pytest.mark.slow,
