@@ -1,7 +1,6 @@
 """The shape of the package, read from its syntax trees: pure files stay pure, and imports run one way."""
 
 import ast
-import functools
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -158,9 +157,8 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 
 
-@functools.cache
 def tree_of(module: str) -> ast.Module:
-    """The syntax tree of a file; reading all takes seconds, which a process that runs other tests does without."""
+    """The syntax tree of a file. None is kept: all together are larger than the rest of the suite."""
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
