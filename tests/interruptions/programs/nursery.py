@@ -12,7 +12,6 @@ import socket
 from multicast_expert.testing.namespaces import set_network_namespace
 
 FILES = ("closing", "ending", "everywhere", "refusing", "scarcity")
-LOOPS = ("asyncio", "trio", "uvloop")
 
 
 def serve(descriptor: int) -> list[str]:
@@ -21,8 +20,9 @@ def serve(descriptor: int) -> list[str]:
     A request has descriptors with it: standard output, standard error and a network namespace. Its answer is the
     process number; a second message, which the requester sends after the program's end, is answered by the status.
     """
-    for module in (*(f"interruptions.programs.{file}" for file in FILES), *LOOPS):
-        importlib.import_module(module)
+    # Not trio, which few programs use: a child that ends takes its time to give up each module.
+    for file in FILES:
+        importlib.import_module(f"interruptions.programs.{file}")
     requests = socket.socket(fileno=descriptor)
     while True:
         request, descriptors, *_ = socket.recv_fds(requests, 4096, 3)
