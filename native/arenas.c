@@ -113,6 +113,7 @@ take_arena(State *state)
         PyErr_NoMemory();
         return NULL;
     }
+    arena->aimed = 0;
     memset(arena->headers, 0, sizeof arena->headers);
     for (size_t slot = 0; slot < SLOTS; slot++) {
         struct msghdr *header = &arena->headers[slot].msg_hdr;
