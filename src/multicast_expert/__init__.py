@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         MulticastAddress,
     )
     from multicast_expert.core.datagram import Datagram, ReceiveStats
+    from multicast_expert.core.datagram_buffer import DatagramBuffer, DatagramOrigin
     from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
     from multicast_expert.core.errors import (
         MulticastExpertError,
@@ -50,6 +51,8 @@ __all__ = [
     "AsyncMcastSocket",
     "AsyncMcastTxSocket",
     "Datagram",
+    "DatagramBuffer",
+    "DatagramOrigin",
     "Endpoint",
     "HealingEvent",
     "IPv4Or6Address",
@@ -89,6 +92,7 @@ if not TYPE_CHECKING:
     _HOMES = {
         "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 IPv4Or6Address MulticastAddress",
         "core.datagram": "Datagram ReceiveStats",
+        "core.datagram_buffer": "DatagramBuffer DatagramOrigin",
         "core.endpoints": "Endpoint parse_endpoint parse_endpoints",
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
         "UnknownInterfaceError",

@@ -76,6 +76,11 @@ class Awaited:
         datagrams: list[Datagram] = self._socket.receive_many(*args, **kwargs)
         return datagrams
 
+    async def receive_into(self, *args: Any, **kwargs: Any) -> int:
+        """As McastRxSocket."""
+        count: int = self._socket.receive_into(*args, **kwargs)
+        return count
+
     async def __aiter__(self) -> AsyncIterator[Datagram]:
         for datagram in self._socket:
             yield datagram

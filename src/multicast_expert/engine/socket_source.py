@@ -14,9 +14,10 @@ from contextlib import suppress
 from itertools import repeat
 from threading import get_ident
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import Rows
 from multicast_expert.core.errors import MulticastExpertError, NotOpenError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
 from multicast_expert.engine.opening import error_name, os_error
@@ -256,6 +257,24 @@ class SocketSource:
         elif not self._sweep(limit, datagrams):
             self._take_rounds(limit, datagrams)
 
+    def into(self, rows: Rows, backlog: list[Datagram]) -> None:
+        """Move what is there into the rows, without waiting, as far as there is room; the rest goes to the backlog."""
+        sole, room = self._sole, rows.capacity - len(rows)
+        if self.by_descriptor and not self._filters and (sole is not None or self._sweeps):
+            # To the extension, rows are as good as a list.
+            target: Any = rows
+            if sole is not None:
+                self._take(sole, room, target)
+                return
+            if self._sweep(room, target):
+                return
+        fresh: list[Datagram] = []
+        try:
+            self.many(min(room, TURNS), fresh)
+        finally:
+            backlog[:0] = fresh[::-1]
+        rows.take(backlog)
+
     def _take(self, sock: ReceiveSocket, limit: int, datagrams: list[Datagram]) -> bool:
         """Append what a socket holds; return whether it may hold more."""
         first = len(datagrams)
@@ -276,13 +295,14 @@ class SocketSource:
         """Append what the sockets hold, a share of each in its turn, until there is nothing or the list is so long."""
         ready = self._ready
         before = len(datagrams)
-        while before < limit:
+        end = before + limit
+        while before < end:
             if self._turns <= 0 or not ready:
                 self._look(0)
             if not ready:
                 return
             sock = ready[0]
-            more = self._take(sock, min(TURNS, limit - before), datagrams)
+            more = self._take(sock, min(TURNS, end - before), datagrams)
             if ready and ready[0] is sock:
                 del ready[0]
                 sock.queued = False
@@ -305,8 +325,9 @@ class SocketSource:
                 break
             ready[0].queued = False
             del ready[0]
-        while len(datagrams) < limit:
-            room = limit - len(datagrams)
+        end = len(datagrams) + limit
+        while len(datagrams) < end:
+            room = end - len(datagrams)
             if waitset.closed:
                 # No call stands between this and the use of the descriptors.
                 break

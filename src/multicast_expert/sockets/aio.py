@@ -11,13 +11,14 @@ from weakref import WeakKeyDictionary
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.datagram_buffer import DatagramBuffer
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.both_ways import BothWays
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.outlet import Outlet, sending_one
-from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
+from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver, room_in
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
 
@@ -127,6 +128,21 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
                 datagrams = reader.take(limit)
         self._until_yield -= len(datagrams) - 1
         return datagrams
+
+    async def receive_into(self, buffer: DatagramBuffer, *, timeout: float | Default | None = DEFAULT) -> int:
+        """Add the datagrams that are there to the buffer. See `McastRxSocket.receive_into`. Raises TimeoutError."""
+        if self._is_turn_over():
+            await self._give_way()
+        rows, reader = room_in(buffer), self._reader
+        found = reader.take_into(rows)
+        if not found:
+            timeout = self._effective(timeout)
+            deadline = None if timeout is None else monotonic() + timeout
+            while not found:
+                await self._wait(timeout, deadline)
+                found = reader.take_into(rows)
+        self._until_yield -= found - 1
+        return found
 
     async def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
         """Return why nothing arrives here, or that it does. See `McastRxSocket.explain`; a thread does the work."""
