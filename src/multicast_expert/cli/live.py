@@ -35,6 +35,8 @@ class Live:
         self._joined: Mapping[Place, Collection[str]] | None = None
         self._drops: Mapping[tuple[Place, int | None], int] | None = None
         self._closed = threading.Event()
+        self.latest: Snapshot = self.snapshot()
+        """The last one that was taken."""
         # What the host does is read beside: it would keep frames waiting.
         threading.Thread(target=self._ask_host, daemon=True).start()
 
@@ -54,7 +56,8 @@ class Live:
         streams = [each for each in self.look.streams.streams(now) if self._is_wanted(each)]
         around = Surroundings(self._joined, self._drops)
         names = tuple(each.display_name for each in self.source.interfaces)
-        return Snapshot(now, names, streams, around, self.source.lost(), self.look.streams.unfollowed)
+        self.latest = Snapshot(now, names, streams, around, self.source.lost(), self.look.streams.unfollowed)
+        return self.latest
 
     def _is_wanted(self, stream: Stream) -> bool:
         return not self._wanted or any(

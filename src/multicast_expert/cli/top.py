@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from time import monotonic
 from typing import Annotated, Any
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.live import Live
+from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, command, read_endpoints, seconds
+from multicast_expert.cli.render.metrics import top_families
 from multicast_expert.cli.render.streams import stream_object, table_lines
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.cli.render.top import Snapshot, View
@@ -41,10 +43,15 @@ def run(
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     ifaces: InterfacesOption = (),
     as_json: JsonOption = False,
+    metrics: MetricsOption = None,
 ) -> int:
     """Show the streams until the time is over, or a key or Ctrl-C ends it."""
     screen = _screen() if not as_json and _has_terminal() else None
-    with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
+    with ExitStack() as opened:
+        exporter = open_exporter(metrics, opened)
+        live = opened.enter_context(closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))))
+        if exporter is not None:
+            exporter.families = lambda: top_families(live.latest)
         if screen is not None:
             screen(live, duration).run()
             return 0
