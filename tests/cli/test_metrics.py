@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPException
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -32,7 +33,6 @@ from multicast_expert.wire.group_messages import GroupMessage, GroupRecord, Grou
 GROUP, PORT = "239.1.2.3", 5000
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 NAME = re.compile(r"mcast_[a-z_]+")
-UNITS = ("seconds", "bytes", "info", "total")
 
 
 @pytest.fixture
@@ -314,3 +314,14 @@ def test_spoofed_sources_are_bounded() -> None:
     assert counts(shown, "memberships") == [LIMIT, LIMIT, 0]
     events = counts(shown, "group_events_total")
     assert (len(events), sum(events)) == (EVENTS + 1, 2 * EVENTS)
+
+
+def test_the_document_names_every_metric() -> None:
+    """The page on metrics has each name that the commands serve, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    served = [
+        *recv_families(Meter(0), [], 0)(),
+        *top_families(Snapshot(0.0, (), [], Surroundings())),
+        *watch_families({}, [], Heard())(),
+    ]
+    assert set(NAME.findall(page)) == {each.name for each in served}
