@@ -48,8 +48,9 @@ def datagram_line(arrival: Arrival, time: str, room: int | None = None) -> str:
 
     Only a payload that is no text is cut to `room` columns.
     """
+    group, facts = _head(arrival)
     payload = payload_text(arrival.payload, room, keeps_text=True)
-    return headline(arrival, time) + (f": {payload}" if payload else "")
+    return f"{time} {group}{facts}: {payload}" if payload else f"{time} {group}{facts}"
 
 
 def styled_line(arrival: Arrival, time: str, width: int | None) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
@@ -87,7 +88,7 @@ def _more(count: int) -> str:
 
 def _decoded(payload: bytes) -> bytes | str:
     """Return the text of the payload, unless its bytes are as good: those of ASCII, and what is not UTF-8."""
-    if payload.isascii():
+    if payload.isascii() or _NEVER_UTF8.search(payload, 0, 64):
         return payload
     try:
         return payload.decode()
@@ -95,19 +96,24 @@ def _decoded(payload: bytes) -> bytes | str:
         return payload
 
 
+# An exception for each binary payload would take longer than all the rest of its line.
+_NEVER_UTF8 = re.compile(rb"[\xc0\xc1\xf5-\xff]")
+
+
 def _literal(content: bytes | str) -> str:
     """Return it escaped as Python does, which is quick; only the quotes that Python adds are taken away."""
-    text = repr(content)
-    start = 2 if isinstance(content, bytes) else 1
+    text = repr(content)[2 if isinstance(content, bytes) else 1 : -1]
     # With both quotes inside, Python chooses the single one and escapes it.
-    return text[start:-1].replace("\\'", "'") if text[-1] == "'" else text[start:-1]
+    return text.replace("\\'", "'") if '"' in text else text
 
 
 def _first_bytes(content: bytes, room: int) -> tuple[str, int]:
     """Return so much of the content as fits, escaped, and how many bytes that is."""
     text = _literal(content[:room])
-    # Once a doubled backslash is marked by other characters, each backslash begins an escape of 2 or 4 characters.
-    marked = text.replace("\\\\", "\0\1")[:room]
+    marked = text[:room]
+    if "\\\\" in marked:
+        # Once a doubled backslash is marked by other characters, each backslash begins an escape of 2 or 4 characters.
+        marked = text.replace("\\\\", "\0\1")[:room]
     last = marked.rfind("\\", max(0, room - 3))
     if marked.endswith("\0"):
         marked = marked[:-1]
