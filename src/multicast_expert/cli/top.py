@@ -20,6 +20,10 @@ from multicast_expert.cli.render.top import Snapshot, View
 from multicast_expert.core.errors import MulticastExpertError
 
 INTERVAL = 1.0
+PLAIN_COLUMNS = (
+    "group", "source", "interface", "dgram/s", "bit/s", "loss", "drops", "last", "jitter", "hops", "dscp", "joined by",
+    "protocol",
+)  # fmt: skip
 WITHOUT_TEXTUAL = (
     "the live table needs Textual: python -m pip install 'multicast-expert[top]'. "
     "Without it, mcast top | cat shows plain tables, and --json one object a second."
@@ -105,13 +109,7 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
             }
         )
         return
-    lines = list(table_lines(view.rows, found.now, found.around, list(PLAIN_COLUMNS)))
+    lines = list(table_lines(view.rows, found.now, found.around, PLAIN_COLUMNS))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
     lost = [Line(f"{found.lost:,} frames came faster than they were read", style="red")] if found.lost else []
     terminal.show_lines([Line(head, style="bold"), *lost, *lines, Line("")], sys.stdout)
-
-
-PLAIN_COLUMNS = (
-    "group", "source", "interface", "dgram/s", "bit/s", "loss", "drops", "last", "jitter", "hops", "dscp", "joined by",
-    "protocol",
-)  # fmt: skip
