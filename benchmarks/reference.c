@@ -269,22 +269,52 @@ static void count(size_t room) {
     }
 }
 
-/* For each line, "RATE COUNT", sends so many datagrams at that rate, a few at a time; tells the rate that it reached. */
+/* Reads bytes in hexadecimal digits; returns how many. */
+static size_t read_hex(const char *digits, unsigned char *bytes, size_t room) {
+    size_t size = 0;
+    while (size < room && sscanf(digits + 2 * size, "%2hhx", bytes + size) == 1)
+        size++;
+    return size;
+}
+
+/* Sends one datagram to a group, by turns, with its number at a place in its payload, of 2 or 4 bytes or 10 digits. */
+static void send_numbered(int fd, struct vector *vector, size_t size, long turn, int place, int width) {
+    char *payload = vector->pieces[0].iov_base, digits[24];
+    struct sockaddr_in target = group_address(turn % load.groups);
+    long number = turn / load.groups + 1;
+    if (width == 10) {
+        snprintf(digits, sizeof digits, "%010ld", number);
+        memcpy(payload + place, digits, 10);
+    }
+    for (int i = 0; width < 10 && i < width; i++)
+        payload[place + i] = number >> 8 * (width - 1 - i);
+    if (sendto(fd, payload, size, 0, (struct sockaddr *)&target, sizeof target) < 0)
+        fail("sendto");
+}
+
+/* For each line, "RATE COUNT" or "RATE COUNT PLACE WIDTH PAYLOAD" with a payload of its own, sends so many datagrams at
+ * that rate; tells the rate that it reached. */
 static void pace(size_t room) {
     struct vector *out = new_vector(room);
-    int sender = open_sender();
-    char line[64];
+    int sender = open_sender(), place, width;
+    char line[8192], digits[8192];
     double rate;
     long total;
     answer(0);
     while (fgets(line, sizeof line, stdin)) {
-        if (sscanf(line, "%lf %ld", &rate, &total) != 2)
+        int fields = sscanf(line, "%lf %ld %d %d %8000s", &rate, &total, &place, &width, digits);
+        if (fields != 2 && fields != 5)
             fail("rate and count expected");
-        double start = seconds(CLOCK_MONOTONIC), now = start;
-        for (long sent = 0; sent < total; sent += load.segments) {
-            while ((now = seconds(CLOCK_MONOTONIC)) < start + sent / rate)
+        size_t size = fields == 5 ? read_hex(digits, out->pieces[0].iov_base, room) : 0;
+        int step = size ? 1 : load.segments;
+        double start = seconds(CLOCK_MONOTONIC);
+        for (long sent = 0; sent < total; sent += step) {
+            while (seconds(CLOCK_MONOTONIC) < start + sent / rate)
                 ;
-            send_segments(sender, out, load.segments);
+            if (size)
+                send_numbered(sender, out, size, sent, place, width);
+            else
+                send_segments(sender, out, load.segments);
         }
         answer(total / (seconds(CLOCK_MONOTONIC) - start));
     }

@@ -37,6 +37,11 @@ class Worker:
         )
         self._read = b""
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def ask(self, question: str = "") -> None:
         """Let it measure a round."""
         assert self._process.stdin is not None

@@ -83,6 +83,7 @@ PURE_PARTS = {"urllib.parse.unquote"}  # of modules that are not pure as a whole
 # Who may use what comes from outside the standard library.
 THIRD_PARTY = {
     "psutil": {"system.bsd"},
+    "prometheus_client": {"cli.exporter"},
     "textual": {"cli.top_screen"},
     "pytest": {"testing"},
 }

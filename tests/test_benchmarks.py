@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import beside
 from benchmarks.cases import CASES, TARGETS, Runs, Target
 from benchmarks.load import Load, load_from_text
 from benchmarks.rate import search
@@ -144,3 +146,37 @@ def test_ratios_hold_loosely(tmp_path: Path) -> None:
 def test_every_way_to_run_is_used() -> None:
     """Some subject runs in C, some without the extension, and some in the incumbent."""
     assert {subject.runs for case in CASES for subject in case.subjects} == set(Runs)
+
+
+def test_programs_beside_are_compared_only_where_both_do_the_job() -> None:
+    """A ratio beyond its limit and a cheaper program are named; not a program that lets less through, or is absent."""
+    job = next(each for each in beside.JOBS if each.name == "measure")
+    ours, *others = [each.label for each in job.programs]
+    found: dict[tuple[str, str], list[beside.Cost] | None] = {
+        (job.name, beside.C): [beside.Cost(1e-6, 1)] * 3,
+        (job.name, ours): [beside.Cost(each, 1) for each in (4e-6, 4.9e-6, 50e-6)],
+        (job.name, others[0]): [beside.Cost(2e-6, 0.6)],
+        (job.name, others[1]): [beside.Cost(3e-6, 1)],
+        (job.name, others[2]): None,
+    }
+    assert list(beside.breaches(found)) == [f"measure: {others[1]} costs less than {ours}"]
+    rows = {row[1]: row[2:] for row in beside.table_rows(found)}
+    assert rows[ours] == (str(len("mcast recv -q --every 1 239.1.2.3:5000") + 1), "4.9", "4.9", "100 %")
+    assert rows[others[2]][1:] == ("absent", "", "")
+    found[job.name, ours] = [beside.Cost(6e-6, 1)]
+    assert f"measure: {ours} costs 6.00 times what {beside.C} does, more than 5" in list(beside.breaches(found))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(lab_unavailable() is not None, reason=f"no private network: {lab_unavailable()}")
+def test_programs_beside_get_what_is_sent() -> None:
+    """At a low rate all of it comes through to those that count by themselves, and each has its row."""
+    command = [sys.executable, "-m", "benchmarks.beside", "hand-on", "streams", "--rate", "500", "--seconds", "1"]
+    done = subprocess.run(
+        [*command, "--rounds", "1"], capture_output=True, text=True, cwd=ROOT, timeout=110, check=True
+    )
+    rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+    for label in ("mcast recv --raw", "mcast top --json"):
+        (row,) = [each for each in rows if each[1:2] == [label]]
+        assert row[-1] == "100 %"

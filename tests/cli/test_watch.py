@@ -106,7 +106,7 @@ def test_lines(hosts: tuple[Host, Host], program: Program) -> None:
         (Event(0, "report", "10.0.0.7", GROUP, False, (), 2), "IGMPv2 10.0.0.7 reports 239.1.2.3"),
         (Event(0, "report", "10.0.0.7", GROUP, True, (), 2), "IGMPv2 10.0.0.7 left 239.1.2.3"),
         (Event(0, "timeout", "10.0.0.7", GROUP), "IGMP 10.0.0.7 timed out of 239.1.2.3: no report came in time"),
-        (Event(0, "querier-lost", "10.0.0.1"), "IGMP querier lost: 10.0.0.1 asks no longer"),
+        (Event(0, "querier-lost", "10.0.0.1"), "IGMP querier lost: 10.0.0.1 no longer asks"),
         (Event(0, "querier", "10.0.0.5", version=3), "IGMPv3 this host is the querier now"),
         (Event(0, "full", "10.0.0.7", GROUP),
          "IGMP no room for more members: 10.0.0.7 in 239.1.2.3 and others are not followed"),

@@ -18,6 +18,8 @@ Batch = list[tuple[int, list[Datagram]]]
 
 # Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
+# Seconds in which more datagrams gather: taken one by one, each would cost the work of a batch.
+PAUSE = 0.0002
 # Seconds after which the descriptors are looked up again: a receiver may replace its sockets during the wait.
 PATIENCE = 1.0
 
@@ -60,6 +62,8 @@ def batches(
                 taken.append((receiver.port, datagrams))
         yield taken
         terminal.flush()
+        if taken and not busy:
+            time.sleep(PAUSE)
         if end_ns is not None and not any(_came_before(each, end_ns) for each in taken):
             return
 

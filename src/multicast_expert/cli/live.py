@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from time import time
+from time import thread_time, time
 
 from multicast_expert.cli.host_state import KernelDrops, joined_here
 from multicast_expert.cli.render.streams import Place, Surroundings
@@ -23,6 +23,8 @@ BATCH = 2048
 """Frames that are taken before the screen has its turn: some 10 ms."""
 _HOST_EVERY = 2.0
 """Seconds between two questions who joined, and what was dropped."""
+_HOST_SHARE = 0.01
+"""Of a core, at most, for these questions: with 1,000 kinds of drops they take long."""
 
 
 class Live:
@@ -35,6 +37,8 @@ class Live:
         self._joined: Mapping[Place, Collection[str]] | None = None
         self._drops: Mapping[tuple[Place, int | None], int] | None = None
         self._closed = threading.Event()
+        self.latest: Snapshot = self.snapshot()
+        """The last one that was taken."""
         # What the host does is read beside: it would keep frames waiting.
         threading.Thread(target=self._ask_host, daemon=True).start()
 
@@ -54,7 +58,8 @@ class Live:
         streams = [each for each in self.look.streams.streams(now) if self._is_wanted(each)]
         around = Surroundings(self._joined, self._drops)
         names = tuple(each.display_name for each in self.source.interfaces)
-        return Snapshot(now, names, streams, around, self.source.lost(), self.look.streams.unfollowed)
+        self.latest = Snapshot(now, names, streams, around, self.source.lost(), self.look.streams.unfollowed)
+        return self.latest
 
     def _is_wanted(self, stream: Stream) -> bool:
         return not self._wanted or any(
@@ -71,10 +76,11 @@ class Live:
             drops = KernelDrops()
         try:
             while True:
+                start = thread_time()
                 self._joined = joined_here()
                 if drops is not None:
                     self._drops = drops.read()
-                if self._closed.wait(_HOST_EVERY):
+                if self._closed.wait(max(_HOST_EVERY, (thread_time() - start) / _HOST_SHARE)):
                     return
         except (MulticastExpertError, OSError):
             # What was known is too old to be shown.

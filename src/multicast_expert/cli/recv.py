@@ -15,6 +15,7 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals, batches, first_of
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.measurement import Measurement
+from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import (
     InterfacesOption,
     JsonOption,
@@ -30,6 +31,7 @@ from multicast_expert.cli.parameters import (
 from multicast_expert.cli.render.text import binary_size
 from multicast_expert.cli.showing import show_hex, show_json, show_lines, show_raw
 from multicast_expert.core.addresses import IPAddress, parse_source
+from multicast_expert.core.datagram import ReceiveStats
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.meter import Meter
@@ -101,6 +103,7 @@ def run(
     max_loss: Annotated[
         float | None, Parameter("--max-loss PERCENT", "End with status 1 if a stream lost more.", _percent)
     ] = None,
+    metrics: MetricsOption = None,
 ) -> int:
     """Return 0, 1 if too little came, 3 if a loss cannot be told, 130 if Ctrl-C ended it."""
     if as_json + as_hex + as_raw > 1:
@@ -126,10 +129,18 @@ def run(
             if not quiet:
                 show(arrivals(wanted))
             measurement.go_on()
+            if exporter is not None and exporter.is_due():
+                from multicast_expert.cli.render.metrics import recv_families  # noqa: PLC0415 - else it loads quicker
+
+                exporter.families = recv_families(meter, *reception())
             if meter.datagrams == number:
                 return
 
+    def reception() -> tuple[list[ReceiveStats], int]:
+        return [each.stats() for each in receivers], min(each.receive_buffer for each in receivers)
+
     with ExitStack() as opened:
+        exporter = open_exporter(metrics, opened)
         for receiver in receivers:
             opened.enter_context(receiver)
             _exclude(receiver, excluded)
@@ -142,7 +153,7 @@ def run(
         interrupted = until_interrupted(listen)
         if interrupted:
             terminal.end_line()
-        measurement.finish([each.stats() for each in receivers], min(each.receive_buffer for each in receivers))
+        measurement.finish(*reception())
     return STATUS if interrupted else _status(meter, number or 1, max_loss)
 
 

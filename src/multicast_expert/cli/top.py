@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from time import monotonic
 from typing import Annotated, Any
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.live import Live
+from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, command, read_endpoints, seconds
+from multicast_expert.cli.render.metrics import top_families
 from multicast_expert.cli.render.streams import stream_object, table_lines
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.cli.render.top import Snapshot, View
 from multicast_expert.core.errors import MulticastExpertError
 
 INTERVAL = 1.0
+PLAIN_COLUMNS = (
+    "group", "source", "interface", "dgram/s", "bit/s", "loss", "drops", "last", "jitter", "hops", "dscp", "joined by",
+    "protocol",
+)  # fmt: skip
 WITHOUT_TEXTUAL = (
     "the live table needs Textual: python -m pip install 'multicast-expert[top]'. "
     "Without it, mcast top | cat shows plain tables, and --json one object a second."
@@ -41,10 +47,15 @@ def run(
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     ifaces: InterfacesOption = (),
     as_json: JsonOption = False,
+    metrics: MetricsOption = None,
 ) -> int:
     """Show the streams until the time is over, or a key or Ctrl-C ends it."""
     screen = _screen() if not as_json and _has_terminal() else None
-    with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
+    with ExitStack() as opened:
+        exporter = open_exporter(metrics, opened)
+        live = opened.enter_context(closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))))
+        if exporter is not None:
+            exporter.families = lambda: top_families(live.latest)
         if screen is not None:
             screen(live, duration).run()
             return 0
@@ -98,13 +109,7 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
             }
         )
         return
-    lines = list(table_lines(view.rows, found.now, found.around, list(PLAIN_COLUMNS)))
+    lines = list(table_lines(view.rows, found.now, found.around, PLAIN_COLUMNS))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
     lost = [Line(f"{found.lost:,} frames came faster than they were read", style="red")] if found.lost else []
     terminal.show_lines([Line(head, style="bold"), *lost, *lines, Line("")], sys.stdout)
-
-
-PLAIN_COLUMNS = (
-    "group", "source", "interface", "dgram/s", "bit/s", "loss", "drops", "last", "jitter", "hops", "dscp", "joined by",
-    "protocol",
-)  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from time import localtime, monotonic, strftime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import end_with_reader
+from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import (
     InterfacesOption,
     JsonOption,
@@ -19,14 +20,18 @@ from multicast_expert.cli.parameters import (
     read_endpoints,
     seconds,
 )
+from multicast_expert.cli.render.metrics import Heard, watch_families
 from multicast_expert.cli.render.text import counted
 from multicast_expert.cli.render.watch import event_line, event_object
 from multicast_expert.observe.hooks import Hooks
 from multicast_expert.observe.messages import Happening, Watch
 from multicast_expert.observe.source import FrameSource
 
-LOOK_AT_COMMANDS = 0.1
-"""Seconds between two looks at the commands that run."""
+if TYPE_CHECKING:
+    from multicast_expert.cli.exporter import Exporter
+
+LOOK_AT_COMMANDS, LOOK_AT_METRICS = 0.1, 1.0
+"""Seconds between two looks at the commands that run, and at what the metrics are made of."""
 
 
 @command(
@@ -52,6 +57,7 @@ def run(
     ] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     as_json: JsonOption = False,
+    metrics: MetricsOption = None,
 ) -> int:
     """Return 0 when the time is over."""
     groups = {str(endpoint.group) for endpoint in read_endpoints(texts, needs_port=False)}
@@ -59,31 +65,46 @@ def run(
         hooks = Hooks(on_join, on_leave)
     except ValueError as error:
         raise UsageError(f"--on-join, --on-leave: {error}.") from None
-    with closing(FrameSource(ifaces or None, all_groups=all_groups)) as source:
+    with ExitStack() as opened:
+        exporter = open_exporter(metrics, opened)
+        source = opened.enter_context(closing(FrameSource(ifaces or None, all_groups=all_groups)))
         names = ", ".join(each.machine_name for each in source.interfaces)
         for_so_long = "; Ctrl-C ends it" if duration is None else f" for {duration:g} s"
         terminal.tell(f"watching IGMP and MLD on {names}{for_so_long}")
         end_with_reader()
-        _follow(source, hooks, groups, duration, as_json)
+        _follow(source, hooks, groups, duration, as_json, exporter)
     return 0
 
 
-def _follow(source: FrameSource, hooks: Hooks, groups: Collection[str], duration: float | None, as_json: bool) -> None:
+def _follow(
+    source: FrameSource,
+    hooks: Hooks,
+    groups: Collection[str],
+    duration: float | None,
+    as_json: bool,
+    exporter: Exporter | None,
+) -> None:
     watch, deadline = Watch(source), None if duration is None else monotonic() + duration
+    heard = Heard()
     told: dict[str, int] = {}
     while deadline is None or monotonic() < deadline:
         waits = [] if deadline is None else [max(0.0, deadline - monotonic())]
-        happened = watch.step(min([*waits, *([LOOK_AT_COMMANDS] if hooks.busy else [])], default=None))
+        waits += [LOOK_AT_COMMANDS] if hooks.busy else [LOOK_AT_METRICS] if exporter else []
+        happened = watch.step(min(waits, default=None))
         for each in happened:
             if not groups or each.event.group is None or each.event.group in groups:
                 show_happening(each, as_json=as_json)
                 hooks.take(each)
+                heard.note(each.interface, each.version, each.event)
         terminal.flush()
         for failure in hooks.step():
             terminal.tell(f"mcast: {failure}")
         tell_more(told, source.lost(), "frame", "came faster than they were read")
         tell_more(told, watch.ignored, "message", "of too many VLANs were ignored")
         tell_more(told, hooks.skipped, "event", "ran no command, because too many ran")
+        if exporter is not None and exporter.is_due():
+            interfaces = [each.machine_name for each in source.interfaces]
+            exporter.families = watch_families(watch.links, interfaces, heard)
 
 
 def tell_more(told: dict[str, int], count: int, noun: str, what: str) -> None:

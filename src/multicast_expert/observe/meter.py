@@ -79,7 +79,8 @@ class Stream:
         if not self.datagrams:
             self.first_ns = self.last_ns = moment_ns
         gap = moment_ns - self.last_ns
-        self.longest_gap_ns = max(self.longest_gap_ns, gap)
+        if gap > self.longest_gap_ns:  # noqa: PLR1730 - max() would take a quarter of the time of this function
+            self.longest_gap_ns = gap
         self.last_ns = moment_ns
         self.datagrams += 1
         self.bytes += size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from struct import Struct, pack
 from typing import Any
@@ -81,6 +82,7 @@ class PacketRing:
 
     def _read(self, frames: list[Frame], count: int) -> None:
         memory, unpack, names, place = self._memory, _FRAME_HEADER.unpack_from, self._names, self._next
+        make = partial(tuple.__new__, Frame)  # a third of the time that the constructor of a named tuple takes
         for _ in range(count):
             fields = unpack(memory, place)
             step, seconds, nanoseconds, kept, length, status, link, network, tag, index, kind, direction = fields
@@ -92,7 +94,7 @@ class PacketRing:
             packet = memory[place + network : place + link + kept]
             moment, checked = seconds * 1_000_000_000 + nanoseconds, not status & _CHECKSUM_NOT_READY
             length -= network - link
-            frames.append(Frame(name, direction == _OUTGOING, moment, header, vlan, checked, packet, length))
+            frames.append(make((name, direction == _OUTGOING, moment, header, vlan, checked, packet, length)))
             place += step
         self._next = place
 

@@ -48,14 +48,14 @@ def datagram_line(arrival: Arrival, time: str, room: int | None = None) -> str:
 
     Only a payload that is no text is cut to `room` columns.
     """
+    group, facts = _head(arrival)
     payload = payload_text(arrival.payload, room, keeps_text=True)
-    return headline(arrival, time) + (f": {payload}" if payload else "")
+    return f"{time} {group}{facts}: {payload}" if payload else f"{time} {group}{facts}"
 
 
 def styled_line(arrival: Arrival, time: str, width: int | None) -> Line:
     """Return the same for a terminal, where the payload ends with a row of `width` columns; with None it is whole."""
-    group, way = _way(arrival)
-    facts = f"{way}{_facts(arrival)}"
+    group, facts = _head(arrival)
     room = None if width is None else width - columns(f"{time} {group}{facts}: ") % width
     if room is not None and width is not None and room < SHORT:
         room += width
@@ -65,37 +65,34 @@ def styled_line(arrival: Arrival, time: str, width: int | None) -> Line:
 
 def headline(arrival: Arrival, time: str) -> str:
     """Return the line without the payload; with number and latency of a stamped datagram."""
-    group, way = _way(arrival)
-    return f"{time} {group}{way}{_facts(arrival)}"
+    return f"{time} {''.join(_head(arrival))}"
 
 
-def _way(arrival: Arrival) -> tuple[str, str]:
-    datagram = arrival.datagram
-    return _way_text(datagram.group, arrival.port, datagram.interface_name, datagram.sender, datagram.hop_limit)
+def _head(arrival: Arrival) -> tuple[str, str]:
+    """Return the group, and what follows it before the payload."""
+    datagram, port, _, stamp, _ = arrival
+    way = datagram.group, port, datagram.interface_name, datagram.sender, datagram.hop_limit
+    head = _head_text(*way, len(datagram.data), datagram.truncated)
+    if stamp is None:
+        return head
+    return head[0], f"{head[1]}, #{stamp.number}, {milliseconds(arrival.time_ns - stamp.sent_ns)}"
 
 
-@lru_cache(1024)
-def _way_text(
-    group: str | None, port: int, interface: str | None, sender: tuple[Any, ...], hop_limit: int | None
+@lru_cache(4096)
+def _head_text(
+    group: str | None,
+    port: int,
+    interface: str | None,
+    sender: tuple[Any, ...],
+    hop_limit: int | None,
+    size: int,
+    is_cut: bool,
 ) -> tuple[str, str]:
-    """Return group and sender, printable; a stream repeats them in each datagram."""
+    """Return group, sender and size, printable; a stream repeats them in each datagram."""
     place = host_and_port(group or "?", port) + (f"%{interface}" if interface else "")
     hops = "" if hop_limit is None else f"ttl {hop_limit}, "
-    return printable(place), printable(f" from {host_and_port(sender[0], sender[1])}, {hops}")
-
-
-def _facts(arrival: Arrival) -> str:
-    size = _size_text(len(arrival.datagram.data))
-    if arrival.datagram.truncated:
-        size += " (cut)"
-    if arrival.stamp is None or arrival.latency_ns is None:
-        return size
-    return f"{size}, #{arrival.stamp.number}, {milliseconds(arrival.latency_ns)}"
-
-
-@lru_cache(1024)
-def _size_text(size: int) -> str:
-    return counted(size, "byte")
+    sizes = counted(size, "byte") + (" (cut)" if is_cut else "")
+    return printable(place), printable(f" from {host_and_port(sender[0], sender[1])}, {hops}{sizes}")
 
 
 def hex_dump(payload: bytes) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate
@@ -69,18 +70,25 @@ def payload_text(payload: bytes, room: int | None = None, *, keeps_text: bool = 
     """
     content = _decoded(payload)
     fits = room is None or keeps_text or len(payload) <= room
-    if fits and payload.isascii() and not payload.translate(None, READABLE):
+    if fits and payload.isascii() and not (payload[:32].translate(None, READABLE) or payload.translate(None, READABLE)):
         return payload.decode("ascii")
-    if room is None or (len(content) <= room and columns(_literal(content)) <= room):
+    if room is None or (keeps_text and isinstance(content, str) and content.isprintable()):
         return _literal(content)
-    if keeps_text and isinstance(content, str) and content.isprintable():
+    if len(content) <= room and columns(_literal(content)) <= room:
         return _literal(content)
-    return _beginning(content, room, len(payload))
+    room = max(0, room - len(_more(len(payload))))
+    shown, count = _first_bytes(content, room) if isinstance(content, bytes) else _first_characters(content, room)
+    return shown + _more(len(payload) - count)
+
+
+@lru_cache(4096)
+def _more(count: int) -> str:
+    return f"… +{counted(count, 'byte')}"
 
 
 def _decoded(payload: bytes) -> bytes | str:
     """Return the text of the payload, unless its bytes are as good: those of ASCII, and what is not UTF-8."""
-    if payload.isascii():
+    if payload.isascii() or _NEVER_UTF8.search(payload, 0, 64):
         return payload
     try:
         return payload.decode()
@@ -88,27 +96,37 @@ def _decoded(payload: bytes) -> bytes | str:
         return payload
 
 
+# An exception for each binary payload would take longer than all the rest of its line.
+_NEVER_UTF8 = re.compile(rb"[\xc0\xc1\xf5-\xff]")
+
+
 def _literal(content: bytes | str) -> str:
     """Return it escaped as Python does, which is quick; only the quotes that Python adds are taken away."""
-    text = repr(content)
-    start = 2 if isinstance(content, bytes) else 1
+    text = repr(content)[2 if isinstance(content, bytes) else 1 : -1]
     # With both quotes inside, Python chooses the single one and escapes it.
-    return text[start:-1].replace("\\'", "'") if text[-1] == "'" else text[start:-1]
+    return text.replace("\\'", "'") if '"' in text else text
 
 
-def _beginning(content: bytes | str, room: int, size: int) -> str:
-    """Return so much of the content as fits, and how many bytes of `size` are missing."""
-    room -= len(f"… +{size:,} bytes")
-    head = content[: max(0, room)]
-    widths = head.translate(_WIDTHS) if isinstance(head, bytes) else map(_width, head)
-    shown = bisect_right(list(accumulate(widths)), room)
-    left = content[shown:]
-    size = len(left if isinstance(left, bytes) else left.encode())
-    return f"{_literal(content[:shown])}… +{counted(size, 'byte')}"
+def _first_bytes(content: bytes, room: int) -> tuple[str, int]:
+    """Return so much of the content as fits, escaped, and how many bytes that is."""
+    text = _literal(content[:room])
+    marked = text[:room]
+    if "\\\\" in marked:
+        # Once a doubled backslash is marked by other characters, each backslash begins an escape of 2 or 4 characters.
+        marked = text.replace("\\\\", "\0\1")[:room]
+    last = marked.rfind("\\", max(0, room - 3))
+    if marked.endswith("\0"):
+        marked = marked[:-1]
+    elif last >= 0 and last + (4 if text[last + 1] == "x" else 2) > room:
+        marked = marked[:last]
+    escapes, long = marked.count("\\"), marked.count("\\x")
+    return text[: len(marked)], len(marked) - 2 * long - escapes - marked.count("\0")
 
 
-_WIDTHS = bytes(len(_literal(bytes((byte,)))) for byte in range(256))
-"""For each byte the columns that it takes, escaped where it has to be."""
+def _first_characters(content: str, room: int) -> tuple[str, int]:
+    """Return so much of the content as fits, escaped, and how many bytes of UTF-8 that is."""
+    shown = content[: bisect_right(list(accumulate(map(_width, content[:room]))), room)]
+    return _literal(shown), len(shown.encode())
 
 
 @lru_cache(4096)

@@ -66,7 +66,7 @@ def _words(event: Event, host: str) -> str:
     sentences = {
         "query": f"query from {host}: {_question(event, sources)}, answer within {event.response_time or 0:g} s",
         "querier": f"{host} is the querier now",
-        "querier-lost": f"querier lost: {host} asks no longer",
+        "querier-lost": f"querier lost: {host} no longer asks",
         "join": f"{host} joined {group}{scope}",
         "change": f"{host} receives {group}{scope or ' from all sources'} now",
         "report": f"{host} {'left' if event.includes and not sources else 'reports'} {group}{scope}",
