@@ -100,7 +100,7 @@ class Views:
         self.step()
         return {
             (port, group, "include" if member.includes else "exclude", tuple(sorted(member.sources)))
-            for (port, _), link in self.watch.links.items()
+            for (port, _), link in self.watch.links.known.items()
             for (group, _), member in link.members.items()
             if ":" in group or not group.startswith("224.0.0.")
         }
@@ -117,7 +117,7 @@ class Views:
     def queriers(self) -> set[str]:
         """Return the queriers that we know behind any port."""
         self.step()
-        return {link.querier.address for link in self.watch.links.values() if link.querier}
+        return {link.querier.address for link in self.watch.links.known.values() if link.querier}
 
     def their_queriers(self) -> set[str]:
         """Return the queriers that the switch knows."""

@@ -94,14 +94,15 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
                 "interfaces": list(found.interfaces),
                 "frames_lost": found.lost,
                 "unfollowed": found.unfollowed,
+                "forgotten": found.forgotten,
                 "streams": [stream_object(each, found.now, found.around) for each in view.rows],
             }
         )
         return
     lines = list(table_lines(view.rows, found.now, found.around, list(PLAIN_COLUMNS)))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
-    lost = [Line(f"{found.lost:,} frames came faster than they were read", style="red")] if found.lost else []
-    terminal.show_lines([Line(head, style="bold"), *lost, *lines, Line("")], sys.stdout)
+    troubles = [Line(text, style="red") for text in found.troubles()]
+    terminal.show_lines([Line(head, style="bold"), *troubles, *lines, Line("")], sys.stdout)
 
 
 PLAIN_COLUMNS = (

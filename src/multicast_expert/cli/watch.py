@@ -82,7 +82,7 @@ def _follow(source: FrameSource, hooks: Hooks, groups: Collection[str], duration
         for failure in hooks.step():
             terminal.tell(f"mcast: {failure}")
         tell_more(told, source.lost(), "frame", "came faster than they were read")
-        tell_more(told, watch.ignored, "message", "of too many VLANs were ignored")
+        tell_more(told, watch.links.ignored, "message", "of too many VLANs were ignored")
         tell_more(told, hooks.skipped, "event", "ran no command, because too many ran")
 
 
