@@ -6,7 +6,7 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 from struct import pack
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from hypothesis import given
@@ -264,9 +264,9 @@ def test_long_payloads_take_bounded_time(payload: bytes) -> None:
 
 
 def timed(payload: bytes) -> float:
-    """Seconds to look at a payload, with the port of the protocol that may like it."""
-    start = perf_counter()
+    """Seconds of processor time to look at a payload, with the port of the protocol that may like it."""
+    start = thread_time()
     for port in (5353, 5683, 4000):
         recognise(payload, port, "239.1.1.1", payload)
     TransportStream().take(payload)
-    return perf_counter() - start
+    return thread_time() - start

@@ -25,8 +25,8 @@ from multicast_expert.observe.streams import Streams
 from multicast_expert.system import kernel
 
 PORTS = (
-    1234, 1900, 3671, 3702, 4321, 5000, 5001, 5004, 5005, 5353, 5568, 5683, 6454, 7400, 7401, 7667, 9522, 9875, 14550,
-    30490,
+    1234, 1900, 3671, 3702, 4321, 5000, 5001, 5004, 5005, 5353, 5568, 5683, 6454, 7400, 7401, 7667, 9522, 9875, 9903,
+    14550, 30490,
 )  # fmt: skip
 """Ports that are listened to unless others are named: those of the protocols that streams are named by."""
 _BATCH = 64
