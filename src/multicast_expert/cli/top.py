@@ -46,8 +46,9 @@ def run(
     screen = _screen() if not as_json and _has_terminal() else None
     with closing(Live(ifaces or None, read_endpoints(endpoints, needs_port=False))) as live:
         if screen is not None:
-            screen(live, duration).run()
-            return 0
+            app = screen(live, duration)
+            app.run()
+            return STATUS if app.is_interrupted else 0
         end_with_reader()
         interrupted = until_interrupted(lambda: _write(live, duration, as_json))
     return STATUS if interrupted else 0
