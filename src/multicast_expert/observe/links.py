@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multicast_expert.observe.members import LIMIT, Event, Link
+from multicast_expert.observe.members import LIMIT, Event, Link, Timers
 from multicast_expert.wire.group_messages import GroupMessage
 
 VLANS, VLAN_LIMIT = 128, 1024
@@ -15,14 +15,17 @@ VLANS, VLAN_LIMIT = 128, 1024
 
 
 class Links:
-    """The links that messages came from. A link without querier and members is forgotten."""
+    """The links that messages came from. A link without querier and members is forgotten.
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    timers: those that hold where no query says otherwise; queries of IGMPv2 and MLDv1 never do.
+    """
+
+    def __init__(self, limit: int = LIMIT, timers: Timers | None = None) -> None:
         self.known: dict[tuple[str, int], Link] = {}
         """By interface and version of IP: 4 for IGMP, 6 for MLD."""
         self.ignored: int = 0
         """How many messages were ignored, because they were of too many VLANs."""
-        self._limit = limit
+        self._limit, self._timers = limit, timers
         self._refused = 0
 
     @property
@@ -43,7 +46,7 @@ class Links:
             if is_tagged and len(self.known) >= VLANS:
                 self.ignored += 1
                 return []
-            link = self.known[key] = Link(min(self._limit, VLAN_LIMIT) if is_tagged else self._limit)
+            link = self.known[key] = Link(min(self._limit, VLAN_LIMIT) if is_tagged else self._limit, self._timers)
         return link.take(now, message)
 
     def expire(self, now: float) -> Iterator[tuple[str, int, Event]]:
