@@ -63,6 +63,7 @@ PURE = {
     "observe.found",
     "observe.members",
     "observe.latency",
+    "observe.links",
     "observe.loss",
     "observe.meter",
     "observe.sequence",

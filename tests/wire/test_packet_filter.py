@@ -80,6 +80,9 @@ def test_traffic(version: int, udp: bool) -> None:
         options = ipv6_packet("fd00::7", "ff15::1", HOP_BY_HOP, bytes([socket.IPPROTO_TCP]) + bytes(20))
         assert kept(program, fragment) == (100 if udp else 0)
         assert kept(program, options) == 0
+        behind = ipv6_packet("fd00::7", "ff15::1", HOP_BY_HOP, bytes([socket.IPPROTO_UDP]) + bytes(20))
+        assert kept(program, behind) == (100 if udp else 0)
+        assert kept(program, behind[:24] + ip_address("fd00::8").packed + behind[40:]) == 0
 
 
 def test_interfaces() -> None:
