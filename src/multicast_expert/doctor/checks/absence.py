@@ -26,7 +26,8 @@ def ttl(facts: Facts) -> Finding:
     the sender's network and is missing behind the first router, whatever the routers are configured to do; nobody sends
     an error message about a group.
 
-    Across N routers the sender needs a hop limit of at least N + 1. Some routers have a threshold on top of that.
+    Across N routers the sender needs a hop limit of at least N + 1. Some routers have a threshold on top of that. With
+    0, nothing leaves the sender's own host; its own receivers get copies.
 
     **How to see it:** in the sender's network; here, too, datagrams that come in tell what is left of it.
 
@@ -39,6 +40,11 @@ def ttl(facts: Facts) -> Finding:
         mcast send --ttl 8 239.1.2.3:5000 hello
     """
     target = facts.target
+    if kept := sending.kept_by_hop_limit(facts):
+        evidence: dict[str, object] = {"datagrams that did not leave": kept}
+        summary = "This host sends with a hop limit of 0, so that its datagrams never leave it."
+        verdict = suspect if sending.others_arrive(facts) else problem
+        return verdict(summary, evidence, ("Have the program send with a hop limit of 1 or more.",))
     sent = _sent_no_further(facts)
     if sent:
         evidence = {"sender": sent, "hop limit": 1, "router": this_host.gateway_to(facts, target.group)}
@@ -54,8 +60,7 @@ def ttl(facts: Facts) -> Finding:
         return ok(f"No router is known to be between {target.source} and this host.")
     summary = f"{target.source} is behind the router {gateway}: its hop limit must be 2 or more, and usually it is 1."
     step = f"Have {target.source} send with a larger hop limit, as in `mcast send --ttl 8`."
-    verdict: Verdict = "suspect" if counters.nothing_came(facts) else "unknown"
-    return finding(verdict, summary, {"router": gateway}, (step,))
+    return finding("suspect" if counters.nothing_came(facts) else "unknown", summary, {"router": gateway}, (step,))
 
 
 def _sent_no_further(facts: Facts) -> str | None:
@@ -66,7 +71,7 @@ def _sent_no_further(facts: Facts) -> str | None:
     if this_host.gateway_to(facts, facts.target.group) is None:
         return None
     own = this_host.own_addresses(facts)
-    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
+    loopback = this_host.loopback_names(facts)
     for each in sightings.seen(facts, outgoing=True):
         address = address_of(each.sender)
         if each.hop_limit == 1 and each.interface not in loopback and address is not None and address in own:
