@@ -35,6 +35,7 @@ from doctor.hand_made import (
     unprivileged,
 )
 from multicast_expert.doctor.checks import CHECKS, check_name
+from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import (
     Buffer,
     Drop,
@@ -678,6 +679,7 @@ KEPT_OUT = deaf("ff15::1", passages=(Passage("eth0", TALKER6, "ENETUNREACH"),))
 FIRST_ONES = deaf(frames=(frames(20, fragments=20, longest=1500),), counters=counted(Ip__ReasmReqds=20))
 LATER_ONES = (frames(20, fragments=20, port=None, sender_port=None, longest=1500),)
 LAST_ONES = deaf(frames=(replace(LATER_ONES[0], longest=928),), counters=counted(Ip__ReasmReqds=20))
+STUCK = deaf(queues=(QueueFacts("eth0", "tbf", 1, False, 0, held=277),))
 KEPT_AT_HOME = deaf(drops=(drop("NOT_SPECIFIED", function="ip_mc_output", source=OWN, outgoing=True),))
 UNJOINED = set_to(deaf(frames=(frames(fragments=9),), counters=counted(Ip__ReasmReqds=9)), ipv4__ipfrag_high_thresh="0")
 STOLEN = deaf(frames=(frames(),), drops=())
@@ -765,6 +767,12 @@ ROWS += [
     ),
     Row("group-route", NOT_TRIED, "unknown"),
     Row("xdp", healthy(), "ok"),
+    Row("traffic-control", STUCK, "suspect", "holds what this host sends", "tc qdisc del dev eth0 root"),
+    Row("traffic-control", change(STUCK, frames=(frames(1, sender=OWN, outgoing=True),)), "problem", "holds what"),
+    Row("traffic-control", change(STUCK, interface_counters={"eth0": {"tx_packets": 900}}), "ok"),
+    Row("traffic-control", healthy(queues=trial_of(STUCK).queues), "ok"),
+    Row("no-traffic", STUCK, "suspect", "Nothing of"),
+    Row("no-traffic", unprivileged(STUCK), "suspect", "Nothing of"),
     Row("xdp", deaf(interfaces=(replace(ETH0, xdp="xdpgeneric 7"),), drops=(drop("XDP"),)), "problem", "XDP", "off"),
     Row("xdp", deaf(interfaces=UNKNOWN), "unknown"),
     Row("traffic-control", healthy(), "ok"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.checks.overlay import tunnel_of
+from multicast_expert.doctor.checks.traffic_control import stuck_queue
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of
@@ -144,7 +145,7 @@ def _nothing_seen(facts: Facts, seconds: str, evidence: dict[str, object]) -> Fi
         evidence |= tunnels
         summary = f"Nothing of {group} came out of {phrases.named(tunnels)} in {seconds}: look at the far end."
     # If our reports did not leave, the network has no part in it.
-    doubtful = lost or counters.reports_kept(facts) or sending.may_be_refused(facts)
+    doubtful = lost or counters.reports_kept(facts) or stuck_queue(facts) or sending.may_be_refused(facts)
     verdict: Verdict = "suspect" if doubtful else "problem"
     return finding(verdict, summary, evidence, tuple(_ask(facts)))
 
@@ -171,7 +172,8 @@ def _without_frames(facts: Facts, seconds: str, evidence: dict[str, object]) -> 
         summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
         if sending.may_be_refused(facts):
             return unknown(summary[:-1] + ", which may be here and without a route.", evidence, why[1])
-        return problem(summary, evidence, tuple(_ask(facts)))
+        verdict = suspect if stuck_queue(facts) else problem
+        return verdict(summary, evidence, tuple(_ask(facts)))
     summary = f"No datagram came in {seconds}; only root can see whether anything of the group reached this host."
     return unknown(summary, evidence, why[1])
 

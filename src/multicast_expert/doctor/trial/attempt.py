@@ -276,8 +276,8 @@ def _grown(
     for each in after:
         was = earlier.get(replace(each, drops=None, waiting=0))
         dropped = None if each.drops is None else max(0, each.drops - ((was and was.drops) or 0))
-        waiting = max(0, each.waiting - (was.waiting if was else 0))
-        grown.append(replace(each, drops=dropped, waiting=waiting))
+        held = min(each.waiting, was.waiting if was else 0)
+        grown.append(replace(each, drops=dropped, waiting=each.waiting - held, held=held))
     return tuple(grown)
 
 
