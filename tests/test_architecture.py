@@ -41,6 +41,7 @@ PURE = {
     "system.netlink",
     "system.drops.assembler",
     "system.drops.btf",
+    "system.drops.counting",
     "system.drops.drop_monitor",
     "system.drops.dropped",
     "system.drops.program",
