@@ -127,9 +127,9 @@ async def _resolved(hosts: Sequence[str], version: int | None) -> dict[IPAddress
         if others:
             terminal.tell(f"mcast: {host} has {len(others) + 1} addresses; {first} is pinged")
         names.setdefault(first, host)
-        version = version or first.version
-        if first.version != version:
-            raise UsageError(f"{host} is IPv{first.version}, and the first host IPv{version}: ping them apart.")
+        known = next(iter(names)).version
+        if first.version != known:
+            raise UsageError(f"{host} is IPv{first.version}, and the first host IPv{known}: ping them apart.")
     return names
 
 

@@ -52,6 +52,9 @@ LINGER = 1.0
 _WAYS = ((PORT, 0.4), (OLD_PORT, 0.4), (PORT, 0.6), (OLD_PORT, 0.6), (None, 1.0))
 """The ways to ask, each with the seconds to wait for an answer: on which port for a session, or in the old dialect."""
 
+_INIT_EVERY = 20
+"""Of so many queries in the old dialect one goes with a request for a session."""
+
 State = Literal["asking", "pinging", "refused", "other version", "over"]
 
 
@@ -173,8 +176,8 @@ class Conversation:
         """Messages from the server that made no sense."""
         self.unicast: Tally = Tally()
         self.multicast: Tally = Tally()
-        self.silence = self.longest_silence = 0
-        """Queries in a row with an answer by unicast only, at the end and at most, since multicast worked."""
+        self.silence: int = 0
+        """Queries in a row with an answer by unicast only, at the end, since multicast worked."""
         self.clock_ns: int | None = None
         """By how much the server's clock is ahead, from the quickest answer."""
         self._interval = wish.interval
@@ -220,7 +223,10 @@ class Conversation:
             self.state = "over"
             return []
         self._due = max(self._due + self._interval, now)
-        return [self._query(wall_ns)]
+        query = self._query(wall_ns)
+        # The server may have started since, and have sessions after all.
+        again = self.is_old and self.sequence % _INIT_EVERY == 2
+        return [query, *(Outgoing(port, self._init()) for port in (PORT, OLD_PORT) if again)]
 
     def joined(self, now: float) -> None:
         """Note that `wanted` was joined; the first query is due."""
@@ -323,14 +329,14 @@ class Conversation:
                 self.state, self._turn, self._due = "asking", 0, arrived.now + 1.0
             elif self.state == "asking":
                 self.state, self.server_ranges = "refused", message.prefixes
-        elif self.state == "asking" and group in self.wish.range:
+        elif (self.state == "asking" or (self.state == "pinging" and self.is_old)) and group in self.wish.range:
+            if self.is_old:
+                # What was asked in the old dialect meanwhile, and is not answered, is no loss.
+                self.sent -= sum(not (each.unicast or each.multicast) for each in self._queries.values())
+                self._forget_queries()
             self.state, self.is_old, self.port = "pinging", False, arrived.port
             self.wanted = self.group = group
             self._session = session
-            if not self.unicast.received and not self.multicast.received:
-                # What was asked in the old dialect meanwhile is no loss.
-                self.sent = 0
-                self._forget_queries()
             if message.limit:
                 self.measures = True
                 self._least_interval = 1 / message.limit
@@ -398,7 +404,6 @@ class Conversation:
             query.unicast = True
             if self.multicast.received and sequence > self.multicast.last:
                 self.silence += 1
-                self.longest_silence = max(self.longest_silence, self.silence)
         tally.take(sequence, round_trip, arrived.now)
         if not (query.unicast and query.multicast):
             return

@@ -106,15 +106,18 @@ def sizes_finding(heard: dict[int, tuple[int, int, int]], host: str) -> Finding 
 
 def _kind(result: Result) -> Kind:
     due, multicast = result.multicast_due, result.multicast
+    lost, unicast_lost = max(0, due - multicast), max(0, result.sent - result.unicast)
+    # Shares of the same size have the same cause, and shares of a few are chance.
+    alike = unicast_lost > _SOME * result.sent and lost * result.sent <= 3 * unicast_lost * max(1, due)
     # In this order: where unicast is lost too, the path is at fault, not multicast.
     cases: tuple[tuple[Kind, bool], ...] = (
         ("silent", not result.unicast and not multicast),
         ("unknown", result.unicast < ENOUGH and multicast < ENOUGH),
-        ("unicast lost", multicast <= result.unicast < 0.9 * result.sent),
+        ("unicast lost", unicast_lost > 1 and (alike or multicast <= result.unicast < 0.9 * result.sent)),
         ("unicast only", not multicast),
         ("died", result.silence >= DEAD),
         ("twice", result.duplicates >= 0.9 * multicast),
-        ("loss", due - multicast > max(1.0, _SOME * due)),
+        ("loss", lost > max(1.0, _SOME * due)),
     )
     return next((kind for kind, holds in cases if holds), "works")
 

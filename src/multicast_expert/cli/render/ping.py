@@ -65,6 +65,7 @@ def summary_lines(name: str, each: Conversation, result: Result) -> Iterator[Lin
     if not each.unicast.received and not each.multicast.received:
         if each.state in ("asking", "over"):
             yield Line(f"no answer to {counted(each.asked + each.sent, 'message')}")
+        yield from _garbage(name, each)
         return
     said = f", {each.information}" if each.information else ", ssmping's dialect" if each.is_old else ""
     only = f" from {each.host} only" if each.wish.source_specific else ""
@@ -81,6 +82,10 @@ def summary_lines(name: str, each: Conversation, result: Result) -> Iterator[Lin
         if each.multicast.first > 1:
             text += f"; since then {percent(result.multicast_due - result.multicast, result.multicast_due)} lost"
     yield Line(f"multicast: {text}")
+    yield from _garbage(name, each)
+
+
+def _garbage(name: str, each: Conversation) -> Iterator[Line]:
     if each.garbage:
         yield Line((f"{counted(each.garbage, 'message')} from {name} made no sense", "yellow"))
 
