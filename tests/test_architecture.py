@@ -83,8 +83,8 @@ PURE = {
 CHOICE = {"extension"}
 PURE_LIBRARY = {
     "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
-    "hashlib", "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
+    "hashlib", "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics",
+    "string", "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 PURE_PARTS = {"urllib.parse.unquote"}  # of modules that are not pure as a whole
 
