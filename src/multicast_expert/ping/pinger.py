@@ -30,6 +30,7 @@ from multicast_expert.ping.server import PingServer
 from multicast_expert.sockets.aio import AsyncMcastSocket
 from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.kernel import Socket
 from multicast_expert.system.routes import interface_index, source_address
 
 ID_BYTES = 8
@@ -67,6 +68,7 @@ class Pinger:
         self.other_senders: dict[IPAddress, str] = {}
         """From where answers came that another host was asked for."""
         self._version, self._ttl, self._server = version, ttl, server
+        self._has_quick = True
         self._old_ids: dict[bytes, Conversation] = {}
         self._memberships: dict[tuple[str, str | None], tuple[Membership, set[bytes]]] = {}
         hops = ttl if ttl is not None else 64 if server is None else server.settings.ttl
@@ -141,15 +143,32 @@ class Pinger:
         conversation.joined(monotonic())
 
     async def _send(self, conversation: Conversation, port: int, data: bytes, sequence: int | None) -> None:
-        host = conversation.host
-        stamp, now = time_ns(), monotonic()
+        host, now = conversation.host, monotonic()
+        address, quick = (str(host), port), self._quick(host)
+        stamp = time_ns()
         try:
-            await self._socket.sendto(data, (str(host), port), hop_limit=self._ttl)
+            if quick is not None:
+                quick.sendto(data, address)
+            else:
+                await self._socket.sendto(data, address, hop_limit=self._ttl)
             self.failures.pop(host, None)
+        except OSError as error:
+            if quick is not None:
+                # The usual way copes with it, or has words for it.
+                self._has_quick = False
+                await self._send(conversation, port, data, sequence)
+                return
+            self.failures[host] = str(error)
         except MulticastExpertError as error:
             self.failures[host] = str(error)
         if sequence is not None:
             conversation.note_sent(sequence, stamp, now)
+
+    def _quick(self, host: IPAddress) -> Socket | None:
+        """Return the only socket that queries can leave from: sending by it at once keeps round trips exact."""
+        if not self._has_quick or self._ttl is not None or host.is_link_local:
+            return None
+        return self._socket.os_sockets()[0] if len(self._socket.network_interfaces) == 1 else None
 
     async def _take(self, datagram: Datagram) -> Heard | None:
         sender = datagram.sender[0].partition("%")[0]
