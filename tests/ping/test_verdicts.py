@@ -38,9 +38,10 @@ def test_unicast_only(version: int) -> None:
     with two_hosts() as (here, there, _), here.firewall_drop("multicast-udp"):
         pong(there)
         done = ping(here, TARGET if version == 4 else "fd00::2", "-c", "10", *QUICK)
-        (finding,) = done.summary["verdict"]
-        assert (done.status, finding["kind"]) == (1, "unicast only")
+        finding, cause = done.summary["verdict"]
+        assert (done.status, finding["kind"], cause["kind"]) == (1, "unicast only", "cause")
         assert "unicast only: no multicast from" in finding["text"]
+        assert cause["text"].startswith("the doctor on this host says (firewall): ")
         back = next(each for each in done.summary["pairs"] if each["sender"] == "this host")
         assert back["multicast"] >= 3
 
@@ -206,3 +207,26 @@ def test_the_table_of_three_hosts() -> None:
         ], done.text
         assert lines[-1] == "verdict: multicast works between all hosts: 6 pairs of 3 hosts"
         assert done.status == 0
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_sweep_finds_that_fragments_are_lost(blocks: bool) -> None:
+    """Behind a filter that drops fragments of groups, what fits into one packet arrives, and one byte more does not."""
+    with two_hosts() as (here, there, _):
+        pong(there, "-4")
+        if blocks:
+            # Connection tracking of this host would put fragments together before any usual hook.
+            here.command("nft", "add table netdev lab; add chain netdev lab in", FRAGMENTS)
+        done = ping(here, TARGET, "--sweep")
+        assert f"{TARGET}: 1,472 bytes: unicast 4 of 4, multicast 4 of 4" in done.text, done.text
+        if blocks:
+            assert f"{TARGET}: 1,473 bytes: unicast 4 of 4, multicast 0 of 4" in done.text, done.text
+            assert f"verdict: payloads over 1,472 bytes from {TARGET} are lost: fragments." in done.text
+        else:
+            assert "100 queries a second: unicast 100 of 100, multicast 100 of 100" in done.text, done.text
+            assert "verdict: all sizes and rates arrive by multicast" in done.text
+        assert done.status == int(blocks)
+
+
+FRAGMENTS = """{ type filter hook ingress device eth0 priority 0; };
+add rule netdev lab in ip daddr 224.0.0.0/4 ip frag-off & 0x3fff != 0 drop"""

@@ -23,11 +23,13 @@ from multicast_expert.cli.render.ping import (
     summary_lines,
     summary_object,
 )
+from multicast_expert.cli.render.text import Line
 from multicast_expert.core.addresses import IPAddress, parse_group
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.ping.client import Pinging, pairs_of, resolve, verdict_of, wish_for
 from multicast_expert.ping.conversation import Answer, Conversation, Wish
 from multicast_expert.ping.measuring import result_of
+from multicast_expert.ping.sweep import sweep
 from multicast_expert.ping.verdict import Finding, status
 
 HERE = "this host"
@@ -38,6 +40,8 @@ _PATIENCE = 0.5
 _FASTEST = 0.001
 _FLOOD = 0.01
 _LARGEST = 65_000
+_SWEEP_FIRST = 3
+"""Queries before the first size, so that the tree is set up."""
 
 
 def _interval(text: str) -> float:
@@ -77,16 +81,23 @@ def run(
     flood: Annotated[bool, Parameter("-f, --flood", "As fast as answers come; implies -q.")] = False,
     quiet: Annotated[bool, Parameter("-q, --quiet", "Show the summary only.")] = False,
     stamped: Annotated[bool, Parameter("-D", "Begin each line with the time.")] = False,
+    sweeps: Annotated[bool, Parameter("--sweep", "Try sizes and rates with one host.")] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     patience: Annotated[
         float | None, Parameter("-W SECONDS", "Give a host up that has not answered for so long (default 5).", seconds)
     ] = None,
+    doctor: Annotated[
+        bool,
+        Parameter("--doctor/--no-doctor", "Whether the doctor looks here for what is wrong; it does."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> int:
     """Return 0 all heard, 1 some lost, 3 nothing could be told, 130 if Ctrl-C ended it before anything came."""
     if (ssm and asm) or (only4 and only6):
         raise UsageError("--ssm and --asm, and -4 and -6, exclude each other.")
     hosts, group = _split(texts)
+    if sweeps and (len(hosts) > 1 or as_json or count is not None or flood or size):
+        raise UsageError("--sweep takes one host, and neither -c, -f, -s nor --json.")
     version = 4 if only4 else 6 if only6 else None
     names = asyncio.run(_resolved(hosts, version))
     family = next(iter(names)).version
@@ -94,14 +105,38 @@ def run(
         wish = wish_for(family, group, True if ssm else False if asm else None)
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
-    wish = replace(wish, interval=interval or (_FLOOD if flood else 1.0), count=count, size=size, flood=flood)
+    if sweeps:
+        wish = replace(wish, interval=0.1, count=_SWEEP_FIRST)
+    else:
+        wish = replace(wish, interval=interval or (_FLOOD if flood else 1.0), count=count, size=size, flood=flood)
+    if sweeps:
+        (name,) = names.values()
+        return asyncio.run(_sweep(Pinging(names, wish, iface=iface, ttl=ttl, measures=False), name))
     work = _Work(names, wish, iface, ttl, 5.0 if patience is None else patience, duration)
+    work.asks_doctor = doctor
     work.quiet, work.stamped, work.as_json = quiet or flood, stamped, as_json
     end_with_reader()
     interrupted = until_interrupted(lambda: asyncio.run(work.run()))
     if interrupted:
         terminal.end_line()
     return work.finish(interrupted)
+
+
+async def _sweep(pinging: Pinging, name: str) -> int:
+    """Show what came of each size and rate; return the exit status."""
+    found: list[Finding] = []
+    tried = 0
+    async with pinging:
+        async for what, trial in sweep(pinging, found):
+            tried += 1
+            text = f"unicast {trial.unicast} of {trial.sent}, multicast {trial.multicast} of {trial.sent}"
+            terminal.show_lines([Line(f"{name}: {what}: ", (text, "" if trial.multicast else "red"))], sys.stdout)
+            terminal.flush()
+    if not tried:
+        found = verdict_of(pinging, {None: HERE, **dict.fromkeys(pinging.hosts, name)})
+    good = Finding("works", "all sizes and rates arrive by multicast", is_bad=False)
+    terminal.show_lines(map(finding_line, found or [good]), sys.stdout)
+    return (1 if found else 0) if tried else 3
 
 
 def _split(texts: Sequence[str]) -> tuple[list[str], str | None]:
@@ -136,7 +171,7 @@ async def _resolved(hosts: Sequence[str], version: int | None) -> dict[IPAddress
 class _Work:
     """One run of the command: what it pings, and what it has shown."""
 
-    quiet = stamped = as_json = False
+    quiet = stamped = as_json = asks_doctor = False
 
     def __init__(
         self,
@@ -159,6 +194,7 @@ class _Work:
         self._shown: dict[IPAddress, int] = {}
         self._told: dict[IPAddress, str] = {}
         self._progress_at = 0.0
+        self._causes: list[Finding] = []
         self._wants_summary = False
         self._progress = terminal.Progress()
 
@@ -175,6 +211,9 @@ class _Work:
                     if self._duration is not None and monotonic() >= self._began + self._duration:
                         self._duration = None
                         pinging.stop()
+                if self.asks_doctor:
+                    self._progress.show("asking the doctor on this host")
+                    self._causes = await pinging.consult_doctor()
         finally:
             if quit_signal is not None:
                 signal.signal(quit_signal, before)
@@ -183,7 +222,7 @@ class _Work:
         """Show the summary; return the exit status."""
         self._progress.show("")
         self._flush_pending(float("inf"))
-        findings, pairs = verdict_of(self._pinging, self._names), pairs_of(self._pinging, self._names)
+        findings, pairs = [*verdict_of(self._pinging, self._names), *self._causes], pairs_of(self._pinging, self._names)
         outcome = status(findings, pairs)
         self._summary(findings, outcome)
         return STATUS if interrupted and outcome == 3 else outcome

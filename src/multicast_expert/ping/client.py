@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from time import monotonic
 from types import TracebackType
@@ -18,7 +20,7 @@ from multicast_expert.ping.measuring import MOST_PEERS, Peer, Request, Result, b
 from multicast_expert.ping.messages import PORT, REPORT, SOURCE_SPECIFIC
 from multicast_expert.ping.pinger import Heard, Pinger, interface_towards
 from multicast_expert.ping.server import PingServer, ServerSettings
-from multicast_expert.ping.verdict import Finding, Pair, judge
+from multicast_expert.ping.verdict import Finding, Pair, is_deaf, judge
 from multicast_expert.system.interfaces import scan_interfaces
 
 PATIENCE = 5.0
@@ -118,6 +120,33 @@ class Pinging:
             if each.message.kind == REPORT:
                 self._take_report(each)
         return heard
+
+    async def consult_doctor(self, seconds: float = 3.0) -> list[Finding]:
+        """Return what the doctor on this host says about servers whose multicast does not arrive.
+
+        It pings on meanwhile, for the doctor has to see the datagrams.
+        """
+        deaf = [each for each in self.conversations if each.joined_at is not None and is_deaf(result_of(each))]
+        if not deaf:
+            return []
+        chosen = deaf[0]
+        wish = replace(self._wish, count=None, interval=0.25, flood=False)
+        again = self.pinger.add(chosen.host, wish, port=chosen.port if not chosen.is_old else None)
+        again.ask_again(monotonic())
+        asking = asyncio.create_task(self.pinger.explain(chosen, seconds))
+        try:
+            while not asking.done():
+                await self.pinger.step(monotonic() + 0.1)
+            report = asking.result()
+        except MulticastExpertError as error:
+            return [Finding("cause", f"the doctor on this host could not tell: {error}")]
+        finally:
+            asking.cancel()
+            self.pinger.remove(again)
+        if report.cause is None:
+            return [Finding("cause", "the doctor finds nothing wrong on this host: look at the network and the sender")]
+        cures = "".join(f"; {each}" for each in report.cause.commands[:1])
+        return [Finding("cause", f"the doctor on this host says ({report.cause.check}): {report.cause.summary}{cures}")]
 
     async def _ask(self, conversation: Conversation) -> float:
         """Ask a server to measure, if it is time; return when it is time again."""

@@ -192,6 +192,11 @@ class Conversation:
         """Queries in the window that lack an answer."""
 
     @property
+    def limit(self) -> int | None:
+        """How many queries a second the server answers, if it says so."""
+        return round(1 / self._least_interval) if self._least_interval else None
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ("over", "refused", "other version")
@@ -255,6 +260,16 @@ class Conversation:
         elif self.state == "pinging":
             self.wish = Wish(self.wish.version, self.wish.group, self.wish.source_specific, count=self.sent)
             self._due = now + (self.linger if self._open else 0)
+
+    def restart(self, wish: Wish, now: float) -> None:
+        """Ping on in the same session with another wish for intervals, sizes and counts; all counts begin anew."""
+        if self.joined_at is None:
+            return
+        self._forget_queries()
+        self.wish, self._interval = wish, max(wish.interval, self._least_interval)
+        self.unicast, self.multicast = Tally(), Tally()
+        self.sent = self.silence = 0
+        self.state, self._due = "pinging", now
 
     def measure_options(self) -> list[Option]:
         """Return how a message of our own begins, for this session."""

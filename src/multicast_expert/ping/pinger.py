@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from time import monotonic, time_ns
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.datagram import Datagram
@@ -32,6 +32,9 @@ from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import Socket
 from multicast_expert.system.routes import interface_index, source_address
+
+if TYPE_CHECKING:
+    from multicast_expert.doctor.report import Report
 
 ID_BYTES = 8
 """Of a client's id; in ssmping's dialect its last four."""
@@ -128,6 +131,10 @@ class Pinger:
         """Send a message of our own to a conversation's server."""
         if conversation.port is not None:
             await self._send(conversation, conversation.port, data, None)
+
+    async def explain(self, conversation: Conversation, seconds: float) -> Report:
+        """Return what the doctor finds about a conversation's group here, while something goes on to send to it."""
+        return await self._socket.explain(conversation.group, listen=seconds)
 
     def _join(self, conversation: Conversation) -> None:
         group = conversation.wanted

@@ -18,7 +18,7 @@ _SOME = 0.02
 
 Kind = Literal[
     "works", "one way only", "silent", "refused", "unicast lost", "unicast only", "died", "twice", "loss", "routed",
-    "ttl spent", "nobody hears", "hears nobody", "sizes", "clock", "unknown",
+    "ttl spent", "nobody hears", "hears nobody", "sizes", "rates", "cause", "unknown",
 ]  # fmt: skip
 
 
@@ -30,6 +30,15 @@ class Pair(NamedTuple):
     result: Result
     ttl: int | None = None
     """With which TTL multicast arrived, if the receiver is this host."""
+
+
+class Trial(NamedTuple):
+    """What came of one size or rate."""
+
+    value: int
+    sent: int
+    unicast: int
+    multicast: int
 
 
 class Finding(NamedTuple):
@@ -89,19 +98,37 @@ def status(findings: Iterable[Finding], pairs: Sequence[Pair]) -> int:
     return 1 if lost else 0
 
 
-def sizes_finding(heard: dict[int, tuple[int, int, int]], host: str) -> Finding | None:
-    """Return which payloads are lost for their size. heard: by size what was sent, and what came by either way."""
-    works = [size for size, (sent, _, multicast) in heard.items() if sent and multicast * 2 > sent]
-    fails = [size for size, (sent, _, multicast) in heard.items() if sent and not multicast]
-    if not works or not fails or max(works) > min(fails):
+def sizes_finding(trials: Sequence[Trial], host: str) -> Finding | None:
+    """Return which payloads are lost for their size."""
+    works = [each for each in trials if each.multicast * 2 > each.sent]
+    fails = [each for each in trials if each.sent and not each.multicast]
+    if not works or not fails or works[-1].value > fails[0].value:
         return None
-    good, unicast = max(works), heard[min(fails)][1]
-    beside = "of unicast, too" if not unicast else "while unicast of that size arrives"
+    beside = "and of unicast" if not fails[0].unicast else "while unicast of that size arrives"
     return Finding(
         "sizes",
-        f"payloads over {good:,} bytes from {host} are lost: fragments ({beside}): {min(fails):,} bytes gave no "
-        f"multicast answer to {heard[min(fails)][0]} queries",
+        f"payloads over {works[-1].value:,} bytes from {host} are lost: fragments. {fails[0].value:,} bytes gave no "
+        f"multicast answer to {fails[0].sent} queries, {beside}",
     )
+
+
+def rates_finding(trials: Sequence[Trial], host: str) -> Finding | None:
+    """Return from which rate on more multicast than unicast is lost."""
+    works = [each for each in trials if each.multicast >= 0.98 * each.sent]
+    fails = [each for each in trials if each.multicast < 0.9 * each.unicast]
+    if not works or not fails or works[-1].value > fails[0].value:
+        return None
+    first = fails[0]
+    return Finding(
+        "rates",
+        f"multicast from {host} is lost at {first.value:,} queries a second ({first.multicast} of {first.sent} "
+        f"answers, unicast {first.unicast}), and not at {works[-1].value:,}",
+    )
+
+
+def is_deaf(result: Result) -> bool:
+    """Return whether multicast fails where unicast arrives, now."""
+    return _kind(result) in ("unicast only", "died")
 
 
 def _kind(result: Result) -> Kind:
