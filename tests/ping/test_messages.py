@@ -166,7 +166,8 @@ def test_reports_come_back_whole_and_fit_into_packets(given_results: list[Result
 def test_requests_come_back(peers: list[m.IPAddress], size: int, specific: bool) -> None:
     """What a client asks to measure is what the server reads."""
     conversation = Conversation(ip_address("10.0.0.2"), Wish(), bytes(8), 0.0)
-    asked = Request(ip_address("232.1.1.1"), specific, 0.25, size, (Peer(), *(Peer(each, 9903) for each in peers)))
+    conversation.group = ip_address("232.1.1.1")
+    asked = Request(ip_network("232.0.0.0/8"), specific, 0.25, size, (Peer(), *(Peer(each, 9903) for each in peers)))
     assert read_request(m.parse_message(build_request(conversation, asked))) == asked
 
 

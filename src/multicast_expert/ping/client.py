@@ -162,7 +162,7 @@ class Pinging:
         self._asked[conversation.host] = count + 1, now
         wish = self._wish
         named = [Peer() if each is None else Peer(each, PORT) for each in self.peers(conversation.host)]
-        request = Request(conversation.group, wish.source_specific, wish.interval, wish.size, tuple(named))
+        request = Request(wish.range, wish.source_specific, wish.interval, wish.size, tuple(named))
         await self.pinger.send(conversation, build_request(conversation, request))
         return now + _ASK_SOON
 

@@ -273,7 +273,8 @@ class Conversation:
 
     def measure_options(self) -> list[Option]:
         """Return how a message of our own begins, for this session."""
-        return [version_option(), Option(CLIENT_ID, self.client_id), Option(SESSION, self._session)]
+        identity = [version_option(), Option(CLIENT_ID, self.client_id), Option(SESSION, self._session)]
+        return [*identity, group_option(self.group)]
 
     def take(self, message: Message, arrived: Arrived) -> Answer | None:
         """Take a message of the server; return the answer that it is, if it is one."""

@@ -11,19 +11,20 @@ from typing import NamedTuple
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.messages import (
-    GROUP,
     HEARD,
     MEASURE,
     PEER,
     REPORT,
     RESULT,
     SEQUENCE,
+    SESSION,
     SETTINGS,
     Message,
+    Network,
     Option,
     build_message,
-    group_option,
     number_option,
+    prefix_option,
 )
 
 MOST_PEERS = 60
@@ -46,7 +47,8 @@ class Peer(NamedTuple):
 class Request(NamedTuple):
     """What a client asks a server to measure."""
 
-    group: IPAddress
+    range: Network
+    """The groups that would do."""
     source_specific: bool
     interval: float
     size: int
@@ -108,29 +110,29 @@ def build_request(conversation: Conversation, request: Request) -> bytes:
     """Return the message that asks a conversation's server to measure."""
     size = min(request.size, 0xFFFF)
     settings = Option(SETTINGS, _SETTINGS.pack(int(request.interval * 1000), size, request.source_specific))
-    options = [*conversation.measure_options(), group_option(request.group), settings]
+    options = [*conversation.measure_options(), prefix_option(request.range), settings]
     return build_message(MEASURE, [*options, *map(_peer_option, request.peers[:MOST_PEERS])])
 
 
 def read_request(message: Message) -> Request | None:
     """Return what a message asks for; None if it makes no sense."""
-    settings, group = message.value(SETTINGS), message.group
-    if settings is None or len(settings) != _SETTINGS.size or group is None or not group.is_multicast:
+    settings, ranges = message.value(SETTINGS), message.prefixes
+    if settings is None or len(settings) != _SETTINGS.size or not ranges or not ranges[0].is_multicast:
         return None
     milliseconds, size, source_specific = _SETTINGS.unpack(settings)
     peers = [_read_peer(option.value) for option in message.options if option.number == PEER]
     known = tuple(
-        each for each in peers if each is not None and (not each.address or each.address.version == group.version)
+        each for each in peers if each is not None and (not each.address or each.address.version == ranges[0].version)
     )
     if len(known) != len(peers) or len(peers) > MOST_PEERS:
         return None
-    return Request(group, source_specific, milliseconds / 1000, size, known)
+    return Request(ranges[0], source_specific, milliseconds / 1000, size, known)
 
 
 def build_reports(request: Message, heard: int, results: Iterable[Result]) -> Iterator[bytes]:
     """Yield the messages that report results, in the order of the peers of the request."""
     packed = [Option(RESULT, _pack(each)) for each in results]
-    head = [option for option in request.options[:3] if option.number not in (GROUP, PEER)]
+    head = [option for option in request.options[:3] if option.number != SESSION]
     for start in range(0, max(1, len(packed)), RESULTS_EACH):
         numbers = [number_option(SEQUENCE, start), number_option(HEARD, heard)]
         yield build_message(REPORT, [*head, *numbers, *packed[start : start + RESULTS_EACH]])

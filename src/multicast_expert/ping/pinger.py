@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from time import monotonic, time_ns
 from types import TracebackType
@@ -17,6 +19,7 @@ from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.ping.conversation import Answer, Arrived, Conversation, Wish
 from multicast_expert.ping.messages import (
     CLIENT_ID,
+    DEFAULT_GROUPS,
     INIT,
     REPLY,
     REPORT,
@@ -36,6 +39,8 @@ from multicast_expert.system.routes import interface_index, source_address
 if TYPE_CHECKING:
     from multicast_expert.doctor.report import Report
 
+SOURCES_EACH, MOST_GROUPS = 10, 40
+"""From how many sources Linux lets a socket join one IPv4 group; over how many groups more are spread."""
 ID_BYTES = 8
 """Of a client's id; in ssmping's dialect its last four."""
 
@@ -93,10 +98,20 @@ class Pinger:
     ) -> Conversation:
         """Begin to ping a server; see Conversation."""
         client_id = os.urandom(ID_BYTES)
+        wish = self._with_room(wish)
         conversation = Conversation(host, wish, client_id, monotonic(), port=port, patience=patience)
         self.conversations[client_id] = conversation
         self._old_ids[client_id[-4:]] = conversation
         return conversation
+
+    def _with_room(self, wish: Wish) -> Wish:
+        """Return the wish with a group that this socket can join from one more source."""
+        if wish.group is not None or not wish.source_specific or wish.version != 4:
+            return wish
+        users = Counter(each.wish.group for each in self.conversations.values())
+        usual = ip_address(DEFAULT_GROUPS[4, True])
+        others = (usual + 256 * number for number in range(1, MOST_GROUPS))
+        return replace(wish, group=next((each for each in (None, *others) if users[each] < SOURCES_EACH), None))
 
     def remove(self, conversation: Conversation) -> None:
         """Forget a conversation, and leave its group if no other needs it."""

@@ -129,7 +129,7 @@ class Pong:
     def _results(self, station: _Station, request: Request, client: Client, now: float) -> list[Result]:
         """Return what is known of the peers, and measure those that are new."""
         wish = Request(
-            request.group,
+            request.range,
             request.source_specific,
             max(LEAST_INTERVAL, request.interval),
             min(request.size, LARGEST),
@@ -178,4 +178,5 @@ class Pong:
 
 
 def _wish(request: Request, version: int) -> Wish:
-    return Wish(version, request.group, request.source_specific, request.interval, size=request.size)
+    only = request.range.network_address if request.range.num_addresses == 1 else None
+    return Wish(version, only, request.source_specific, request.interval, size=request.size)
