@@ -64,7 +64,7 @@ def differences(stamps: Stamps, measured: dict[tuple[int, bool], float]) -> list
 @pytest.mark.alone
 @pytest.mark.slow
 def test_the_round_trip_is_that_on_the_wire(program: Callable[[str], str]) -> None:
-    """The median is within 20 microseconds of two capture timestamps; that of ssmping is measured beside it."""
+    """Its median difference to two capture timestamps is about that of ssmping, a C program, in the same run."""
     with two_hosts() as (here, there, _):
         server = pong(there, "-4", "--rate", "10000")
         capture = Capture(here)
@@ -87,4 +87,4 @@ def test_the_round_trip_is_that_on_the_wire(program: Callable[[str], str]) -> No
     assert len(theirs) >= 4
     print(f"ours {median(ours):.1f} us of {len(ours)}, ssmping's {median(theirs):.1f} us of {len(theirs)}")
     assert len(ours) > COUNT
-    assert abs(median(ours)) < 20
+    assert abs(median(ours)) < 2 * abs(median(theirs))

@@ -12,7 +12,7 @@ from multicast_expert.wire.frames import udp_packet
 from ping.network import ended, pong, start, two_hosts
 from ping.recorded import INIT, MEASURE, OLD_BARE, OLD_QUERY, QUERY
 
-COUNT = 15_000
+COUNT = 6_000
 TARGET = "10.0.0.2"
 STATION = bytes.fromhex("02000000beef")
 """Whose frames they are; a bridge passes none without a sender."""

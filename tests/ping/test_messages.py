@@ -181,4 +181,4 @@ def test_a_server_is_made_to_measure_hosts_only(peer: str) -> None:
 
 def test_mutated_messages_harm_neither_server_nor_client() -> None:
     """The short version of `python -m tests.ping.mutations`."""
-    assert run(20_000, 1).parsed > 8_000
+    assert run(8_000, 1).parsed > 3_000

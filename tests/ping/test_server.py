@@ -120,15 +120,15 @@ def test_a_flood_of_forged_messages_takes_nothing_from_clients() -> None:
     group, session_id = opened(pong)
     out = 0
     forms = [recorded.INIT, recorded.QUERY, recorded.OLD_QUERY, recorded.OLD_BARE, recorded.MEASURE, b"\0" * 50]
-    for number in range(60_000):
+    for number in range(20_000):
         now = 1 + number / 100_000
         data, address = forms[number % len(forms)], (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 9)
         outcomes = pong.take(data, address, now, 0)
         assert sum(len(each.data) for each in outcomes) <= 2 * len(data)
         out += bool(outcomes)
-        if number % 2000 == 0:
+        if number % 1000 == 0:
             assert len(pong.take(query(group, session_id, number), CLIENT, now, 0)) == 2
-    assert out <= STRANGERS_RATE * 1.6 + 1
+    assert out <= STRANGERS_RATE * 1.2 + 1
     assert len(pong._strangers) <= 100
     assert len(pong._clients) <= 100
     assert len(pong._heard) == 1

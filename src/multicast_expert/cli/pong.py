@@ -76,9 +76,7 @@ def run(
 
     interrupted = until_interrupted(lambda: _run(serve))
     server = pong.server
-    terminal.tell(
-        f"{server.answered:,} queries answered, {server.limited:,} too fast, {server.ignored:,} unreadable"
-    )
+    terminal.tell(f"{server.answered:,} queries answered, {server.limited:,} too fast, {server.ignored:,} unreadable")
     return STATUS if interrupted else 0
 
 
