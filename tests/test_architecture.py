@@ -19,6 +19,7 @@ FLOORS = [
     [{"engine"}],
     [{"doctor"}, {"observe"}],
     [{"sockets"}],
+    [{"ping"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
     [{"__main__"}],
@@ -70,6 +71,13 @@ PURE = {
     "observe.sequence",
     "observe.streams",
     "observe.querier",
+    "ping.conversation",
+    "ping.limits",
+    "ping.measuring",
+    "ping.messages",
+    "ping.server",
+    "ping.tally",
+    "ping.verdict",
     "cli.parameters",
     "cli.render",
 }
@@ -77,8 +85,8 @@ PURE = {
 CHOICE = {"extension"}
 PURE_LIBRARY = {
     "__future__", "abc", "array", "bisect", "collections", "dataclasses", "difflib", "enum", "errno", "functools",
-    "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics", "string",
-    "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
+    "hashlib", "heapq", "inspect", "ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "statistics",
+    "string", "struct", "textwrap", "types", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 PURE_PARTS = {"urllib.parse.unquote"}  # of modules that are not pure as a whole
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         UnknownInterfaceError,
     )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
+    from multicast_expert.ping.client import multicast_ping
+    from multicast_expert.ping.conversation import Answer
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.both_ways import McastSocket
     from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCALHOST_IPV4",
     "LOCALHOST_IPV6",
+    "Answer",
     "AsyncMcastRxSocket",
     "AsyncMcastSocket",
     "AsyncMcastTxSocket",
@@ -80,6 +83,7 @@ __all__ = [
     "get_interface_ips",
     "join",
     "leave",
+    "multicast_ping",
     "parse_endpoint",
     "parse_endpoints",
     "plain_sockets",
@@ -97,6 +101,8 @@ if not TYPE_CHECKING:
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
         "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
+        "ping.client": "multicast_ping",
+        "ping.conversation": "Answer",
         "sockets.aio": "AsyncMcastRxSocket AsyncMcastSocket AsyncMcastTxSocket",
         "sockets.both_ways": "McastSocket",
         "sockets.endpoint": "MulticastTransport create_multicast_endpoint",

@@ -307,9 +307,20 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
         """Return the steps of `sendto`, for code that has its own way to wait."""
         return self._sending_one(self._route(address, None), data, None)
 
-    def replying_to(self, datagram: Datagram, data: bytes) -> Generator[Outlet, None, None]:
-        """Return the steps of `reply`, for code that has its own way to wait."""
-        return self._sending_one(self._route_back(datagram), data, None)
+    def replying_to(
+        self,
+        datagram: Datagram,
+        data: bytes,
+        *,
+        to: IPv4Or6Address | None = None,
+        hop_limit: int | None = None,
+    ) -> Generator[Outlet, None, None]:
+        """Return the steps of `reply`, for code that has its own way to wait.
+
+        `to`: a group and port to send to instead, also from the address that the datagram was sent to.
+        """
+        route = self._route_back(datagram) if to is None else self._route_beside(datagram, to)
+        return self._sending_one(route, data, hop_limit)
 
     async def wait_through(self, steps: Generator[Outlet, None, None]) -> None:
         """Go through the steps to their end, and wait for each outlet that they yield."""
