@@ -19,6 +19,9 @@ from multicast_expert.testing import Lab
 GROUP = re.compile(r"\b(?:2(?:2[4-9]|3\d)\.\d+\.\d+\.\d+|ff[0-9a-f]{2}:[0-9a-f:]+)")
 PORT = re.compile(r"\b\d{4,5}\b")
 
+# A test in a document needs no plugin but ours, and loading takes long.
+QUICK = "-p no:cacheprovider -p multicast_expert.testing.pytest_plugin --disable-plugin-autoload".split()
+
 # Where a block runs, by the title of its tab. Without one, on a machine that has a loopback interface only.
 PLACES = {"": "alone", "This machine only": "alone", "IPv6 on this machine": "alone with IPv6", "Over eth0": "host"}
 
@@ -75,7 +78,7 @@ def hello(lab: Lab, place: str, groups: set[str], ports: set[str]) -> Iterator[N
 def run_in(lab: Lab, place: str, command: Sequence[str | Path], directory: Path) -> "subprocess.CompletedProcess[str]":
     """Run a command on a machine of the lab, to its end."""
     return lab.nodes[place].run(
-        subprocess.run, command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+        subprocess.run, command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
     )
 
 
@@ -89,7 +92,7 @@ def test_python_in_the_documents_runs(places: Lab, block: Block, tmp_path: Path)
     program = tmp_path / (name[1] if name else "block.py")
     program.write_text(block.text, encoding="utf-8")
     if name:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", program]
+        command = [sys.executable, "-m", "pytest", "-q", *QUICK, program]
         done = run_in(places, "host", command, tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         assert "skipped" not in done.stdout
