@@ -13,14 +13,14 @@ from time import monotonic
 
 import pytest
 
-from documents_text import BLOCKS, DOCUMENTS, ROOT, Block, expected_lines, fenced_blocks, missing_line
+from documents_text import BLOCKS, DOCUMENTS, ROOT, SITE, Block, expected_lines, fenced_blocks, missing_line
 from multicast_expert.testing import Lab
 
 GROUP = re.compile(r"\b(?:2(?:2[4-9]|3\d)\.\d+\.\d+\.\d+|ff[0-9a-f]{2}:[0-9a-f:]+)")
 PORT = re.compile(r"\b\d{4,5}\b")
 
 # A test in a document needs no plugin but ours, and loading takes long.
-QUICK = "-p no:cacheprovider -p multicast_expert.testing.pytest_plugin --disable-plugin-autoload".split()
+QUICK = ["-p", "no:cacheprovider", "-p", "multicast_expert.testing.pytest_plugin", "--disable-plugin-autoload"]
 
 # Where a block runs, by the title of its tab. Without one, on a machine that has a loopback interface only.
 PLACES = {"": "alone", "This machine only": "alone", "IPv6 on this machine": "alone with IPv6", "Over eth0": "host"}
@@ -162,15 +162,24 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def page_of(address: str) -> Path:
+    """The file of a page of the site."""
+    place = ROOT / "docs" / address.removeprefix(SITE)
+    return place / "index.md" if place.is_dir() else place.with_suffix(".md")
+
+
 def broken_links(path: Path) -> list[str]:
     """Links from this document to a file or heading that is not there."""
     prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if re.match(r"[a-z]+:", link):
-            continue  # another site
         name, _, fragment = link.partition("#")
-        target = path.parent / name if name else path
+        if link.startswith(SITE):
+            target = page_of(name)
+        elif re.match(r"[a-z]+:", link):
+            continue  # another site
+        else:
+            target = path.parent / name if name else path
         if not target.exists() or (fragment and fragment not in anchors(target.read_text(encoding="utf-8"))):
             broken.append(link)
     return broken
@@ -185,5 +194,8 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     """The check of the links sees a missing file and a missing heading, and lets good links and code be."""
     page = tmp_path / "page.md"
-    page.write_text("# A title, with `code`\n[a](none.md) [b](#no) [c](#a-title-with-code) [d](https://x) `[e](f)`\n")
-    assert broken_links(page) == ["none.md", "#no"]
+    page.write_text(
+        "# A title, with `code`\n[a](none.md) [b](#no) [c](#a-title-with-code) [d](https://x) `[e](f)` "
+        f"[g]({SITE}tutorial/#install) [h]({SITE}tutorial/#nothing) [i]({SITE}nowhere/)\n"
+    )
+    assert broken_links(page) == ["none.md", "#no", f"{SITE}tutorial/#nothing", f"{SITE}nowhere/"]
