@@ -89,7 +89,7 @@ def _path(start: Box, end: Box, verb: str, kind: str, words: list[str]) -> list[
         corners = [(x2, y2)] + [(x2 - 10 * along + side * down, y2 - 10 * down - side * along) for side in (5, -5)]
         drawn.append(f'<polygon class="{kind}" points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in corners)}"/>')
     if words:
-        drawn.append(_words((x1 + x2) / 2, (y1 + y2) / 2 - 8, words, "note"))
+        drawn.append(_words((x1 + x2) / 2, (y1 + y2) / 2 - 12, words, "note"))
     return drawn
 
 
