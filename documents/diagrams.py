@@ -176,8 +176,7 @@ arrow r2 v1 stream
 arrow r2 v2 stream
 line r1 r3
 line r3 v3
-arrow r2 r1 signal
-note 210 205 PIM join
+note 215 200 PIM joined
 note 400 320 No member behind router C: it gets nothing.
 """,
     "host": """
