@@ -107,6 +107,11 @@ def start(host: Host, *arguments: str, beforehand: str = "true") -> None:
     )
 
 
+def answering(places: Network) -> None:
+    """The camera answers pings."""
+    start(places.camera, "pong")
+
+
 SCREENS = {
     "demo": Screen(silence, ("mcast demo",)),
     "interfaces": Screen(silence, ("mcast interfaces",)),
@@ -123,6 +128,8 @@ SCREENS = {
     "scan": Screen(stream, ("sudo mcast scan -i eth0 --for 3",)),
     "watch": Screen(joins, ("sudo mcast watch 239.1.2.3 -i eth0 --for 7",)),
     "querier": Screen(silence, ("sudo mcast querier -i eth0 -4 --for 1",)),
+    "ping": Screen(answering, ("mcast ping 10.9.0.7 -c 5",)),
+    "pong": Screen(silence, ("mcast pong --for 1",)),
     "plan": Screen(silence, ("mcast plan 239.1.2.3:5000%eth0",)),
     "completion": Screen(silence, ("mcast completion zsh --line 'mcast recv -i e'",)),
 }

@@ -29,6 +29,8 @@ JSON = [
     ("scan", screens.joins, "scan -i eth0 --for 3 --json"),
     ("watch", screens.joins, "watch --for 3 --json"),
     ("watch", screens.silence, "querier -i eth0 --for 1 --json"),
+    ("ping", screens.answering, "ping 10.9.0.7 -c 3 --json"),
+    ("ping", screens.silence, "ping 10.9.0.99 -c 1 -W 1 --json"),
     ("plan", screens.silence, f"plan {GROUP} --json"),
     ("plan", screens.silence, f"plan {GROUP} --both-ways --os windows --example --json"),
 ]
