@@ -104,7 +104,7 @@ def _follow(
         tell_more(told, hooks.skipped, "event", "ran no command, because too many ran")
         if exporter is not None and exporter.is_due():
             interfaces = [each.machine_name for each in source.interfaces]
-            exporter.families = watch_families(watch.links, interfaces, heard)
+            exporter.families = watch_families(watch.links.known, interfaces, heard)
 
 
 def tell_more(told: dict[str, int], count: int, noun: str, what: str) -> None:
