@@ -81,6 +81,7 @@ RAW_METADATA = Subject("raw recvmsg, decoded by hand", "raw_metadata")
 RAW_RECVFROM = Subject("raw recvfrom", "raw_recvfrom")
 RAW_SENDTO = Subject("raw sendto", "raw_sendto")
 RECEIVE_MANY = Subject("receive_many", "receive_many")
+RECEIVE_INTO = Subject("receive_into", "receive_into")
 RECEIVE = Subject("receive", "receive")
 BOTH_WAYS_MANY = Subject("receive_many of McastSocket", "both_ways_many")
 BOTH_WAYS = Subject("receive of McastSocket", "both_ways")
@@ -99,6 +100,7 @@ CASES = (
         "receive",
         (
             RECEIVE_MANY,
+            RECEIVE_INTO,
             C_RECVMMSG,
             C_BARE,
             BOTH_WAYS_MANY,
@@ -113,6 +115,7 @@ CASES = (
         "receive",
         (
             RECEIVE_MANY,
+            RECEIVE_INTO,
             C_RECVMMSG,
             C_BARE,
             Subject("C recvmmsg with GRO", "C", Runs.C, {"coalesce": True, "metadata": True}),
@@ -268,6 +271,9 @@ TARGETS = (
         beside=True,
     ),
     Target(
+        "`receive_into` / C `recvmmsg` with the same metadata", "receive-many", "receive_into", C_RECVMMSG.label, 1.05
+    ),
+    Target(
         "`receive` one at a time / raw `socket.recvmsg` with the same metadata",
         *("receive", "receive", RAW_METADATA.label, 1.2),
     ),
@@ -302,6 +308,7 @@ TARGETS = (
         "receive with GRO, local sender / C `recvmmsg` without GRO",
         *("receive-gro", "receive_many", C_RECVMMSG.label, 0.2),
     ),
+    Target("`receive_into` / `receive_many`, local sender, GRO", "receive-gro", "receive_into", "receive_many", 0.5),
     Target(
         "the same / C `recvmmsg` without GRO, payload and sender only",
         *("receive-gro", "receive_many", C_BARE.label, 0.2),

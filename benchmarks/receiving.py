@@ -11,6 +11,7 @@ from functools import partial
 from time import thread_time_ns
 from typing import Any
 
+import multicast_expert
 from benchmarks.library import new_loop, opened_async_receiver, opened_both_ways, opened_receiver
 from benchmarks.load import CONTROL_SIZE, IP_PKTINFO, MAX_DATAGRAM, Load, joined_socket
 
@@ -73,6 +74,12 @@ def _receive_many_64(receiver: Any, count: int) -> None:
         count -= len(receiver.receive_many(64))
 
 
+def _receive_into(buffer: multicast_expert.DatagramBuffer, receiver: Any, count: int) -> None:
+    while count > 0:
+        count -= receiver.receive_into(buffer)
+        buffer.clear()
+
+
 def _receive(receiver: Any, count: int) -> None:
     for _ in range(count):
         receiver.receive()
@@ -120,6 +127,13 @@ def _with_socket(receive: Callable[[socket.socket, int], None], metadata: bool, 
 def _with_receiver(receive: Callable[[Any, int], None], load: Load) -> Iterator[Timed]:
     with opened_receiver(load) as receiver:
         yield _timed(partial(receive, receiver))
+
+
+@contextmanager
+def _with_buffer(load: Load) -> Iterator[Timed]:
+    buffer = multicast_expert.DatagramBuffer(1024, 1024 * max(load.size, 64))
+    with opened_receiver(load) as receiver:
+        yield _timed(partial(_receive_into, buffer, receiver))
 
 
 @contextmanager
@@ -189,6 +203,7 @@ RECEIVERS: dict[str, Callable[[Load], AbstractContextManager[Timed]]] = {
     "raw_metadata": partial(_with_socket, _raw_metadata, True),
     "receive_many": partial(_with_receiver, _receive_many),
     "receive_many_64": partial(_with_receiver, _receive_many_64),
+    "receive_into": _with_buffer,
     "receive": partial(_with_receiver, _receive),
     "both_ways_many": partial(_with_both_ways, _receive_many),
     "both_ways": partial(_with_both_ways, _receive),

@@ -25,6 +25,79 @@ ready_slots(Arena *arena, int count)
     arena->offset = 0;
 }
 
+static unsigned char *
+home_of(Arena *arena, int slot)
+{
+    return arena->payloads + (size_t)slot * STRIDE;
+}
+
+/* Let a slot write into the arena itself. */
+static void
+point_home(Arena *arena, int slot)
+{
+    arena->pieces[slot][0] = (struct iovec){.iov_base = home_of(arena, slot), .iov_len = PAYLOAD};
+    arena->headers[slot].msg_hdr.msg_iovlen = 1;
+}
+
+/* Let slots write where the rows will have their payloads, if all are as long as the longest of late; what is longer goes
+on at home. Return how many slots may be filled. */
+int
+aim(Arena *arena, const Rows *rows, int slots)
+{
+    Py_ssize_t end = end_of(rows), length = rows->expected;
+    if (length == 0) {
+        return slots;
+    }
+    Py_ssize_t fitting = (rows->memory.len - end) / length;
+    if (fitting == 0) {
+        /* What does not fit is kept for another receive: not more than one message. */
+        return 1;
+    }
+    arena->aimed = fitting < slots ? (int)fitting : slots;
+    for (int slot = 0; slot < arena->aimed; slot++) {
+        struct iovec *pieces = arena->pieces[slot];
+        pieces[0] = (struct iovec){(char *)rows->memory.buf + end + slot * length, (size_t)length};
+        pieces[1] = (struct iovec){home_of(arena, slot) + length, (size_t)(PAYLOAD - length)};
+        arena->headers[slot].msg_hdr.msg_iovlen = 2;
+    }
+    return arena->aimed;
+}
+
+/* Bring home what the arena holds from its slot on, so that it no longer depends on any rows. */
+void
+keep_rest(Arena *arena)
+{
+    for (int slot = 0; slot < arena->aimed; slot++) {
+        const struct iovec *piece = arena->pieces[slot];
+        size_t size = arena->headers[slot].msg_len;
+        if (slot >= arena->slot && slot < arena->filled) {
+            memcpy(home_of(arena, slot), piece->iov_base, size < piece->iov_len ? size : piece->iov_len);
+        }
+        point_home(arena, slot);
+    }
+    arena->aimed = 0;
+}
+
+/* Make each message that was received one piece again, and learn how long to expect them. */
+void
+land(Arena *arena, Rows *rows)
+{
+    Py_ssize_t longest = 0, expected = rows->expected;
+    for (int slot = 0; slot < arena->filled; slot++) {
+        Py_ssize_t size = arena->headers[slot].msg_len < PAYLOAD ? arena->headers[slot].msg_len : PAYLOAD;
+        longest = size > longest ? size : longest;
+    }
+    if (longest > expected) {
+        keep_rest(arena);
+    }
+    /* Longer at once, shorter bit by bit: a short one may be the end of a run. */
+    if (longest > expected) {
+        rows->expected = longest;
+    } else if (arena->filled > 0) {
+        rows->expected -= (expected - longest + 7) / 8;
+    }
+}
+
 Arena *
 take_arena(State *state)
 {
@@ -40,13 +113,12 @@ take_arena(State *state)
         PyErr_NoMemory();
         return NULL;
     }
+    arena->aimed = 0;
     memset(arena->headers, 0, sizeof arena->headers);
     for (size_t slot = 0; slot < SLOTS; slot++) {
         struct msghdr *header = &arena->headers[slot].msg_hdr;
-        arena->pieces[slot].iov_base = arena->payloads + slot * STRIDE;
-        arena->pieces[slot].iov_len = PAYLOAD;
-        header->msg_iov = &arena->pieces[slot];
-        header->msg_iovlen = 1;
+        header->msg_iov = arena->pieces[slot];
+        point_home(arena, (int)slot);
         header->msg_name = &arena->senders[slot];
         header->msg_control = arena->control[slot].bytes;
     }

@@ -32,6 +32,9 @@ PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count
 /* handout.c */
 extern PyType_Spec handed_spec, handout_spec;
 
+/* rows.c */
+extern PyType_Spec rows_spec;
+
 typedef struct Arena Arena;
 
 /* messages.c: the control messages that come with a payload. */
@@ -53,6 +56,7 @@ typedef struct {
 typedef struct {
     PyTypeObject *datagram;
     PyTypeObject *handed;
+    PyTypeObject *rows;
     Arena *arenas;
     int spare;
     /* The table that was read last: receivers share one, and to open one does not take long enough to read it again. */

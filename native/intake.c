@@ -21,19 +21,42 @@ read_message(Intake *self, Arena *arena, Message *message)
     message->size = slot->msg_len < PAYLOAD ? slot->msg_len : PAYLOAD;
     message->segment_size = facts.segment_size > 0 ? facts.segment_size : PAYLOAD;
     message->truncated = (slot->msg_hdr.msg_flags & self->msg_trunc) != 0;
-    message->timestamp = facts.has_timestamp ? PyLong_FromLongLong(facts.timestamp) : shared(Py_None);
+    message->timestamp = NULL;
+    message->has_timestamp = facts.has_timestamp;
+    message->nanoseconds = facts.has_timestamp ? facts.timestamp : 0;
     message->origin = origin_of(&self->origins, &facts.source, self->learn);
-    return message->origin != NULL && message->timestamp != NULL;
+    return message->origin != NULL;
 }
 
-/* Append the rest of the arena's current message; return how many datagrams, or -1. The arena's offset stays behind the last datagram that the list holds. */
+/* Make the object that its Datagrams have for their time of arrival; return whether that worked. */
+bool
+stamp_message(Message *message)
+{
+    if (message->timestamp == NULL) {
+        message->timestamp = message->has_timestamp ? PyLong_FromLongLong(message->nanoseconds) : shared(Py_None);
+    }
+    return message->timestamp != NULL;
+}
+
+static Py_ssize_t
+next_segment(const Arena *arena, const Message *message)
+{
+    Py_ssize_t left = message->size - arena->offset;
+    return left < message->segment_size ? left : message->segment_size;
+}
+
+/* Append the rest of the arena's current message; return how many datagrams, or -1. The arena's offset stays behind the last
+datagram that the list holds. */
 Py_ssize_t
-append_segments(Intake *self, Arena *arena, const Message *message, PyObject *list, Counts *counts)
+append_segments(Intake *self, Arena *arena, Message *message, PyObject *list, Counts *counts)
 {
     Py_ssize_t appended = 0;
+    if (!stamp_message(message)) {
+        return -1;
+    }
     do {
         Py_ssize_t left = message->size - arena->offset;
-        Py_ssize_t size = left < message->segment_size ? left : message->segment_size;
+        Py_ssize_t size = next_segment(arena, message);
         bool truncated = message->truncated && size == left;
         PyObject *payload = PyBytes_FromStringAndSize(message->payload + arena->offset, size);
         PyObject *datagram =
@@ -68,6 +91,49 @@ append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts)
             return -1;
         }
         arena->offset = 0;
+        longest = run > longest ? run : longest;
+        total += run;
+    }
+    self->run = longest;
+    return total;
+}
+
+/* Store the rest of the arena's current message, as far as there is room; return how many datagrams, or -1. */
+static Py_ssize_t
+store_segments(Intake *self, Arena *arena, const Message *message, Rows *rows)
+{
+    Py_ssize_t stored = 0, place = place_of(rows, message->origin);
+    if (place < 0) {
+        return -1;
+    }
+    do {
+        Py_ssize_t size = next_segment(arena, message);
+        if (!add_row(rows, message->payload + arena->offset, size, place, message->nanoseconds)) {
+            return stored;
+        }
+        stored++;
+        arena->offset += size;
+        self->counts.datagrams++;
+        self->counts.payload_bytes += (unsigned long long)size;
+        self->counts.truncated += message->truncated && arena->offset == message->size;
+    } while (arena->offset < message->size);
+    arena->slot++;
+    arena->offset = 0;
+    return stored;
+}
+
+/* As `append_messages`, for rows. What finds no room stays in the arena. */
+Py_ssize_t
+store_messages(Intake *self, Arena *arena, Rows *rows)
+{
+    Py_ssize_t total = 0, longest = 1;
+    while (arena->slot < arena->filled && !rows->refused) {
+        Message message;
+        Py_ssize_t run = read_message(self, arena, &message) ? store_segments(self, arena, &message, rows) : -1;
+        release_message(&message);
+        if (run < 0) {
+            return -1;
+        }
         longest = run > longest ? run : longest;
         total += run;
     }

@@ -8,6 +8,7 @@ over stays in its arena until the caller's list holds it; an arena with a rest i
 #ifndef MULTICAST_EXPERT_INTAKE_H
 #define MULTICAST_EXPERT_INTAKE_H
 
+#include "rows.h"
 #include "sockets.h"
 
 #include <errno.h>
@@ -29,8 +30,10 @@ struct Arena {
     int filled;
     int slot;
     Py_ssize_t offset;
+    /* How many slots write into Rows instead of `payloads`: see `aim`. */
+    int aimed;
     Slot headers[SLOTS];
-    struct iovec pieces[SLOTS];
+    struct iovec pieces[SLOTS][2];
     struct sockaddr_in6 senders[SLOTS];
     union {
         struct cmsghdr alignment;
@@ -65,7 +68,9 @@ typedef struct {
 /* What all datagrams of one message share; the objects are references of its own. */
 typedef struct {
     PyObject *origin;
-    PyObject *timestamp;
+    PyObject *timestamp; /* NULL until `stamp_message` */
+    bool has_timestamp;
+    long long nanoseconds;
     const char *payload;
     Py_ssize_t size;
     Py_ssize_t segment_size;
@@ -76,6 +81,9 @@ typedef struct {
 Arena *take_arena(State *state);
 Arena *take_unread(Intake *self);
 void drop_unread(Intake *self);
+int aim(Arena *arena, const Rows *rows, int slots);
+void land(Arena *arena, Rows *rows);
+void keep_rest(Arena *arena);
 void give_back(Intake *self, Arena *arena);
 PyThreadState *begin_call(Intake *self, Arena *arena);
 void end_call(Arena *arena, PyThreadState *thread);
@@ -86,9 +94,11 @@ PyObject *intake_abandon(Intake *self, PyObject *nothing);
 bool enough_arguments(Py_ssize_t given, Py_ssize_t wanted, PyObject *const *arguments, Py_ssize_t list);
 bool failed(int error);
 bool read_message(Intake *self, Arena *arena, Message *message);
+bool stamp_message(Message *message);
 void release_message(Message *message);
-Py_ssize_t append_segments(Intake *self, Arena *arena, const Message *message, PyObject *list, Counts *counts);
+Py_ssize_t append_segments(Intake *self, Arena *arena, Message *message, PyObject *list, Counts *counts);
 Py_ssize_t append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts);
+Py_ssize_t store_messages(Intake *self, Arena *arena, Rows *rows);
 
 /* receive_many.c */
 PyObject *intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count);

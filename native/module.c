@@ -69,8 +69,9 @@ execute(PyObject *module)
     State *state = PyModule_GetState(module);
     state->datagram = add_type(module, &datagram_spec);
     state->handed = add_type(module, &handed_spec);
+    state->rows = add_type(module, &rows_spec);
     PyTypeObject *handout = add_type(module, &handout_spec);
-    bool failed = state->datagram == NULL || state->handed == NULL || handout == NULL;
+    bool failed = state->datagram == NULL || state->handed == NULL || state->rows == NULL || handout == NULL;
     Py_XDECREF((PyObject *)handout);
 #ifdef SYSTEM_CALLS
     PyTypeObject *intake = add_type(module, &intake_spec);
@@ -88,6 +89,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
     State *state = PyModule_GetState(module);
     Py_VISIT(state->datagram);
     Py_VISIT(state->handed);
+    Py_VISIT(state->rows);
     Py_VISIT(state->fields);
     return 0;
 }
@@ -98,6 +100,7 @@ release(void *module)
     State *state = PyModule_GetState(module);
     Py_CLEAR(state->datagram);
     Py_CLEAR(state->handed);
+    Py_CLEAR(state->rows);
     Py_CLEAR(state->fields);
 #ifdef SYSTEM_CALLS
     free_arenas(state);

@@ -62,13 +62,17 @@ slots_for(const Intake *self, Py_ssize_t room)
     return messages < SLOTS ? (int)messages : SLOTS;
 }
 
-/* Receive into a fresh arena, from all that an epoll instance watches if there is an alarm; return it, or NULL with an
-exception set. */
+/* Receive into a fresh arena, or straight into rows, from all that an epoll instance watches if there is an alarm; return
+the arena, or NULL with an exception set. */
 static Arena *
-fill_arena(Intake *self, int descriptor, const int *alarm, int slots, bool *more, int *error)
+fill_arena(Intake *self, int descriptor, const int *alarm, int slots, Rows *rows, bool *more, int *error)
 {
     Arena *arena = take_arena(self->state);
     if (arena != NULL) {
+        if (rows != NULL) {
+            slots = aim(arena, rows, slots);
+            rows->busy = true;
+        }
         PyThreadState *thread = begin_call(self, arena);
 #ifdef LINUX_CALLS
         *error = alarm != NULL ? receive_from_all(descriptor, *alarm, arena, slots, more)
@@ -78,46 +82,63 @@ fill_arena(Intake *self, int descriptor, const int *alarm, int slots, bool *more
         *error = receive_some(descriptor, arena, slots, more);
 #endif
         end_call(arena, thread);
+        if (rows != NULL) {
+            rows->busy = false;
+            land(arena, rows);
+        }
         /* A socket that is reported and yet holds nothing may be reported for ever. */
         *more = *error != 0 || (*more && arena->filled > 0);
     }
     return arena;
 }
 
+/* Datagrams go to the end of a list or of Rows. */
 static PyObject *
-receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *list)
+receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *target)
 {
     int descriptor;
     bool more = true;
+    Rows *rows = Py_TYPE(target) == self->state->rows ? (Rows *)target : NULL;
     unsigned long long settled = self->settled;
     Py_ssize_t room = PyLong_AsSsize_t(limit);
-    if ((room == -1 && PyErr_Occurred()) || !read_int(handle, &descriptor)) {
+    if ((room == -1 && PyErr_Occurred()) || !read_int(handle, &descriptor) || (rows != NULL && !is_free(rows))) {
         return NULL;
     }
     while (room > 0 && more && self->settled == settled) {
         int error = 0;
         Arena *arena = take_unread(self);
         if (arena == NULL) {
-            arena = fill_arena(self, descriptor, alarm, slots_for(self, room), &more, &error);
+            arena = fill_arena(self, descriptor, alarm, slots_for(self, room), rows, &more, &error);
             if (arena == NULL) {
                 return NULL;
             }
         }
-        Py_ssize_t appended = append_messages(self, arena, list, &self->counts);
+        Py_ssize_t appended = rows != NULL ? store_messages(self, arena, rows)
+                                           : append_messages(self, arena, target, &self->counts);
+        keep_rest(arena);
         give_back(self, arena);
         if (appended < 0 || failed(error)) {
             return NULL;
         }
         room -= appended;
+        more = more && (rows == NULL || !rows->refused);
     }
     return PyBool_FromLong(more);
+}
+
+/* Return whether so many arguments were given, the last of them a list or Rows. */
+static bool
+has_target(const Intake *self, Py_ssize_t given, Py_ssize_t wanted, PyObject *const *arguments)
+{
+    bool rows = given == wanted && Py_TYPE(arguments[wanted - 1]) == self->state->rows;
+    return rows || enough_arguments(given, wanted, arguments, wanted - 1);
 }
 
 /* batch(handle, limit, datagrams) */
 PyObject *
 intake_batch(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    bool enough = enough_arguments(count, 3, arguments, 2);
+    bool enough = has_target(self, count, 3, arguments);
     return enough ? receive_many(self, arguments[0], NULL, arguments[1], arguments[2]) : NULL;
 }
 
@@ -127,7 +148,7 @@ PyObject *
 intake_sweep(Intake *self, PyObject *const *arguments, Py_ssize_t count)
 {
     int alarm;
-    bool enough = enough_arguments(count, 4, arguments, 3) && read_int(arguments[1], &alarm);
+    bool enough = has_target(self, count, 4, arguments) && read_int(arguments[1], &alarm);
     return enough ? receive_many(self, arguments[0], &alarm, arguments[2], arguments[3]) : NULL;
 }
 #endif

@@ -219,7 +219,7 @@ intake_next(Intake *self, PyObject *key)
     bool run = false;
     if (read_message(self, arena, &message)) {
         run = message.size > message.segment_size;
-        if (!run) {
+        if (!run && stamp_message(&message)) {
             PyObject *payload = PyBytes_FromStringAndSize(message.payload, message.size);
             datagram = received_datagram(self->state->datagram, payload, message.origin, message.timestamp,
                                          message.truncated);

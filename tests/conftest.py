@@ -1,5 +1,6 @@
 """What the whole suite shares. Its private network comes from multicast_private_network in pyproject.toml."""
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
@@ -55,6 +56,11 @@ def turn(item: pytest.Item) -> tuple[bool, float, bool]:
         -patience.args[0] if patience else 0,
         item.get_closest_marker("slow") is None,
     )
+
+
+def pytest_collection_finish() -> None:
+    """A test that collects garbage need not look at ten thousand collected tests each time."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -10,46 +10,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import NamedTuple
 
 import pytest
 
+from documents_text import BLOCKS, DOCUMENTS, ROOT, SITE, Block, expected_lines, fenced_blocks, missing_line
 from multicast_expert.testing import Lab
-
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 GROUP = re.compile(r"\b(?:2(?:2[4-9]|3\d)\.\d+\.\d+\.\d+|ff[0-9a-f]{2}:[0-9a-f:]+)")
 PORT = re.compile(r"\b\d{4,5}\b")
 
+# A test in a document needs no plugin but ours, and loading takes long.
+QUICK = ["-p", "no:cacheprovider", "-p", "multicast_expert.testing.pytest_plugin", "--disable-plugin-autoload"]
 
-class Block(NamedTuple):
-    """A fenced code block: where it is, what its fence says about it, and its text."""
+# Where a block runs, by the title of its tab. Without one, on a machine that has a loopback interface only.
+PLACES = {"": "alone", "This machine only": "alone", "IPv6 on this machine": "alone with IPv6", "Over eth0": "host"}
 
-    place: str
-    info: str
-    text: str
-
-
-def fenced_blocks(text: str, name: str) -> Iterator[Block]:
-    """Every fenced block of a Markdown text."""
-    info, start, lines = None, 0, list[str]()
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.lstrip().startswith("```"):
-            lines.append(line)
-        elif info is None:
-            info, start, lines = line.strip().strip("`"), number, []
-        else:
-            yield Block(f"{name}:{start}", info, "\n".join(lines) + "\n")
-            info = None
-
-
-BLOCKS = [
-    block
-    for path in DOCUMENTS
-    for block in fenced_blocks(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
-]
-PYTHON = [pytest.param(block.text, id=block.place) for block in BLOCKS if block.info.split()[:1] == ["python"]]
+PYTHON = [pytest.param(block, id=block.place) for block in BLOCKS if block.info.split()[:1] == ["python"]]
 COMMANDS = [
     pytest.param(line.removeprefix("$ "), id=f"{block.place} {line}")
     for block in BLOCKS
@@ -59,10 +35,22 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def places(documentation_network: Lab) -> Lab:
+    """The network that the documents speak of, with machines that have a loopback interface only."""
+    documentation_network.host("alone")
+    documentation_network.host("alone with IPv6").allow_ipv6_loopback()
+    return documentation_network
+
+
 @contextmanager
-def hello(lab: Lab, groups: set[str], ports: set[str]) -> Iterator[None]:
-    """Inside the block, the router keeps saying hello to every group on every port."""
+def hello(lab: Lab, place: str, groups: set[str], ports: set[str]) -> Iterator[None]:
+    """Inside the block, somebody keeps saying hello to every group on every port, where a machine hears it.
+
+    The machine with eth0 hears the router; one that is alone hears itself.
+    """
     addresses = [(group, int(port)) for group in groups for port in ports if int(port) < 1 << 16]
+    speaker, interface = ("router", b"eth0") if place == "host" else (place, b"lo")
     over = Event()
 
     def say() -> None:
@@ -71,38 +59,72 @@ def hello(lab: Lab, groups: set[str], ports: set[str]) -> Iterator[None]:
                 sockets[":" in address[0]].sendto(b"hello", address)
 
     with ExitStack() as stack:
-        stack.enter_context(lab.nodes["router"].entered())
+        stack.enter_context(lab.nodes[speaker].entered())
         sockets = [
             stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             for family in (socket.AF_INET, socket.AF_INET6)
         ]
         for sender in sockets:
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
-        speaker = Thread(target=say)
-        speaker.start()
-        stack.callback(speaker.join)
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface)
+        if interface == b"lo":
+            sockets[0].setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        thread = Thread(target=say)
+        thread.start()
+        stack.callback(thread.join)
         stack.callback(over.set)
         yield
 
 
-def run_on_host(lab: Lab, command: Sequence[str | Path], directory: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command on the host of the documents, to its end."""
-    return lab.nodes["host"].run(
-        subprocess.run, command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+def run_in(lab: Lab, place: str, command: Sequence[str | Path], directory: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command on a machine of the lab, to its end."""
+    return lab.nodes[place].run(
+        subprocess.run, command, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
     )
 
 
-@pytest.mark.parametrize("code", PYTHON)
-def test_python_in_the_documents_runs(documentation_network: Lab, code: str, tmp_path: Path) -> None:
-    """Every Python block is a whole program that succeeds, warns of nothing and closes what it opens."""
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_in_the_documents_runs(places: Lab, block: Block, tmp_path: Path) -> None:
+    """Every Python block is a whole program that prints what it promises, warns of nothing and closes what it opens.
+
+    It runs where the title of its tab says. A block with a title in its fence is a test, and passes.
+    """
+    name = re.search(r'title="(test_\w+\.py)"', block.info)
+    program = tmp_path / (name[1] if name else "block.py")
+    program.write_text(block.text, encoding="utf-8")
+    if name:
+        command = [sys.executable, "-m", "pytest", "-q", *QUICK, program]
+        done = run_in(places, "host", command, tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert "skipped" not in done.stdout
+        return
     # A block that only receives needs somebody who sends; one that sends as well hears itself and nobody else.
-    listens_only = "RxSocket" in code and "TxSocket" not in code
-    groups = set(GROUP.findall(code)) if listens_only else set[str]()
-    program = tmp_path / "block.py"
-    program.write_text(code, encoding="utf-8")
-    with hello(documentation_network, groups, set(PORT.findall(code))):
-        done = run_on_host(documentation_network, [sys.executable, "-W", "error", program], tmp_path)
+    listens_only = "RxSocket" in block.text and "TxSocket" not in block.text
+    groups = set(GROUP.findall(block.text)) if listens_only else set[str]()
+    place = PLACES[block.tab]
+    with hello(places, place, groups, set(PORT.findall(block.text))):
+        done = run_in(places, place, [sys.executable, "-W", "error", program], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout, "it prints nothing"
+    assert missing_line(expected_lines(block.text), done.stdout.splitlines()) is None, done.stdout
+
+
+def test_a_promise_that_is_broken_is_noticed() -> None:
+    """The comments behind `print` are compared, in their order; one that begins with an ellipsis only describes."""
+    expected = expected_lines("print(a)  # 1\nprint(b)  # for example: port 7\nprint(c)  # … an error\nprint(d)\n")
+    assert expected == ["1", "for example: port 7"]
+    assert missing_line(expected, ["1", "port 51234", "anything"]) is None
+    assert missing_line(expected, ["2", "port 7"]) == "1"
+    assert missing_line(expected, ["port 7", "1"]) == "for example: port 7"
+    assert missing_line(expected, ["1", "gate 7"]) == "for example: port 7"
+
+
+def test_the_tab_of_a_block_is_found() -> None:
+    """A block inside of a tab knows its title, and prose at the margin ends the tabs."""
+    text = '=== "Over eth0"\n\n    ```python\n    a = 1\n    ```\n\nProse.\n\n```python\nb = 2\n```\n'
+    assert [(block.tab, block.text) for block in fenced_blocks(text, "page")] == [
+        ("Over eth0", "a = 1\n"),
+        ("", "b = 2\n"),
+    ]
 
 
 def test_the_first_two_blocks_talk_to_each_other(documentation_network: Lab, tmp_path: Path) -> None:
@@ -117,7 +139,7 @@ def test_the_first_two_blocks_talk_to_each_other(documentation_network: Lab, tmp
     with host.run(subprocess.Popen, [sys.executable, programs[0]], stdout=subprocess.PIPE, text=True) as receiving:
         deadline = monotonic() + 20
         while receiving.poll() is None and monotonic() < deadline:
-            assert run_on_host(documentation_network, [sys.executable, programs[1]], tmp_path).returncode == 0
+            assert run_in(documentation_network, "host", [sys.executable, programs[1]], tmp_path).returncode == 0
         assert receiving.stdout is not None
         assert receiving.stdout.read().startswith("(b'hello', (")
         assert receiving.wait() == 0
@@ -128,8 +150,8 @@ def test_commands_in_the_documents_work(documentation_network: Lab, line: str, t
     """Every command of a block marked "console run" succeeds."""
     program, *arguments = shlex.split(line, comments=True)
     script = Path(sys.executable).with_name(program)
-    with hello(documentation_network, set(GROUP.findall(line)), set(PORT.findall(line))):
-        done = run_on_host(documentation_network, [script, *arguments], tmp_path)
+    with hello(documentation_network, "host", set(GROUP.findall(line)), set(PORT.findall(line))):
+        done = run_in(documentation_network, "host", [script, *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -140,15 +162,24 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def page_of(address: str) -> Path:
+    """The file of a page of the site."""
+    place = ROOT / "docs" / address.removeprefix(SITE)
+    return place / "index.md" if place.is_dir() else place.with_suffix(".md")
+
+
 def broken_links(path: Path) -> list[str]:
     """Links from this document to a file or heading that is not there."""
     prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if re.match(r"[a-z]+:", link):
-            continue  # another site
         name, _, fragment = link.partition("#")
-        target = path.parent / name if name else path
+        if link.startswith(SITE):
+            target = page_of(name)
+        elif re.match(r"[a-z]+:", link):
+            continue  # another site
+        else:
+            target = path.parent / name if name else path
         if not target.exists() or (fragment and fragment not in anchors(target.read_text(encoding="utf-8"))):
             broken.append(link)
     return broken
@@ -163,5 +194,8 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     """The check of the links sees a missing file and a missing heading, and lets good links and code be."""
     page = tmp_path / "page.md"
-    page.write_text("# A title, with `code`\n[a](none.md) [b](#no) [c](#a-title-with-code) [d](https://x) `[e](f)`\n")
-    assert broken_links(page) == ["none.md", "#no"]
+    page.write_text(
+        "# A title, with `code`\n[a](none.md) [b](#no) [c](#a-title-with-code) [d](https://x) `[e](f)` "
+        f"[g]({SITE}tutorial/#install) [h]({SITE}tutorial/#nothing) [i]({SITE}nowhere/)\n"
+    )
+    assert broken_links(page) == ["none.md", "#no", f"{SITE}tutorial/#nothing", f"{SITE}nowhere/"]

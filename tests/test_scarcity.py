@@ -4,7 +4,6 @@ import errno
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,10 +24,11 @@ from multicast_expert import (
 )
 from multicast_expert.doctor import diagnose
 from multicast_expert.engine import waitset
-from multicast_expert.system import commands, proc, watch
+from multicast_expert.system import commands, proc
 from multicast_expert.system.groups import joined_groups, udp_sockets
 from multicast_expert.system.interfaces import interface_exists
 from multicast_expert.system.routes import interface_index, source_address
+from network.watching import end_watches
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits descriptors as Linux does")
 
@@ -47,6 +47,12 @@ QUESTIONS: dict[str, tuple[str, Callable[[], Any]]] = {
     "receiver by name": ("scan", lambda: McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5000, iface="lo")),
     "receiver everywhere": ("scan", lambda: McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5000)),
 }
+
+
+@pytest.fixture(autouse=True)
+def watches_of_earlier_tests() -> None:
+    """They would close their descriptors in the middle of a test that counts."""
+    end_watches()
 
 
 @pytest.mark.parametrize(("step", "ask"), QUESTIONS.values(), ids=QUESTIONS)
@@ -82,10 +88,6 @@ def test_few_descriptors(spare: int, ask: Callable[[], Any]) -> None:
 def test_a_diagnosis_with_few_descriptors() -> None:
     """With room for none, a few and more descriptors it ends with a report, or with the error; nothing stays open."""
     outcomes = set()
-    for thread in threading.enumerate():
-        # What an earlier test left would close its descriptors in the middle of this one.
-        if thread.name == "multicast_expert interfaces":
-            thread.join(2 * watch.LINGER)
     with McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5000, iface="lo", heal=False):
         diagnose("239.1.2.3:5000%lo", listen=0.01)
         before = open_descriptors()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         MulticastAddress,
     )
     from multicast_expert.core.datagram import Datagram, ReceiveStats
+    from multicast_expert.core.datagram_buffer import DatagramBuffer, DatagramOrigin
     from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
     from multicast_expert.core.errors import (
         MulticastExpertError,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         UnknownInterfaceError,
     )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
+    from multicast_expert.ping.client import multicast_ping
+    from multicast_expert.ping.conversation import Answer
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.both_ways import McastSocket
     from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint
@@ -46,10 +49,13 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCALHOST_IPV4",
     "LOCALHOST_IPV6",
+    "Answer",
     "AsyncMcastRxSocket",
     "AsyncMcastSocket",
     "AsyncMcastTxSocket",
     "Datagram",
+    "DatagramBuffer",
+    "DatagramOrigin",
     "Endpoint",
     "HealingEvent",
     "IPv4Or6Address",
@@ -77,6 +83,7 @@ __all__ = [
     "get_interface_ips",
     "join",
     "leave",
+    "multicast_ping",
     "parse_endpoint",
     "parse_endpoints",
     "plain_sockets",
@@ -89,10 +96,13 @@ if not TYPE_CHECKING:
     _HOMES = {
         "core.addresses": "LOCALHOST_IPV4 LOCALHOST_IPV6 IPv4Or6Address MulticastAddress",
         "core.datagram": "Datagram ReceiveStats",
+        "core.datagram_buffer": "DatagramBuffer DatagramOrigin",
         "core.endpoints": "Endpoint parse_endpoint parse_endpoints",
         "core.errors": "MulticastExpertError MulticastOSError MulticastWarning NotJoinedError NotOpenError "
         "UnknownInterfaceError",
         "core.interfaces": "IfaceInfo IfaceSpecifier",
+        "ping.client": "multicast_ping",
+        "ping.conversation": "Answer",
         "sockets.aio": "AsyncMcastRxSocket AsyncMcastSocket AsyncMcastTxSocket",
         "sockets.both_ways": "McastSocket",
         "sockets.endpoint": "MulticastTransport create_multicast_endpoint",

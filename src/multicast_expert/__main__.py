@@ -13,7 +13,7 @@ def main() -> None:
     # What does more at its end than to leave, such as a summary, uses `interruption`.
     for signal in (_signal.SIGINT, _signal.SIGTERM):
         if _signal.getsignal(signal) != _signal.SIG_IGN:
-            _signal.signal(signal, lambda *_: os._exit(130))
+            _signal.signal(signal, _leave)
     # What is loaded stays: looking through it for garbage, again and again, is a part of the time that a start takes.
     gc.disable()
     try:
@@ -24,6 +24,13 @@ def main() -> None:
         print(f"mcast: {error}", file=sys.stderr)
         status = 1
     sys.exit(status)
+
+
+def _leave(signal: int, _: object) -> None:
+    # A terminal has shown ^C, and no shell knows that its prompt needs a new line then.
+    if signal == _signal.SIGINT and os.isatty(2):
+        os.write(2, b"\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

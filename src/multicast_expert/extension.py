@@ -16,6 +16,8 @@ arrived: Callable[..., Any] | None = None
 """Returns a Datagram of its parts, the quickest way."""
 Handout: Callable[..., Any] | None = None
 """Returns the async iterator in C over a backlog."""
+Rows: Callable[..., Any] | None = None
+"""Returns the rows in C of a DatagramBuffer."""
 native: ModuleType | None = None
 """The module with the system calls; None without the extension, and on Windows, where it has none."""
 if not os.environ.get("MULTICAST_EXPERT_PURE"):
@@ -25,6 +27,7 @@ if not os.environ.get("MULTICAST_EXPERT_PURE"):
         Datagram = _fast.Datagram
         arrived = _fast.arrived
         Handout = _fast.Handout
+        Rows = _fast.Rows
         native = _fast if hasattr(_fast, "Intake") else None
     except ImportError:
         pass

@@ -35,6 +35,7 @@ WRONG: dict[int, list[tuple[Any, str]]] = {
         ((), r"is not an address to send to: \(ip, port\) or \(ip, port, flow info, scope id\)"),
         (("ff02::5", PORT, 0, 0, 0), "is not an address to send to"),
         (("ff02::5%", PORT), "'ff02::5%' is not an IP address"),
+        (("ff02::5%10.1.0.1", PORT), "The scope 10.1.0.1 of ff02::5 is none of the interfaces"),
         (("ff02::5", PORT, 1 << 20, 0), "flow info 1048576 of ff02::5 is not a number from 0 to 1048575"),
         (("ff02::5", PORT, -1), "flow info -1 of ff02::5"),
         (("ff02::5", PORT, None, 0), "flow info None of ff02::5"),

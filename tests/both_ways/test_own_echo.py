@@ -207,7 +207,7 @@ def test_an_echo_is_recognised_once() -> None:
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_the_kernel_takes_the_filter(lab: Lab, count: int) -> None:
     """Of any number of marks and addresses, as on a host with hundreds of interfaces."""
-    from multicast_expert.system.marks import attach
+    from multicast_expert.system.socket_filter import attach
 
     marks = tuple(Mark(number + 1, number) for number in range(count))
     screen = Screen(marks, PORT, tuple(bytes([254, 128, *bytes(12), *divmod(number, 256)]) for number in range(count)))

@@ -1,4 +1,4 @@
-"""`mcast doctor` run on a host of the lab as its user runs it: as a program, by root or by nobody in particular."""
+"""`mcast doctor` run on a host of the lab as its user runs it: as a process, by root or by nobody in particular."""
 
 import functools
 import json
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from doctor.forks import forks
 from multicast_expert.testing import Host
 
 NOBODY = 65534
@@ -74,13 +75,15 @@ def run(host: Host, command: Sequence[str], *, privileged: bool = True) -> "subp
     return subprocess.CompletedProcess(list(command), process.returncode, output, messages)
 
 
-def doctor(host: Host, arguments: Sequence[str], seconds: float, *, privileged: bool = True) -> Diagnosis:
-    """Run the doctor with --json; AssertionError if it prints anything else."""
-    listening = ["--listen", str(seconds), "--json"]
-    done = run(
-        host, [sys.executable, "-W", "error", "-m", "multicast_expert", "doctor", *arguments, *listening],
-        privileged=privileged,
-    )  # fmt: skip
+def doctor(
+    host: Host, arguments: Sequence[str], seconds: float, *, privileged: bool = True, fresh: bool = False
+) -> Diagnosis:
+    """Run the doctor with --json; AssertionError if it prints anything else. `fresh`: in an interpreter of its own."""
+    words = ["doctor", *arguments, "--listen", str(seconds), "--json"]
+    if fresh:
+        done = run(host, [sys.executable, "-W", "error", "-m", "multicast_expert", *words], privileged=privileged)
+    else:
+        done = forks().run(host, words, PATIENCE, 0 if privileged else NOBODY if as_nobody() else None)
     assert done.returncode in (0, 1, 3), done.stderr
     assert done.stdout, done.stderr
     return Diagnosis(done.returncode, json.loads(done.stdout), done.stderr)
@@ -88,6 +91,5 @@ def doctor(host: Host, arguments: Sequence[str], seconds: float, *, privileged: 
 
 def arriving(host: Host, arguments: Sequence[str], wanted: int, seconds: float) -> int:
     """How many datagrams a receiver gets, which ends when it has got as many as wanted."""
-    receiver = [sys.executable, "-m", "multicast_expert", "recv", *arguments, "--json"]
-    done = run(host, [*receiver, "-c", str(wanted), "-W", str(seconds)])
+    done = forks().run(host, ["recv", *arguments, "--json", "-c", str(wanted), "-W", str(seconds)], PATIENCE)
     return len(done.stdout.splitlines())

@@ -400,7 +400,7 @@ def mtu_too_small_for_ipv6(made: Stage) -> Arguments:
     return [ENDPOINT6, "-i", "eth0"]
 
 
-@fault("mtu")
+@fault("fragments")
 def lost_fragments(made: Stage) -> Arguments:
     """The datagrams are longer than the MTU, and only the first fragment of each arrives."""
     made.cable()
@@ -410,7 +410,7 @@ def lost_fragments(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
-@fault("mtu")
+@fault("fragments")
 def lost_fragments_ipv6(made: Stage) -> Arguments:
     """The same with IPv6."""
     made.cable()

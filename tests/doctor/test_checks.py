@@ -35,6 +35,7 @@ from doctor.hand_made import (
     unprivileged,
 )
 from multicast_expert.doctor.checks import CHECKS, check_name
+from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import (
     Buffer,
     Drop,
@@ -146,11 +147,6 @@ ROWS = [
     Row("macos-privacy", deaf(machine=replace(MACOS, release="23.6.0"), probes=()), "ok"),
     Row("mtu", healthy(), "ok"),
     Row("mtu", deaf("ff15::1", interfaces=(replace(ETH0, mtu=1200),)), "problem", "below 1280", "eth0 mtu 1500"),
-    Row("mtu", deaf(frames=(frames(fragments=20),), counters=counted(Ip__ReasmReqds=20)), "problem", "20 fragments"),
-    Row("mtu", deaf(counters=counted(Ip__ReasmReqds=20)), "ok", "not the target's"),
-    Row("mtu", unprivileged(deaf(counters=counted(Ip__ReasmReqds=20))), "suspect", "20 fragments"),
-    Row("mtu", KEPT_PIECES, "ok", "This host dropped some"),
-    Row("mtu", unprivileged(KEPT_PIECES), "unknown", "dropped 40 packets before"),
     Row(
         "mtu",
         deaf(interfaces=(replace(ETH0, mtu=1400),), interface_counters={"eth0": {"rx_dropped": 9}}),
@@ -680,6 +676,11 @@ REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
 CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
 UPON_BRIDGE = (LO, replace(ETH0, chosen=False, bridge="br0", master="br0"), replace(ETH1, name="br0", chosen=True))
 KEPT_OUT = deaf("ff15::1", passages=(Passage("eth0", TALKER6, "ENETUNREACH"),))
+FIRST_ONES = deaf(frames=(frames(20, fragments=20, longest=1500),), counters=counted(Ip__ReasmReqds=20))
+LATER_ONES = (frames(20, fragments=20, port=None, sender_port=None, longest=1500),)
+LAST_ONES = deaf(frames=(replace(LATER_ONES[0], longest=928),), counters=counted(Ip__ReasmReqds=20))
+STUCK = deaf(queues=(QueueFacts("eth0", "tbf", 1, False, 0, held=277),))
+KEPT_AT_HOME = deaf(drops=(drop("NOT_SPECIFIED", function="ip_mc_output", source=OWN, outgoing=True),))
 UNJOINED = set_to(deaf(frames=(frames(fragments=9),), counters=counted(Ip__ReasmReqds=9)), ipv4__ipfrag_high_thresh="0")
 STOLEN = deaf(frames=(frames(),), drops=())
 STEALING = FilterFacts("eth0", "ingress", "u32", 49152, "mirred egress redirect dev eth1", True, 100)
@@ -717,9 +718,25 @@ ROWS += [
     Row("malformed", deaf(frames=(FLAWED,)), "problem", "0x0801", "Correct the sender"),
     Row("malformed", healthy(frames=(frames(), FLAWED)), "suspect", "0x0801"),
     Row("malformed", unprivileged(deaf()), "unknown", "root"),
+    Row("ttl", KEPT_AT_HOME, "problem", "hop limit of 0", "1 or more"),
+    Row("ttl", change(KEPT_AT_HOME, arrivals=(arrivals(9),)), "suspect", "hop limit of 0"),
+    Row("ttl", deaf(arrivals=(arrivals(9, sender=OWN, hop_limit=0),)), "problem", "hop limit of 0"),
+    Row("ttl", deaf(arrivals=(arrivals(9, "lo", sender=OWN, hop_limit=0),)), "ok"),
     Row("fragments", healthy(), "ok"),
     Row("fragments", UNJOINED, "problem", "joins none", "net.ipv4.ipfrag_high_thresh=4194304"),
     Row("fragments", NOT_TRIED, "unknown"),
+    Row("fragments", FIRST_ONES, "problem", "none of the later ones", "no fragments: up to 1472 bytes"),
+    Row("fragments", change(FIRST_ONES, drops=(drop("FRAG_REASM_TIMEOUT", 20),)), "problem", "none of the later ones"),
+    Row("fragments", change(FIRST_ONES, drops=(drop("FRAG_TOO_FAR", 20),)), "suspect", "before it can join them"),
+    Row("fragments", deaf(frames=LATER_ONES, counters=counted(Ip__ReasmReqds=20)), "problem", "no first one"),
+    Row("fragments", LAST_ONES, "ok", "too large for the way"),
+    Row("fragments", deaf(counters=counted(Ip__ReasmReqds=20)), "ok", "not the target's"),
+    Row("fragments", unprivileged(deaf(counters=counted(Ip__ReasmReqds=20))), "suspect", "20 fragments"),
+    Row("fragments", KEPT_PIECES, "ok", "This host dropped some"),
+    Row("fragments", unprivileged(KEPT_PIECES), "unknown", "dropped 40 packets before"),
+    Row("mtu", FIRST_ONES, "ok"),
+    Row("mtu", LAST_ONES, "suspect", "Only the last, short fragments", "the same MTU"),
+    Row("mtu", deaf(frames=LATER_ONES, counters=counted(Ip__ReasmReqds=20)), "ok"),
     Row("privileged-port", PRIVILEGED, "problem", "below 1024", "CAP_NET_BIND_SERVICE"),
     Row("privileged-port", healthy(), "ok"),
     Row("privileged-port", NOT_TRIED, "unknown"),
@@ -750,6 +767,12 @@ ROWS += [
     ),
     Row("group-route", NOT_TRIED, "unknown"),
     Row("xdp", healthy(), "ok"),
+    Row("traffic-control", STUCK, "suspect", "holds what this host sends", "tc qdisc del dev eth0 root"),
+    Row("traffic-control", change(STUCK, frames=(frames(1, sender=OWN, outgoing=True),)), "problem", "holds what"),
+    Row("traffic-control", change(STUCK, interface_counters={"eth0": {"tx_packets": 900}}), "ok"),
+    Row("traffic-control", healthy(queues=trial_of(STUCK).queues), "ok"),
+    Row("no-traffic", STUCK, "suspect", "Nothing of"),
+    Row("no-traffic", unprivileged(STUCK), "suspect", "Nothing of"),
     Row("xdp", deaf(interfaces=(replace(ETH0, xdp="xdpgeneric 7"),), drops=(drop("XDP"),)), "problem", "XDP", "off"),
     Row("xdp", deaf(interfaces=UNKNOWN), "unknown"),
     Row("traffic-control", healthy(), "ok"),

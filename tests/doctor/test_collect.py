@@ -688,7 +688,7 @@ def test_missing_programs_are_said(cabled: Stage, monkeypatch: pytest.MonkeyPatc
     """Where nobody can show the rules, it is said which program is missing."""
     from multicast_expert.doctor.host import linux_firewall
 
-    monkeypatch.setattr(linux_firewall, "_find", lambda program: None)
+    monkeypatch.setattr(linux_firewall, "find_program", lambda program: None)
     firewall = facts_of(cabled.listener, GROUP, PORT, listen=0).firewall
     assert isinstance(firewall, Unread)
     assert "nft" in firewall.reason
@@ -696,17 +696,14 @@ def test_missing_programs_are_said(cabled: Stage, monkeypatch: pytest.MonkeyPatc
 
 def test_a_program_that_hangs(cabled: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where nft does not answer, the rules are unread, whatever iptables says of its own; and it takes no long time."""
-    from multicast_expert.doctor.host import linux_firewall
-
     hanging = tmp_path / "nft"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
-    really = linux_firewall._find
-    monkeypatch.setattr(linux_firewall, "_find", lambda program: str(hanging) if program == "nft" else really(program))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     begin = time.monotonic()
     firewall = facts_of(cabled.listener, GROUP, PORT, listen=0).firewall
     assert isinstance(firewall, Unread)
-    assert "nft could not be run" in firewall.reason
+    assert "nft -j list ruleset did not end within 1.5 seconds." in firewall.reason
     assert time.monotonic() - begin < 10
 
 

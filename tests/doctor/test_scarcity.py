@@ -14,8 +14,8 @@ from doctor.command import PATIENCE
 from doctor.stage import GROUP, GROUP6, PORT, Stage, stage
 from multicast_expert.doctor import collect, facts_to_text, judge
 from multicast_expert.doctor.facts import Target, Unread
-from multicast_expert.doctor.host import linux_firewall
 from multicast_expert.doctor.host.linux import LinuxHost
+from multicast_expert.system import commands
 from multicast_expert.testing import Host, lab_unavailable
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
@@ -105,7 +105,7 @@ def test_counters_that_cannot_be_read_are_not_zero(number: int, monkeypatch: pyt
         raise OSError(number, os.strerror(number))
 
     host = LinuxHost(Target(GROUP, PORT, None, None, 4))
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     if number == errno.EACCES:
         assert host.counters().kernel == {}
     else:
@@ -126,7 +126,7 @@ def test_no_program_of_the_working_directory_runs(
             program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", path)
-    monkeypatch.setattr(linux_firewall, "_DIRECTORIES", ())
+    monkeypatch.setattr(commands, "_UNIX", ())
     facts = cabled.listener.run(collect, GROUP, PORT, listen=0)
     assert isinstance(facts.firewall, Unread) or path == ":/usr/bin:"
     assert not (tmp_path / "ran").exists()

@@ -52,7 +52,7 @@ def test_a_hundred_interfaces_and_a_thousand_memberships(privileged: bool) -> No
                 join(member, group, index)
         for _ in range(8):
             began = perf_counter()
-            said = doctor(made.listener, [ENDPOINT], LISTENING, privileged=privileged)
+            said = doctor(made.listener, [ENDPOINT], LISTENING, privileged=privileged, fresh=True)
             taken.append(perf_counter() - began - LISTENING)
             assert said.report["verdict"] == "ok", said.weighty
             if taken[-1] < BOUND:

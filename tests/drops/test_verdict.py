@@ -104,6 +104,11 @@ def test_all_groups_and_only_these(cabled: Stage) -> None:
         wait_until(lambda: total(every) >= 2 * NUMBER, "the verdict")
         assert {str(each.group): each.number for each in every.drops()} == {GROUP: NUMBER, GROUP6: NUMBER}
         assert other.drops() == elsewhere.drops() == []
+        every.restart()
+        assert every.drops() == []
+        send_datagrams(cabled, 4)
+        wait_until(lambda: total(every) >= NUMBER, "the verdict on what came later")
+        assert [each.number for each in every.drops()] == [NUMBER]
     finally:
         for watch in (every, other, elsewhere):
             watch.close()

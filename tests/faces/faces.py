@@ -3,12 +3,13 @@
 The blocking face gets awaitable methods that never suspend, and threads where the others have tasks.
 """
 
+import itertools
 import os
 import select
 import selectors
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, sleep
@@ -75,6 +76,11 @@ class Awaited:
         datagrams: list[Datagram] = self._socket.receive_many(*args, **kwargs)
         return datagrams
 
+    async def receive_into(self, *args: Any, **kwargs: Any) -> int:
+        """As McastRxSocket."""
+        count: int = self._socket.receive_into(*args, **kwargs)
+        return count
+
     async def __aiter__(self) -> AsyncIterator[Datagram]:
         for datagram in self._socket:
             yield datagram
@@ -131,6 +137,19 @@ LIKE_WINDOWS = [
 ]
 PLAIN_FACES = [BLOCKING, *ASYNC_FACES]
 ALL_FACES = [*PLAIN_FACES, *LIKE_WINDOWS]
+
+
+def by_turns(faces: Sequence[Face], *versions: int) -> pytest.MarkDecorator:
+    """Parametrize with each face on one of the IP versions, by turns.
+
+    For what takes long: no code of a face knows the version, and none that does knows the face.
+    """
+    pairs = zip(faces, itertools.cycle(versions), strict=False)
+    return pytest.mark.parametrize(
+        ("face", "version"),
+        [pytest.param(face, version, id=f"{face.name}-IPv{version}") for face, version in pairs],
+        indirect=True,
+    )
 
 
 class SelectorLikeWindows(selectors.SelectSelector):

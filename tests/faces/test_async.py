@@ -17,7 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, wait_like_windows, wait_until
+from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, by_turns, wait_like_windows, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
 from multicast_expert import AsyncMcastRxSocket, Datagram, MulticastExpertError
@@ -28,7 +28,10 @@ TURN = 512
 """Datagrams after which another task has to have had its turn."""
 
 
-@pytest.fixture(params=[*ASYNC_FACES, *LIKE_WINDOWS[1:]], ids=lambda face: face.name)
+FACES = [*ASYNC_FACES, *LIKE_WINDOWS[1:]]
+
+
+@pytest.fixture(params=FACES, ids=lambda face: face.name)
 def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
     """Each async face in turn."""
     chosen: Face = request.param
@@ -135,6 +138,7 @@ async def test_a_flood(face: Face, network: Network, version: int) -> None:
 
 
 @pytest.mark.slow
+@by_turns(FACES, 4, 6)
 async def test_a_long_flood(face: Face, network: Network, version: int) -> None:
     """200,000 datagrams, with a large receive buffer: nothing is lost but what the kernel reports."""
     async with async_receiver(version, receive_buffer=4_000_000) as receiver:
@@ -256,6 +260,7 @@ async def test_cancelling_loses_nothing(face: Face, network: Network, version: i
 
 
 @pytest.mark.slow
+@by_turns(FACES, 6, 4)
 async def test_a_thousand_cancellations(face: Face, network: Network, version: int) -> None:
     """1,000 cancellations under traffic, in each of the ways, lose no datagram."""
     for give_up in ways_to_give_up(face):

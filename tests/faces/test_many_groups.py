@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faces.faces import ASYNC_FACES, BLOCKING, Face, wait_until
+from faces.faces import ASYNC_FACES, BLOCKING, Face, by_turns, wait_until
 from faces.network import GROUP, PORT, Network, family
 from linux.plain_sockets import descriptor_limit, lowest_free_descriptor, open_descriptors
 from multicast_expert import Datagram, MulticastOSError
@@ -19,7 +19,10 @@ from multicast_expert.testing import Lab
 MANY = 10_000
 
 
-@pytest.fixture(params=[BLOCKING, ASYNC_FACES[0]], ids=lambda face: face.name)
+FACES = [BLOCKING, ASYNC_FACES[0]]
+
+
+@pytest.fixture(params=FACES, ids=lambda face: face.name)
 def face(request: pytest.FixtureRequest) -> Face:
     """Without and with an event loop."""
     chosen: Face = request.param
@@ -60,6 +63,7 @@ async def one_from_each(receiver: Any, network: Network, version: int, groups: l
 
 
 @pytest.mark.slow
+@by_turns(FACES, 4, 6)
 async def test_ten_thousand_groups(face: Face, network: Network, version: int, enough_descriptors: None) -> None:
     """10,000 groups are joined, each is heard, and all are left while it runs; nothing stays joined."""
     groups = consecutive(version, MANY)
@@ -85,6 +89,7 @@ async def test_ten_thousand_groups(face: Face, network: Network, version: int, e
 
 
 @pytest.mark.slow
+@by_turns(FACES, 6, 4)
 async def test_ten_thousand_groups_at_once(
     face: Face, network: Network, version: int, enough_descriptors: None
 ) -> None:

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from interruptions.running import close_nurseries
 from multicast_expert.testing import Lab, lab_unavailable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nurseries() -> Iterator[None]:
+    """End the processes that fork for the programs after the last test."""
+    yield
+    close_nurseries()
 
 
 @pytest.fixture

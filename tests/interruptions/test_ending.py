@@ -11,7 +11,7 @@ from interruptions.running import EXTENSION, run
 
 def time_of_ending(function: str, **arguments: object) -> float:
     """Return how many seconds after its last line a program was gone."""
-    printed = run("ending", function, noise=True, **arguments)  # type: ignore[arg-type]
+    printed = run("ending", function, fresh=True, noise=True, **arguments)  # type: ignore[arg-type]
     return time.monotonic() - float(printed.split()[0])
 
 
@@ -25,7 +25,7 @@ def test_a_callback_that_blocks_does_not_keep_the_program(own_network: None) -> 
 def test_a_program_that_closes_nothing_ends(pure: bool, held: bool) -> None:
     """It ends, whatever its background threads were doing when they were stopped for ever."""
     for _ in range(1 if held else 4):
-        complaints = run("ending", "end_without_closing", pure=pure, noise=True, held=held)
+        complaints = run("ending", "end_without_closing", fresh=True, pure=pure, noise=True, held=held)
         assert not re.search("Traceback|Exception ignored", complaints), complaints
 
 
@@ -41,7 +41,7 @@ def test_a_program_that_healed_ends_as_soon_as_another() -> None:
 @pytest.mark.parametrize("pure", EXTENSION)
 def test_an_idle_receiver_wakes_for_nothing(pure: bool, count: int) -> None:
     """While nothing comes and no interface changes, no thread of the program runs."""
-    run("ending", "idle", pure=pure, count=count, seconds=2)
+    run("ending", "idle", fresh=True, pure=pure, count=count, seconds=2)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1, 3, 10, 30, 100])
@@ -50,7 +50,9 @@ def test_ctrl_c_at_the_end_prints_nothing_of_ours(milliseconds: int) -> None:
 
     Python itself may say something, or end by the signal, where it comes at the very last.
     """
-    complaints = run("ending", "end_interrupted", noise=True, statuses=(0, 1, -2, 130), delay=milliseconds / 1000)
+    complaints = run(
+        "ending", "end_interrupted", fresh=True, noise=True, statuses=(0, 1, -2, 130), delay=milliseconds / 1000
+    )
     assert "multicast_expert" not in complaints
 
 
@@ -58,4 +60,4 @@ def test_ctrl_c_at_the_end_prints_nothing_of_ours(milliseconds: int) -> None:
 @pytest.mark.parametrize("pure", EXTENSION)
 def test_eight_threads_send_while_the_interface_flaps(own_network: None, pure: bool, how: str) -> None:
     """No socket leaks, no descriptor of another is used, and sending works afterwards."""
-    run("ending", "send_while_the_interface_flaps", pure=pure, how=how, flaps=25)
+    run("ending", "send_while_the_interface_flaps", fresh=True, pure=pure, how=how, flaps=25)

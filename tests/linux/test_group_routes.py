@@ -121,6 +121,21 @@ def test_a_group_route_alone(routed: Routed, version: int) -> None:
 
 
 @both_versions
+def test_a_route_for_all_groups(routed: Routed, version: int) -> None:
+    """It leads what a sender sends that was made without groups; a group with another route gets one warning."""
+    with pytest.raises(MulticastExpertError, match=f"no default IPv{version} route and none for all groups"):
+        McastTxSocket(FAMILY[version])
+    routed.group("eth1", version, {4: "224.0.0.0/4", 6: "ff00::/8 metric 1"}[version])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with McastTxSocket(FAMILY[version]) as sender:
+            check_it_leaves_by(routed, sender, "eth1", OTHER[version])
+            routed.group("eth0", version)
+            with pytest.raises(MulticastWarning, match=r"out of eth1, the interface for all groups, .* out of eth0"):
+                sender.sendto(b"x", (GROUP[version], PORT))
+
+
+@both_versions
 def test_group_routes_that_disagree(routed: Routed, version: int) -> None:
     """Without a default route, the first group that has a route decides, and a warning names the other."""
     routed.group("eth0", version)

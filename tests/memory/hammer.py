@@ -41,7 +41,13 @@ def use_extension(path: str) -> None:
 
 use_extension(sys.argv[1])
 
-from multicast_expert import AsyncMcastRxSocket, Datagram, McastRxSocket, McastTxSocket  # noqa: E402
+from multicast_expert import (  # noqa: E402
+    AsyncMcastRxSocket,
+    Datagram,
+    DatagramBuffer,
+    McastRxSocket,
+    McastTxSocket,
+)
 from multicast_expert import _fast as native  # noqa: E402
 from multicast_expert.testing import enter_private_network  # noqa: E402
 
@@ -83,6 +89,21 @@ def many(receiver: McastRxSocket) -> list[bytes]:
     while len(received) < BURST:
         received += receiver.receive_many(limit=7 + len(received) % 50, timeout=5)
     return [datagram.data for datagram in received]
+
+
+BUFFERS = [DatagramBuffer(7, 1 << 16), DatagramBuffer(1000, 1 << 16)]
+
+
+def into(receiver: McastRxSocket) -> list[bytes]:
+    """Receive into buffers by turns, a small one that is often full and a large one."""
+    received: list[bytes] = []
+    while len(received) < BURST:
+        for buffer in BUFFERS:
+            if len(received) < BURST:
+                receiver.receive_into(buffer, timeout=5)
+            received += [datagram.data for datagram in buffer]
+            buffer.clear()
+    return received
 
 
 def iteration(receiver: McastRxSocket) -> list[bytes]:
@@ -156,6 +177,10 @@ def intake_round() -> int:
                 received.extend(reversed(landed))
                 with contextlib.suppress(UnknownPlaceError):
                     intake.batch(handle, 10, received)
+                buffer = DatagramBuffer(5, 1 << 16)
+                with contextlib.suppress(UnknownPlaceError):
+                    intake.batch(handle, 5, buffer._rows)  # type: ignore[arg-type]  # they are the native ones
+                received += [*buffer]
                 intake.settle(0)
             assert [datagram.data for datagram in received] == UNEQUAL
         receiver.sendto(b"left behind", receiver.getsockname())
@@ -189,7 +214,7 @@ def blocking_round(family: int, receiver: McastRxSocket, sender: McastTxSocket, 
     total = 0
     first, second = GROUPS[family]
     # Mostly the quickest way, because under valgrind the others take minutes.
-    for way in (*[many] * 20, iteration, one_by_one, plain):
+    for way in (*[many] * 12, *[into] * 8, iteration, one_by_one, plain):
         for payloads in (EQUAL, UNEQUAL):
             assert sender.send_many(payloads, (first, PORT)) == BURST
             assert way(receiver) == payloads, f"{way.__name__} changed or lost something"

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Any
 
+from multicast_expert.observe.links import Links
+from multicast_expert.observe.members import Timers
 from multicast_expert.observe.messages import Happening, Watch
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.system import netlink
@@ -67,14 +69,22 @@ def querier(host: Host, *more: str) -> Program:
 class PortSource(FrameSource):
     """What comes in on the ports, and queries; reports that the switch passes on are members of another port."""
 
+    def __init__(self, ports: list[str]) -> None:
+        super().__init__(ports)
+        self.askers: set[tuple[str, str]] = set()
+        """Ports with the hosts behind them that asked."""
+
     def take(self, limit: int = 256) -> list[Frame]:
         """Return frames that wait."""
-        return [
-            frame
-            for frame in super().take(limit)
-            if not frame.outgoing
-            or ((message := parse_group_message(frame.packet)) and isinstance(message.content, GroupQuery))
-        ]
+        return [frame for frame in super().take(limit) if self._asks(frame) or not frame.outgoing]
+
+    def _asks(self, frame: Frame) -> bool:
+        message = parse_group_message(frame.packet)
+        if message is None or not isinstance(message.content, GroupQuery):
+            return False
+        if not frame.outgoing:
+            self.askers.add((frame.interface, message.host))
+        return True
 
 
 class Views:
@@ -87,6 +97,7 @@ class Views:
         with switch.entered():
             self._source = PortSource([port.name for port in switch.ports])
         self.watch = Watch(self._source)
+        self.watch.links = Links(timers=Timers(INTERVAL, RESPONSE))
         self.happened: list[Happening] = []
 
     def step(self) -> None:
@@ -95,29 +106,33 @@ class Views:
             while new := self.watch.step(0):
                 self.happened += new
 
-    def ours(self) -> set[Entry]:
-        """Return the members that we know behind each port, like the switch: not those of 224.0.0.0/24."""
+    def ours(self) -> tuple[set[Entry], set[str]]:
+        """Return the members and queriers that we know behind each port, like the switch: not those of 224.0.0.0/24."""
         self.step()
-        return {
+        known = self.watch.links.known.items()
+        members = {
             (port, group, "include" if member.includes else "exclude", tuple(sorted(member.sources)))
-            for (port, _), link in self.watch.links.items()
+            for (port, _), link in known
             for (group, _), member in link.members.items()
             if ":" in group or not group.startswith("224.0.0.")
         }
+        queriers = {(port, link.querier.address) for (port, _), link in known if link.querier}
+        return members, {port for port, _ in queriers & self._source.askers}
 
-    def theirs(self) -> set[Entry]:
-        """Return the members that the switch knows behind each port."""
+    def theirs(self) -> tuple[set[Entry], set[str]]:
+        """Return the members that the switch knows behind each port, and the ports that it knows queriers behind."""
         listing = json.loads(self._switch.command("bridge", "-j", "-d", "-s", "mdb", "show", "dev", "br0"))
-        return {
+        members = {
             (row["port"], str(ip_address(row["grp"])), row["filter_mode"], _sources(row))
             for row in listing[0]["mdb"]
             if "src" not in row and row["port"] != "br0"
         }
+        return members, {each["port"] for each in listing[0].get("router", {}).get("br0", ())}
 
     def queriers(self) -> set[str]:
         """Return the queriers that we know behind any port."""
         self.step()
-        return {link.querier.address for link in self.watch.links.values() if link.querier}
+        return {link.querier.address for link in self.watch.links.known.values() if link.querier}
 
     def their_queriers(self) -> set[str]:
         """Return the queriers that the switch knows."""
@@ -133,9 +148,11 @@ class Views:
     def agree(self, what: Callable[[], bool] = lambda: True) -> None:
         """Return as soon as both views are equal and as expected."""
         deadline = monotonic() + PATIENCE
-        while not (what() and self.ours() == self.theirs()):
-            assert monotonic() < deadline, f"ours - theirs {self.ours() - self.theirs()}, {self.theirs() - self.ours()}"
-            self._source.wait(0.02)
+        ours, theirs = self.ours(), self.theirs()
+        while not what() or ours != theirs:
+            assert monotonic() < deadline, [(one - two, two - one) for one, two in zip(ours, theirs, strict=True)]
+            self._source.wait(0.05)
+            ours, theirs = self.ours(), self.theirs()
 
     def close(self) -> None:
         """Close the source of frames."""

@@ -21,6 +21,17 @@ SOURCE = "10.0.0.99"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
+Versions = tuple[str, str]
+"""Of IGMP and MLD."""
+NEWEST = "3", "2"
+both_versions = pytest.mark.parametrize("versions", [NEWEST, ("2", "1")], ids=["newest", "older"])
+
+
+def version_words(versions: Versions) -> tuple[str, ...]:
+    """The words of a command line that choose them."""
+    return "--version", versions[0], "--mld-version", versions[1]
+
+
 class Network:
     """A switch with four hosts; `asking` and `other` are for queriers."""
 
@@ -43,7 +54,7 @@ def network() -> Iterator[Network]:
 def entries(views: Views, port: str) -> set[tuple[str, str, tuple[str, ...]]]:
     """The members that we know behind a port, but not those that each host has by itself."""
     own = ("ff02::", "224.0.0.")
-    return {entry[1:] for entry in views.ours() if entry[0] == port and not entry[1].startswith(own)}
+    return {entry[1:] for entry in views.ours()[0] if entry[0] == port and not entry[1].startswith(own)}
 
 
 def join_source(card: Interface, group: str, source: str) -> socket.socket:
@@ -56,23 +67,27 @@ def join_source(card: Interface, group: str, source: str) -> socket.socket:
     return member
 
 
-def test_elections_and_members(network: Network) -> None:
+@both_versions
+def test_elections_and_members(network: Network, versions: Versions) -> None:
     """Two queriers, an election, the death of one, hosts that join, leave and fall silent: both views are equal."""
+    newest, words = versions == NEWEST, version_words(versions)
     talker, listener = network.cards["talker"], network.cards["listener"]
     local = {name: network.cards[name].link_local for name in ("other", "asking")}
     lower6 = min(local.values(), key=rank)
     with closing(Views(network.switch)) as views:
-        asking = querier(network.hosts["asking"])
-        asking.wait_for(event="querier", host="10.0.0.4")
+        asking = querier(network.hosts["asking"], *words)
+        asking.wait_for(event="querier", host="10.0.0.4", version=int(versions[0]))
         views.agree(lambda: views.their_queriers() == views.queriers() == {"10.0.0.4", local["asking"]})
 
         one_source = join_source(listener, SSM, SOURCE)
         with member_of(GROUP, listener) as anything, one_source, member_of(GROUP6, listener), member_of(GROUP, talker):
-            expected = {(GROUP, "exclude", ()), (SSM, "include", (SOURCE,)), (GROUP6, "exclude", ())}
+            # To queriers of older versions no host names sources.
+            single = (SSM, "include", (SOURCE,)) if newest else (SSM, "exclude", ())
+            expected = {(GROUP, "exclude", ()), single, (GROUP6, "exclude", ())}
             views.agree(lambda: entries(views, "p2") == expected and entries(views, "p1") == {(GROUP, "exclude", ())})
 
             # A lower address takes over by IGMP; by MLD, the lower link-local address does.
-            other = querier(network.hosts["other"])
+            other = querier(network.hosts["other"], *words)
             asking.wait_for(event="querier", host="10.0.0.3")
             winners = {"10.0.0.3", lower6}
             views.agree(lambda: views.their_queriers() == views.queriers() == winners)
@@ -115,8 +130,9 @@ def arriving(member: socket.socket, group: str, card: Interface, seconds: float)
     return found
 
 
+@both_versions
 @pytest.mark.parametrize("group", [GROUP, GROUP6])
-def test_a_stream_that_dies_without_a_querier_lives_with_ours(network: Network, group: str) -> None:
+def test_a_stream_that_dies_without_a_querier_lives_with_ours(network: Network, group: str, versions: Versions) -> None:
     """The switch forgets the member after its own timers; while our querier asks it does not; without it, it does."""
     talker, listener, switch = network.cards["talker"], network.cards["listener"], network.switch
     with member_of(group, listener) as member:
@@ -126,11 +142,13 @@ def test_a_stream_that_dies_without_a_querier_lives_with_ours(network: Network, 
         assert arriving(member, group, talker, 0.5) > 0
         wait_for_silence(switch, group)
         assert arriving(member, group, talker, 1) == 0
-        asking = querier(network.hosts["asking"])
+        asking = querier(network.hosts["asking"], *version_words(versions))
         switch.wait_for_member(group, listener)
         began = monotonic()
         while monotonic() < began + 3 * MEMBERSHIP:
             assert arriving(member, group, talker, 0.5) > 0
+        protocol, version = ("IGMP", versions[0]) if group == GROUP else ("MLD", versions[1])
+        assert {each["version"] for each in asking.find(event="query", protocol=protocol)} == {int(version)}
         asking.die()
         wait_for_silence(switch, group)
         assert arriving(member, group, talker, 1) == 0
@@ -145,8 +163,8 @@ def wait_for_silence(switch: Switch, group: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="the program `tshark` is not installed")
-@pytest.mark.parametrize("versions", [("3", "2"), ("2", "1")])
-def test_tshark_finds_our_queries_well_formed(network: Network, tmp_path: Path, versions: tuple[str, str]) -> None:
+@both_versions
+def test_tshark_finds_our_queries_well_formed(network: Network, tmp_path: Path, versions: Versions) -> None:
     """Checksums, hop limit 1, router alert, destination and timers of general, group and source queries."""
     listener, capture = network.cards["listener"], tmp_path / "queries.pcap"
     sniffer = network.hosts["asking"].popen(
@@ -156,7 +174,7 @@ def test_tshark_finds_our_queries_well_formed(network: Network, tmp_path: Path, 
     )
     assert sniffer.stderr is not None
     assert any("Capturing on" in line for line in sniffer.stderr)
-    asking = querier(network.hosts["asking"], "--version", versions[0], "--mld-version", versions[1])
+    asking = querier(network.hosts["asking"], *version_words(versions))
     asking.wait_for(event="querier", host="10.0.0.4")
     with member_of(GROUP, listener), member_of(GROUP6, listener):
         for group in (GROUP, GROUP6):
@@ -205,10 +223,14 @@ def queries(capture: Path, chosen: str, older: bool = False) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(("address", "wins"), [("10.0.0.2", "10.0.0.2"), ("10.0.0.250", "10.0.0.4")])
+@pytest.mark.parametrize(
+    ("address", "wins"), [("10.0.0.2", "10.0.0.2"), ("10.0.0.250", "10.0.0.4"), ("0.0.0.0", "10.0.0.4")]
+)
 def test_an_election_with_the_switch_itself(network: Network, address: str, wins: str) -> None:
     """The querier of the Linux bridge and ours agree who asks; when the bridge stops, ours takes over."""
-    network.switch.start_querier(interval=1, response=RESPONSE, membership=MEMBERSHIP, source=address)
+    # Without a source a bridge asks from 0.0.0.0, which never wins.
+    source = None if address == "0.0.0.0" else address
+    network.switch.start_querier(interval=1, response=RESPONSE, membership=MEMBERSHIP, source=source)
     asking = querier(network.hosts["asking"], "-4")
     asking.wait_for(event="querier", host=wins)
     loser = ({address, "10.0.0.4"} - {wins}).pop()

@@ -183,6 +183,18 @@ def test_any_sequence_keeps_the_bound_and_empties_in_the_end(steps: list[tuple[f
     assert link.querier is None
 
 
+def test_a_query_for_a_group_concerns_those_that_receive_from_all_sources() -> None:
+    """RFC 3376, 6.6.1: it lowers the timer of the group only, a query for sources those of the sources only."""
+    link = Link()
+    link.take(0, report(HOST, RecordKind.IS_EXCLUDE))
+    link.take(0, report(OTHER, RecordKind.IS_INCLUDE, "10.9.0.1", "10.9.0.2"))
+    link.take(1, query("10.0.0.1", GROUP, response=1.0))
+    assert kinds(link.expire(4)) == [("timeout", HOST)]
+    link.take(5, query("10.0.0.1", GROUP, "10.9.0.1", response=1.0))
+    assert kinds(link.expire(8)) == [("change", OTHER)]
+    assert link.members[GROUP, OTHER].sources.keys() == {"10.9.0.2"}
+
+
 def test_reports_of_linux() -> None:
     """Two hosts join and leave, by IGMPv3 with a source and by MLDv2."""
     links = {4: Link(), 6: Link()}

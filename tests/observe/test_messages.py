@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from multicast_expert.observe.messages import VLAN_LIMIT, VLANS, Watch
+from multicast_expert.observe.links import VLAN_LIMIT, VLANS
+from multicast_expert.observe.messages import Watch
 from multicast_expert.wire.group_messages import GroupMessage, GroupRecord, GroupReport, RecordKind, build_group_message
 from multicast_expert.wire.packet_socket import Frame
 
@@ -50,7 +51,7 @@ def test_a_stopped_program_reads_old_frames_at_their_time() -> None:
     frames = [report("10.0.0.7", ago=ago) for ago in (700, 500, 300, 100)]
     watch, found = watched([*frames[:1], report("10.0.0.8", ago=700), *frames[1:]])
     assert found == ["join", "join", "report", "timeout", "report", "report"]
-    assert [host for link in watch.links.values() for _, host in link.members] == ["10.0.0.7"]
+    assert [host for link in watch.links.known.values() for _, host in link.members] == ["10.0.0.7"]
 
 
 @pytest.mark.slow
@@ -60,7 +61,7 @@ def test_vlans_are_bounded() -> None:
     groups = [report("10.0.0.7", vlan=7, group=f"239.2.{number >> 8}.{number & 255}") for number in range(3000)]
     watch, found = watched([report("10.0.0.7"), *tags, *groups])
     assert found.count("full") == 1
-    assert len(watch.links) == VLANS
-    assert watch.ignored == 4000 - (VLANS - 1)
-    assert len(watch.links["eth0 VLAN 7", 4].members) == VLAN_LIMIT
-    assert len(watch.links["eth0", 4].members) == 1
+    assert len(watch.links.known) == VLANS
+    assert watch.links.ignored == 4000 - (VLANS - 1)
+    assert len(watch.links.known["eth0 VLAN 7", 4].members) == VLAN_LIMIT
+    assert len(watch.links.known["eth0", 4].members) == 1

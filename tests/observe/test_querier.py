@@ -203,6 +203,17 @@ def test_older_members_make_sources_void() -> None:
     assert querier.step(50, report(HOST, RecordKind.BLOCK, "10.9.0.1")).queries == []
 
 
+def test_a_member_of_the_first_version_keeps_leavers() -> None:
+    """RFC 3376, 7.3.2: it answers no query for a group, so that leaves are ignored while it is there."""
+    querier = started()
+    querier.step(41, report(HOST, RecordKind.IS_EXCLUDE, version=1))
+    querier.step(42, report(OTHER, RecordKind.IS_EXCLUDE, version=2))
+    assert querier.step(50, report(OTHER, RecordKind.TO_INCLUDE, version=2)).queries == []
+    assert querier.link.hosts(GROUP) == [HOST]
+    querier.step(400, report(HOST, RecordKind.IS_EXCLUDE, version=2))
+    assert querier.step(410, report(HOST, RecordKind.TO_INCLUDE, version=2)).queries != []
+
+
 def test_a_silent_querier_asks_for_no_last_member() -> None:
     """The elected one does; what it asks lowers our timers as well."""
     querier = started()

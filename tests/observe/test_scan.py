@@ -136,6 +136,18 @@ def test_ports_can_be_named(hosts: tuple[Host, Host]) -> None:
         assert streams_of(found) == {("239.1.1.9", 6002): "RTP PCMU 8 kHz"}
 
 
+def test_a_port_that_another_program_holds(hosts: tuple[Host, Host]) -> None:
+    """It is named once, and the other ports are heard."""
+    one, _ = hosts
+    one.hold_port(6003)
+    with one.entered():
+        found = scan_by_joining(["eth0"], 0.1, GROUPS[:2], [6002, 6003])
+    assert list(found.limits) == [
+        "Without a packet socket, only the ports 6002 were heard.",
+        "This user, or another program, does not allow the ports 6003.",
+    ]
+
+
 def test_joining_makes_a_snooping_switch_forward() -> None:
     """A switch that forwards to members only hides the stream from a passive look, and shows it after the join."""
     with Lab() as lab:

@@ -1,17 +1,16 @@
 """What is counted about streams, from packets and times made by hand."""
 
-import random
-import tracemalloc
 from struct import pack
 
 import pytest
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.observe.sequence import Numbers
-from multicast_expert.observe.streams import LIMIT, Stream, Streams
+from multicast_expert.observe.streams import Stream, Streams
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.wire.frames import UDP, ipv4_packet, udp_packet
 from multicast_expert.wire.recognise.table import Protocol
+from tests.hostile.floods import stream_packet
 from tests.recognise.samples import AES67, captured
 
 HERE, THERE = ("10.0.0.1", 40000), ("239.1.2.3", 5000)
@@ -209,55 +208,15 @@ def test_unicast_and_the_way_out_of_a_loopback_do_not_count() -> None:
     ]
 
 
-def spoofed(number: int) -> bytes:
-    """A packet of a source and a group that no other number has, with a number of its own and 1,300 bytes."""
-    return b"\x45" + bytes(8) + b"\x11" + bytes(2) + pack("!III", number, 0xE0000000 | number, 0x9C401388) + pack(
-        "!HH", 1308, 0
-    ) + pack("!BBHII", 0x80, 33, number & 0xFFFF, number, number) + bytes(1288)  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_million_spoofed_streams_take_bounded_memory() -> None:
-    """2^20 groups and sources leave the first rows, say how many found no room, and take less than 60 MB."""
-    streams = Streams()
-    tracemalloc.start()
-    for number in range(2 * LIMIT):  # what is traced takes ten times as long
-        streams.take_packet("eth0", False, spoofed(number), START)
-    streams.tick(START + 1)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    for number in range(2 * LIMIT, 1 << 20):
-        streams.take_packet("eth0", False, spoofed(number), START + 1)
-    assert len(streams) == LIMIT
-    assert streams.unfollowed == (1 << 20) - LIMIT
-    assert peak < 60e6
-
-
 def test_strays_give_room_to_streams_that_last() -> None:
     """A full table forgets what was hardly heard after seconds, and what was heard much after a minute."""
     streams = Streams(limit=10)
     for number in range(10):
         for _ in range(5 if number < 2 else 1):
-            streams.take_packet("eth0", False, spoofed(number), START)
+            streams.take_packet("eth0", False, stream_packet(number), START)
     streams.tick(START + 4)
     assert (len(streams), streams.forgotten) == (2, 8)
     for number in range(20, 28):
-        streams.take_packet("eth0", False, spoofed(number), START + 60)
+        streams.take_packet("eth0", False, stream_packet(number), START + 60)
     streams.tick(START + 61)
     assert (len(streams), streams.forgotten) == (8, 10)
-
-
-def test_hostile_packets_do_nothing_else() -> None:
-    """Mutated packets, cut and changed anywhere, make rows or none."""
-    noise = random.Random(7)
-    streams = Streams(limit=50)
-    samples = [udp_packet(HERE, sample[:2], sample.payload) for sample in captured()]
-    samples += [udp_packet(("fd00::1", 4000), ("ff15::1", 5000), sample.payload) for sample in captured()]
-    for round_number in range(20_000):
-        packet = bytearray(noise.choice(samples))
-        for _ in range(noise.randrange(6)):
-            packet[noise.randrange(min(len(packet), 120))] = noise.randrange(256)
-        streams.take_packet("eth0", False, bytes(packet[: noise.choice([len(packet), noise.randrange(80)])]), START)
-        if round_number % 100 == 0:
-            streams.tick(START + round_number / 100)
-    assert 0 < len(list(streams.streams(START))) <= 50

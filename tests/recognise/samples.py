@@ -63,6 +63,9 @@ RTP_JPEG2000 = (
     bytes.fromhex("806b 0001 00000010 0000abcd") + bytes(8),
     bytes.fromhex("806b 0002 00000020 0000abcd") + bytes(8),
 )
+# As ssmpingd 0.9.1 answered to a group, and an Init of RFC 6450 with a version, a client and a prefix.
+PING_REPLY = bytes.fromhex("41 0001 0004 00002981 0002 0004 00000007 0003 0008 6b082de4000bf364 0004 0005 01ef0707ea")
+PING_INIT = bytes.fromhex("49 0000 0001 02 0001 0004 00002981 000a 0007 0001 08 e8000000")
 LCM_FRAGMENT = b"LC03" + bytes.fromhex("00000001 00001388 00000000 0000 0004") + b"BIG\0" + bytes(20)
 
 WRITTEN = (
@@ -75,5 +78,7 @@ WRITTEN = (
     ("SMA Speedwire", "discovery", Sample("239.12.255.254", 9522, SMA_SEARCH)),
     ("PTP", "Sync, version 1, _DFLT", Sample("224.0.1.129", 319, SYNC_V1)),
     ("CoAP", "PUT /temperature/room", Sample("ff05::fd", 5683, COAP_PUT)),
+    ("multicast ping", "reply 7", Sample("239.7.7.234", 51270, PING_REPLY)),
+    ("multicast ping", "init", Sample("ff3e::4321:1234", 9903, PING_INIT)),
     ("LCM", "channel BIG", Sample("239.255.76.67", 7667, LCM_FRAGMENT)),
 )

@@ -1,3 +1,5 @@
+"""The faults that a test can provoke on a host of the lab."""
+
 import errno
 import os
 import socket
@@ -138,6 +140,8 @@ def test_a_renamed_interface_keeps_its_memberships(pair: Pair, group: str) -> No
         index = pair.far.index()
         pair.second.rename_interface("eth0", "lan0")
         assert pair.second.interface("lan0") is pair.far
+        with pytest.raises(LabError, match="no interface eth0, only lan0"):
+            pair.second.interface("eth0")
         assert pair.far.index() == index
         with pair.second.entered():
             assert socket.if_indextoname(index) == "lan0"

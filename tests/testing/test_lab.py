@@ -1,3 +1,5 @@
+"""Hosts, cables and interfaces of the lab, and what becomes of them at its end."""
+
 import contextlib
 import socket
 import subprocess

@@ -1,3 +1,5 @@
+"""Programs that the lab starts, and what they send."""
+
 import socket
 from itertools import pairwise
 from time import monotonic

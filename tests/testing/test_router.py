@@ -1,3 +1,5 @@
+"""Routers of the lab."""
+
 import shutil
 
 import pytest

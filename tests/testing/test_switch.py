@@ -1,3 +1,5 @@
+"""Switches of the lab: what they forward, with and without snooping and a querier."""
+
 import socket
 import struct
 from pathlib import Path

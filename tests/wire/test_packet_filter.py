@@ -72,12 +72,17 @@ def test_traffic(version: int, udp: bool) -> None:
     assert kept(program, datagram(version, GROUPS[version])) == (100 if udp else 0)
     assert kept(program, datagram(version, SENDERS[version])) == 0
     if version == 4:
+        for no_group in ("255.255.255.255", "240.0.0.1", "223.255.255.255"):
+            assert kept(program, datagram(4, no_group)) == 0
         assert kept(program, ipv4_packet("10.0.0.7", "239.1.2.3", socket.IPPROTO_TCP, bytes(20))) == 0
     else:
         fragment = ipv6_packet("fd00::7", "ff15::1", FRAGMENT_HEADER, bytes(20))
         options = ipv6_packet("fd00::7", "ff15::1", HOP_BY_HOP, bytes([socket.IPPROTO_TCP]) + bytes(20))
         assert kept(program, fragment) == (100 if udp else 0)
         assert kept(program, options) == 0
+        behind = ipv6_packet("fd00::7", "ff15::1", HOP_BY_HOP, bytes([socket.IPPROTO_UDP]) + bytes(20))
+        assert kept(program, behind) == (100 if udp else 0)
+        assert kept(program, behind[:24] + ip_address("fd00::8").packed + behind[40:]) == 0
 
 
 def test_interfaces() -> None:

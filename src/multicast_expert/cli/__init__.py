@@ -1,7 +1,7 @@
 """The command `mcast`: its subcommands and their exit status. A file per subcommand, thin over the library.
 
 Exit status: 0 done; 1 failed, or nothing came; 2 wrong command line; 130 ended by Ctrl-C or SIGTERM. `mcast doctor`
-returns 1 when it found a problem, and 3 when it could not tell; so does `mcast drops`.
+returns 1 when it found a problem, and 3 when it could not tell; so do `mcast drops` and `mcast ping`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ COMMANDS = {
     "scan": "Find out which groups are on the wire, and who sends and joins",
     "watch": "Show who asks for members and who joins, as it happens",
     "querier": "Ask for members, where no router or switch does",
+    "ping": "Ask hosts for unicast and multicast beside each other, and judge",
+    "pong": "Answer multicast pings",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }

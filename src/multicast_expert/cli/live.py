@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from time import thread_time, time
+from time import thread_time
 
 from multicast_expert.cli.host_state import KernelDrops, joined_here
 from multicast_expert.cli.render.streams import Place, Surroundings
@@ -49,16 +49,17 @@ class Live:
     def take(self) -> bool:
         """Take in frames that wait, up to BATCH; return whether there may be more."""
         more = self.look.take(BATCH)
-        self.look.tick(time())
+        self.look.tick()
         return more
 
     def snapshot(self) -> Snapshot:
         """Return how everything is now."""
-        now = time()
+        now = self.look.clock.now()
         streams = [each for each in self.look.streams.streams(now) if self._is_wanted(each)]
         around = Surroundings(self._joined, self._drops)
         names = tuple(each.display_name for each in self.source.interfaces)
-        self.latest = Snapshot(now, names, streams, around, self.source.lost(), self.look.streams.unfollowed)
+        known = self.look.streams
+        self.latest = Snapshot(now, names, streams, around, self.source.lost(), known.unfollowed, known.forgotten)
         return self.latest
 
     def _is_wanted(self, stream: Stream) -> bool:

@@ -125,3 +125,5 @@ def _ask(source: FrameSource, querying: Querying, duration: float | None, as_jso
             terminal.complain(failure)
         querying.failures.clear()
         tell_more(told, source.lost(), "frame", "came faster than they were read")
+        neglected = sum(querier.neglected for _, querier in querying.queriers)
+        tell_more(told, neglected, "leave", "followed by no query: too many groups were left at once")

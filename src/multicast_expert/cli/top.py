@@ -57,8 +57,9 @@ def run(
         if exporter is not None:
             exporter.families = lambda: top_families(live.latest)
         if screen is not None:
-            screen(live, duration).run()
-            return 0
+            app = screen(live, duration)
+            app.run()
+            return STATUS if app.is_interrupted else 0
         end_with_reader()
         interrupted = until_interrupted(lambda: _write(live, duration, as_json))
     return STATUS if interrupted else 0
@@ -105,11 +106,12 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
                 "interfaces": list(found.interfaces),
                 "frames_lost": found.lost,
                 "unfollowed": found.unfollowed,
+                "forgotten": found.forgotten,
                 "streams": [stream_object(each, found.now, found.around) for each in view.rows],
             }
         )
         return
     lines = list(table_lines(view.rows, found.now, found.around, PLAIN_COLUMNS))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
-    lost = [Line(f"{found.lost:,} frames came faster than they were read", style="red")] if found.lost else []
-    terminal.show_lines([Line(head, style="bold"), *lost, *lines, Line("")], sys.stdout)
+    troubles = [Line(text, style="red") for text in found.troubles()]
+    terminal.show_lines([Line(head, style="bold"), *troubles, *lines, Line("")], sys.stdout)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import suppress
 from typing import ClassVar, Protocol
 
 from textual import events
 from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widget import Widget
 
+from multicast_expert.cli.interruption import SIGNALS
 from multicast_expert.cli.render.text import Line
 from multicast_expert.cli.render.top import Snapshot, View
 
@@ -55,6 +59,8 @@ class TopScreen(App[None]):
     TITLE: str | None = "mcast top"
     CSS: ClassVar[str] = "Screen { layout: vertical; } _Lines { width: 1fr; height: 1fr; text-wrap: nowrap; }"
     ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
+    # By itself, Textual takes Ctrl-C for the wish to copy.
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "interrupt", "Quit", show=False, priority=True)]
     INTERVAL = 1.0
     """Seconds between two looks at all rows."""
 
@@ -62,6 +68,21 @@ class TopScreen(App[None]):
         super().__init__()
         self._feed, self._seconds = feed, seconds
         self.view: View = View(feed.snapshot())
+        self.is_interrupted: bool = False
+        """Whether Ctrl-C or a signal ended it."""
+
+    def on_load(self) -> None:
+        """Have signals give the terminal back from now on, before it is taken."""
+        loop = asyncio.get_running_loop()
+        with suppress(RuntimeError, ValueError):  # only the main thread has signals
+            for each in SIGNALS:
+                if signal.getsignal(each) is not signal.SIG_IGN:
+                    loop.add_signal_handler(each, self.action_interrupt)
+
+    def action_interrupt(self) -> None:
+        """End it."""
+        self.is_interrupted = True
+        self.exit()
 
     def compose(self) -> ComposeResult:
         """Fill the screen."""

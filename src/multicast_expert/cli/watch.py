@@ -100,7 +100,7 @@ def _follow(
         for failure in hooks.step():
             terminal.tell(f"mcast: {failure}")
         tell_more(told, source.lost(), "frame", "came faster than they were read")
-        tell_more(told, watch.ignored, "message", "of too many VLANs were ignored")
+        tell_more(told, watch.links.ignored, "message", "of too many VLANs were ignored")
         tell_more(told, hooks.skipped, "event", "ran no command, because too many ran")
         if exporter is not None and exporter.is_due():
             interfaces = [each.machine_name for each in source.interfaces]

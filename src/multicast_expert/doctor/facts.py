@@ -219,6 +219,8 @@ class QueueFacts:
     """How many packets it dropped, since it exists or during the trial; None: not counted."""
     waiting: int = 0
     """How many packets wait in it, now or more than before the trial."""
+    held: int = 0
+    """How many packets waited in it before and after the trial."""
 
 
 @dataclass(frozen=True, slots=True)

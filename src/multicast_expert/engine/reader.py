@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, cut
+from multicast_expert.core.datagram_buffer import Rows
 from multicast_expert.engine.intake import Intake
 from multicast_expert.engine.receive_socket import ReceiveSocket
 
@@ -41,6 +42,9 @@ class Source(Protocol):
 
     def many(self, limit: int, datagrams: list[Datagram], /) -> None:
         """Append what is there, oldest first, without waiting: `limit` datagrams and perhaps the rest of a run."""
+
+    def into(self, rows: Rows, backlog: list[Datagram], /) -> None:
+        """Move what is there into the rows, without waiting, as far as there is room; the rest goes to the backlog."""
 
     def wait(self, timeout: float | None, backlog: list[Datagram], /) -> bool:
         """Wait until a datagram may be there, and perhaps put it into the backlog; return whether one may be."""
@@ -209,6 +213,33 @@ class Reader:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     return datagrams
+
+    def take_into(self, rows: Rows) -> int:
+        """Move what is there into the rows, as far as there is room, without waiting; return how many."""
+        backlog, before = self.backlog, len(rows)
+        if backlog:
+            rows.take(backlog)
+        if not backlog and len(rows) < rows.capacity:
+            self._source.into(rows, backlog)
+        if backlog or rows.refused:
+            self._source.ring()
+        return len(rows) - before
+
+    def receive_into(self, rows: Rows, timeout: float | None) -> int:
+        """As `take_into`, waiting for the first; 0 after the timeout."""
+        found = self.take_into(rows)
+        if found or timeout == 0:
+            return found
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            if self._source.wait(timeout, self.backlog):
+                found = self.take_into(rows)
+                if found:
+                    return found
+            if deadline is not None:
+                timeout = deadline - monotonic()
+                if timeout <= 0:
+                    return 0
 
     def fill(self, limit: int, timeout: float | None) -> bool:
         """Move what is there, about `limit` datagrams, into the backlog, waiting for the first; False: nothing came."""

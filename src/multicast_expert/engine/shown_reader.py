@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.datagram_buffer import Rows
 from multicast_expert.engine.reader import MSG_PEEK, Reader
 
 
@@ -40,6 +41,12 @@ class ShownReader(Reader):
             self._put_back(datagram, flags)
             raise
         return datagram
+
+    def take_into(self, rows: Rows) -> int:
+        """See `Reader.take_into`."""
+        found = super().take_into(rows)
+        self._show()
+        return found
 
     def _put_back(self, datagram: Datagram | None, flags: int) -> None:
         if datagram is not None and not flags & MSG_PEEK:

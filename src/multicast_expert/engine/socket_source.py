@@ -14,13 +14,14 @@ from contextlib import suppress
 from itertools import repeat
 from threading import get_ident
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
-from multicast_expert.core.addresses import address_text, is_multicast
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import Rows
 from multicast_expert.core.errors import MulticastExpertError, NotOpenError
 from multicast_expert.engine.intake import Intake, NativeIntake, choose
 from multicast_expert.engine.opening import error_name, os_error
+from multicast_expert.engine.places import Places
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.engine.waitset import PATIENCE, WaitSet
 from multicast_expert.system.kernel import Kernel
@@ -51,9 +52,9 @@ class SocketSource:
     def __init__(self, system: Kernel, coalesced: bool, backlog: list[Datagram]) -> None:
         self._kernel = system
         self._backlog = backlog
-        self._texts: dict[bytes, str] = {}
-        self._names: dict[int, str] = {}
-        self.intake: Intake = choose(system, coalesced, self._learn)
+        self._sockets: dict[ReceiveSocket, None] = {}
+        self._places = Places(system, self._sockets)
+        self.intake: Intake = choose(system, coalesced, self._places.learn)
         self.by_descriptor: bool = hasattr(self.intake, "expect")
         """Whether the intake is the extension's: it takes descriptors, and waits."""
         self._native: NativeIntake = self.intake  # type: ignore[assignment]  # where it is not, nothing uses it
@@ -65,7 +66,6 @@ class SocketSource:
         self._lock = threading.RLock()
         """Held while a socket is added or removed; never while a thread waits. A thread that may need `changes` takes
         that first, and so does one whose signal handlers may: they come while it holds this."""
-        self._sockets: dict[ReceiveSocket, None] = {}
         self._sole: ReceiveSocket | None = None
         """The only socket, where there is but one: it needs no turns."""
         self.quick: ReceiveSocket | None = None
@@ -180,26 +180,8 @@ class SocketSource:
 
     def name_interface(self, index: int, name: str) -> None:
         """Call the interface so in datagrams from now on."""
-        if self._names.get(index) != name:
-            self._names[index] = name
+        if self._places.rename(index, name):
             self.intake.forget_places()
-
-    def _learn(self, destination: bytes | None, index: int | None) -> tuple[str | None, str | None, str | None]:
-        """Return the group (None: the destination is none) and the destination as text, and the interface's name."""
-        name = None if index is None else self._names.get(index)
-        if destination is None:
-            return None, None, name
-        if name is None and index is not None and not is_multicast(destination):
-            # Unicast may come in on an interface that the receiver does not have.
-            # None of the sockets is closed before the intake, which calls this, is done.
-            for each in list(self._sockets)[:1]:
-                name = self._kernel.interface_name(each.socket, index)
-        text = self._texts.get(destination)
-        if text is None:
-            text = address_text(destination)
-            if len(self._texts) < 65536:
-                self._texts[destination] = text
-        return text if is_multicast(destination) else None, text, name
 
     # Taking
 
@@ -275,6 +257,24 @@ class SocketSource:
         elif not self._sweep(limit, datagrams):
             self._take_rounds(limit, datagrams)
 
+    def into(self, rows: Rows, backlog: list[Datagram]) -> None:
+        """Move what is there into the rows, without waiting, as far as there is room; the rest goes to the backlog."""
+        sole, room = self._sole, rows.capacity - len(rows)
+        if self.by_descriptor and not self._filters and (sole is not None or self._sweeps):
+            # To the extension, rows are as good as a list.
+            target: Any = rows
+            if sole is not None:
+                self._take(sole, room, target)
+                return
+            if self._sweep(room, target):
+                return
+        fresh: list[Datagram] = []
+        try:
+            self.many(min(room, TURNS), fresh)
+        finally:
+            backlog[:0] = fresh[::-1]
+        rows.take(backlog)
+
     def _take(self, sock: ReceiveSocket, limit: int, datagrams: list[Datagram]) -> bool:
         """Append what a socket holds; return whether it may hold more."""
         first = len(datagrams)
@@ -295,13 +295,14 @@ class SocketSource:
         """Append what the sockets hold, a share of each in its turn, until there is nothing or the list is so long."""
         ready = self._ready
         before = len(datagrams)
-        while before < limit:
+        end = before + limit
+        while before < end:
             if self._turns <= 0 or not ready:
                 self._look(0)
             if not ready:
                 return
             sock = ready[0]
-            more = self._take(sock, min(TURNS, limit - before), datagrams)
+            more = self._take(sock, min(TURNS, end - before), datagrams)
             if ready and ready[0] is sock:
                 del ready[0]
                 sock.queued = False
@@ -324,8 +325,9 @@ class SocketSource:
                 break
             ready[0].queued = False
             del ready[0]
-        while len(datagrams) < limit:
-            room = limit - len(datagrams)
+        end = len(datagrams) + limit
+        while len(datagrams) < end:
+            room = end - len(datagrams)
             if waitset.closed:
                 # No call stands between this and the use of the descriptors.
                 break

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from time import monotonic, time, time_ns
 from typing import Any
 
 from multicast_expert.core.addresses import IPAddress, address_text, is_multicast
@@ -21,15 +20,17 @@ from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.plan import Join
 from multicast_expert.engine.opening import change_membership
+from multicast_expert.observe.clock import Clock
 from multicast_expert.observe.streams import Streams
 from multicast_expert.system import kernel
 
 PORTS = (
-    1234, 1900, 3671, 3702, 4321, 5000, 5001, 5004, 5005, 5353, 5568, 5683, 6454, 7400, 7401, 7667, 9522, 9875, 14550,
-    30490,
+    1234, 1900, 3671, 3702, 4321, 5000, 5001, 5004, 5005, 5353, 5568, 5683, 6454, 7400, 7401, 7667, 9522, 9875, 9903,
+    14550, 30490,
 )  # fmt: skip
 """Ports that are listened to unless others are named: those of the protocols that streams are named by."""
 _BATCH = 64
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _COUNTERS = ((Path("/proc/net/snmp"), "Udp:", "IgnoredMulti"), (Path("/proc/net/snmp6"), "Udp6IgnoredMulti", ""))
 _FULL = ("ENOBUFS", "ENOMEM")
 
@@ -50,10 +51,9 @@ class Memberships:
 
     def _join(self, join: Join) -> None:
         platform, sockets = kernel.SYSTEM.platform, self._sockets[join.group.version]
-        family = socket.AF_INET if join.group.version == 4 else socket.AF_INET6
         for is_fresh in (False, True):
             if is_fresh or not sockets:
-                sockets.append(kernel.SYSTEM.socket(family, socket.SOCK_DGRAM))
+                sockets.append(kernel.SYSTEM.socket(_FAMILY[join.group.version], socket.SOCK_DGRAM))
             try:
                 change_membership(kernel.SYSTEM, sockets[-1], join.change(platform, join.join_operation))
             except MulticastOSError as error:
@@ -74,43 +74,51 @@ class Memberships:
 
 
 class Ports:
-    """Receives from all groups that this host has joined, on some ports. Linux only: MulticastExpertError elsewhere.
+    """Receives from all groups of some IP versions that this host has joined, on some ports.
 
     A port that this user may not have, or that another program does not share, is left out: see `missing`.
+    Linux only: MulticastExpertError elsewhere.
     """
 
-    def __init__(self, ports: Iterable[int], ifaces: Sequence[IfaceInfo], streams: Streams) -> None:
+    def __init__(
+        self,
+        ports: Iterable[int],
+        versions: Collection[int],
+        ifaces: Sequence[IfaceInfo],
+        streams: Streams,
+        clock: Clock,
+    ) -> None:
         if kernel.SYSTEM.platform.name != "linux":
             raise MulticastExpertError(
                 "On this system a scan would need the ports. Use a Linux host of the same network."
             )
-        self._streams = streams
+        self._streams, self._clock = streams, clock
         self._names = {each.index: each.machine_name for each in ifaces}
         self._ignored = _ignored()
+        self.heard: list[int] = []
         self.missing: list[int] = []
+        """The ports that are not heard by all of the IP versions."""
         with ExitStack() as opened:
             self._selector = opened.enter_context(selectors.DefaultSelector())
             for port in sorted(set(ports)):
-                for family in (socket.AF_INET, socket.AF_INET6):
-                    sock: Any = _listener(family, port)
-                    if sock is None:
-                        self.missing.append(port)
-                    else:
-                        opened.enter_context(sock)
-                        self._selector.register(sock, selectors.EVENT_READ, port)
+                listeners = [each for each in (_listener(version, port) for version in versions) if each is not None]
+                (self.heard if len(listeners) == len(versions) else self.missing).append(port)
+                for sock in listeners:
+                    opened.enter_context(sock)
+                    self._selector.register(sock, selectors.EVENT_READ, port)
             self._close = opened.pop_all().close
 
     def run(self, seconds: float) -> None:
         """Receive for so long, with a tick each second."""
-        deadline = monotonic() + seconds
-        next_tick = monotonic() + 1
-        self._streams.tick(time())
-        while (now := monotonic()) < deadline:
-            for key, _ in self._selector.select(max(0.0, min(deadline, next_tick) - now)):
+        now = self._clock.now()
+        deadline, next_tick = now + seconds, now
+        while now < deadline:
+            if now >= next_tick:
+                next_tick = now + 1
+                self._streams.tick(now)
+            for key, _ in self._selector.select(min(deadline, next_tick) - now):
                 self._take(key.fileobj, key.data)
-            if monotonic() >= next_tick:
-                next_tick += 1
-                self._streams.tick(time())
+            now = self._clock.now()
 
     def _take(self, sock: Any, port: int) -> None:
         fields = kernel.SYSTEM.platform.ancillary.fields
@@ -125,8 +133,7 @@ class Ports:
             name = self._names.get(arrival.interface_index or 0)
             if name is not None:
                 place = name, address_text(arrival.destination), port, sender[0].partition("%")[0]
-                now = (arrival.timestamp_ns or time_ns()) / 1e9
-                self._streams.take_payload(place, payload, sender[1], arrival.hop_limit, now)
+                self._streams.take_payload(place, payload, sender[1], arrival.hop_limit, self._clock.now())
 
     def unseen(self) -> int:
         """Return how many datagrams to groups came to ports without a socket, in this network namespace."""
@@ -137,26 +144,26 @@ class Ports:
         self._close()
 
 
-def _listener(family: int, port: int) -> Any:
+def _listener(version: int, port: int) -> Any:
+    """Return a socket that receives from all joined groups of an IP version; None where there may be none."""
     platform = kernel.SYSTEM.platform
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
+    wanted = ["IP_PKTINFO", "IP_RECVTTL", "IP_MULTICAST_ALL"]
+    if version == 6:
+        wanted = ["IPV6_RECVPKTINFO", "IPV6_RECVHOPLIMIT", "IPV6_MULTICAST_ALL"]
+    with ExitStack() as opened, suppress(OSError):
+        sock = opened.enter_context(socket.socket(_FAMILY[version], socket.SOCK_DGRAM))
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
+        if version == 6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        wanted = ("IP_PKTINFO", "IP_RECVTTL", "IP_MULTICAST_ALL")
-        if family == socket.AF_INET6:
-            wanted = ("IPV6_RECVPKTINFO", "IPV6_RECVHOPLIMIT", "IPV6_MULTICAST_ALL")
         for name in wanted:
             level, number = platform.options[name]
             with suppress(OSError):
                 sock.setsockopt(level or 0, number, 1)
         sock.bind(("", port))
-    except OSError:
-        sock.close()
-        return None
-    return sock
+        opened.pop_all()
+        return sock
+    return None
 
 
 def _ignored() -> int:

@@ -88,6 +88,8 @@ class _Group:
     hosts: dict[str, None] = field(default_factory=dict)
     older: dict[str, None] = field(default_factory=dict)
     older_until: float = -inf
+    first_until: float = -inf
+    """Until when a member counts as present that speaks IGMPv1."""
 
 
 def rank(address: str) -> tuple[bool, bytes]:
@@ -132,6 +134,13 @@ class Link:
     def has_older(self, group: str) -> bool:
         """Return whether a member of the group speaks an older version, which names no sources."""
         return group in self._groups and bool(self._groups[group].older)
+
+    def keeps_leavers(self, now: float, group: str) -> bool:
+        """Return whether leaves must not end the group: a member speaks IGMPv1, and answers no query for a group.
+
+        RFC 3376, 7.3.2.
+        """
+        return group in self._groups and self._groups[group].first_until > now
 
     def until(self, group: str, host: str) -> float:
         """Return when a membership in all sources times out; -inf for any other."""
@@ -238,7 +247,10 @@ class Link:
         self.querier = Querier(host, query.version, timers, since, now + timers.other_querier)
 
     def _lower(self, now: float, group: str, query: GroupQuery) -> None:
-        """Let the members that do not answer a specific query time out sooner: RFC 3376, 6.6.1."""
+        """Let the members that do not answer a specific query time out sooner: RFC 3376, 6.6.1.
+
+        A query for the group concerns those that receive from all sources, others keep the timers of their sources.
+        """
         known = self._groups.get(group)
         if known is None:
             return
@@ -246,9 +258,8 @@ class Link:
         for host in known.hosts:
             member = self.members[group, host]
             if member.includes:
-                for source in member.sources:
-                    if source in query.sources or not query.sources:
-                        member.sources[source] = min(member.sources[source], end)
+                for source in member.sources.keys() & set(query.sources):
+                    member.sources[source] = min(member.sources[source], end)
                 self._look_at((group, host), min(member.sources.values()))
             elif not query.sources and not member.older:
                 member.deadline = min(member.deadline, end)
@@ -277,6 +288,8 @@ class Link:
             return [said] if was_full else [said, Event(now, "full", host, group)]
         self._size += grown
         self._keep(group, host, after, end if older and record.kind is RecordKind.IS_EXCLUDE else None)
+        if report.version == 1 and ":" not in group:
+            self._groups[group].first_until = end
         if before and before.includes == after.includes and before.sources.keys() == after.sources.keys():
             return [said]
         return [_state(now, "change" if before else "join", host, group, after, report.version)]

@@ -152,7 +152,7 @@ class LinkQuerier:
 
     def _look_for(self, now: float, group: str, sources: set[str] | None = None) -> None:
         """Ask soon whether a group still has members, or members that receive from these sources."""
-        if sources is not None and not sources:
+        if self.link.keeps_leavers(now, group) if sources is None else not sources:
             return
         if group not in self._searches and len(self._searches) >= PENDING:
             self.neglected += 1

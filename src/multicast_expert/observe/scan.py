@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
-from time import monotonic, time
+from time import monotonic
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.interfaces import IfaceInfo
+from multicast_expert.observe.clock import Clock
 from multicast_expert.observe.found import Found
 from multicast_expert.observe.joining import PORTS, Memberships, Ports
-from multicast_expert.observe.look import KEEP, Look
+from multicast_expert.observe.look import KEEP, MOST_QUERIERS, Look
+from multicast_expert.observe.members import LIMIT
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.observe.streams import Stream, Streams
 from multicast_expert.system.interfaces import choose_for_receiving
@@ -35,13 +37,14 @@ def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddres
         while (left := start + seconds - monotonic()) > 0:
             source.wait(min(left, _PATIENCE))
             look.take()
-            look.tick(time())
+            look.tick()
         while look.take() and monotonic() < start + seconds + _PATIENCE:
             pass
         lost = source.lost()
         names = [each.display_name for each in source.interfaces]
-        now = time()
-    limits = _overflow(look.streams) + ([f"{lost:,} frames came faster than they were read."] if lost else [])
+        now = look.clock.now()
+    limits = [*forgotten(look)]
+    limits += [f"{lost:,} frames came faster than they were read."] if lost else []
     interfaces = source.interfaces
     own = {str(each.ip).partition("%")[0] for iface in interfaces for each in iface.ip4_addrs}
     own |= {str(each.ip).partition("%")[0] for iface in interfaces for each in iface.ip6_addrs}
@@ -59,22 +62,23 @@ def scan_by_joining(
 
     Raises MulticastOSError, UnknownInterfaceError, or MulticastExpertError.
     """
-    streams = Streams()
+    clock, streams = Clock(), Streams()
     chosen = _to_join(ifaces, groups)
+    versions = {group.version for group in groups}
     start = monotonic()
-    with closing(Ports(ports, chosen, streams)) as opened, closing(Memberships(groups, chosen)):
+    with closing(Ports(ports, versions, chosen, streams, clock)) as opened, closing(Memberships(groups, chosen)):
         opened.run(seconds)
-        unseen, missing = opened.unseen(), opened.missing
-    limits = [f"Without a packet socket, only the ports {_list(set(ports) - set(missing))} were heard."]
+        unseen, heard, missing = opened.unseen(), opened.heard, opened.missing
+    limits = [f"Without a packet socket, only the ports {_list(heard)} were heard."]
     if missing:
         limits.append(f"This user, or another program, does not allow the ports {_list(missing)}.")
     if unseen:
         limits.append(f"{unseen:,} datagrams came to other ports of joined groups: name the ports, or scan as root.")
     names = [each.display_name for each in chosen]
-    now = time()
+    now = clock.now()
     return Found(
         monotonic() - start, now, names, _sorted(streams, now), joined_groups=len(groups),
-        limits=limits + _overflow(streams),
+        limits=[*limits, *_forgotten_streams(streams)],
     )  # fmt: skip
 
 
@@ -93,10 +97,22 @@ def _sorted(streams: Streams, now: float) -> list[Stream]:
     return sorted(found, key=lambda each: (":" in each.group, len(each.group), each.group, each.port, each.source))
 
 
-def _overflow(streams: Streams) -> list[str]:
-    if not streams.unfollowed:
-        return []
-    return [f"{streams.unfollowed:,} datagrams belong to more streams than the {len(streams):,} that are followed."]
+def forgotten(look: Look) -> Iterator[str]:
+    """Yield in sentences what a look had no room for."""
+    yield from _forgotten_streams(look.streams)
+    if look.links.refused:
+        yield f"{look.links.refused:,} reports found no room: each link has it for {LIMIT:,} memberships and sources."
+    if look.links.ignored:
+        yield f"{look.links.ignored:,} messages of hosts and queriers were ignored: they were of too many VLANs."
+    if look.unnoted:
+        yield f"{look.unnoted:,} queries came from more hosts than the {MOST_QUERIERS:,} that are followed."
+
+
+def _forgotten_streams(streams: Streams) -> Iterator[str]:
+    if streams.unfollowed:
+        yield f"{streams.unfollowed:,} datagrams belong to more streams than the {streams.limit:,} that are followed."
+    if streams.forgotten:
+        yield f"{streams.forgotten:,} streams were forgotten: they were silent when others needed their room."
 
 
 def _list(ports: Collection[int]) -> str:

@@ -123,7 +123,8 @@ class Streams:
 
     def __init__(self, loopbacks: Collection[str] = (), limit: int = LIMIT) -> None:
         self._loopbacks = frozenset(loopbacks)
-        self._limit = limit
+        self.limit: int = limit
+        """How many rows there may be."""
         self._rows: dict[object, _Row] = {}
         self._announced: dict[tuple[str, int, int], str] = {}
         self._ticked: float | None = None
@@ -172,7 +173,7 @@ class Streams:
             self._count(row, payload[:_HEAD], (0, len(payload)), sender_port, now)
 
     def _new(self, key: object, place: tuple[str, str, int, str], outgoing: bool, now: float) -> _Row | None:
-        if len(self._rows) >= self._limit:
+        if len(self._rows) >= self.limit:
             self.unfollowed += 1
             return None
         row = self._rows[key] = _Row(place, outgoing, now)
@@ -254,7 +255,7 @@ class Streams:
             row.history.append(recent)
             row.rates = recent if is_new else _between(row.rates, recent, share)
             row.tries = max(row.tries, _TRIES)
-        if len(self._rows) >= self._limit:
+        if len(self._rows) >= self.limit:
             self._make_room(now)
 
     def _make_room(self, now: float) -> None:

@@ -11,13 +11,14 @@ from weakref import WeakKeyDictionary
 from multicast_expert import extension
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram
+from multicast_expert.core.datagram_buffer import DatagramBuffer
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceSpecifier
 from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.both_ways import BothWays
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.outlet import Outlet, sending_one
-from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
+from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver, room_in
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
 
@@ -127,6 +128,21 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
                 datagrams = reader.take(limit)
         self._until_yield -= len(datagrams) - 1
         return datagrams
+
+    async def receive_into(self, buffer: DatagramBuffer, *, timeout: float | Default | None = DEFAULT) -> int:
+        """Add the datagrams that are there to the buffer. See `McastRxSocket.receive_into`. Raises TimeoutError."""
+        if self._is_turn_over():
+            await self._give_way()
+        rows, reader = room_in(buffer), self._reader
+        found = reader.take_into(rows)
+        if not found:
+            timeout = self._effective(timeout)
+            deadline = None if timeout is None else monotonic() + timeout
+            while not found:
+                await self._wait(timeout, deadline)
+                found = reader.take_into(rows)
+        self._until_yield -= found - 1
+        return found
 
     async def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
         """Return why nothing arrives here, or that it does. See `McastRxSocket.explain`; a thread does the work."""
@@ -291,9 +307,20 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
         """Return the steps of `sendto`, for code that has its own way to wait."""
         return self._sending_one(self._route(address, None), data, None)
 
-    def replying_to(self, datagram: Datagram, data: bytes) -> Generator[Outlet, None, None]:
-        """Return the steps of `reply`, for code that has its own way to wait."""
-        return self._sending_one(self._route_back(datagram), data, None)
+    def replying_to(
+        self,
+        datagram: Datagram,
+        data: bytes,
+        *,
+        to: IPv4Or6Address | None = None,
+        hop_limit: int | None = None,
+    ) -> Generator[Outlet, None, None]:
+        """Return the steps of `reply`, for code that has its own way to wait.
+
+        `to`: a group and port to send to instead, also from the address that the datagram was sent to.
+        """
+        route = self._route_back(datagram) if to is None else self._route_beside(datagram, to)
+        return self._sending_one(route, data, hop_limit)
 
     async def wait_through(self, steps: Generator[Outlet, None, None]) -> None:
         """Go through the steps to their end, and wait for each outlet that they yield."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_port
+from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
 from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast
 from multicast_expert.core.datagram import Datagram, Origin
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
@@ -21,7 +21,7 @@ from multicast_expert.core.plan import (
     interface_address,
     unspecified,
 )
-from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
+from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups, split_scope
 from multicast_expert.engine import ShownReader, error_name, free_port, os_error
 from multicast_expert.engine.batches import LONGEST_BATCH
 from multicast_expert.engine.send import Prepared, Shortcut, send_through
@@ -177,6 +177,17 @@ class BothWays(Receiver):
     def _route_back(self, datagram: Datagram) -> Route:
         self._check_open()
         return self._routes.back(datagram)
+
+    def _route_beside(self, datagram: Datagram, address: IPv4Or6Address) -> Route:
+        """Return the way to a group from the interface that a datagram came in on, with the address it was sent to."""
+        back = self._route_back(datagram)
+        group, _ = split_scope(address[0])
+        parse_group(group, self._version)
+        if back.through is not None or not back.outlets or back.origin is None:
+            return self._routes.to(address, datagram.interface_index)
+        index = back.outlets[0].choice.iface.index
+        target = (group, address[1]) if self._version == 4 else (group, address[1], 0, index)
+        return Route(back.outlets[:1], target, False, (back.origin[0], index))
 
     def _learn_way(self, address: IPv4Or6Address, route: Route) -> None:
         """Let further datagrams to a group go the short way, if there is a single one."""

@@ -16,6 +16,7 @@ from multicast_expert.core.addresses import (
     parse_sources,
 )
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
+from multicast_expert.core.datagram_buffer import DatagramBuffer, Rows
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings
@@ -338,6 +339,13 @@ class Receiver(Openable):
         return f"<{type(self).__name__} {', '.join(groups[:4]) or 'no group'}{more} port {self.port} {state}>"
 
 
+def room_in(buffer: DatagramBuffer) -> Rows:
+    """Return the rows of a buffer that is not full. Raises MulticastExpertError."""
+    if buffer.is_full:
+        raise MulticastExpertError("The buffer is full: process what it holds, then call clear().")
+    return buffer._rows
+
+
 def checked_timeout(timeout: float | None) -> float | None:
     """Return the timeout if it is None or not negative, else raise MulticastExpertError."""
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
@@ -440,6 +448,22 @@ class McastRxSocket(Receiver):
         if not datagrams:
             raise self._timed_out(timeout)
         return datagrams
+
+    def receive_into(self, buffer: DatagramBuffer, *, timeout: float | Default | None = DEFAULT) -> int:
+        """Add the datagrams that are there to the buffer, as far as there is room; return how many, 1 or more.
+
+        It waits for the first only, and with the extension makes no object for a datagram. What finds no room is
+        received next, by whatever receives. An exception (Ctrl-C) leaves in the buffer what it holds. Raises
+        MulticastExpertError if the buffer is full: process what it holds, then `clear` it. Else as `receive`.
+        """
+        if not self.is_opened:
+            self._check_open()
+        found = self._reader.receive_into(
+            room_in(buffer), self.timeout if timeout is DEFAULT else self._effective(timeout)
+        )
+        if not found:
+            raise self._timed_out(timeout)
+        return found
 
     def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
         """Return why nothing arrives here, or that it does: the report of `multicast_expert.doctor` on this receiver.

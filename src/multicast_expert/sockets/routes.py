@@ -20,7 +20,7 @@ from multicast_expert.core.errors import MulticastExpertError, UnknownInterfaceE
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, choose_interfaces, choose_one_interface
 from multicast_expert.core.memberships import Attachment
 from multicast_expert.core.plan import ANY_HOST
-from multicast_expert.core.scopes import split_scope
+from multicast_expert.core.scopes import Scope, in_scope, split_scope
 from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.system import kernel
 from multicast_expert.system.interfaces import scan_interfaces
@@ -72,10 +72,12 @@ class Routes:
         port = address[1]
         text, scope = split_scope(address[0])
         number = address[3] if len(address) == 4 else 0
-        named = [each for each in (scope, number or None, iface) if each is not None]
-        outlet = self._outlet_of(named[0]) if named else None
-        if any(self._outlet_of(each) is not outlet for each in named[1:]):
-            names = " and ".join(str(_name(each)) for each in named)
+        meant = [(str(each), self._outlet_in(text, each)) for each in (scope, number) if each]
+        if iface is not None:
+            meant.append((_name(iface), self._outlet_of(iface)))
+        outlet = meant[0][1] if meant else None
+        if any(each is not outlet for _, each in meant):
+            names = " and ".join(name for name, _ in meant)
             raise MulticastExpertError(f"The scopes and interfaces that {text} is to leave by differ: {names}.")
         try:
             parsed = ip_address(text)
@@ -86,6 +88,16 @@ class Routes:
             outlets = self._present_outlets() if outlet is None else (outlet,)
             return Route(outlets, (str(parsed), port), True)
         return self._host_route(parse_host(str(parsed), self._version), port, outlet)
+
+    def _outlet_in(self, destination: str, scope: Scope) -> Outlet:
+        """Return the outlet that the scope of a destination means. Raises MulticastExpertError."""
+        places = [(each, [each.asked.iface, each.choice.iface]) for each in self._outlets.values()]
+        try:
+            return in_scope(destination, scope, places, kernel.SYSTEM.platform.names_ignore_case)[0]
+        except MulticastExpertError:
+            # Raises the same as for `iface`, unless that takes what is neither a name nor an index.
+            self._outlet_of(scope)
+            raise
 
     def _outlet_of(self, iface: IfaceSpecifier | int) -> Outlet:
         """Return the outlet of an interface of this socket. Raises MulticastExpertError."""
@@ -174,8 +186,8 @@ class Routes:
         return Route(chosen, sender, False, (source, index or 0), through)
 
 
-def _name(iface: IfaceSpecifier) -> object:
-    return iface.display_name if isinstance(iface, IfaceInfo) else iface
+def _name(iface: IfaceSpecifier) -> str:
+    return iface.display_name if isinstance(iface, IfaceInfo) else str(iface)
 
 
 def _source(outlet: Outlet, version: int) -> bytes:

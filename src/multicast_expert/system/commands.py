@@ -45,7 +45,7 @@ def check_room() -> None:
             taken.enter_context(Path(os.devnull).open("rb"))
 
 
-def run(command: Sequence[str], encoding: str = "utf-8", *, timeout: float = 30) -> str:
+def run(command: Sequence[str], encoding: str = "utf-8", *, errors: str = "replace", timeout: float = 30) -> str:
     """Return what a program of the OS prints.
 
     Raises MulticastExpertError, which names the program, when it is not installed, fails, or takes longer than
@@ -62,7 +62,7 @@ def run(command: Sequence[str], encoding: str = "utf-8", *, timeout: float = 30)
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding=encoding,
-            errors="replace",
+            errors=errors,
             check=False,
             timeout=timeout,
         )

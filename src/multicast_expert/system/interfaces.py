@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
@@ -26,6 +26,8 @@ from multicast_expert.system.netlink import RouteAnswer
 
 # Any address of the internet does, because nothing is sent to it. These are public name servers.
 _INTERNET = {4: "8.8.8.8", 6: "2001:4860:4860::8888"}
+# Stands for all groups: a route for them leads it too. Nothing is sent there.
+_SOME_GROUP: dict[int, IPAddress] = {4: IPv4Address("239.255.255.255"), 6: IPv6Address("ff1e::ffff")}
 
 
 def scan_interfaces() -> list[IfaceInfo]:
@@ -147,8 +149,9 @@ def choose_for_sending(
         return [way.choice]
     if allow_missing:
         return [InterfaceChoice(missing_interface(f"the interface of a default IPv{version} route"))]
+    whom = "the group" if groups else "all groups"
     raise MulticastExpertError(
-        f"This host has no default IPv{version} route and none for the group, so you have to name an interface with "
+        f"This host has no default IPv{version} route and none for {whom}, so you have to name an interface with "
         "iface= (mcast interfaces lists them)."
     )
 
@@ -166,9 +169,13 @@ class Way(NamedTuple):
 
 
 def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
-    """Return the interface of the default gateway, or without one that of the first route for a group; else None."""
+    """Return the interface of the default gateway, or without one that of the first route for a group; else None.
+
+    Without groups, a route for all of them counts, as `ip route add 224.0.0.0/4` makes it.
+    """
     default = _default_route(version, None)
-    found = routes.group_routes(groups, None if default is None else default[1])
+    usual = None if default is None else default[1]
+    found = routes.group_routes(groups or ([] if usual else [_SOME_GROUP[version]]), usual)
     if default is not None:
         iface, address = default
         choice = InterfaceChoice(iface, ip_address(address) if version == 4 else None)
@@ -179,14 +186,15 @@ def find_route(version: int, groups: Sequence[IPAddress]) -> Way | None:
         if leading is not None:
             own = {entry.ip for entry in leading.addresses(version)}
             source = route.source if version == 4 and route.source in own else None
-            return Way(InterfaceChoice(leading, source), f"where the route for {group} leads", found, True)
+            led = group if groups else "all groups"
+            return Way(InterfaceChoice(leading, source), f"where the route for {led} leads", found, True)
     return None
 
 
 def warn_of_other_route(group: IPAddress, iface: IfaceInfo) -> None:
     """Issue a MulticastWarning if a route leads the group elsewhere than to the interface that was chosen for all."""
     usual = next((str(entry.ip) for entry in iface.addresses(group.version)), None)
-    _warn_of_other_routes(iface, "the interface of the default route", routes.group_routes([group], usual))
+    _warn_of_other_routes(iface, "the interface for all groups", routes.group_routes([group], usual))
 
 
 def _warn_of_other_routes(iface: IfaceInfo, reason: str, found: Mapping[IPAddress, RouteAnswer]) -> None:

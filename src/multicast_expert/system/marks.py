@@ -13,17 +13,11 @@ import errno
 import os
 import socket
 from functools import lru_cache
-from struct import Struct
-from typing import Any, TypeAlias
+from typing import Any
 
 from multicast_expert.system.base import Mark, Screen, Socket
+from multicast_expert.system.socket_filter import Instruction, attach
 
-Instruction: TypeAlias = tuple[int, int, int, int]
-"""Code, instructions to skip if equal and if not, value: linux/filter.h and linux/bpf_common.h."""
-
-_INSTRUCTION = Struct("=HBBI")
-_PROGRAM = Struct("@HP")
-_SO_ATTACH_FILTER = 26
 _LOAD, _LOAD_HALF, _LOAD_BYTE, _TO_INDEX, _SHIFT_BY_INDEX = 0x20, 0x28, 0x30, 0x07, 0x7C
 _AND, _ADD, _JUMP, _EQUAL, _RETURN, _RETURN_SUM = 0x54, 0x04, 0x05, 0x15, 0x06, 0x16
 _PACKET_TYPE, _INTERFACE, _NUMBER, _IPV6_HEADER = 0xFFFFF004, 0xFFFFF008, 0xFFFFF020, 0xFFF00000
@@ -149,13 +143,6 @@ def _told(sock: Socket, version: int, program: list[Instruction]) -> int:
             told = judge.recv(0xFFFF)
             number |= len(told) - 1 << told[0]
     return number
-
-
-def attach(sock: Any, program: list[Instruction]) -> None:
-    """Let the socket take only what the program accepts."""
-    instructions = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*each) for each in program))
-    value = _PROGRAM.pack(len(program), ctypes.addressof(instructions))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, value)
 
 
 def _connect(descriptor: int, address: bytes, size: int) -> int:

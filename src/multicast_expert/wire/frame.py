@@ -28,3 +28,8 @@ class Frame(NamedTuple):
     """What follows the header of the link, cut to what the filter keeps."""
     length: int
     """How many bytes the packet has on the wire."""
+
+
+def link_name(interface: str, vlan: int | None) -> str:
+    """Return the name of the link that a frame is on: a VLAN is one of its own, also if no interface here is in it."""
+    return interface if vlan is None else f"{interface} VLAN {vlan}"

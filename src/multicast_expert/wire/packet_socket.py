@@ -6,7 +6,6 @@ Nothing is joined, and no interface changes its mode: what the network card disc
 
 from __future__ import annotations
 
-import ctypes
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from multicast_expert.core.datagram import decode_arrival
 from multicast_expert.system import kernel
+from multicast_expert.system.socket_filter import attach
 from multicast_expert.wire.frame import ETHERNET_LIKE, ETHERNET_SIZE, Frame
 from multicast_expert.wire.packet_filter import Instruction
 from multicast_expert.wire.packet_ring import PacketRing
@@ -24,7 +24,6 @@ _AF_PACKET = 17
 _ETH_P_ALL = 0x0003
 _SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 1, 6, 8
 _ONE_GROUP, _ALL_GROUPS = 0, 2  # PACKET_MR_MULTICAST, PACKET_MR_ALLMULTI
-_SO_ATTACH_FILTER = 26
 _AUXDATA = Struct("=IIIHHHH")
 _OUTGOING = 4
 _CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10
@@ -75,10 +74,7 @@ class FrameSocket:
 
     def filter(self, program: Sequence[Instruction]) -> None:
         """Attach another filter in place of the present one; no frame is lost."""
-        code = b"".join(pack("=HBBI", *instruction) for instruction in program)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        value = pack("@HP", len(program), ctypes.addressof(buffer))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, value)
+        attach(self._socket, program)
         if self._ring is not None:
             self._ring.forget_names()
 

@@ -31,8 +31,8 @@ class Moments:
         """How many moments there were, up to the last at which it acts."""
         self.where: list[str] = []
         """Where those were at which it acted."""
-        self._entered: set[FrameType] = set()
-        """The frames that have called a Python function since their last bytecode."""
+        self._entered: dict[FrameType, int] = {}
+        """The frames that have called a Python function, and by which bytecode they did last."""
 
     def __enter__(self) -> "Moments":
         sys.settrace(self._called)
@@ -46,40 +46,55 @@ class Moments:
         self._entered.clear()
 
     def _called(self, frame: FrameType, _event: str, _argument: object) -> Any:
-        if frame.f_back is not None:
-            self._entered.add(frame.f_back)
-        if not frame.f_code.co_filename.startswith(_LIBRARY[0]) and not frame.f_code.co_filename.endswith(_LIBRARY[1]):
+        entered = self._entered
+        caller = frame.f_back
+        if caller is not None and caller.f_trace is not None:
+            entered[caller] = caller.f_lasti
+        operations = _operations(frame.f_code)
+        if operations is None:
             return None
+        calls, jumps = operations
         frame.f_trace_lines = False
         frame.f_trace_opcodes = True
         self._moment(frame)
-        return functools.partial(self._stepped, [-1])
+        last = -1
 
-    def _stepped(self, before: list[int], frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "opcode":
-            last, before[0] = before[0], frame.f_lasti
-            name = _operations(frame.f_code).get(last, "")
-            if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name:
-                if frame.f_lasti < last:
+        def stepped(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal last
+            if event == "opcode":
+                before, last = last, frame.f_lasti
+                if before in calls:
+                    # Within the call, f_lasti is that of the bytecode or of the cache that follows it.
+                    if not before <= entered.pop(frame, -1) < calls[before]:
+                        self._moment(frame)
+                elif before in jumps and last < before:
                     self._moment(frame)
-            elif name in _CALLS and frame not in self._entered:
-                self._moment(frame)
-            self._entered.discard(frame)
-        return functools.partial(self._stepped, before)
+            elif event == "return":
+                entered.pop(frame, None)
+            return stepped
+
+        return stepped
 
     def _moment(self, frame: FrameType) -> None:
         self.passed += 1
         if self.passed == self._last:
             # To watch the others would take as long again.
             sys.settrace(None)
+            self._entered.clear()
         if self.passed in self._at:
             self.where.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
             self._act()
 
 
 @functools.cache
-def _operations(code: CodeType) -> dict[int, str]:
-    return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+def _operations(code: CodeType) -> tuple[dict[int, int], set[int]] | None:
+    """Return where code of the library calls, with the bytecode after that, and where it jumps backward; else None."""
+    if not code.co_filename.startswith(_LIBRARY[0]) and not code.co_filename.endswith(_LIBRARY[1]):
+        return None
+    operations = [*dis.get_instructions(code)]
+    calls = {each.offset: after.offset for each, after in itertools.pairwise(operations) if each.opname in _CALLS}
+    jumps = {each.offset for each in operations if "JUMP_BACKWARD" in each.opname and "NO_INTERRUPT" not in each.opname}
+    return calls, jumps
 
 
 def each_moment(act: Callable[[], object]) -> Iterator[Moments]:

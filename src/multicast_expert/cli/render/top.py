@@ -35,6 +35,17 @@ class Snapshot(NamedTuple):
     """Frames that came faster than they were read."""
     unfollowed: int = 0
     """Datagrams of streams beyond the limit."""
+    forgotten: int = 0
+    """Silent streams that gave their room to others."""
+
+    def troubles(self) -> list[str]:
+        """Return in words what is not in the streams although it was on the wire."""
+        told = {
+            f"{self.lost:,} frames lost here: they came faster than they were read": self.lost,
+            f"{self.unfollowed:,} datagrams of further streams not followed": self.unfollowed,
+            f"{counted(self.forgotten, 'silent stream')} forgotten for want of room": self.forgotten,
+        }
+        return [text for text, count in told.items() if count]
 
 
 Key = tuple[str, str, int, str, bool]
@@ -168,13 +179,9 @@ class View:
         paused = [("  PAUSED", "bold yellow")] if self.is_paused else []
         yield _cut(Line((f"{shown}  ", "bold"), f"{rates}  on {where}", *paused), width)
         stalled = sum(each.is_stalled for each in found.streams)
-        troubles = [
-            f"{counted(stalled, 'stream')} stalled" if stalled else "",
-            f"{found.lost:,} frames lost here: they came faster than they were read" if found.lost else "",
-            f"{found.unfollowed:,} datagrams of further streams not followed" if found.unfollowed else "",
-        ]
-        if any(troubles):
-            yield _cut(Line("; ".join(filter(None, troubles)), style="bold red"), width)
+        troubles = [f"{counted(stalled, 'stream')} stalled"] * bool(stalled) + found.troubles()
+        if troubles:
+            yield _cut(Line("; ".join(troubles), style="bold red"), width)
 
     def _foot(self, width: int) -> str:
         if self.is_typing or (self.filter and not self.is_open):

@@ -15,9 +15,10 @@ from multicast_expert.doctor.checks.dropped import local_sender, local_source, r
 from multicast_expert.doctor.checks.early import bridge_port, xdp
 from multicast_expert.doctor.checks.environment import container, macos_privacy, wireless
 from multicast_expert.doctor.checks.firewall import firewall, query_blocked
+from multicast_expert.doctor.checks.fragments import fragments
 from multicast_expert.doctor.checks.interface import interface_address, interface_down, mtu
 from multicast_expert.doctor.checks.joining import igmp_version, membership, membership_limit, source_filter
-from multicast_expert.doctor.checks.malformed import fragments, malformed
+from multicast_expert.doctor.checks.malformed import malformed
 from multicast_expert.doctor.checks.network import querier, snooping
 from multicast_expert.doctor.checks.overlay import macvlan, tunnel
 from multicast_expert.doctor.checks.partial import partial_loss

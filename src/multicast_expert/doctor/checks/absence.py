@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.checks.overlay import tunnel_of
+from multicast_expert.doctor.checks.traffic_control import stuck_queue
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of
@@ -26,7 +27,8 @@ def ttl(facts: Facts) -> Finding:
     the sender's network and is missing behind the first router, whatever the routers are configured to do; nobody sends
     an error message about a group.
 
-    Across N routers the sender needs a hop limit of at least N + 1. Some routers have a threshold on top of that.
+    Across N routers the sender needs a hop limit of at least N + 1. Some routers have a threshold on top of that. With
+    0, nothing leaves the sender's own host; its own receivers get copies.
 
     **How to see it:** in the sender's network; here, too, datagrams that come in tell what is left of it.
 
@@ -39,6 +41,11 @@ def ttl(facts: Facts) -> Finding:
         mcast send --ttl 8 239.1.2.3:5000 hello
     """
     target = facts.target
+    if kept := sending.kept_by_hop_limit(facts):
+        evidence: dict[str, object] = {"datagrams that did not leave": kept}
+        summary = "This host sends with a hop limit of 0, so that its datagrams never leave it."
+        verdict = suspect if sending.others_arrive(facts) else problem
+        return verdict(summary, evidence, ("Have the program send with a hop limit of 1 or more.",))
     sent = _sent_no_further(facts)
     if sent:
         evidence = {"sender": sent, "hop limit": 1, "router": this_host.gateway_to(facts, target.group)}
@@ -54,8 +61,7 @@ def ttl(facts: Facts) -> Finding:
         return ok(f"No router is known to be between {target.source} and this host.")
     summary = f"{target.source} is behind the router {gateway}: its hop limit must be 2 or more, and usually it is 1."
     step = f"Have {target.source} send with a larger hop limit, as in `mcast send --ttl 8`."
-    verdict: Verdict = "suspect" if counters.nothing_came(facts) else "unknown"
-    return finding(verdict, summary, {"router": gateway}, (step,))
+    return finding("suspect" if counters.nothing_came(facts) else "unknown", summary, {"router": gateway}, (step,))
 
 
 def _sent_no_further(facts: Facts) -> str | None:
@@ -66,7 +72,7 @@ def _sent_no_further(facts: Facts) -> str | None:
     if this_host.gateway_to(facts, facts.target.group) is None:
         return None
     own = this_host.own_addresses(facts)
-    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
+    loopback = this_host.loopback_names(facts)
     for each in sightings.seen(facts, outgoing=True):
         address = address_of(each.sender)
         if each.hop_limit == 1 and each.interface not in loopback and address is not None and address in own:
@@ -139,7 +145,7 @@ def _nothing_seen(facts: Facts, seconds: str, evidence: dict[str, object]) -> Fi
         evidence |= tunnels
         summary = f"Nothing of {group} came out of {phrases.named(tunnels)} in {seconds}: look at the far end."
     # If our reports did not leave, the network has no part in it.
-    doubtful = lost or counters.reports_kept(facts) or sending.may_be_refused(facts)
+    doubtful = lost or counters.reports_kept(facts) or stuck_queue(facts) or sending.may_be_refused(facts)
     verdict: Verdict = "suspect" if doubtful else "problem"
     return finding(verdict, summary, evidence, tuple(_ask(facts)))
 
@@ -166,7 +172,8 @@ def _without_frames(facts: Facts, seconds: str, evidence: dict[str, object]) -> 
         summary = f"Nothing of {facts.target.group} reached this host in {seconds}: look at the network and the sender."
         if sending.may_be_refused(facts):
             return unknown(summary[:-1] + ", which may be here and without a route.", evidence, why[1])
-        return problem(summary, evidence, tuple(_ask(facts)))
+        verdict = suspect if stuck_queue(facts) else problem
+        return verdict(summary, evidence, tuple(_ask(facts)))
     summary = f"No datagram came in {seconds}; only root can see whether anything of the group reached this host."
     return unknown(summary, evidence, why[1])
 

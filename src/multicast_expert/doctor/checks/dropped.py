@@ -196,7 +196,7 @@ def local_source(facts: Facts) -> Finding:
         return unknown(why[0], {}, why[1])
     heard = sightings.heard(facts)
     own = this_host.own_addresses(facts)
-    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
+    loopback = this_host.loopback_names(facts)
     for frame in wanted:
         address = address_of(frame.sender)
         if address is None or (frame.interface, frame.sender) in heard or frame.interface in loopback:

@@ -283,9 +283,9 @@ def _refused_by_rule(facts: Facts, guilty: list[Rule], evidence: dict[str, objec
 def query_blocked(facts: Facts) -> Finding:
     """Queries for memberships reach this host, and the kernel drops them before it could answer.
 
-    A querier, in a router or a switch, asks about every two minutes who wants which group. A host that does not answer
-    is forgotten: a snooping switch stops delivering after about 260 seconds, and a router stops forwarding. The first
-    minutes work, since joining sends a report of its own accord; then the stream stops without an error.
+    A querier, in a router or a switch, asks about every two minutes for the members of all groups. If a host does not
+    answer, a snooping switch stops delivering to it after about 260 seconds, and a router stops forwarding. The first
+    minutes work, since a join sends a report without a query; then the stream stops without an error.
 
     Queries are packets of their own protocols. A firewall that lets in UDP port 5000 and nothing else drops IGMP (or
     ICMPv6 type 130), and the reverse path filter drops queries of a querier whose address this host has no route to. A

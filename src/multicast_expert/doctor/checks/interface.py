@@ -7,8 +7,8 @@ from ipaddress import ip_interface
 
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.checks.early import on_a_closed_port
-from multicast_expert.doctor.checks.malformed import fragment_limit
-from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
+from multicast_expert.doctor.checks.fragments import only_the_last
+from multicast_expert.doctor.evidence import sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, address_of, interface_setting, known
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
@@ -163,16 +163,15 @@ def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:
 
 
 def mtu(facts: Facts) -> Finding:
-    """Packets are larger than an interface takes, or arrive in pieces of which some are missing.
-
-    A datagram that is larger than the MTU (1500 bytes on Ethernet, headers included) travels in fragments. When one
-    fragment is lost, or a firewall or router lets only the first one pass, the whole datagram is lost; the kernel waits
-    30 seconds (IPv6: 60) for the rest and counts it in `ReasmFails`. Nobody tells the sender: there is no path MTU
-    discovery for groups.
+    """Packets are larger than an interface takes, here or on the way.
 
     A receiver whose MTU is smaller than that of the sender drops the large frames before anything can count them,
-    except the interface's own `rx_dropped` or `rx_errors`. And IPv6 is switched off on an interface with an MTU below
-    1280; all its IPv6 memberships are lost then, and stay lost when the MTU is set back.
+    except the interface's own `rx_dropped` or `rx_errors`. A switch drops what is too large for it without a word, and
+    nobody tells the sender: there is no path MTU discovery for groups. Where the sender's MTU is larger than one on the
+    way, its datagrams travel in fragments that are too large as well, and only the last, short one of each arrives.
+
+    IPv6 is switched off on an interface with an MTU below 1280; all its IPv6 memberships are lost then, and stay lost
+    when the MTU is set back.
 
     **How to see it:**
 
@@ -195,48 +194,20 @@ def mtu(facts: Facts) -> Finding:
         )
         remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
         return problem(summary, evidence, (*remedy, "Start the receivers again, so that they join."))
-    seen = sightings.frames(facts) is not None
-    pieces = counters.held_fragments(facts) if seen else background.beyond_usual(facts, counters.held_fragments) or 0
-    if fragment_limit(facts) is not None and pieces:
-        return ok("Fragments came, and this host is set to join none.", evidence)
-    if pieces > 0 and not counters.moved(facts, "Ip.ReasmOKs") and not received(facts):
-        return _fragments_lost(facts, pieces, evidence)
     dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}
     if any(dropped.values()) and not received(facts) and not sightings.frames(facts):
         name = next(name for name, count in dropped.items() if count)
         evidence |= {f"packets that {name} dropped": dropped[name]}
         summary = f"{name} dropped {phrases.counted(dropped[name], 'frame')}, and its MTU is smaller than usual."
         return suspect(summary, evidence, (f"ip link set dev {shlex.quote(name)} mtu 1500",))
+    if not received(facts) and (pieces := only_the_last(facts)):
+        evidence["last fragments"] = pieces
+        summary = "Only the last, short fragments of the datagrams come: the others are too large for the way."
+        step = "Send datagrams that need no fragments, or give all hosts and switches on the way the same MTU."
+        return suspect(summary, evidence, (step,))
     if isinstance(facts.trial, Unread):
         return unknown(facts.trial.reason, evidence)
-    return ok("No packet was too large, and no fragment is missing.", evidence)
-
-
-def _fragments_lost(facts: Facts, pieces: int, evidence: dict[str, object]) -> Finding:
-    wanted = sightings.wanted(facts)
-    fragments = sum(each.fragments for each in wanted or ())
-    evidence |= {"fragments that came": pieces, "datagrams made of them": 0}
-    if wanted is not None and not fragments:
-        return ok("Fragments came that make no datagram, but they are not the target's.", evidence)
-    if counters.pieces_dropped(facts):
-        text = f"This host dropped some of {phrases.counted(fragments, 'fragment')} before it reassembled them."
-        return ok(text, evidence)
-    if wanted is None and (unclear := whose_losses.unclear(facts) or _others_missing(facts)):
-        return unknown(unclear, evidence, phrases.remedy(trial_of(facts).frames))
-    summary = f"{phrases.counted(pieces, 'fragment')} came, but never all fragments of a datagram."
-    steps = (
-        "Send datagrams that need no fragments: up to 1472 bytes over IPv4 and 1452 over IPv6.",
-        "Or find what drops the other fragments on the way: a firewall, a router, or a small MTU.",
-    )
-    return finding("problem" if wanted else "suspect", summary, evidence, steps)
-
-
-def _others_missing(facts: Facts) -> str | None:
-    """Return why the fate of the other fragments is not known: this host dropped packets, too."""
-    dropped = counters.refused(facts) or 0
-    if dropped <= counters.own_reports(facts) + background.STRAY:
-        return None
-    return f"Fragments came that make no datagram, and this host dropped {phrases.counted(dropped, 'packet')} before."
+    return ok("No packet was too large.", evidence)
 
 
 def _dropped(facts: Facts, interface: str) -> int:

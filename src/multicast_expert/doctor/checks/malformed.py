@@ -1,17 +1,14 @@
-"""Checks of packets that no kernel takes for datagrams, and of fragments that this host does not join. Pure."""
+"""The check of packets that no kernel takes for datagrams. Pure: touches no OS."""
 
 from __future__ import annotations
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence import sightings
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, known
-from multicast_expert.doctor.path import endings
 from multicast_expert.doctor.report import Finding, finding, ok
 from multicast_expert.wire.frames import HEADER_CHECKSUM
 from multicast_expert.wire.tallies import Frames
-
-_LARGEST_DATAGRAM = 65536
 
 
 def malformed(facts: Facts) -> Finding:
@@ -53,50 +50,3 @@ def malformed(facts: Facts) -> Finding:
     remedy = ("Correct the sender, or the device that changes its packets on the way.",)
     certain = not received(facts) and not sightings.wanted(facts)
     return finding("problem" if certain else "suspect", summary, evidence, remedy)
-
-
-def fragments(facts: Facts) -> Finding:
-    """All fragments arrive, and this host does not join them.
-
-    A datagram that is larger than the MTU travels in fragments, and the receiving kernel keeps them until all are
-    there. The memory for that is limited (`net.ipv4.ipfrag_high_thresh`, 4 MiB), and so is the time. If the limit is
-    smaller than one datagram, or 0, which old guides against attacks recommend, the kernel drops every fragment, and
-    counts it in `Ip: ReasmFails`. Small datagrams arrive all the same.
-
-    **How to see it:** fragments come in, and `ReasmFails` grows as `ReasmReqds` does.
-
-        sysctl net.ipv4.ipfrag_high_thresh net.ipv6.ip6frag_high_thresh
-        nstat -az IpReasmReqds IpReasmOKs IpReasmFails
-
-    **Cure:**
-
-        sysctl -w net.ipv4.ipfrag_high_thresh=4194304
-    """
-    known(facts.trial)
-    limit = fragment_limit(facts)
-    name, value = limit if limit is not None else ("", None)
-    asked, joined = counters.moved(facts, "Ip.ReasmReqds") or 0, counters.moved(facts, "Ip.ReasmOKs") or 0
-    evidence: dict[str, object] = {"fragments": asked, "datagrams made of them": joined}
-    dropped = endings.lost_to(facts, "fragments")
-    if limit is None:
-        if dropped and not joined:
-            evidence["fragments dropped by the kernel"] = dropped
-            summary = "This host drops fragments of the datagrams before it can join them."
-            step = "Compare `ipfrag_time` and `ipfrag_max_dist` (`sysctl net.ipv4`) with a healthy host."
-            return finding("suspect", summary, evidence, (step,))
-        return ok("This host can join fragments.", evidence if asked else {})
-    evidence[name] = value
-    if asked and not joined and not received(facts):
-        summary = f"{phrases.counted(asked, 'fragment')} came in, and this host joins none: {name} is {value}."
-        seen = sightings.wanted(facts)
-        certain = seen is None or any(each.fragments for each in seen) or bool(dropped)
-        return finding("problem" if certain else "suspect", summary, evidence, (phrases.set_command(name, 4194304),))
-    return ok("The limit for fragments is small, but none was lost.", evidence)
-
-
-def fragment_limit(facts: Facts) -> tuple[str, int] | None:
-    """Return the setting that lets this host join no fragments of a large datagram, and its value; None: it can."""
-    six = facts.target.group_version == 6
-    name = "net.ipv6.ip6frag_high_thresh" if six else "net.ipv4.ipfrag_high_thresh"
-    value = this_host.number(facts, name)
-    return (name, value) if value is not None and value < _LARGEST_DATAGRAM else None

@@ -21,13 +21,12 @@ _MISSING = 5
 
 
 def querier(facts: Facts) -> Finding:
-    """Nobody in the network asks who wants which group, so a snooping switch forgets the receivers.
+    """The network has no querier, so a snooping switch forgets the receivers.
 
-    A switch with IGMP snooping sends a group only to ports behind which somebody has joined it, and forgets them after
-    about 260 seconds unless they say so again. Hosts say so only when they are asked, by a querier: normally the
-    multicast router. In a network without one, the stream arrives when a program starts (it reports its join by
-    itself) and stops after a few minutes. Some switches send everything everywhere while no querier is known, others
-    send nothing at all.
+    A switch with IGMP snooping sends a group only to ports behind which a host has joined it, and forgets a port after
+    about 260 seconds without a new report. Hosts report again only when a querier asks: normally the multicast router.
+    In a network without a querier, the stream arrives when a program starts (its host reports the join) and stops after
+    a few minutes. While they know no querier, some switches flood every group to all ports, and others drop it.
 
     Queries come every 125 seconds as a rule, so five seconds of silence prove nothing. Linux counts queries of MLD, but
     not of IGMP.

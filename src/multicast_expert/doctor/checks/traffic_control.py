@@ -208,7 +208,7 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
         return finding(verdict, summary, evidence, _easier(queue) if queue else ())
     vanished = sending.vanished(facts)
     if not vanished:
-        return None
+        return _stuck(facts, evidence)
     evidence["datagrams sent that did not leave"] = vanished
     held = next((each for each in queues if each.waiting >= counters.MOST * vanished), None)
     if held is not None:
@@ -220,13 +220,37 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
     if not guilty and not _unclear_rules(facts, "egress") and not sending.left(facts):
         guilty = [each for each in filters if each.diverts is None]
     if not guilty:
-        return None
+        return _stuck(facts, evidence)
     evidence["action"] = guilty[0].action
     summary = (
         f"A filter of traffic control (tc) at the egress of {guilty[0].interface} takes what this host sends to the "
         f"group (`{guilty[0].action}`)."
     )
     return finding(verdict, summary, evidence, _remove(guilty[0]))
+
+
+def stuck_queue(facts: Facts) -> QueueFacts | None:
+    """Return the queue in which most packets wait while fewer than these leave the interface; None if there is none.
+
+    A program that sends into such a queue stops as soon as its send buffer is full, so that no counter grows.
+    """
+    sent = {name: counts.get("tx_packets", 0) for name, counts in trial_of(facts).interface_counters.items()}
+    waiting = {each: each.held + each.waiting for each in _queues(facts) if not each.is_ingress}
+    stuck = {
+        each: many for each, many in waiting.items() if many > max(counters.A_STREAM, sent.get(each.interface, many))
+    }
+    return max(stuck, key=lambda each: stuck[each], default=None)
+
+
+def _stuck(facts: Facts, evidence: dict[str, object]) -> Finding | None:
+    """Judge a queue that is stuck; it is proved if this host sends to the group, or asked for the way there."""
+    queue = stuck_queue(facts)
+    if queue is None or received(facts):
+        return None
+    evidence["packets that wait in it"] = queue.held + queue.waiting
+    summary = f"A queue of traffic control (tc) of {queue.interface} ({queue.kind}) holds what this host sends."
+    verdict = problem if sending.left(facts) or sending.asked(facts) else suspect
+    return verdict(summary, evidence, _easier(queue))
 
 
 def _filter_out(facts: Facts, evidence: dict[str, object]) -> Finding:

@@ -87,11 +87,11 @@ def _members(facts: Facts) -> tuple[Member, ...] | None:
     reporters, names = trial_of(facts).reporters, this_host.chosen_names(facts)
     if isinstance(reporters, Unread):
         return None
-    name = "IGMP" if facts.target.group_version == 4 else "MLD"
+    name, own = "IGMP" if facts.target.group_version == 4 else "MLD", this_host.own_addresses(facts)
     return tuple(
         Member(each.interface, each.host, f"{name}v{each.version}", each.sources)
         for each in reporters
-        if each.interface in names and address_of(each.host) not in this_host.own_addresses(facts)
+        if each.interface in names and address_of(each.host) not in own
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+from functools import lru_cache
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.facts import (
@@ -33,6 +34,11 @@ def chosen_names(facts: Facts) -> list[str]:
     return [each.name for each in chosen(facts)]
 
 
+def loopback_names(facts: Facts) -> set[str]:
+    """Return the names of the loopback interfaces."""
+    return {each.name for each in interfaces(facts) if each.is_loopback}
+
+
 def below(facts: Facts) -> tuple[InterfaceFacts, ...]:
     """Return the chosen interfaces, their ports, and what they are made from: all that a packet may pass."""
     names = set(chosen_names(facts))
@@ -51,7 +57,13 @@ def may_be_rewritten(facts: Facts) -> bool:
 
 def own_addresses(facts: Facts) -> set[IPAddress]:
     """Return the addresses of this host."""
-    return {ip_interface(address).ip for each in interfaces(facts) for address in each.addresses}
+    return {_parsed(address).ip for each in interfaces(facts) for address in each.addresses}
+
+
+@lru_cache(maxsize=4096)
+def _parsed(address: str) -> IPv4Interface | IPv6Interface:
+    """Return an address with its network; checks ask for those of all interfaces again and again."""
+    return ip_interface(address)
 
 
 def setting(facts: Facts, interface: str, name: str) -> int | None:
@@ -88,7 +100,7 @@ def gateway_to(facts: Facts, destination: str) -> str | None:
 def is_near(facts: Facts, address: str) -> bool:
     """Return whether an interface of this host is in the network of the address."""
     found = address_of(address)
-    networks = (ip_interface(each).network for interface in interfaces(facts) for each in interface.addresses)
+    networks = (_parsed(each).network for interface in interfaces(facts) for each in interface.addresses)
     return found is not None and any(found.version == network.version and found in network for network in networks)
 
 

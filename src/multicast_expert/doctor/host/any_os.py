@@ -128,8 +128,8 @@ class Host:
         """Return the kernel settings that concern multicast."""
         return {}
 
-    def sockets(self) -> tuple[UdpSocket, ...] | Unread:
-        """Return the UDP sockets with the target's port, or bound to its group."""
+    def sockets(self, own: Collection[int] = ()) -> tuple[UdpSocket, ...] | Unread:
+        """Return the UDP sockets with the target's port, or bound to its group; without those with `own` inodes."""
         return Unread(f"{SYSTEM.platform.title} reports sockets only through other programs.")
 
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
@@ -171,9 +171,6 @@ class Host:
     def counters(self) -> Counters:
         """Return the counters at this moment; empty if this OS has none."""
         return Counters({}, {})
-
-    def prepare_drop_watch(self) -> None:
-        """Do beforehand what takes long in `open_drop_watch`."""
 
     def open_drop_watch(self) -> Watch | Unread:
         """Begin to count the datagrams of the group that the kernel drops, if that is allowed; close it afterwards."""

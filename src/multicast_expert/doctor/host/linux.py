@@ -11,7 +11,6 @@ import os
 import shlex
 import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -42,7 +41,6 @@ from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.lookups import LookupWatch
 from multicast_expert.system.drops.refusals import ONLY_ROOT
-from multicast_expert.system.drops.running_kernel import kernel_symbols
 from multicast_expert.system.drops.watch import Watch, open_watch
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
@@ -278,10 +276,13 @@ class LinuxHost(Host):
                 names += [interface_setting(version, interface, setting) for setting in settings]
         return {name: _setting(name) for name in names}
 
-    def sockets(self) -> tuple[UdpSocket, ...] | Unread:
-        """Return the UDP sockets with the target's port, or bound to its group."""
+    def sockets(self, own: Collection[int] = ()) -> tuple[UdpSocket, ...] | Unread:
+        """Return the UDP sockets with the target's port, or bound to its group; without those with `own` inodes."""
         port, group = self.target.port, self.target.group
-        return tuple(groups.udp_sockets(lambda each: each.port == port or str(each.address) == group))
+        found = groups.udp_sockets(
+            lambda each: each.inode not in own and (each.port == port or str(each.address) == group)
+        )
+        return tuple(found)
 
     def firewall(self, senders: Collection[tuple[str, str]] = ()) -> tuple[Rule, ...] | Unread:
         """Return the rules of nftables and iptables that drop anything."""
@@ -344,15 +345,9 @@ class LinuxHost(Host):
         kernel |= linux_counters.parse_snmp6(_read(_NET / "snmp6"))
         kernel |= linux_counters.parse_xfrm(_read(_NET / "xfrm_stat"))
         interfaces = linux_counters.parse_devices(_read(_NET / "dev"))
-        for name, found in interfaces.items():
-            found.update(linux_counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name)))
+        for name in {self.name(index) for index in self.chosen} & {*interfaces}:
+            interfaces[name] |= linux_counters.parse_interface_snmp6(_read(_NET / "dev_snmp6" / name))
         return Counters(kernel, interfaces)
-
-    def prepare_drop_watch(self) -> None:
-        """Read the kernel's types and the names of its functions, if it counts for us at all."""
-        with suppress(OSError, MulticastExpertError):
-            open_watch([ip_address(self.target.group)]).close()
-            kernel_symbols()
 
     def open_drop_watch(self) -> Watch | Unread:
         """Begin to count the datagrams of the group that the kernel drops, which it allows to root."""
@@ -420,7 +415,7 @@ def _read(path: Path) -> str:
     Raises OSError if there is no descriptor left: an empty text would look like counters that went back to zero.
     """
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise
@@ -431,7 +426,7 @@ def _setting(name: str) -> str | Unread:
     """Return a setting; in sysctl(8) a slash in a name stands for a dot in an interface's name."""
     path = _SYSCTL / name.translate(str.maketrans("./", "/."))
     try:
-        return path.read_text(errors="surrogateescape").strip()
+        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
     except FileNotFoundError:
         return Unread("This kernel has no such setting.")
     except OSError as error:
@@ -441,4 +436,4 @@ def _setting(name: str) -> str | Unread:
 def _is_wireless(facts: InterfaceFacts) -> bool:
     """Return whether /sys lists it as wireless, unless /sys shows the interface of another namespace."""
     directory = Path("/sys/class/net") / facts.name
-    return _read(directory / "ifindex").strip() == str(facts.index) and (directory / "phy80211").exists()
+    return (directory / "phy80211").exists() and _read(directory / "ifindex").strip() == str(facts.index)

@@ -18,7 +18,7 @@ KERNEL_COUNTERS = (
     "Udp6.RcvbufErrors", "Icmp6.InGroupMembQueries",
 )  # fmt: skip
 """Counters that are kept even if they stood still; all others only if they grew."""
-INTERFACE_COUNTERS = ("rx_packets", "rx_errors", "rx_dropped", "multicast", "Ip6InMcastPkts", "Icmp6InGroupMembQueries")
+INTERFACE_COUNTERS = ("rx_packets", "rx_errors", "rx_dropped", "multicast", "Icmp6InGroupMembQueries")
 """The same of an interface."""
 
 # Columns of /proc/net/dev, by their names in ip-link(8).

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
+import shlex
 from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Rule, Target, Unread
 from multicast_expert.doctor.firewall import Packet, parse_iptables, parse_nftables, refusals
 from multicast_expert.doctor.firewall.chains import ICMPV6, IGMP, UDP
-from multicast_expert.system.commands import check_room
+from multicast_expert.system.commands import find_program, run
 
 RULES = 1000
 """How many rules are kept at most; those that cannot concern the target go first."""
 _TIMEOUT = 1.5
 """Seconds for each program; they answer within milliseconds."""
-# The directories of the administrator's programs are not on every user's PATH.
-_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
 _NET = Path("/proc/thread-self/net")
 # The destinations of general queries, and of reports of IGMPv3 and MLDv2 (RFC 3376, RFC 3810).
 _QUERIES = {4: (IGMP, ip_address("224.0.0.1")), 6: (ICMPV6, ip_address("ff02::1"))}
@@ -62,7 +59,7 @@ def read_firewall(
     if not isinstance(nft, Unread):
         listing = _run("nft", "-a", "list", "ruleset")
         # nft cannot print all rules of iptables ("xt"); then iptables-save prints its tables.
-        foreign = '"xt"' in nft and _find("iptables-nft-save") is not None
+        foreign = '"xt"' in nft and find_program("iptables-nft-save") is not None
         try:
             chains = parse_nftables(nft, "" if isinstance(listing, Unread) else listing)
         except ValueError as error:
@@ -123,7 +120,7 @@ def _iptables(expected: _Expected, foreign: bool, instead_of_nft: bool) -> list[
     for version, tool, names in ((4, "iptables", "ip_tables_names"), (6, "ip6tables", "ip6_tables_names")):
         programs = [f"{tool}-nft-save"] if foreign else []
         if _read(_NET / names):
-            programs.append(f"{tool}-legacy-save" if _find(f"{tool}-legacy-save") else f"{tool}-save")
+            programs.append(f"{tool}-legacy-save" if find_program(f"{tool}-legacy-save") else f"{tool}-save")
         elif instead_of_nft:
             programs.append(f"{tool}-save")
         for program in programs:
@@ -150,31 +147,13 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _find(program: str) -> str | None:
-    """Return the path of a program; empty and relative entries of PATH would mean the working directory."""
-    directories = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_DIRECTORIES]
-    return shutil.which(program, path=os.pathsep.join(each for each in directories if Path(each).is_absolute()))
-
-
 def _run(program: str, *arguments: str) -> str | Unread:
     """Return the output of a program."""
-    path = _find(program)
-    if path is None:
+    if find_program(program) is None:
         return Unread(f"The program {program}, which prints the firewall's rules, is not installed.")
     try:
-        check_room()
-        done = subprocess.run(
-            [path, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-            timeout=_TIMEOUT,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Unread(f"{program} could not be run: {error}.")
-    if done.returncode:
-        reason = (done.stderr or done.stdout).strip().partition("\n")[0]
-        return Unread(f"{program} failed: {reason}.", f"{program} {' '.join(arguments)}")
-    return done.stdout
+        # Rules may name interfaces, whose names may be any bytes.
+        return run([program, *arguments], errors="surrogateescape", timeout=_TIMEOUT)
+    except MulticastExpertError as error:
+        first, *_ = str(error).splitlines()
+        return Unread(f"{first.removesuffix('.')}.", shlex.join([program, *arguments]))

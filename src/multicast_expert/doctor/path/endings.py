@@ -29,6 +29,7 @@ _CHECKS: Mapping[str, Mapping[str, str]] = {
     "IPsec": {"": "ipsec"},
     "UDP": {"length": "malformed", "protocol": "malformed", "checksum": "checksum"},
     "socket": {"filter": "socket-filter", "buffer": "receive-buffer", "security module": "sandbox"},
+    "route": {"hop limit": "ttl"},
     "output": {"BPF program of a control group": "socket-filter"},
 }  # fmt: skip
 
@@ -54,7 +55,7 @@ def drops(facts: Facts, *, outgoing: bool = False) -> tuple[Drop, ...] | None:
         return None
     passed = {None, *(each.name for each in this_host.below(facts))}
     # Where a route discards what this host sends, the kernel names the loopback interface.
-    passed |= {each.name for each in this_host.interfaces(facts) if each.is_loopback and outgoing}
+    passed |= this_host.loopback_names(facts) if outgoing else set()
     return tuple(
         each
         for each in found

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from multicast_expert.doctor.evidence import counters, this_host
 from multicast_expert.doctor.evidence.sightings import frames, trial_of
-from multicast_expert.doctor.facts import Facts, Lookups, Unread, address_of
+from multicast_expert.doctor.facts import Arrivals, Facts, Lookups, Unread, address_of
 from multicast_expert.doctor.path import endings
 
 FEW = 2
 """So many datagrams may be under way, or belong to another purpose than a stream."""
 
 
-def is_own(facts: Facts, sender: str) -> bool:
-    """Return whether a sender is this host."""
-    return address_of(sender) in this_host.own_addresses(facts)
-
-
 def others_arrive(facts: Facts) -> bool:
     """Return whether datagrams of other hosts arrive, so that what this host sends is only a part of the group."""
-    return any(each.asked and not is_own(facts, each.sender) for each in trial_of(facts).arrivals)
+    own = this_host.own_addresses(facts)
+    return any(each.asked and address_of(each.sender) not in own for each in trial_of(facts).arrivals)
 
 
-def copies(facts: Facts) -> int:
-    """Return how many datagrams of this host came back to its own receivers, without those that are not to leave."""
-    loopback = {each.name for each in this_host.interfaces(facts) if each.is_loopback}
-    return sum(
+def _copies(facts: Facts) -> list[Arrivals]:
+    """Return the datagrams of this host that came back to its own receivers, without those on loopback."""
+    own, loopback = this_host.own_addresses(facts), this_host.loopback_names(facts)
+    arrivals = trial_of(facts).arrivals
+    return [each for each in arrivals if each.interface not in loopback and address_of(each.sender) in own]
+
+
+def kept_by_hop_limit(facts: Facts) -> int:
+    """Return how many datagrams of this host had a hop limit of 0, so that they never leave it; 0 for a few."""
+    loopback = this_host.loopback_names(facts)
+    copied = sum(each.count for each in _copies(facts) if each.hop_limit == 0)
+    dropped = sum(
         each.count
-        for each in trial_of(facts).arrivals
-        if is_own(facts, each.sender) and each.interface not in loopback and each.hop_limit != 0
+        for each in endings.drops(facts, outgoing=True) or ()
+        if each.interface not in loopback and endings.check_of(each) == "ttl"
     )
+    return max(copied, dropped) if max(copied, dropped) > FEW else 0
 
 
 def lookups(facts: Facts) -> tuple[Lookups, ...]:
@@ -71,14 +76,14 @@ def left(facts: Facts) -> int | None:
     found = frames(facts, outgoing=True)
     if found is None:
         return None
-    chosen = this_host.chosen(facts)
+    chosen, own = this_host.chosen(facts), this_host.own_addresses(facts)
     plain = {each.name for each in chosen if each.kind != "vlan"}
     tagged = {each.parent for each in chosen if each.kind == "vlan"}
     port = facts.target.port
     return sum(
         each.count
         for each in found
-        if is_own(facts, each.sender)
+        if address_of(each.sender) in own
         and port in (None, each.port or port)
         and each.interface in (tagged if each.vlan else plain)
     )
@@ -89,7 +94,7 @@ def vanished(facts: Facts) -> int:
     gone, dropped = left(facts), endings.drops(facts, outgoing=True)
     if gone is None or dropped is None:
         return 0
-    sent = copies(facts) or asked(facts)
+    sent = sum(each.count for each in _copies(facts) if each.hop_limit != 0) or asked(facts)
     count = sent - gone - sum(each.count for each in dropped)
     return count if count > max(FEW, sent // 50) else 0
 

@@ -16,7 +16,6 @@ from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import (
     Buffer,
-    Drop,
     Facts,
     FilterFacts,
     Moment,
@@ -67,11 +66,9 @@ class Attempt:
         self._usual: dict[str, float] = {}
         self._aside = 0.0
         self._course: list[Moment] = []
-        self._without_membership: tuple[Drop, ...] | Unread = ()
 
     def watch_beforehand(self) -> None:
         """Measure the usual growth of the counters; other groups may lose datagrams all the time."""
-        self._host.prepare_drop_watch()
         # Collecting facts since this attempt began took time, too.
         sleep(max(0.0, self._began + BEFOREHAND - monotonic()))
         self._usual = self._pace(self._at_first, self._began)
@@ -106,7 +103,8 @@ class Attempt:
                     listening.add([descriptor], drain)
             receivers = self._listen(listen, listening, opened, facts, watch, capture)
             seconds, counters = listening.clock(), self._host.counters().since(before)
-            drops = watch if isinstance(watch, Unread) else self._drops(watch)
+            # Before the probe, which the kernel drops by design.
+            drops = watch if isinstance(watch, Unread) else self._host.drops(watch)
             trial = self._outcome(seconds, receivers, capture, counters, facts)
             if isinstance(watch, Unread) or isinstance(drops, Unread) or watch.is_exact:
                 trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
@@ -148,9 +146,13 @@ class Attempt:
         opened.callback(asked.receiver.close)
         asked.join(self._joins)
         asked.block(blocked)
+        # Without a membership the kernel drops everything, so that what came before the join says nothing. Frames are
+        # forgotten last: what was captured shall have a verdict.
+        if not isinstance(watch, Unread):
+            with suppress(OSError):
+                watch.restart()
         if isinstance(capture, Capture):
             capture.restart()
-        self._without_membership = () if isinstance(watch, Unread) else self._host.drops(watch)
         listening.add(asked.receiver.filenos(), asked.receiver.drain)
         receivers = [asked]
         listening.run(listen / 2, lambda: asked.received)
@@ -196,7 +198,7 @@ class Attempt:
         granted = asked.receiver.buffer()
         drops = [each.receiver.drops() for each in receivers]
         own = {inode for each in receivers for inode in each.receiver.inodes()}
-        sockets = self._host.sockets()
+        sockets = self._host.sockets(own)
         asked_for = self._settings.receive_buffer
         requested = asked_for if isinstance(asked_for, int) else granted or 0
         return Trial(
@@ -210,7 +212,7 @@ class Attempt:
             capture if isinstance(capture, Unread) else capture.queries(),
             reporters=capture if isinstance(capture, Unread) else capture.reporters(),
             socket_drops=None if None in drops else sum(each or 0 for each in drops),
-            sockets=() if isinstance(sockets, Unread) else tuple(each for each in sockets if each.inode not in own),
+            sockets=() if isinstance(sockets, Unread) else sockets,
             buffer=None if granted is None else Buffer(requested, granted, maximum_buffer(facts)),
         )
 
@@ -222,17 +224,6 @@ class Attempt:
         if source is not None:
             seen |= {(join.interface, source): None for join in trial.joins if join.error is None}
         return self._host.passages(self._group, [*seen][:SENDERS])
-
-    def _drops(self, watch: Watch) -> tuple[Drop, ...] | Unread:
-        """Return what the kernel dropped since the join, and before the probe, which it drops by design."""
-        found = self._host.drops(watch)
-        if isinstance(found, Unread):
-            return found
-        # Without a membership the kernel drops everything, so that what it dropped before the join says nothing.
-        before = () if isinstance(self._without_membership, Unread) else self._without_membership
-        earlier = {replace(each, count=0): each.count for each in before}
-        grown = (replace(each, count=each.count - earlier.get(replace(each, count=0), 0)) for each in found)
-        return tuple(each for each in grown if each.count > 0)
 
     def _try_revival(self, receivers: Iterable[CountingReceiver], listening: Listening, facts: Facts) -> bool | None:
         """Leave and join anew if a stream stopped; return whether it came again, or None if that was not tried."""
@@ -285,8 +276,8 @@ def _grown(
     for each in after:
         was = earlier.get(replace(each, drops=None, waiting=0))
         dropped = None if each.drops is None else max(0, each.drops - ((was and was.drops) or 0))
-        waiting = max(0, each.waiting - (was.waiting if was else 0))
-        grown.append(replace(each, drops=dropped, waiting=waiting))
+        held = min(each.waiting, was.waiting if was else 0)
+        grown.append(replace(each, drops=dropped, waiting=each.waiting - held, held=held))
     return tuple(grown)
 
 

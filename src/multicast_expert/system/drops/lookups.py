@@ -13,19 +13,17 @@ from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, Assembler, Register
+from multicast_expert.system.drops.assembler import FRAME, R1, R2, R6, R7, R9, Register
 from multicast_expert.system.drops.bpf import Bpf
+from multicast_expert.system.drops.counting import COMMAND_SIZE, CountingProgram
 from multicast_expert.system.drops.kernel_watch import read_kernel_layout
 from multicast_expert.system.drops.refusals import refusal
 from multicast_expert.system.kernel import network_namespace
 
 KINDS = 512
 """How many programs, interfaces and answers are counted separately; further ones are not counted."""
-_KEY = Struct("<16sIIi4x")
-_LOOKUP, _UPDATE, _COMMAND, _CURRENT_TASK, _PROBE_READ_KERNEL = 1, 2, 16, 35, 113
-_IF_MISSING = 1
-_AT_KEY, _AT_VALUE, _AT_COUNT = -32, -40, -48
-_AT_INTERFACE, _AT_TABLE, _AT_ANSWER = (_AT_KEY + place for place in (16, 20, 24))
+_KEY = Struct(f"<{COMMAND_SIZE}sIIi4x")
+_AT_INTERFACE, _AT_TABLE, _AT_ANSWER = (place - _KEY.size for place in (16, 20, 24))
 _LOOPBACK_INDEX = 1
 """What stands for the incoming interface of packets that this host sends."""
 _REFUSING = (6, 7, 8, 9)
@@ -109,20 +107,13 @@ def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLook
 def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint of the group's IP version. `counts`: the descriptor of its map."""
     flow = f"flowi{group.version}"
-    code = Assembler()
+    code = CountingProgram(_KEY.size, counts)
 
     def member(target: Register, size: int, base: Register, name: str, more: int = 0) -> None:
-        code.compute(R3, "=", base)
-        code.compute(R3, "+", offsets[name] + more)
-        code.compute(R1, "=", FRAME)
-        code.compute(R1, "+", _AT_VALUE)
-        code.compute(R2, "=", size)
-        code.call(_PROBE_READ_KERNEL)
-        code.load(target, FRAME, _AT_VALUE, size)
+        code.member(target, size, base, offsets[name] + more)
 
     code.compute(R6, "=", R1)
-    for place in (*range(_AT_KEY, 0, 8), _AT_VALUE):
-        code.store_number(FRAME, place, 0, 8)
+    code.clear_key()
     # IPv4 gives the table, the flow, the next hop and an error; IPv6 the namespace, the result, the table, the flow.
     code.load(R7, R6, 8 if group.version == 4 else 24, 8)
     step = 4 if group.version == 4 else 8
@@ -136,8 +127,7 @@ def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int,
     code.store(FRAME, _AT_INTERFACE, R1, 4)
     if group.version == 4:
         # The kernel does not tell the namespace here; nearly every program is in that of its sockets.
-        code.call(_CURRENT_TASK)
-        code.compute(R7, "=", R0)
+        code.current_task(R7)
         member(R7, 8, R7, "task_struct.nsproxy")
         member(R7, 8, R7, "nsproxy.net_ns")
     else:
@@ -156,38 +146,7 @@ def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int,
         code.load(R2, FRAME, _AT_ANSWER, 4)
     code.store(FRAME, _AT_TABLE, R1, 4)
     code.store(FRAME, _AT_ANSWER, R2, 4)
-    _count(code, counts)
-    code.label("end")
-    code.compute(R0, "=", 0)
-    code.exit()
+    code.current_command(code.at_key)
+    code.compute(R9, "=", 1)
+    code.add_and_end()
     return code.assemble()
-
-
-def _count(code: Assembler, counts: int) -> None:
-    """Complete the key with the name of the program, and add 1 to its count."""
-    code.compute(R1, "=", FRAME)
-    code.compute(R1, "+", _AT_KEY)
-    code.compute(R2, "=", 16)
-    code.call(_COMMAND)
-
-    def map_and_key() -> None:
-        code.map(R1, counts)
-        code.compute(R2, "=", FRAME)
-        code.compute(R2, "+", _AT_KEY)
-
-    for missing in ("new kind", "end"):
-        map_and_key()
-        code.call(_LOOKUP)
-        code.jump_if(R0, "==", 0, missing)
-        code.compute(R1, "=", 1)
-        code.add_atomically(R0, 0, R1)
-        code.jump("end")
-        if missing == "new kind":
-            code.label(missing)
-            code.store_number(FRAME, _AT_COUNT, 1, 8)
-            map_and_key()
-            code.compute(R3, "=", FRAME)
-            code.compute(R3, "+", _AT_COUNT)
-            code.compute(R4, "=", _IF_MISSING)
-            code.call(_UPDATE)
-            code.jump_if(R0, "==", 0, "end")

@@ -112,6 +112,11 @@ class MonitorWatch:
                     self._seen[dropped._replace(number=0)] += dropped.number
         return [each._replace(number=count) for each, count in self._seen.items()]
 
+    def restart(self) -> None:
+        """Forget what was dropped so far. Raises OSError."""
+        self.drops()
+        self._seen.clear()
+
     def _is_wanted(self, dropped: Dropped) -> bool:
         return not self._wanted or dropped.group in self._wanted
 

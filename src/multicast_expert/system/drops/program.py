@@ -14,13 +14,9 @@ from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
-from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Register
+from multicast_expert.system.drops.assembler import FRAME, R0, R1, R2, R3, R6, R7, R8, R9, Register
 from multicast_expert.system.drops.btf import Btf
-
-# Helpers by their numbers in linux/bpf.h.
-_LOOKUP, _UPDATE, _CURRENT_TASK, _PROBE_READ_KERNEL = 1, 2, 35, 113
-_IF_MISSING = 1
-"""BPF_NOEXIST."""
+from multicast_expert.system.drops.counting import CountingProgram
 
 _KEY = Struct("<QII16s16s2sBBI")
 """Address of the call, reason, interface, group, source, port, IP version, how far it came, and socket."""
@@ -118,12 +114,10 @@ def read_layout(data: bytes) -> Layout:
     return Layout(reasons, parameters > 4, offsets, lookups)
 
 
-# The stack: the key, below it a place for what is read, the header of the packet, and a count.
-_AT_KEY = -64
+# The places of the stack: in the key, and below it the header of the packet.
 _AT_CALL, _AT_REASON, _AT_INTERFACE, _AT_GROUP, _AT_SOURCE, _AT_PORT, _AT_VERSION, _AT_PROGRESS, _AT_SOCKET = (
-    _AT_KEY + place for place in (0, 8, 12, 16, 32, 48, 50, 51, 52)
+    place - KEY_SIZE for place in (0, 8, 12, 16, 32, 48, 50, 51, 52)
 )
-_AT_VALUE, _AT_HEADER, _AT_COUNT = -72, -112, -120
 _HEADER_SIZE = 40
 # How far a packet came, as bits of one byte.
 _OUTGOING, _HAS_ROUTE, _HAS_MET_IP, _HAS_DEVICE, _HAS_LINK_HEADER = 1, 2, 4, 8, 16
@@ -139,28 +133,26 @@ _NOT_COUNTED = 1
 """SKB_DST_NOREF, a flag in the pointer to a route."""
 
 
-class _DropProgram:
+class _DropProgram(CountingProgram):
     """Writes the program. Registers: R6 context, R7 packet, R8 and R9 what the step at hand reads."""
 
     def __init__(self, layout: Layout, groups: Sequence[IPAddress], namespace: int, counts: int) -> None:
-        self._code = Assembler()
+        super().__init__(KEY_SIZE, counts)
+        self._at_header = self.at_rest - _HEADER_SIZE
         self._layout = layout
         self._groups = groups
         self._namespace = namespace
-        self._counts = counts
 
-    def bytes(self) -> bytes:
-        """Return the program."""
-        code = self._code
-        code.compute(R6, "=", R1)
-        code.load(R7, R6, 0, 8)
-        for place in range(_AT_KEY, _AT_KEY + KEY_SIZE, 8):
-            code.store_number(FRAME, place, 0, 8)
-        code.load(R1, R6, 8, 8)
-        code.store(FRAME, _AT_CALL, R1, 8)
+    def write(self) -> None:
+        """Write all of it."""
+        self.compute(R6, "=", R1)
+        self.load(R7, R6, 0, 8)
+        self.clear_key()
+        self.load(R1, R6, 8, 8)
+        self.store(FRAME, _AT_CALL, R1, 8)
         if self._layout.reasons:
-            code.load(R1, R6, 16, 8)
-            code.store(FRAME, _AT_REASON, R1, 4)
+            self.load(R1, R6, 16, 8)
+            self.store(FRAME, _AT_REASON, R1, 4)
         self._find_header()
         self._read_header()
         self._check_namespace()
@@ -168,270 +160,216 @@ class _DropProgram:
         if self._layout.has_socket:
             self._find_socket()
         self._count()
-        code.label("end")
-        code.compute(R0, "=", 0)
-        code.exit()
-        return code.assemble()
 
-    def _read(self, place: int, size: int, base: Register, offset: int) -> None:
-        """Copy bytes of the kernel to the stack; R0 is 0 if it could, else the bytes are."""
-        code = self._code
-        code.compute(R3, "=", base)
-        code.compute(R3, "+", offset)
-        code.compute(R1, "=", FRAME)
-        code.compute(R1, "+", place)
-        code.compute(R2, "=", size)
-        code.call(_PROBE_READ_KERNEL)
-
-    def _member(self, target: Register, size: int, base: Register, member: str | int) -> None:
-        """Let `target` become the member of the struct at `base`."""
-        offset = member if isinstance(member, int) else self._layout.offsets[member]
-        self._read(_AT_VALUE, size, base, offset)
-        self._code.load(target, FRAME, _AT_VALUE, size)
+    def _member(self, target: Register, size: int, base: Register, member: str) -> None:
+        """Let `target` become the member of the struct at `base`, named as in MEMBERS."""
+        self.member(target, size, base, self._layout.offsets[member])
 
     def _find_header(self) -> None:
         """Let R8 become the address of the IP header, and copy the header to the stack."""
-        code = self._code
         self._member(R8, 8, R7, "sk_buff.head")
         self._member(R9, 2, R7, "sk_buff.network_header")
-        code.jump_if(R9, "!=", 0, "offset is set")
+        self.jump_if(R9, "!=", 0, "offset is set")
         # A driver has not set it yet; then the data begins with the header.
         self._member(R8, 8, R7, "sk_buff.data")
-        code.jump("header")
-        code.label("offset is set")
-        code.compute(R8, "+", R9)
+        self.jump("header")
+        self.label("offset is set")
+        self.compute(R8, "+", R9)
         # Right behind the Ethernet header may be a VLAN tag, as long as the kernel has not removed it.
         self._member(R1, 2, R7, "sk_buff.mac_header")
-        code.compute(R1, "+", _ETHERNET_SIZE)
-        code.jump_if(R1, "!=", R9, "header")
+        self.compute(R1, "+", _ETHERNET_SIZE)
+        self.jump_if(R1, "!=", R9, "header")
         self._member(R1, 2, R7, "sk_buff.protocol")
         for tag in ("outer", "inner"):
-            code.jump_if(R1, "==", _VLAN, f"{tag} tag")
-            code.jump_if(R1, "!=", _SERVICE_VLAN, "header")
-            code.label(f"{tag} tag")
-            self._member(R1, 2, R8, 2)
-            code.compute(R8, "+", _TAG_SIZE)
-        code.label("header")
-        self._read(_AT_HEADER, _HEADER_SIZE, R8, 0)
+            self.jump_if(R1, "==", _VLAN, f"{tag} tag")
+            self.jump_if(R1, "!=", _SERVICE_VLAN, "header")
+            self.label(f"{tag} tag")
+            self.member(R1, 2, R8, 2)
+            self.compute(R8, "+", _TAG_SIZE)
+        self.label("header")
+        self.read(self._at_header, _HEADER_SIZE, R8, 0)
 
     def _read_header(self) -> None:
         """Go on at "namespace" with a datagram of the groups, after its addresses and its port are noted."""
-        code = self._code
-        code.load(R1, FRAME, _AT_HEADER, 1)
-        code.compute(R1, ">>", 4)
+        self.load(R1, FRAME, self._at_header, 1)
+        self.compute(R1, ">>", 4)
         versions = [version for version in (4, 6) if self._groups_of(version) or not self._groups]
         for version in versions:
-            code.jump_if(R1, "==", version, f"IPv{version}")
-        code.jump("end")
+            self.jump_if(R1, "==", version, f"IPv{version}")
+        self.jump("end")
         if 4 in versions:
             self._read_ipv4()
         if 6 in versions:
             self._read_ipv6()
-        code.label("port")
-        self._member(R1, 2, R8, 2)
-        code.store(FRAME, _AT_PORT, R1, 2)
+        self.label("port")
+        self.member(R1, 2, R8, 2)
+        self.store(FRAME, _AT_PORT, R1, 2)
 
     def _groups_of(self, version: int) -> list[IPAddress]:
         return [each for each in self._groups if each.version == version]
 
     def _read_ipv4(self) -> None:
-        code = self._code
-        code.label("IPv4")
-        code.load(R1, FRAME, _AT_HEADER + 9, 1)
-        code.jump_if(R1, "==", _UDP, "IPv4 datagram")
-        code.jump_if(R1, "!=", _UDP_LITE, "end")
-        code.label("IPv4 datagram")
-        code.load(R1, FRAME, _AT_HEADER + 16, 4)
-        code.store(FRAME, _AT_GROUP, R1, 4)
+        self.label("IPv4")
+        self.load(R1, FRAME, self._at_header + 9, 1)
+        self.jump_if(R1, "==", _UDP, "IPv4 datagram")
+        self.jump_if(R1, "!=", _UDP_LITE, "end")
+        self.label("IPv4 datagram")
+        self.load(R1, FRAME, self._at_header + 16, 4)
+        self.store(FRAME, _AT_GROUP, R1, 4)
         for group in self._groups_of(4):
-            code.jump_if(R1, "==", int.from_bytes(group.packed, "little"), "IPv4 group", bits=32)
+            self.jump_if(R1, "==", int.from_bytes(group.packed, "little"), "IPv4 group", bits=32)
         if not self._groups:
-            code.compute(R1, "&", 0xF0)
-            code.jump_if(R1, "==", 0xE0, "IPv4 group")
-        code.jump("end")
-        code.label("IPv4 group")
-        code.load(R1, FRAME, _AT_HEADER + 12, 4)
-        code.store(FRAME, _AT_SOURCE, R1, 4)
-        code.store_number(FRAME, _AT_VERSION, 4, 1)
-        code.load(R1, FRAME, _AT_HEADER + 6, 2)
-        code.compute(R1, "&", _FRAGMENTED)
-        code.jump_if(R1, "!=", 0, "namespace")
-        code.load(R1, FRAME, _AT_HEADER, 1)
-        code.compute(R1, "&", 0x0F)
-        code.compute(R1, "*", 4)
-        code.compute(R8, "+", R1)
-        code.jump("port")
+            self.compute(R1, "&", 0xF0)
+            self.jump_if(R1, "==", 0xE0, "IPv4 group")
+        self.jump("end")
+        self.label("IPv4 group")
+        self.load(R1, FRAME, self._at_header + 12, 4)
+        self.store(FRAME, _AT_SOURCE, R1, 4)
+        self.store_number(FRAME, _AT_VERSION, 4, 1)
+        self.load(R1, FRAME, self._at_header + 6, 2)
+        self.compute(R1, "&", _FRAGMENTED)
+        self.jump_if(R1, "!=", 0, "namespace")
+        self.load(R1, FRAME, self._at_header, 1)
+        self.compute(R1, "&", 0x0F)
+        self.compute(R1, "*", 4)
+        self.compute(R8, "+", R1)
+        self.jump("port")
 
     def _read_ipv6(self) -> None:
-        code = self._code
-        code.label("IPv6")
+        self.label("IPv6")
         for place in (0, 8):
-            code.load(R1, FRAME, _AT_HEADER + 24 + place, 8)
-            code.store(FRAME, _AT_GROUP + place, R1, 8)
-            code.load(R1, FRAME, _AT_HEADER + 8 + place, 8)
-            code.store(FRAME, _AT_SOURCE + place, R1, 8)
-        code.load(R1, FRAME, _AT_GROUP, 8)
-        code.load(R2, FRAME, _AT_GROUP + 8, 8)
+            self.load(R1, FRAME, self._at_header + 24 + place, 8)
+            self.store(FRAME, _AT_GROUP + place, R1, 8)
+            self.load(R1, FRAME, self._at_header + 8 + place, 8)
+            self.store(FRAME, _AT_SOURCE + place, R1, 8)
+        self.load(R1, FRAME, _AT_GROUP, 8)
+        self.load(R2, FRAME, _AT_GROUP + 8, 8)
         for group in self._groups_of(6):
-            code.number(R3, int.from_bytes(group.packed[:8], "little"))
-            code.jump_if(R1, "!=", R3, f"not {group}")
-            code.number(R3, int.from_bytes(group.packed[8:], "little"))
-            code.jump_if(R2, "==", R3, "IPv6 group")
-            code.label(f"not {group}")
+            self.number(R3, int.from_bytes(group.packed[:8], "little"))
+            self.jump_if(R1, "!=", R3, f"not {group}")
+            self.number(R3, int.from_bytes(group.packed[8:], "little"))
+            self.jump_if(R2, "==", R3, "IPv6 group")
+            self.label(f"not {group}")
         if not self._groups:
-            code.compute(R1, "&", 0xFF)
-            code.jump_if(R1, "==", 0xFF, "IPv6 group")
-        code.jump("end")
-        code.label("IPv6 group")
-        code.store_number(FRAME, _AT_VERSION, 6, 1)
-        code.load(R9, FRAME, _AT_HEADER + 6, 1)
-        code.compute(R8, "+", _HEADER_SIZE)
-        code.jump_if(R9, "!=", _HOP_BY_HOP, "no options")
-        self._read(_AT_VALUE, 2, R8, 0)
-        code.load(R9, FRAME, _AT_VALUE, 1)
-        code.load(R1, FRAME, _AT_VALUE + 1, 1)
-        code.compute(R1, "+", 1)
-        code.compute(R1, "*", 8)
-        code.compute(R8, "+", R1)
-        code.label("no options")
-        code.jump_if(R9, "==", _UDP, "port")
-        code.jump_if(R9, "==", _UDP_LITE, "port")
-        code.jump_if(R9, "!=", _FRAGMENT, "end")
-        self._member(R9, 1, R8, 0)
-        code.jump_if(R9, "==", _UDP, "namespace")
-        code.jump("end")
+            self.compute(R1, "&", 0xFF)
+            self.jump_if(R1, "==", 0xFF, "IPv6 group")
+        self.jump("end")
+        self.label("IPv6 group")
+        self.store_number(FRAME, _AT_VERSION, 6, 1)
+        self.load(R9, FRAME, self._at_header + 6, 1)
+        self.compute(R8, "+", _HEADER_SIZE)
+        self.jump_if(R9, "!=", _HOP_BY_HOP, "no options")
+        self.read(self.at_value, 2, R8, 0)
+        self.load(R9, FRAME, self.at_value, 1)
+        self.load(R1, FRAME, self.at_value + 1, 1)
+        self.compute(R1, "+", 1)
+        self.compute(R1, "*", 8)
+        self.compute(R8, "+", R1)
+        self.label("no options")
+        self.jump_if(R9, "==", _UDP, "port")
+        self.jump_if(R9, "==", _UDP_LITE, "port")
+        self.jump_if(R9, "!=", _FRAGMENT, "end")
+        self.member(R9, 1, R8, 0)
+        self.jump_if(R9, "==", _UDP, "namespace")
+        self.jump("end")
 
     def _check_namespace(self) -> None:
         """Go on, with the device of the packet in R8 or 0, if it is in the network namespace.
 
         In the queue of a socket the field of the device holds something else, and before a packet leaves it is empty.
         """
-        code, layout = self._code, self._layout
-        code.label("namespace")
+        layout = self._layout
+        self.label("namespace")
         self._member(R8, 8, R7, "sk_buff.dev")
         self._judge_namespace(R8, "net_device.nd_net", "route")
-        code.label("route")
+        self.label("route")
         self._member(R8, 8, R7, "sk_buff._skb_refdst")
-        code.compute(R8, "&", ~_NOT_COUNTED)
+        self.compute(R8, "&", ~_NOT_COUNTED)
         self._member(R8, 8, R8, "dst_entry.dev")
         self._judge_namespace(R8, "net_device.nd_net", "sockets")
-        code.label("sockets")
-        code.compute(R8, "=", 0)
+        self.label("sockets")
+        self.compute(R8, "=", 0)
         if layout.has_socket:
-            code.load(R9, R6, 24, 8)
+            self.load(R9, R6, 24, 8)
             self._judge_namespace(R9, "sock.__sk_common.skc_net", "owner")
-            code.label("owner")
+            self.label("owner")
         self._member(R9, 8, R7, "sk_buff.sk")
         self._judge_namespace(R9, "sock.__sk_common.skc_net", "task")
         # What a program takes from the queue of its socket belongs to none of them, and is dropped in its own name.
-        code.label("task")
-        code.call(_CURRENT_TASK)
-        code.compute(R9, "=", R0)
+        self.label("task")
+        self.current_task(R9)
         self._member(R9, 8, R9, "task_struct.nsproxy")
         self._judge_namespace(R9, "nsproxy.net_ns", "end")
 
     def _judge_namespace(self, holder: Register, member: str, unknown: str) -> None:
         """Go on at "interface" if the holder's namespace is ours, at "end" if not, at `unknown` if there is none."""
-        code = self._code
-        code.jump_if(holder, "==", 0, unknown)
-        self._read(_AT_VALUE, 8, holder, self._layout.offsets[member])
-        code.jump_if(R0, "!=", 0, unknown)
-        code.load(R1, FRAME, _AT_VALUE, 8)
-        self._read(_AT_VALUE, 4, R1, self._layout.offsets["net.ns.inum"])
-        code.jump_if(R0, "!=", 0, unknown)
-        code.load(R1, FRAME, _AT_VALUE, 4)
-        code.jump_if(R1, "==", self._namespace, "interface", bits=32)
-        code.jump("end")
+        self.jump_if(holder, "==", 0, unknown)
+        self.read(self.at_value, 8, holder, self._layout.offsets[member])
+        self.jump_if(R0, "!=", 0, unknown)
+        self.load(R1, FRAME, self.at_value, 8)
+        self.read(self.at_value, 4, R1, self._layout.offsets["net.ns.inum"])
+        self.jump_if(R0, "!=", 0, unknown)
+        self.load(R1, FRAME, self.at_value, 4)
+        self.jump_if(R1, "==", self._namespace, "interface", bits=32)
+        self.jump("end")
 
     def _find_interface(self) -> None:
         """Note the interface that the packet came in on; before the kernel has noted it, and at sending: its device."""
-        code = self._code
-        code.label("interface")
+        self.label("interface")
         self._member(R9, 4, R7, "sk_buff.skb_iif")
-        code.store(FRAME, _AT_INTERFACE, R9, 4)
-        code.jump_if(R9, "!=", 0, "incoming")
+        self.store(FRAME, _AT_INTERFACE, R9, 4)
+        self.jump_if(R9, "!=", 0, "incoming")
         self._member(R1, 4, R8, "net_device.ifindex")
-        code.store(FRAME, _AT_INTERFACE, R1, 4)
+        self.store(FRAME, _AT_INTERFACE, R1, 4)
         # A packet to a group that came in is of another type, whoever sent it.
         self._member(R1, 1, R7, "sk_buff.__pkt_type_offset")
-        code.compute(R1, "&", _PACKET_TYPE)
-        code.jump_if(R1, "!=", 0, "interface is noted")
+        self.compute(R1, "&", _PACKET_TYPE)
+        self.jump_if(R1, "!=", 0, "interface is noted")
         self._note_sending()
-        code.label("incoming")
+        self.label("incoming")
         # What IP keeps with a packet begins with the interface, also in the form of IPv6.
         self._member(R1, 4, R7, "sk_buff.cb")
-        code.jump_if(R1, "!=", R9, "interface is noted")
-        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP, 1)
+        self.jump_if(R1, "!=", R9, "interface is noted")
+        self.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP, 1)
         self._member(R1, 8, R7, "sk_buff._skb_refdst")
-        code.jump_if(R1, "==", 0, "interface is noted")
-        code.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP | _HAS_ROUTE, 1)
-        code.label("interface is noted")
+        self.jump_if(R1, "==", 0, "interface is noted")
+        self.store_number(FRAME, _AT_PROGRESS, _HAS_MET_IP | _HAS_ROUTE, 1)
+        self.label("interface is noted")
 
     def _note_sending(self) -> None:
         """Note how far a packet that leaves has come, and go on at "interface is noted"."""
-        code = self._code
-        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING, 1)
+        self.store_number(FRAME, _AT_PROGRESS, _OUTGOING, 1)
         self._member(R1, 8, R7, "sk_buff.dev")
-        code.jump_if(R1, "==", 0, "interface is noted")
-        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE, 1)
+        self.jump_if(R1, "==", 0, "interface is noted")
+        self.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE, 1)
         self._member(R9, 8, R7, "sk_buff.head")
         self._member(R1, 2, R7, "sk_buff.network_header")
-        code.compute(R9, "+", R1)
+        self.compute(R9, "+", R1)
         self._member(R1, 8, R7, "sk_buff.data")
-        code.jump_if(R1, "==", R9, "interface is noted")
-        code.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE | _HAS_LINK_HEADER, 1)
-        code.jump("interface is noted")
+        self.jump_if(R1, "==", R9, "interface is noted")
+        self.store_number(FRAME, _AT_PROGRESS, _OUTGOING | _HAS_DEVICE | _HAS_LINK_HEADER, 1)
+        self.jump("interface is noted")
 
     def _find_socket(self) -> None:
         """Note the inode number of the socket that did not take the packet."""
-        code = self._code
-        code.load(R9, R6, 24, 8)
-        code.jump_if(R9, "==", 0, "count")
+        self.load(R9, R6, 24, 8)
+        self.jump_if(R9, "==", 0, "count")
         self._member(R9, 8, R9, "sock.sk_socket")
-        code.jump_if(R9, "==", 0, "count")
+        self.jump_if(R9, "==", 0, "count")
         self._member(R9, 4, R9, "socket_alloc.vfs_inode.i_ino")
-        code.store(FRAME, _AT_SOCKET, R9, 4)
+        self.store(FRAME, _AT_SOCKET, R9, 4)
 
     def _count(self) -> None:
         """Add the datagrams to the count of their kind; a packet may hold several that are not yet segmented."""
-        code = self._code
-        code.label("count")
+        self.label("count")
         self._member(R8, 8, R7, "sk_buff.head")
         self._member(R9, 4, R7, "sk_buff.end")
-        code.compute(R8, "+", R9)
+        self.compute(R8, "+", R9)
         self._member(R9, 2, R8, "skb_shared_info.gso_segs")
-        code.jump_if(R9, "!=", 0, "number is known")
-        code.compute(R9, "=", 1)
-        code.label("number is known")
-        code.store(FRAME, _AT_COUNT, R9, 8)
-        self._add_to(_AT_KEY, "new kind")
-        code.label("new kind")
-        self._map_and_key(_AT_KEY)
-        code.compute(R3, "=", FRAME)
-        code.compute(R3, "+", _AT_COUNT)
-        code.compute(R4, "=", _IF_MISSING)
-        code.call(_UPDATE)
-        code.jump_if(R0, "==", 0, "end")
-        # Another processor was faster, or there is no room.
-        self._add_to(_AT_KEY, "no room")
-        code.label("no room")
-        for place in range(_AT_KEY, _AT_KEY + KEY_SIZE, 8):
-            code.store_number(FRAME, place, 0, 8)
-        self._add_to(_AT_KEY, "end")
-
-    def _add_to(self, key: int, missing: str) -> None:
-        """Add R9 to the count of the key at a place of the stack and end, or go on at `missing`."""
-        code = self._code
-        self._map_and_key(key)
-        code.call(_LOOKUP)
-        code.jump_if(R0, "==", 0, missing)
-        code.add_atomically(R0, 0, R9)
-        code.jump("end")
-
-    def _map_and_key(self, key: int) -> None:
-        self._code.map(R1, self._counts)
-        self._code.compute(R2, "=", FRAME)
-        self._code.compute(R2, "+", key)
+        self.jump_if(R9, "!=", 0, "number is known")
+        self.compute(R9, "=", 1)
+        self.label("number is known")
+        self.add_and_end()
 
 
 def drop_program(layout: Layout, groups: Collection[IPAddress], namespace: int, counts: int) -> bytes:
@@ -440,4 +378,7 @@ def drop_program(layout: Layout, groups: Collection[IPAddress], namespace: int, 
     groups: without scopes; none of them: all groups. namespace: its number. counts: the descriptor of the map, from
     keys of KEY_SIZE to counts; REST must be in it.
     """
-    return _DropProgram(layout, sorted(set(groups), key=lambda each: (each.version, each)), namespace, counts).bytes()
+    ordered = sorted(set(groups), key=lambda each: (each.version, each))
+    program = _DropProgram(layout, ordered, namespace, counts)
+    program.write()
+    return program.assemble()

@@ -62,12 +62,7 @@ class TracepointWatch:
 
     def drops(self) -> list[Dropped]:
         """Return what was dropped so far. Raises OSError."""
-        for ring in self._rings:
-            for record in records(ring.take()):
-                sample = self._format.sample(record)
-                if sample is not None:
-                    self._seen[sample] += 1
-                    ring.told += 1
+        self._take()
         missed = sum(max(0, ring.total - ring.told) for ring in self._rings)
         symbols = kernel_symbols() if self._seen else None
         hidden = "" if symbols or not self._seen else HIDDEN
@@ -81,6 +76,22 @@ class TracepointWatch:
             if is_drop(reason, function) and not _is_of_others(reason, function):
                 found[Dropped(reason, function, None, None, None, None, False, "", None, 0)] += count
         return [each._replace(number=count) for each, count in found.items()]
+
+    def restart(self) -> None:
+        """Forget what was dropped so far. Raises OSError."""
+        self._take()
+        self._seen.clear()
+        for ring in self._rings:
+            ring.told = max(ring.told, ring.total)
+
+    def _take(self) -> None:
+        """Count what the kernel has noted since the last call."""
+        for ring in self._rings:
+            for record in records(ring.take()):
+                sample = self._format.sample(record)
+                if sample is not None:
+                    self._seen[sample] += 1
+                    ring.told += 1
 
     def close(self) -> None:
         """Detach from the tracepoint."""

@@ -15,6 +15,7 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.dropped import NO_REASON, Dropped, is_drop
 from multicast_expert.system.drops.kernel_watch import KernelWatch
 from multicast_expert.system.drops.monitor_watch import MonitorWatch
+from multicast_expert.system.drops.program import DropKind
 from multicast_expert.system.drops.refusals import ONLY_ROOT, refusal
 from multicast_expert.system.drops.running_kernel import HIDDEN, kernel_symbols
 from multicast_expert.system.drops.tracepoint_watch import TracepointWatch
@@ -37,6 +38,9 @@ class Watch(Protocol):
     def drops(self) -> list[Dropped]:
         """Return what was dropped so far. Raises OSError."""
 
+    def restart(self) -> None:
+        """Forget what was dropped so far. Raises OSError."""
+
     def close(self) -> None:
         """Stop counting; nothing is left in the kernel."""
 
@@ -52,13 +56,16 @@ class BpfWatch:
 
     def __init__(self, groups: Collection[IPAddress], because: str = "") -> None:
         self._wanted = frozenset(groups)
+        self._before = Counter[DropKind]()
         self._kernel = KernelWatch(groups)
         self._always = because if self._kernel.layout.reasons else f"{because} {_UNNAMED}".strip()
         self.limits: str = self._always
 
     def drops(self) -> list[Dropped]:
         """Return what was dropped so far. Raises OSError."""
-        counts = self._kernel.counts()
+        counts = {
+            kind: new for kind, count in self._kernel.counts().items() if (new := count - self._before.get(kind, 0))
+        }
         symbols = kernel_symbols() if counts else None
         limits = [self._always, "" if symbols or not counts else HIDDEN]
         found: Counter[Dropped] = Counter()
@@ -73,6 +80,10 @@ class BpfWatch:
                 found[Dropped(reason, function, interface, *packet, kind.outgoing, hook, kind.socket, 0)] += count
         self.limits = " ".join(filter(None, limits))
         return [each._replace(number=count) for each, count in found.items()]
+
+    def restart(self) -> None:
+        """Forget what was dropped so far. Raises OSError."""
+        self._before = Counter(self._kernel.counts())
 
     def _reason(self, number: int) -> str:
         reasons = self._kernel.layout.reasons

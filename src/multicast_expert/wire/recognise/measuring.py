@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, unpack_from
 from typing import NamedTuple
 
 from multicast_expert.stamp import read_stamp
@@ -12,6 +12,9 @@ _IPERF = Struct("!iIIi")
 _MOST_AHEAD, _MOST_LATER = 1000, 10
 _YEAR_2001 = 1_000_000_000
 """Seconds since 1970: a sender's clock is at least so late."""
+
+_PING_KINDS = {ord("I"): "init", ord("S"): "server response", ord("Q"): "request", ord("A"): "reply"}
+_CLIENT, _NUMBER, _MOST_OPTIONS = 1, 2, 80
 
 
 class IperfHeader(NamedTuple):
@@ -50,7 +53,23 @@ def _stamped(payload: bytes) -> str | None:
     return None if found is None else f"stream {found[0].stream_text}"
 
 
+def _multicast_ping(payload: bytes) -> str | None:
+    """Return the kind of a message, and its number; ssmping, asmping and RFC 6450 share the form of the options."""
+    kind, options, at = _PING_KINDS.get(payload[0]) if payload else None, dict[int, bytes](), 1
+    while kind and at + 4 <= len(payload) and len(options) < _MOST_OPTIONS:
+        option, size = unpack_from("!HH", payload, at)
+        options[option] = payload[at + 4 : at + 4 + size]
+        at += 4 + size
+    if kind is None or at != len(payload) or _CLIENT not in options:
+        return None
+    number = options.get(_NUMBER, b"")
+    if len(number) == 4:
+        return f"{kind} {int.from_bytes(number, 'big')}"
+    return None if kind in ("request", "reply") else kind
+
+
 MEASURING = (
     Recogniser("mcast stamp", "multicast_expert.stamp", _stamped),
+    Recogniser("multicast ping", "RFC 6450, 3; draft-ietf-mboned-ssmping-07", _multicast_ping),
     Recogniser("iperf", "iperf 2, struct UDP_datagram", _iperf, frozenset({5001}), follows=_iperf_follows),
 )

@@ -1,0 +1,38 @@
+/* Rows, to those that add to them. */
+
+#ifndef MULTICAST_EXPERT_ROWS_H
+#define MULTICAST_EXPERT_ROWS_H
+
+#include "fast.h"
+
+typedef struct {
+    PyObject_HEAD
+    Py_ssize_t capacity;
+    Py_ssize_t count;
+    char refused; /* whether one found no room */
+    bool busy;    /* whether a thread receives into the memory, without the interpreter lock */
+    Py_ssize_t expected; /* how long messages were of late */
+    Py_buffer memory;
+    Py_buffer holds[4];
+    int64_t *offsets;
+    int32_t *lengths;
+    int64_t *timestamps;
+    int32_t *sources;
+    PyObject *origins; /* a list of tuples */
+    PyObject *places;  /* by origin, its index in the list */
+    PyObject *last;    /* the one that was looked up last, which the list holds */
+    Py_ssize_t last_place;
+} Rows;
+
+static inline Py_ssize_t
+end_of(const Rows *rows)
+{
+    Py_ssize_t last = rows->count - 1;
+    return last < 0 ? 0 : (Py_ssize_t)rows->offsets[last] + rows->lengths[last];
+}
+
+bool is_free(const Rows *rows);
+Py_ssize_t place_of(Rows *rows, PyObject *origin);
+bool add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp);
+
+#endif

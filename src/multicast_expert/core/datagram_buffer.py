@@ -1,0 +1,226 @@
+"""DatagramBuffer: many datagrams in memory that is allocated once, without an object for each. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple, Protocol
+
+from multicast_expert import extension
+from multicast_expert.core.addresses import IPv4Or6Address
+from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, Origin, arrived
+from multicast_expert.core.errors import MulticastExpertError
+
+_LENGTH, _SOURCE = 4, 4
+_OFFSET, _TIME = 8, 8
+_NO_TIME = 0
+"""Stands for a time of arrival that is not known, in nanoseconds since 1970."""
+
+
+class DatagramOrigin(NamedTuple):
+    """What datagrams that came the same way share. Parts that an OS does not report are None."""
+
+    sender: IPv4Or6Address
+    """As `recvfrom` gives it: `(ip, port)`, for IPv6 `(ip, port, flow info, scope id)`."""
+    group: str | None
+    """The group that it was sent to; None: the destination is the address of a host, or unknown."""
+    interface_index: int | None
+    interface_name: str | None
+    hop_limit: int | None
+    """The hops that it had left on arrival (IPv4: the TTL)."""
+    destination: str | None
+
+
+class Rows(Sized, Protocol):
+    """The rows of a buffer, one for each datagram: payloads one after the other, and facts in arrays.
+
+    An interrupt finds each datagram either here or where it was.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """How many there is room for."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether a datagram found no room since the last `clear`."""
+
+    @property
+    def origins(self) -> list[Origin]:
+        """The origins that `sources` counts."""
+
+    def take(self, backlog: list[Datagram], /) -> None:
+        """Move datagrams from the end of a list, as long as there is room."""
+
+    def clear(self) -> None:
+        """Forget all rows and origins."""
+
+
+class PythonRows:
+    """Rows without the extension."""
+
+    def __init__(
+        self, capacity: int, memory: bytearray, offsets: Any, lengths: Any, timestamps: Any, sources: Any
+    ) -> None:
+        self.capacity = capacity
+        self.refused: bool = False
+        self.origins: list[Origin] = []
+        self._memory = memory
+        self._offsets, self._timestamps = memoryview(offsets).cast("q"), memoryview(timestamps).cast("q")
+        self._lengths, self._sources = memoryview(lengths).cast("i"), memoryview(sources).cast("i")
+        self._places: dict[Origin, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, backlog: list[Datagram], /) -> None:
+        """Move datagrams from the end of a list, as long as there is room."""
+        while backlog and self._copy(backlog[-1]):
+            count = self._count + 1
+            # Nothing comes between these two: an interrupt neither loses nor doubles it.
+            self._count = count
+            del backlog[-1]
+
+    def _copy(self, datagram: Datagram) -> bool:
+        """Write the next row without counting it; return False if there is no room."""
+        row, size = self._count, len(datagram.data)
+        offset = self._offsets[row - 1] + self._lengths[row - 1] if row else 0
+        if row >= self.capacity or size > len(self._memory) - offset:
+            self.refused = True
+            return False
+        origin = datagram._origin
+        place = self._places.get(origin)
+        if place is None:
+            place = len(self.origins)
+            self.origins.append(origin)
+            self._places[origin] = place
+        self._memory[offset : offset + size] = datagram.data
+        self._offsets[row], self._lengths[row], self._sources[row] = offset, size, place
+        self._timestamps[row] = _NO_TIME if datagram.timestamp_ns is None else datagram.timestamp_ns
+        return True
+
+    def clear(self) -> None:
+        """Forget all rows and origins."""
+        self._count = 0
+        self.refused = False
+        self._places.clear()
+        self.origins.clear()
+
+
+def _integers(array: bytearray, code: str) -> memoryview:
+    view: Any = memoryview(array).toreadonly()
+    integers: memoryview = view.cast(code)
+    return integers
+
+
+class DatagramBuffer:
+    """Room for datagrams that `receive_into` fills and `clear` empties; both cost the same however many there are.
+
+    capacity: how many datagrams.
+    memory: bytes for all payloads together, at least 65,535.
+
+    The views are read-only, support the buffer protocol (`numpy.asarray` copies nothing), and keep the memory alive.
+    They show what the buffer holds: after `clear`, the next `receive_into` overwrites it. Let one thread at a time use
+    a buffer. Raises MulticastExpertError for a capacity or memory that is too small.
+    """
+
+    def __init__(self, capacity: int, memory: int) -> None:
+        if not isinstance(capacity, int) or capacity < 1:
+            raise MulticastExpertError(f"capacity {capacity!r} is not a number of datagrams, 1 or more.")
+        if not isinstance(memory, int) or memory < MAX_DATAGRAM:
+            raise MulticastExpertError(
+                f"memory {memory!r} is not a number of bytes, {MAX_DATAGRAM} or more: a datagram may be so long."
+            )
+        arrays = [bytearray(capacity * size) for size in (_OFFSET, _LENGTH, _TIME, _SOURCE)]
+        room = bytearray(memory)
+        make: Any = extension.Rows or PythonRows
+        self._rows: Rows = make(capacity, room, *arrays)
+        self._memory = memoryview(room).toreadonly()
+        self._offsets, self._lengths, self._times, self._sources = map(_integers, arrays, "qiqi")
+
+    def __len__(self) -> int:
+        """Return how many datagrams it holds."""
+        return len(self._rows)
+
+    @property
+    def capacity(self) -> int:
+        """How many datagrams there is room for."""
+        return self._rows.capacity
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no further datagram before `clear`; what found no room is received next."""
+        return self._rows.refused or len(self._rows) >= self._rows.capacity
+
+    @property
+    def data(self) -> memoryview:
+        """All payloads, one after the other: bytes (format `B`)."""
+        count = len(self._rows)
+        return self._memory[: self._offsets[count - 1] + self._lengths[count - 1] if count else 0]
+
+    @property
+    def offsets(self) -> memoryview:
+        """Where in `data` each payload begins: int64 (format `q`)."""
+        return self._offsets[: len(self._rows)]
+
+    @property
+    def lengths(self) -> memoryview:
+        """How many bytes each payload has: int32 (format `i`)."""
+        return self._lengths[: len(self._rows)]
+
+    @property
+    def timestamps_ns(self) -> memoryview:
+        """When the kernel received each, in nanoseconds since 1970; 0 without `timestamps=True`: int64 (format `q`)."""
+        return self._times[: len(self._rows)]
+
+    @property
+    def sources(self) -> memoryview:
+        """Which of `origins` each came from: int32 (format `i`)."""
+        return self._sources[: len(self._rows)]
+
+    @property
+    def origins(self) -> list[DatagramOrigin]:
+        """Who sent the datagrams, to where, and over which interface; each origin once, a new list."""
+        return [DatagramOrigin._make(each) for each in list(self._rows.origins)]
+
+    def rows(self, size: int) -> memoryview:
+        """Return all payloads as a table of bytes, `len(buffer)` rows of `size`.
+
+        Raises MulticastExpertError if the buffer is empty or a payload has another size.
+        """
+        lengths = self.lengths
+        if (
+            not len(lengths)
+            or size < 1
+            or lengths.tobytes() != lengths[:1].tobytes() * len(lengths)
+            or lengths[0] != size
+        ):
+            raise MulticastExpertError(f"Not every payload has {size} bytes, or there is none.")
+        return self.data.cast("B", (len(lengths), size))
+
+    def clear(self) -> None:
+        """Forget all datagrams; views of them show whatever comes next."""
+        self._rows.clear()
+
+    def __getitem__(self, index: int) -> Datagram:
+        """Return a datagram as `receive` does, with a copy of its payload. Raises IndexError."""
+        count = len(self._rows)
+        row = index + count if index < 0 else index
+        if not 0 <= row < count:
+            raise IndexError(f"There is no datagram {index} among {count}.")
+        start = self._offsets[row]
+        time = self._times[row]
+        return arrived(
+            bytes(self._memory[start : start + self._lengths[row]]),
+            self._rows.origins[self._sources[row]],
+            None if time == _NO_TIME else time,
+            False,
+        )
+
+    def __iter__(self) -> Iterator[Datagram]:
+        for row in range(len(self._rows)):
+            yield self[row]
+
+    def __repr__(self) -> str:
+        used, room = len(self.data), len(self._memory)
+        return f"<DatagramBuffer {len(self)} of {self.capacity} datagrams, {used} of {room} bytes>"

@@ -1,0 +1,1 @@
+"""Mutated frames for everything that reads the wire: `python -m tests.hostile --count 1000000`."""

@@ -1,0 +1,232 @@
+"""Each verdict, built in the lab and named; and those that must not be named."""
+
+from time import sleep
+
+import pytest
+
+from multicast_expert.testing import Lab
+from ping.network import ended, ping, plugged, pong, start, two_hosts
+
+TARGET = "10.0.0.2"
+QUICK = ["-i", "0.1", "--json"]
+
+
+def test_multicast_works_both_ways() -> None:
+    """A line for each query shows both answers; the server has pinged back; all lines of the summary are there."""
+    with two_hosts() as (here, there, _):
+        server = pong(there, "--for", "20")
+        done = ping(here, TARGET, "-c", "3", "-i", "0.2", "-D")
+        lines = done.text.splitlines()
+        for number, line in enumerate(lines[:3], 1):
+            assert f"] {TARGET}: seq {number}: unicast " in line
+            assert " 0 hops, multicast " in line
+        assert lines[3:6] == [
+            f"--- {TARGET} multicast ping statistics ---",
+            f"group 232.43.211.234 from {TARGET} only, {lines[4].rpartition(', ')[2]}",
+            "3 queries sent, 3 of them reached the server",
+        ]
+        assert lines[-1] == (
+            f"verdict: multicast works both ways between this host and {TARGET}: 3 of 3, 3 of 3 answers"
+        )
+        assert done.status == 0
+        assert server.poll() is None
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_unicast_only(version: int) -> None:
+    """A filter for multicast here: nothing from there arrives, and what this host sends is heard there."""
+    with two_hosts() as (here, there, _), here.firewall_drop("multicast-udp"):
+        pong(there)
+        done = ping(here, TARGET if version == 4 else "fd00::2", "-c", "10", *QUICK)
+        finding, cause = done.summary["verdict"]
+        assert (done.status, finding["kind"], cause["kind"]) == (1, "unicast only", "cause")
+        assert "unicast only: no multicast from" in finding["text"]
+        assert cause["text"].startswith("the doctor on this host says (firewall): ")
+        back = next(each for each in done.summary["pairs"] if each["sender"] == "this host")
+        assert back["multicast"] >= 3
+
+
+def test_multicast_that_dies_while_unicast_goes_on() -> None:
+    """The switch forgets the member, as after a querier's death; the time that multicast lived is about its timer."""
+    with two_hosts(flood_unknown=False) as (here, there, switch):
+        pong(there)
+        switch.one_query(membership=3.0, silence=600)
+        done = ping(here, TARGET, "--for", "7", *QUICK)
+        texts = [each["text"] for each in done.summary["verdict"] if each["kind"] == "died"]
+        assert done.status == 1
+        assert any(f"multicast from {TARGET} to this host died after" in text for text in texts), done.text
+        assert "mcast querier is a cure" in texts[0]
+
+
+def test_a_querier_keeps_it_alive() -> None:
+    """The same switch with a querier: nothing dies."""
+    with two_hosts(querier=True, flood_unknown=False) as (here, there, _):
+        pong(there)
+        assert ping(here, TARGET, "--for", "6", *QUICK).kinds == {"works"}
+
+
+@pytest.mark.parametrize("every", [3, 5])
+def test_lost_unicast_says_nothing_about_multicast(every: int) -> None:
+    """Where unicast is lost as well, no cause in multicast is named."""
+    with two_hosts() as (here, there, _), here.lose_datagrams(every=every):
+        pong(there)
+        done = ping(here, TARGET, "-c", "30", *QUICK)
+        assert done.status == 1
+        assert "unicast lost" in done.kinds
+        assert not done.kinds & {"unicast only", "died", "twice", "loss", "works"}
+
+
+def test_every_datagram_twice() -> None:
+    """Two routers side by side forward the same group: unicast takes one of them, multicast both."""
+    with Lab() as lab:
+        near, far = lab.switch("near"), lab.switch("far")
+        here, there = lab.host("here"), lab.host("there")
+        lab.plug(here, near, ipv4="10.1.0.1/24")
+        lab.plug(there, far, ipv4="10.2.0.1/24")
+        for number in (8, 9):
+            router = lab.router(f"router{number}")
+            lab.plug(router, near, ipv4=f"10.1.0.{number}/24", interface="near")
+            lab.plug(router, far, ipv4=f"10.2.0.{number}/24", interface="far")
+            router.route_multicast("232.43.211.234", "far", ["near"])
+        here.ip("route add default via 10.1.0.9")
+        there.ip("route add default via 10.2.0.9")
+        pong(there, "-4")
+        done = ping(here, "10.2.0.1", "-c", "6", *QUICK)
+        texts = [each["text"] for each in done.summary["verdict"] if each["kind"] == "twice"]
+        assert texts[0].startswith("every datagram from 10.2.0.1 to this host comes twice: "), done.text
+        assert done.status == 1
+
+
+def test_loss_of_multicast_alone() -> None:
+    """Every fourth datagram to the group is lost: the share is told beside that of unicast."""
+    with two_hosts() as (here, there, _):
+        with here.lose_datagrams(every=4, traffic="ip daddr 232.0.0.0/8 udp dport > 0"):
+            pong(there)
+            done = ping(here, TARGET, "-c", "40", *QUICK)
+            assert "loss" in done.kinds, done.text
+            assert "loses 2" in done.text
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["10.0.0.9", "-W", "0.5"], 3, "10.0.0.9 does not answer"),
+        ([TARGET, "224.1.2.3"], 3, "refuses 224.1.2.3/32; it serves 232.0.0.0/8, 239.0.0.0/8"),
+        ([TARGET, "--ssm", "--asm"], 2, "exclude each other"),
+        ([TARGET, "fd00::2"], 2, "ping them apart"),
+        (["239.1.2.3"], 2, "Name one host or more"),
+        ([TARGET, "239.1.2.3", "239.1.2.4"], 2, "at most one group"),
+        (["no.such.name.invalid"], 1, "no.such.name.invalid"),
+        ([TARGET, "-i", "0"], 2, "less than"),
+        (["192.0.2.1", "-c", "1"], 1, "No route to 192.0.2.1"),
+    ],
+)
+def test_bad_input_gets_a_clear_line(words: list[str], status: int, text: str) -> None:
+    """Each has its status, and a line that says what is wrong; no traceback."""
+    with two_hosts() as (here, there, _):
+        pong(there)
+        done = ping(here, *words)
+        assert (done.status, "Traceback" in done.text) == (status, False), done.text
+        assert text in done.text
+
+
+def test_a_server_that_speaks_another_version_or_garbage() -> None:
+    """Both are named; garbage is counted, and neither is taken for an answer."""
+    with two_hosts() as (here, there, _):
+        for code, text in (("b'S\\0\\0\\0\\1\\3' + data[6:18]", "speaks version 3"), ("b'?' * 50", "made no sense")):
+            server = there.popen(["python3", "-c", SERVER.replace("ANSWER", code)])
+            done = ping(here, TARGET, "-W", "2")
+            assert text in done.text, done.text
+            assert done.status == 3
+            there.end_process(server)
+
+
+SERVER = """import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(('', 9903))
+while True:
+    data, sender = sock.recvfrom(9999)
+    sock.sendto(ANSWER, sender)
+"""
+
+
+def test_a_server_that_comes_late_and_one_that_restarts() -> None:
+    """Without a count the client asks until a server is there, and asks again when its session is forgotten."""
+    with two_hosts() as (here, there, _):
+        running = start(here, TARGET, "--for", "12", "-W", "30", "-q", *QUICK)
+        sleep(1)
+        there.end_process(pong(there, "--alone", "--for", "3"))
+        pong(there, "--alone")
+        done = ended(running)
+        host = done.summary["hosts"][TARGET]
+        assert host["dialect"] == "RFC 6450", done.text
+        assert host["multicast"]["received"] > 10
+
+
+def test_all_pairs_of_eight_hosts() -> None:
+    """One is deaf, one sends behind a filter, one dies midway: 56 pairs, and each is what was built."""
+    with Lab() as lab:
+        hosts = plugged(lab, lab.switch("switch"), 8)
+        servers = [pong(host, "-4") for host in hosts]
+        addresses = [f"10.0.0.{number}" for number in range(1, 9)]
+        hosts[2].firewall_drop("multicast-udp")
+        hosts[4].firewall_drop("multicast-udp", direction="output")
+        running = start(hosts[0], *addresses, "--for", "12", "-i", "0.3", "--json")
+        sleep(7)
+        hosts[6].end_process(servers[6])
+        done = ended(running)
+        pairs = {(each["sender"], each["receiver"]): each for each in done.summary["pairs"]}
+        names = set(addresses)
+        assert set(pairs) == {(a, b) for a in names for b in names if a != b}
+        deaf, mute, dying = "10.0.0.3", "10.0.0.5", "10.0.0.7"
+        for (sender, receiver), pair in pairs.items():
+            heard = pair["multicast"] > 0
+            assert heard == (receiver != deaf and sender != mute), (sender, receiver, pair)
+            assert pair["unicast"] > 3
+        texts = " / ".join(each["text"] for each in done.summary["verdict"])
+        assert f"no multicast from {mute} reaches anyone" in texts
+        assert f"no multicast from anyone reaches {deaf}" in texts
+        assert f"unicast between 10.0.0.1 and {dying} is lost, too" in texts
+        assert "works" not in done.kinds
+        assert done.status == 1
+
+
+def test_the_table_of_three_hosts() -> None:
+    """A row for each host that hears, a column for each that sends; the own address is this host."""
+    with Lab() as lab:
+        hosts = plugged(lab, lab.switch("switch"), 3)
+        for host in hosts[1:]:
+            pong(host, "-4")
+        done = ping(hosts[0], "10.0.0.2", "10.0.0.1", "10.0.0.3", "-c", "6", "-i", "0.3")
+        lines = done.text.splitlines()
+        assert lines[:4] == [
+            "hears      10.0.0.1   10.0.0.2   10.0.0.3",
+            "10.0.0.1          -  100/100 %  100/100 %",
+            "10.0.0.2  100/100 %          -  100/100 %",
+            "10.0.0.3  100/100 %  100/100 %          -",
+        ], done.text
+        assert lines[-1] == "verdict: multicast works between all hosts: 6 pairs of 3 hosts"
+        assert done.status == 0
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_sweep_finds_that_fragments_are_lost(blocks: bool) -> None:
+    """Behind a filter that drops fragments of groups, what fits into one packet arrives, and one byte more does not."""
+    with two_hosts() as (here, there, _):
+        pong(there, "-4")
+        if blocks:
+            # Connection tracking of this host would put fragments together before any usual hook.
+            here.command("nft", "add table netdev lab; add chain netdev lab in", FRAGMENTS)
+        done = ping(here, TARGET, "--sweep")
+        assert f"{TARGET}: 1,472 bytes: unicast 4 of 4, multicast 4 of 4" in done.text, done.text
+        if blocks:
+            assert f"{TARGET}: 1,473 bytes: unicast 4 of 4, multicast 0 of 4" in done.text, done.text
+            assert f"verdict: payloads over 1,472 bytes from {TARGET} are lost: fragments." in done.text
+        else:
+            assert "100 queries a second: unicast 100 of 100, multicast 100 of 100" in done.text, done.text
+            assert "verdict: all sizes and rates arrive by multicast" in done.text
+        assert done.status == int(blocks)
+
+
+FRAGMENTS = """{ type filter hook ingress device eth0 priority 0; };
+add rule netdev lab in ip daddr 224.0.0.0/4 ip frag-off & 0x3fff != 0 drop"""
