@@ -106,7 +106,7 @@ def tshark_captured(written: str) -> int:
 
 def top_captured(written: str) -> int:
     """The sum over the streams of the last object of `mcast top --json`."""
-    lines = [line for line in written.splitlines() if line.startswith("{")]
+    lines = [line for line in written.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
     return sum(each["datagrams"] for each in json.loads(lines[-1])["streams"]) if lines else 0
 
 

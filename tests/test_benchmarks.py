@@ -174,8 +174,9 @@ def test_programs_beside_get_what_is_sent() -> None:
     """At a low rate all of it comes through to those that count by themselves, and each has its row."""
     command = [sys.executable, "-m", "benchmarks.beside", "hand-on", "streams", "--rate", "500", "--seconds", "1"]
     done = subprocess.run(
-        [*command, "--rounds", "1"], capture_output=True, text=True, cwd=ROOT, timeout=110, check=True
+        [*command, "--rounds", "1"], capture_output=True, text=True, cwd=ROOT, timeout=110, check=False
     )
+    assert done.returncode == 0, done.stderr
     rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
     for label in ("mcast recv --raw", "mcast top --json"):
         (row,) = [each for each in rows if each[1:2] == [label]]
