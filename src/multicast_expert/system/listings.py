@@ -125,7 +125,8 @@ _FILTER = re.compile(
 )
 # Slot, address and port; remote address, state, queues, timer and retries; user, timeout, inode; more; drops.
 _UDP = re.compile(
-    r"\s*\d+:\s+([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4})(?:\s+\S+){5}\s+(\d+)\s+\d+\s+(\d+)(?:\s+\S+)*?\s+(\d+)\s*"
+    r"\s*\d+:\s+([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4})(?:\s+\S+){5}"
+    r"\s+(\d{1,20})\s+\d+\s+(\d{1,20})(?:\s+\S+)*?\s+(\d{1,20})\s*"
 )
 
 
