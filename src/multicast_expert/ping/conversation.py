@@ -149,7 +149,9 @@ class Conversation:
         port: int | None = None,
         patience: float | None = None,
     ) -> None:
-        self.host, self.wish, self.client_id = host, wish, client_id
+        self.host: IPAddress = host
+        self.wish: Wish = wish
+        self.client_id: bytes = client_id
         self.state: State = "asking"
         self.is_old: bool = False
         """Whether the server speaks ssmping's dialect."""
@@ -266,7 +268,8 @@ class Conversation:
         if self.joined_at is None:
             return
         self._forget_queries()
-        self.wish, self._interval = wish, max(wish.interval, self._least_interval)
+        self.wish = wish
+        self._interval = max(wish.interval, self._least_interval)
         self.unicast, self.multicast = Tally(), Tally()
         self.sent = self.silence = 0
         self.state, self._due = "pinging", now

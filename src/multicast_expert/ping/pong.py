@@ -65,7 +65,7 @@ class Pong:
         measures: bool = True,
     ) -> None:
         self.server: PingServer = PingServer(settings, os.urandom(32))
-        self.failed = 0
+        self.failed: int = 0
         """Answers that could not be sent."""
         self._ifaces = None if ifaces is None else list(ifaces)
         self._stations = {version: _Station(version) for version in versions} if measures else {}
@@ -157,8 +157,9 @@ class Pong:
         while True:
             await station.wanted.wait()
             try:
-                async with Pinger(station.version, self._ifaces, ttl=self.server.settings.ttl) as station.pinger:
-                    await self._follow(station, station.pinger)
+                async with Pinger(station.version, self._ifaces, ttl=self.server.settings.ttl) as pinger:
+                    station.pinger = pinger
+                    await self._follow(station, pinger)
             except MulticastExpertError:
                 self.failed += 1
                 await asyncio.sleep(KEEP)

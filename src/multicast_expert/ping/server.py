@@ -95,7 +95,9 @@ class PingServer:
         self._strangers = Rates(STRANGER_RATE, 5.0, settings.most_clients)
         self._all_strangers = Rate(STRANGERS_RATE, STRANGERS_RATE)
         self._heard: OrderedDict[tuple[Client, bytes], int] = OrderedDict()
-        self.answered = self.limited = self.ignored = 0
+        self.answered: int = 0
+        self.limited: int = 0
+        self.ignored: int = 0
         """Queries that were answered, that came too fast, and messages that made no sense here."""
 
     def take(self, data: bytes, client: Client, now: float, wall_ns: int) -> list[Outcome]:
