@@ -75,11 +75,16 @@ class PythonRows:
 
     def take(self, backlog: list[Datagram], /) -> None:
         """Move datagrams from the end of a list, as long as there is room."""
-        while backlog and self._copy(backlog[-1]):
+        while backlog:
+            newest = backlog[-1]
+            if not self._copy(newest):
+                return
             count = self._count + 1
-            # Nothing comes between these two: an interrupt neither loses nor doubles it.
-            self._count = count
-            del backlog[-1]
+            # Another thread may have taken it. From here on nothing comes between: an interrupt neither loses nor
+            # doubles it.
+            if backlog and backlog[-1] is newest:
+                self._count = count
+                del backlog[-1]
 
     def _copy(self, datagram: Datagram) -> bool:
         """Write the next row without counting it; return False if there is no room."""

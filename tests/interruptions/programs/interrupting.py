@@ -32,7 +32,7 @@ from interruptions.programs.parts import (
     transmitter,
     wait_until,
 )
-from multicast_expert import MulticastExpertError
+from multicast_expert import DatagramBuffer, MulticastExpertError
 
 QUIET = 0.3
 """Seconds without a datagram, after which none is on its way: loopback delivers before `sendto` returns."""
@@ -82,6 +82,32 @@ def loop_receive_many(rx: Any, got: list[Any]) -> None:
         got += batch
 
 
+def loop_receive_into(rx: Any, got: list[Any]) -> None:
+    """Call receive_into for ever."""
+    buffer, taken = DatagramBuffer(16, 1 << 16), 0
+    try:
+        while True:
+            rx.receive_into(buffer)
+            batch = [*buffer]
+            count = len(batch)
+            got += batch
+            taken = count
+            buffer.clear()
+            taken = 0
+    finally:
+        # What came before an interrupt is in the buffer.
+        take_rest(buffer, taken, got)
+
+
+def take_rest(buffer: DatagramBuffer, taken: int, got: list[Any]) -> None:
+    """Move the rows that were not taken yet, also if another interrupt comes."""
+    while True:
+        with contextlib.suppress(Interrupted):
+            rest = [*buffer][taken:]
+            got += rest
+            return
+
+
 def loop_iterate(rx: Any, got: list[Any]) -> None:
     """Iterate for ever."""
     for datagram in rx:
@@ -92,6 +118,7 @@ LOOPS = {
     "receive": loop_receive,
     "recvfrom": loop_recvfrom,
     "receive_many": loop_receive_many,
+    "receive_into": loop_receive_into,
     "iterate": loop_iterate,
 }
 
@@ -373,6 +400,12 @@ async def take_one(rx: Any, got: list[Any], how: str) -> None:
     elif how == "receive_many":
         batch = await rx.receive_many()
         got += batch
+    elif how == "receive_into":
+        buffer = DatagramBuffer(16, 1 << 16)
+        try:
+            await rx.receive_into(buffer)
+        finally:
+            take_rest(buffer, 0, got)
     else:
         datagram = await anext(aiter(rx))
         got += (datagram,)
