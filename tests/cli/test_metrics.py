@@ -318,7 +318,7 @@ def test_spoofed_sources_are_bounded() -> None:
 
 def test_the_document_names_every_metric() -> None:
     """The page on metrics has each name that the commands serve, and no other."""
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "metrics.md").read_text(encoding="utf-8")
     served = [
         *recv_families(Meter(0), [], 0)(),
         *top_families(Snapshot(0.0, (), [], Surroundings())),
