@@ -10,21 +10,24 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 SITE = "https://multicast-expert.github.io/multicast-expert/"
 
+COMMENT = re.compile(r"<!-- (.+) -->")
 TAB = re.compile(r'=== "(.+)"')
 
 
 class Block(NamedTuple):
-    """A fenced code block: where it is, what its fence says about it, its text, and the title of its tab."""
+    """A fenced code block: where it is, what its fence says about it, its text, the title of its tab, and its mark."""
 
     place: str
     info: str
     text: str
     tab: str = ""
+    mark: str = ""
+    """The comment on the line before it: `run`."""
 
 
 def fenced_blocks(text: str, name: str) -> Iterator[Block]:
     """Every fenced block of a Markdown text."""
-    info, start, lines, tab = None, 0, list[str](), ""
+    info, start, lines, tab, mark = None, 0, list[str](), "", ""
     for number, line in enumerate(text.splitlines(), 1):
         if info is None and (title := TAB.fullmatch(line.strip())):
             tab = title[1]
@@ -33,9 +36,12 @@ def fenced_blocks(text: str, name: str) -> Iterator[Block]:
         if not line.lstrip().startswith("```"):
             lines.append(line)
         elif info is None:
+            comment = COMMENT.fullmatch(lines[-1].strip()) if lines else None
+            mark = comment[1] if comment else ""
             info, start, lines = line.strip().strip("`"), number, []
         else:
-            yield Block(f"{name}:{start}", info, dedent("\n".join(lines) + "\n"), tab if line.startswith(" ") else "")
+            code = dedent("\n".join(lines) + "\n")
+            yield Block(f"{name}:{start}", info, code, tab if line.startswith(" ") else "", mark)
             info = None
 
 

@@ -29,7 +29,7 @@ PYTHON = [pytest.param(block, id=block.place) for block in BLOCKS if block.info.
 COMMANDS = [
     pytest.param(line.removeprefix("$ "), id=f"{block.place} {line}")
     for block in BLOCKS
-    if block.info == "console run"
+    if block.mark == "run"
     for line in block.text.splitlines()
     if line.startswith("$ ")
 ]
@@ -118,6 +118,12 @@ def test_a_promise_that_is_broken_is_noticed() -> None:
     assert missing_line(expected, ["1", "gate 7"]) == "for example: port 7"
 
 
+@pytest.mark.parametrize("info", sorted({block.info for block in BLOCKS}))
+def test_a_fence_is_one_that_the_site_knows(info: str) -> None:
+    """Anything but a language and a title makes the site show the fence and what follows as text."""
+    assert re.fullmatch(r'(\w+( title="[^"]+")?)?', info)
+
+
 def test_the_tab_of_a_block_is_found() -> None:
     """A block inside of a tab knows its title, and prose at the margin ends the tabs."""
     text = '=== "Over eth0"\n\n    ```python\n    a = 1\n    ```\n\nProse.\n\n```python\nb = 2\n```\n'
@@ -147,7 +153,7 @@ def test_the_first_two_blocks_talk_to_each_other(documentation_network: Lab, tmp
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_in_the_documents_work(documentation_network: Lab, line: str, tmp_path: Path) -> None:
-    """Every command of a block marked "console run" succeeds."""
+    """Every command of a block that is marked `run` succeeds."""
     program, *arguments = shlex.split(line, comments=True)
     script = Path(sys.executable).with_name(program)
     with hello(documentation_network, "host", set(GROUP.findall(line)), set(PORT.findall(line))):
