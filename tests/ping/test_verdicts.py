@@ -1,5 +1,8 @@
 """Each verdict, built in the lab and named; and those that must not be named."""
 
+import signal
+import subprocess
+import sys
 from time import sleep
 
 import pytest
@@ -116,9 +119,9 @@ def test_loss_of_multicast_alone() -> None:
         ([TARGET, "fd00::2"], 2, "ping them apart"),
         (["239.1.2.3"], 2, "Name one host or more"),
         ([TARGET, "239.1.2.3", "239.1.2.4"], 2, "at most one group"),
-        (["no.such.name.invalid"], 1, "no.such.name.invalid"),
+        (["no.such.name.invalid"], 3, "no.such.name.invalid"),
         ([TARGET, "-i", "0"], 2, "less than"),
-        (["192.0.2.1", "-c", "1"], 1, "No route to 192.0.2.1"),
+        (["192.0.2.1", "-c", "1"], 3, "No route to 192.0.2.1"),
     ],
 )
 def test_bad_input_gets_a_clear_line(words: list[str], status: int, text: str) -> None:
@@ -230,3 +233,42 @@ def test_a_sweep_finds_that_fragments_are_lost(blocks: bool) -> None:
 
 FRAGMENTS = """{ type filter hook ingress device eth0 priority 0; };
 add rule netdev lab in ip daddr 224.0.0.0/4 ip frag-off & 0x3fff != 0 drop"""
+
+
+def test_a_summary_so_far_on_a_signal() -> None:
+    """SIGQUIT, which is Ctrl-\\ on a terminal, shows the numbers and goes on."""
+    with two_hosts() as (here, there, _):
+        pong(there, "-4")
+        running = start(here, TARGET, "--for", "4", "-i", "0.2")
+        assert running.stdout is not None
+        lines = [running.stdout.readline() for _ in range(3)]
+        running.send_signal(signal.SIGQUIT)
+        done = ended(running)
+        text = "".join(lines) + done.text
+        assert done.status == 0
+        assert text.count("multicast ping statistics") == 2
+        assert ": seq 12: unicast" in text.partition("statistics")[2]
+
+
+def test_a_clock_that_differs_is_told() -> None:
+    """The server's clock is an hour behind: round trips are right, and the verdict says so."""
+    with two_hosts() as (here, there, _):
+        slow = "import runpy, sys, time; now = time.time_ns; time.time_ns = lambda: now() - 3600 * 10**9"
+        run = "sys.argv = ['mcast', 'pong', '-4']; runpy.run_module('multicast_expert', run_name='__main__')"
+        server = there.popen([sys.executable, "-c", f"{slow}; {run}"], stderr=subprocess.PIPE, text=True)
+        assert server.stderr is not None
+        assert "answering" in server.stderr.readline()
+        done = ping(here, TARGET, "-c", "4", *QUICK)
+        assert f"the clock of {TARGET} is 3,600.0 s behind" in done.text
+        assert (done.status, done.kinds) == (0, {"works", "clock"})
+
+
+@pytest.mark.parametrize("link_local", [False, True])
+def test_a_host_pings_itself_and_link_local_addresses(link_local: bool) -> None:
+    """The own address, and an address with a scope, are pinged as others are."""
+    with two_hosts() as (here, there, _):
+        pong(there if link_local else here)
+        target = f"{there.interfaces['eth0'].link_local}%eth0" if link_local else "10.0.0.1"
+        done = ping(here, target, "-c", "3", *QUICK)
+        assert done.status == 0, done.text
+        assert done.summary["hosts"][target]["multicast"]["received"] == 3

@@ -99,7 +99,10 @@ def run(
     if sweeps and (len(hosts) > 1 or as_json or count is not None or flood or size):
         raise UsageError("--sweep takes one host, and neither -c, -f, -s nor --json.")
     version = 4 if only4 else 6 if only6 else None
-    names = asyncio.run(_resolved(hosts, version))
+    try:
+        names = asyncio.run(_resolved(hosts, version))
+    except MulticastExpertError as error:
+        return _told_nothing(error)
     family = next(iter(names)).version
     try:
         wish = wish_for(family, group, True if ssm else False if asm else None)
@@ -109,10 +112,13 @@ def run(
         wish = replace(wish, interval=0.1, count=_SWEEP_FIRST)
     else:
         wish = replace(wish, interval=interval or (_FLOOD if flood else 1.0), count=count, size=size, flood=flood)
-    if sweeps:
-        (name,) = names.values()
-        return asyncio.run(_sweep(Pinging(names, wish, iface=iface, ttl=ttl, measures=False), name))
-    work = _Work(names, wish, iface, ttl, 5.0 if patience is None else patience, duration)
+    try:
+        if sweeps:
+            (name,) = names.values()
+            return asyncio.run(_sweep(Pinging(names, wish, iface=iface, ttl=ttl, measures=False), name))
+        work = _Work(names, wish, iface, ttl, 5.0 if patience is None else patience, duration)
+    except MulticastExpertError as error:
+        return _told_nothing(error)
     work.asks_doctor = doctor
     work.quiet, work.stamped, work.as_json = quiet or flood, stamped, as_json
     end_with_reader()
@@ -120,6 +126,11 @@ def run(
     if interrupted:
         terminal.end_line()
     return work.finish(interrupted)
+
+
+def _told_nothing(error: MulticastExpertError) -> int:
+    terminal.complain(error)
+    return 3
 
 
 async def _sweep(pinging: Pinging, name: str) -> int:
@@ -236,6 +247,10 @@ class _Work:
             if self._told.get(host) != failure:
                 self._told[host] = failure
                 terminal.tell(f"mcast: {self._names[host]}: {failure}")
+        for host, sender in pinging.pinger.other_senders.items():
+            if self._told.get(host) != sender:
+                self._told[host] = sender
+                terminal.tell(f"mcast: answers for {self._names[host]} come from {sender} and are not counted")
         by_text = {str(each.host): each for each in pinging.conversations}
         if not self.quiet and not self._is_matrix:
             for each in pinging.conversations:

@@ -20,7 +20,7 @@ from multicast_expert.ping.measuring import MOST_PEERS, Peer, Request, Result, b
 from multicast_expert.ping.messages import PORT, REPORT, SOURCE_SPECIFIC
 from multicast_expert.ping.pinger import Heard, Pinger, interface_towards
 from multicast_expert.ping.server import PingServer, ServerSettings
-from multicast_expert.ping.verdict import Finding, Pair, is_deaf, judge
+from multicast_expert.ping.verdict import Finding, Pair, clock_findings, is_deaf, judge
 from multicast_expert.system.interfaces import scan_interfaces
 
 PATIENCE = 5.0
@@ -80,7 +80,12 @@ class Pinging:
 
     async def __aenter__(self) -> Self:
         await self.pinger.__aenter__()
-        self.conversations = [self.pinger.add(each, self._wish, patience=self._patience) for each in self.hosts]
+        # One after the other, so that the answers of many hosts do not come all at once.
+        apart = self._wish.interval / len(self.hosts)
+        self.conversations = [
+            self.pinger.add(each, self._wish, patience=self._patience, delay=apart * number)
+            for number, each in enumerate(self.hosts)
+        ]
         return self
 
     async def __aexit__(
@@ -276,4 +281,5 @@ def verdict_of(pinging: Pinging, names: Mapping[IPAddress | None, str]) -> list[
             silent.append(names[each.host])
         except MulticastExpertError as error:
             refused.append(str(error).rstrip("."))
-    return judge(pairs_of(pinging, names), silent, refused)
+    clocks = {names[each.host]: each.clock_ns for each in pinging.conversations if each.clock_ns is not None}
+    return [*judge(pairs_of(pinging, names), silent, refused), *clock_findings(clocks)]

@@ -94,12 +94,18 @@ class Pinger:
         self._socket.close()
 
     def add(
-        self, host: IPAddress, wish: Wish, *, port: int | None = None, patience: float | None = None
+        self,
+        host: IPAddress,
+        wish: Wish,
+        *,
+        port: int | None = None,
+        patience: float | None = None,
+        delay: float = 0.0,
     ) -> Conversation:
-        """Begin to ping a server; see Conversation."""
+        """Begin to ping a server, `delay` seconds from now; see Conversation."""
         client_id = os.urandom(ID_BYTES)
         wish = self._with_room(wish)
-        conversation = Conversation(host, wish, client_id, monotonic(), port=port, patience=patience)
+        conversation = Conversation(host, wish, client_id, monotonic() + delay, port=port, patience=patience)
         self.conversations[client_id] = conversation
         self._old_ids[client_id[-4:]] = conversation
         return conversation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from multicast_expert.ping.measuring import Result
@@ -13,12 +13,14 @@ DEAD = 5
 """So many queries in a row without a multicast answer mean that multicast has died."""
 ENDURED = 2.0
 """Seconds that a stream lived, at least, where a forgotten membership explains its end."""
+APART = 1_000_000_000
+"""Nanoseconds from which on clocks differ."""
 _SOME = 0.02
 """A smaller share of losses is left to the numbers."""
 
 Kind = Literal[
     "works", "one way only", "silent", "refused", "unicast lost", "unicast only", "died", "twice", "loss", "routed",
-    "ttl spent", "nobody hears", "hears nobody", "sizes", "rates", "cause", "unknown",
+    "ttl spent", "nobody hears", "hears nobody", "sizes", "rates", "cause", "clock", "unknown",
 ]  # fmt: skip
 
 
@@ -96,6 +98,20 @@ def status(findings: Iterable[Finding], pairs: Sequence[Pair]) -> int:
         return 1
     lost = any(each.result.multicast < each.result.multicast_due or not each.result.multicast for each in pairs)
     return 1 if lost else 0
+
+
+def clock_findings(clocks: Mapping[str, int]) -> list[Finding]:
+    """Return which hosts' clocks differ from this host's; clocks: by how many nanoseconds each is ahead."""
+    return [
+        Finding(
+            "clock",
+            f"the clock of {host} is {abs(ahead) / 1e9:,.1f} s {'ahead' if ahead > 0 else 'behind'}: times of one way "
+            "cannot be compared, round trips can",
+            is_bad=False,
+        )
+        for host, ahead in clocks.items()
+        if abs(ahead) > APART
+    ]
 
 
 def sizes_finding(trials: Sequence[Trial], host: str) -> Finding | None:
