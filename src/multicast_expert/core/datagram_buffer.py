@@ -75,7 +75,10 @@ class PythonRows:
 
     def take(self, backlog: list[Datagram], /) -> None:
         """Move datagrams from the end of a list, as long as there is room."""
-        while backlog:
+        while True:
+            # Not in the head of the loop: where a loop turns, another thread may come.
+            if not backlog:
+                return
             newest = backlog[-1]
             if not self._copy(newest):
                 return
