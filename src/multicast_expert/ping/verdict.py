@@ -58,7 +58,7 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
     """
     findings = [Finding("silent", f"{host} does not answer: is `mcast pong` running there?") for host in silent]
     findings += [Finding("refused", text) for text in refused]
-    kinds = {(each.sender, each.receiver): _kind(each.result) for each in pairs}
+    kinds: dict[tuple[str, str], Kind] = {(each.sender, each.receiver): _kind(each.result) for each in pairs}
     unheard, deaf = _without_multicast(pairs, kinds, sending=True), _without_multicast(pairs, kinds, sending=False)
     findings += [
         Finding(
@@ -161,8 +161,9 @@ def _kind(result: Result) -> Kind:
         ("died", result.silence >= DEAD),
         ("twice", result.duplicates >= 0.9 * multicast),
         ("loss", lost > max(1.0, _SOME * due)),
+        ("works", True),
     )
-    return next((kind for kind, holds in cases if holds), "works")
+    return next(kind for kind, holds in cases if holds)
 
 
 def _without_multicast(
