@@ -1,5 +1,6 @@
 """The screens of the pages: what the commands show on a host of the laboratory."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from multicast_expert.testing import Host, Lab
+from multicast_expert.testing import Host, Lab, wait_until
 
 MCAST = [sys.executable, "-m", "multicast_expert"]
 FOLDER = Path(__file__).parent.parent / "docs" / "screens"
@@ -49,8 +50,15 @@ def silence(_: Network) -> None:
 
 
 def stream(places: Network) -> None:
-    """The camera sends a numbered stream."""
+    """The camera sends a numbered stream; it has begun when this returns."""
     start(places.camera, "send", GROUP, "--stamp", "-s", "1316", "--rate", "40pps", "-c", "0", "frame")
+    wait_until(lambda: _bytes_sent(places.camera) > 10 * 1316, "the camera sends")
+
+
+def _bytes_sent(host: Host) -> int:
+    (eth0,) = json.loads(host.command("ip", "-j", "-s", "link", "show", "dev", "eth0"))
+    size: int = eth0["stats64"]["tx"]["bytes"]
+    return size
 
 
 def members(places: Network) -> None:
