@@ -1,6 +1,6 @@
 """Mutated messages of multicast ping, for the parser, the server and the client.
 
-`python -m tests.ping.mutations --count 1000000` runs as many as it says.
+`PYTHONPATH=tests python -m ping.mutations --count 1000000` runs as many as it says.
 """
 
 import argparse

@@ -180,5 +180,5 @@ def test_a_server_is_made_to_measure_hosts_only(peer: str) -> None:
 
 
 def test_mutated_messages_harm_neither_server_nor_client() -> None:
-    """The short version of `python -m tests.ping.mutations`."""
+    """The short version of `ping/mutations.py`."""
     assert run(8_000, 1).parsed > 3_000
