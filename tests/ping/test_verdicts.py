@@ -7,8 +7,8 @@ from time import sleep
 
 import pytest
 
-from multicast_expert.testing import Lab
-from ping.network import ended, ping, plugged, pong, start, two_hosts
+from multicast_expert.testing import CommandError, Lab
+from ping.network import COMMAND, ended, ping, plugged, pong, start, two_hosts
 
 TARGET = "10.0.0.2"
 QUICK = ["-i", "0.1", "--json"]
@@ -272,3 +272,21 @@ def test_a_host_pings_itself_and_link_local_addresses(link_local: bool) -> None:
         done = ping(here, target, "-c", "3", *QUICK)
         assert done.status == 0, done.text
         assert done.summary["hosts"][target]["multicast"]["received"] == 3
+
+
+def test_two_servers_on_one_host_and_an_interface_that_comes_later() -> None:
+    """The second server says that the port is taken; one whose interface is missing serves it when it is there."""
+    with two_hosts() as (here, there, _):
+        pong(there)
+        with pytest.raises(CommandError, match=r"Another program has UDP port 9903\.") as failure:
+            there.command(*COMMAND, "pong", "--for", "1")
+        assert failure.value.returncode == 1
+        process = pong(here, "-i", "lan7", "-4")
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting for lan7\n"
+        here.rename_interface("eth0", "lan7")
+        done = ping(there, "10.0.0.1", "-c", "3", "-W", "20", *QUICK)
+        assert done.kinds == {"works"}, done.text
+        process.terminate()
+        assert process.wait() == 130
+        assert " queries answered, " in process.stderr.read()

@@ -74,6 +74,9 @@ def run(
                     f"answering multicast pings on {where}, {' and '.join(f'IPv{each}' for each in versions)}"
                 )
 
+                if pong.missing_interfaces:
+                    terminal.tell(f"waiting for {', '.join(pong.missing_interfaces)}")
+
     interrupted = until_interrupted(lambda: _run(serve))
     server = pong.server
     terminal.tell(f"{server.answered:,} queries answered, {server.limited:,} too fast, {server.ignored:,} unreadable")

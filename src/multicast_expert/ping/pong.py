@@ -83,6 +83,11 @@ class Pong:
             for port in ports
         ]
 
+    @property
+    def missing_interfaces(self) -> list[str]:
+        """The interfaces that were named and are not there yet; the server uses them as soon as they are."""
+        return list(dict.fromkeys(name for each in self._sockets for name in each.missing_interfaces))
+
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Serve until cancelled. Raises MulticastExpertError if a port cannot be had."""
         async with AsyncExitStack() as opened:

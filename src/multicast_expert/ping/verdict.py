@@ -58,7 +58,7 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
     """
     findings = [Finding("silent", f"{host} does not answer: is `mcast pong` running there?") for host in silent]
     findings += [Finding("refused", text) for text in refused]
-    kinds = {(each.sender, each.receiver): _kind(each.result) for each in pairs}
+    kinds: dict[tuple[str, str], Kind] = {(each.sender, each.receiver): _kind(each.result) for each in pairs}
     unheard, deaf = _without_multicast(pairs, kinds, sending=True), _without_multicast(pairs, kinds, sending=False)
     findings += [
         Finding(
