@@ -87,7 +87,7 @@ land(Arena *arena, Rows *rows)
         Py_ssize_t size = arena->headers[slot].msg_len < PAYLOAD ? arena->headers[slot].msg_len : PAYLOAD;
         longest = size > longest ? size : longest;
     }
-    if (longest > expected) {
+    if (arena->aimed > 0 && longest > (Py_ssize_t)arena->pieces[0][0].iov_len) {
         keep_rest(arena);
     }
     /* Longer at once, shorter bit by bit: a short one may be the end of a run. */
@@ -126,7 +126,20 @@ take_arena(State *state)
     return arena;
 }
 
-/* Return an arena that an earlier call could not read to its end, or NULL. */
+/* Return the oldest arena that an earlier call did not read to its end, or NULL. */
+Arena *
+take_oldest(Intake *self)
+{
+    Arena **place = &self->unread;
+    while (*place != NULL && (*place)->next != NULL) {
+        place = &(*place)->next;
+    }
+    Arena *arena = *place;
+    *place = NULL;
+    return arena;
+}
+
+/* Return the newest of them, or NULL. */
 Arena *
 take_unread(Intake *self)
 {
@@ -153,8 +166,12 @@ give_back(Intake *self, Arena *arena)
 {
     State *state = self->state;
     if (arena->slot < arena->filled) {
-        arena->next = self->unread;
-        self->unread = arena;
+        Arena **place = &self->unread;
+        while (*place != NULL && (*place)->call.number > arena->call.number) {
+            place = &(*place)->next;
+        }
+        arena->next = *place;
+        *place = arena;
         return;
     }
     ready_slots(arena, arena->filled);

@@ -102,15 +102,16 @@ append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts)
 static Py_ssize_t
 store_segments(Intake *self, Arena *arena, const Message *message, Rows *rows)
 {
-    Py_ssize_t stored = 0, place = place_of(rows, message->origin);
-    if (place < 0) {
-        return -1;
-    }
+    Py_ssize_t stored = 0, place = -1;
     do {
         Py_ssize_t size = next_segment(arena, message);
-        if (!add_row(rows, message->payload + arena->offset, size, place, message->nanoseconds)) {
+        if (!has_room(rows, size)) {
             return stored;
         }
+        if (place < 0 && (place = place_of(rows, message->origin)) < 0) {
+            return -1;
+        }
+        add_row(rows, message->payload + arena->offset, size, place, message->nanoseconds);
         stored++;
         arena->offset += size;
         self->counts.datagrams++;

@@ -58,7 +58,8 @@ typedef struct {
     Counts counts;
     /* How many datagrams a message holds, as seen last: more than one where the kernel coalesces. */
     Py_ssize_t run;
-    /* Arenas that hold something because reading them failed; the next call begins with them. */
+    /* Arenas that hold something because reading them failed, or Rows were full, newest first; the next call begins with
+    them. */
     Arena *unread;
     Call calls; /* the ring's beginning: its `newer` is the oldest call */
     unsigned long long begun;
@@ -80,6 +81,7 @@ typedef struct {
 /* arenas.c */
 Arena *take_arena(State *state);
 Arena *take_unread(Intake *self);
+Arena *take_oldest(Intake *self);
 void drop_unread(Intake *self);
 int aim(Arena *arena, const Rows *rows, int slots);
 void land(Arena *arena, Rows *rows);

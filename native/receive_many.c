@@ -71,7 +71,6 @@ fill_arena(Intake *self, int descriptor, const int *alarm, int slots, Rows *rows
     if (arena != NULL) {
         if (rows != NULL) {
             slots = aim(arena, rows, slots);
-            rows->busy = true;
         }
         PyThreadState *thread = begin_call(self, arena);
 #ifdef LINUX_CALLS
@@ -83,7 +82,6 @@ fill_arena(Intake *self, int descriptor, const int *alarm, int slots, Rows *rows
 #endif
         end_call(arena, thread);
         if (rows != NULL) {
-            rows->busy = false;
             land(arena, rows);
         }
         /* A socket that is reported and yet holds nothing may be reported for ever. */
@@ -92,21 +90,19 @@ fill_arena(Intake *self, int descriptor, const int *alarm, int slots, Rows *rows
     return arena;
 }
 
-/* Datagrams go to the end of a list or of Rows. */
 static PyObject *
-receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *target)
+receive_to(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *list, Rows *rows)
 {
     int descriptor;
     bool more = true;
-    Rows *rows = Py_TYPE(target) == self->state->rows ? (Rows *)target : NULL;
     unsigned long long settled = self->settled;
     Py_ssize_t room = PyLong_AsSsize_t(limit);
-    if ((room == -1 && PyErr_Occurred()) || !read_int(handle, &descriptor) || (rows != NULL && !is_free(rows))) {
+    if ((room == -1 && PyErr_Occurred()) || !read_int(handle, &descriptor)) {
         return NULL;
     }
     while (room > 0 && more && self->settled == settled) {
         int error = 0;
-        Arena *arena = take_unread(self);
+        Arena *arena = take_oldest(self);
         if (arena == NULL) {
             arena = fill_arena(self, descriptor, alarm, slots_for(self, room), rows, &more, &error);
             if (arena == NULL) {
@@ -114,7 +110,7 @@ receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, 
             }
         }
         Py_ssize_t appended = rows != NULL ? store_messages(self, arena, rows)
-                                           : append_messages(self, arena, target, &self->counts);
+                                           : append_messages(self, arena, list, &self->counts);
         keep_rest(arena);
         give_back(self, arena);
         if (appended < 0 || failed(error)) {
@@ -124,6 +120,22 @@ receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, 
         more = more && (rows == NULL || !rows->refused);
     }
     return PyBool_FromLong(more);
+}
+
+/* Datagrams go to the end of a list or of Rows. */
+static PyObject *
+receive_many(Intake *self, PyObject *handle, const int *alarm, PyObject *limit, PyObject *target)
+{
+    if (Py_TYPE(target) != self->state->rows) {
+        return receive_to(self, handle, alarm, limit, target, NULL);
+    }
+    Rows *rows = (Rows *)target;
+    if (!begin_rows(rows)) {
+        return NULL;
+    }
+    PyObject *more = receive_to(self, handle, alarm, limit, NULL, rows);
+    end_rows(rows);
+    return more;
 }
 
 /* Return whether so many arguments were given, the last of them a list or Rows. */

@@ -4,15 +4,56 @@ about each in arrays; nothing is allocated for a datagram. Rows never grow, so a
 #include "rows.h"
 
 #include <string.h>
+#ifdef SYSTEM_CALLS
+#include <unistd.h>
+#endif
 
-/* Return whether no other thread receives into the rows; if one does, with an exception set. */
-bool
+static long
+this_process(void)
+{
+#ifdef SYSTEM_CALLS
+    return (long)getpid();
+#else
+    return 1;
+#endif
+}
+
+/* Return whether no receive into the rows is under way, in another thread or below a signal handler; if one is, with an
+exception set. */
+static bool
 is_free(const Rows *rows)
 {
-    if (rows->busy) {
-        PyErr_SetString(PyExc_BufferError, "another thread receives into this buffer");
+    if (rows->busy == 0 || rows->busy != this_process()) {
+        return true;
     }
-    return !rows->busy;
+    PyErr_SetString(PyExc_BufferError, "a receive into this buffer is under way");
+    return false;
+}
+
+/* Begin a receive into the rows; return whether that is allowed. It ends with `end_rows`. */
+bool
+begin_rows(Rows *rows)
+{
+    if (!is_free(rows)) {
+        return false;
+    }
+    rows->busy = this_process();
+    return true;
+}
+
+void
+end_rows(Rows *rows)
+{
+    rows->busy = 0;
+}
+
+/* Return whether there is room for a payload, and note if there is none. */
+bool
+has_room(Rows *rows, Py_ssize_t size)
+{
+    bool room = rows->count < rows->capacity && size <= rows->memory.len - end_of(rows);
+    rows->refused = rows->refused || !room;
+    return room;
 }
 
 /* Return the index of an origin in the list, or -1 with an exception set. */
@@ -42,15 +83,11 @@ place_of(Rows *rows, PyObject *origin)
     return place;
 }
 
-/* Add a row; return whether there was room for it. `place` is the index of its origin. */
-bool
+/* Add a row, for which there is room. `place` is the index of its origin. */
+void
 add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp)
 {
     Py_ssize_t offset = end_of(rows);
-    if (rows->count >= rows->capacity || size > rows->memory.len - offset) {
-        rows->refused = true;
-        return false;
-    }
     char *home = (char *)rows->memory.buf + offset;
     if (home != payload) {
         /* It may be in the rows already, further on. */
@@ -61,7 +98,6 @@ add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long
     rows->timestamps[rows->count] = timestamp;
     rows->sources[rows->count] = (int32_t)place;
     rows->count++;
-    return true;
 }
 
 /* Copy one Datagram into a row; return 1, 0 if there is no room for it, -1 with an exception set. */
@@ -76,8 +112,15 @@ add_datagram(Rows *rows, PyObject *datagram)
     PyObject *timestamp = PyObject_GetAttrString(datagram, "timestamp_ns");
     if (data != NULL && origin != NULL && timestamp != NULL && PyBytes_AsStringAndSize(data, &payload, &size) == 0) {
         long long nanoseconds = timestamp == Py_None ? 0 : PyLong_AsLongLong(timestamp);
-        Py_ssize_t place = nanoseconds == -1 && PyErr_Occurred() ? -1 : place_of(rows, origin);
-        added = place < 0 ? -1 : add_row(rows, payload, size, place, nanoseconds);
+        Py_ssize_t place = -1;
+        if (nanoseconds == -1 && PyErr_Occurred()) {
+            added = -1;
+        } else if (!has_room(rows, size)) {
+            added = 0;
+        } else if ((place = place_of(rows, origin)) >= 0) {
+            add_row(rows, payload, size, place, nanoseconds);
+            added = 1;
+        }
     }
     Py_XDECREF(data);
     Py_XDECREF(origin);

@@ -10,7 +10,7 @@ typedef struct {
     Py_ssize_t capacity;
     Py_ssize_t count;
     char refused; /* whether one found no room */
-    bool busy;    /* whether a thread receives into the memory, without the interpreter lock */
+    long busy;    /* the process that receives into them; 0: none. In the child of a fork that call does not go on. */
     Py_ssize_t expected; /* how long messages were of late */
     Py_buffer memory;
     Py_buffer holds[4];
@@ -31,8 +31,10 @@ end_of(const Rows *rows)
     return last < 0 ? 0 : (Py_ssize_t)rows->offsets[last] + rows->lengths[last];
 }
 
-bool is_free(const Rows *rows);
+bool begin_rows(Rows *rows);
+void end_rows(Rows *rows);
+bool has_room(Rows *rows, Py_ssize_t size);
 Py_ssize_t place_of(Rows *rows, PyObject *origin);
-bool add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp);
+void add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp);
 
 #endif

@@ -99,11 +99,20 @@ def test_no_room(made: Callable[[int, int], DatagramBuffer]) -> None:
     assert put(few, *map(datagram, (b"a", b"b", b"c"))) == [datagram(b"c")]
     assert few.is_full
     small = made(9, 65535)
-    left = put(small, *map(datagram, (bytes(60000), bytes(6000), b"short")))
-    assert left == [datagram(b"short"), datagram(bytes(6000))]
-    assert (small.is_full, len(small)) == (True, 1)
+    left = put(small, datagram(bytes(60000)), datagram(bytes(6000), 7), datagram(b"short"))
+    assert left == [datagram(b"short"), datagram(bytes(6000), 7)]
+    assert (small.is_full, len(small), len(small.origins)) == (True, 1, 1)
     small.clear()
     assert not small.is_full
+
+
+def test_without_the_global_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where threads run at the same time, a datagram is taken out of the backlog first, and put back without room."""
+    monkeypatch.setattr(datagram_buffer.extension, "FREE_THREADED", True)
+    monkeypatch.setattr(datagram_buffer.extension, "Rows", None)
+    buffer = DatagramBuffer(2, 65535)
+    assert put(buffer, *map(datagram, (b"a", b"b", b"c"))) == [datagram(b"c")]
+    assert [each.data for each in buffer] == [b"a", b"b"]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ If the environment variable MULTICAST_EXPERT_PURE is set and not empty, the form
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+FREE_THREADED: bool = not getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether threads run at the same time; then there is no extension, and neighbouring bytecodes are not one step."""
 Datagram: type | None = None
 """The class in C; None without the extension."""
 arrived: Callable[..., Any] | None = None

@@ -390,6 +390,7 @@ class TestOpeningAndClosing:
 
     async def test_closing_wakes_who_waits(self, face: Face, network: Network, version: int) -> None:
         """Everyone who waits when it is closed gets a NotOpenError, promptly; nothing is left behind."""
+        end_watches()  # one of an earlier test would close its descriptors meanwhile
         left = []
         for method in ("receive", "recv", "recvfrom", "receive_many", "__aiter__"):
             receiver = receiver_of(face, version, timeout=None).open()

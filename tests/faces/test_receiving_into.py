@@ -2,6 +2,7 @@
 
 import random
 import socket
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -126,6 +127,26 @@ async def test_a_full_buffer(face: Face, network: Network, version: int) -> None
         while len(buffer) < 2:
             await receiver.receive_into(buffer)
         assert [each.data[0] for each in buffer] == [3, 4]
+
+
+async def test_the_next_finds_no_room(face: Face, network: Network, version: int) -> None:
+    """A buffer that is full only for what comes next: the receive returns 0 at once, and the buffer says why."""
+    async with receiver_of(face, version) as receiver:
+        buffer = DatagramBuffer(10, 65535)
+        with network.sender(version) as sender:
+            for number in range(2):
+                sender.sendto(bytes([number]) * 30000, (GROUP[version], PORT))
+                await receiver.receive_into(buffer)
+            assert (len(buffer), buffer.is_full) == (2, False)
+            sender.sendto(bytes([2]) * 30000, (GROUP[version], PORT))
+            begun = thread_time()
+            assert await receiver.receive_into(buffer) == 0
+            assert thread_time() - begun < 0.1
+        assert buffer.is_full
+        assert len(buffer) == 2
+        buffer.clear()
+        assert await receiver.receive_into(buffer) == 1
+        assert buffer[0].data == bytes([2]) * 30000
 
 
 async def test_nothing_comes(face: Face, network: Network, version: int) -> None:

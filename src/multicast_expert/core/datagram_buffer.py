@@ -76,6 +76,10 @@ class PythonRows:
     def take(self, backlog: list[Datagram], /) -> None:
         """Move datagrams from the end of a list, as long as there is room."""
         while True:
+            if extension.FREE_THREADED:
+                if not self._take_popped(backlog):
+                    return
+                continue
             # Not in the head of the loop: where a loop turns, another thread may come.
             if not backlog:
                 return
@@ -88,6 +92,17 @@ class PythonRows:
             if backlog and backlog[-1] is newest:
                 self._count = count
                 del backlog[-1]
+
+    def _take_popped(self, backlog: list[Datagram]) -> bool:
+        try:
+            newest = backlog.pop()
+        except IndexError:
+            return False
+        if self._copy(newest):
+            self._count += 1
+            return True
+        backlog.append(newest)
+        return False
 
     def _copy(self, datagram: Datagram) -> bool:
         """Write the next row without counting it; return False if there is no room."""
@@ -129,7 +144,8 @@ class DatagramBuffer:
 
     The views are read-only, support the buffer protocol (`numpy.asarray` copies nothing), and keep the memory alive.
     They show what the buffer holds: after `clear`, the next `receive_into` overwrites it. Let one thread at a time use
-    a buffer. Raises MulticastExpertError for a capacity or memory that is too small.
+    a buffer: while a receive into it is under way, `clear` and another receive may raise BufferError.
+    Raises MulticastExpertError for a capacity or memory that is too small.
     """
 
     def __init__(self, capacity: int, memory: int) -> None:

@@ -8,7 +8,6 @@ the caller's.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from time import monotonic
 from typing import Protocol
@@ -17,10 +16,10 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, cut
 from multicast_expert.core.datagram_buffer import Rows
 from multicast_expert.engine.intake import Intake
 from multicast_expert.engine.receive_socket import ReceiveSocket
+from multicast_expert.extension import FREE_THREADED
 
 MSG_PEEK = 2
 # Without the interpreter lock another thread can come between any two bytecodes.
-_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Source(Protocol):
@@ -87,7 +86,7 @@ class Reader:
                         if datagram is not None or not (backlog or source.has_next(sock)):
                             return datagram
                         source.ring()
-                if _FREE_THREADED:
+                if FREE_THREADED:
                     return backlog.pop()
                 newest = backlog[-1]
                 del backlog[-1]
@@ -102,7 +101,7 @@ class Reader:
     def take_kept(self) -> Datagram | None:
         """As `take_one`, and quicker where the backlog holds something, as it mostly does in an iteration."""
         backlog = self.backlog
-        if backlog and not _FREE_THREADED:
+        if backlog and not FREE_THREADED:
             newest = backlog[-1]
             del backlog[-1]
             return newest
@@ -174,7 +173,7 @@ class Reader:
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             if source.wait(timeout, backlog):
-                if backlog and not _FREE_THREADED:
+                if backlog and not FREE_THREADED:
                     newest = backlog[-1]
                     del backlog[-1]
                     return newest
@@ -217,24 +216,26 @@ class Reader:
     def take_into(self, rows: Rows) -> int:
         """Move what is there into the rows, as far as there is room, without waiting; return how many."""
         backlog, before = self.backlog, len(rows)
-        if backlog:
-            rows.take(backlog)
-        if not backlog and len(rows) < rows.capacity:
-            self._source.into(rows, backlog)
-        if backlog or rows.refused:
-            self._source.ring()
+        try:
+            if backlog:
+                rows.take(backlog)
+            if not backlog and len(rows) < rows.capacity:
+                self._source.into(rows, backlog)
+        finally:
+            if backlog or self._intake.unread:
+                self._source.ring()
         return len(rows) - before
 
     def receive_into(self, rows: Rows, timeout: float | None) -> int:
-        """As `take_into`, waiting for the first; 0 after the timeout."""
+        """As `take_into`, waiting for the first; 0 after the timeout, and if the first finds no room."""
         found = self.take_into(rows)
-        if found or timeout == 0:
+        if found or rows.refused or timeout == 0:
             return found
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             if self._source.wait(timeout, self.backlog):
                 found = self.take_into(rows)
-                if found:
+                if found or rows.refused:
                     return found
             if deadline is not None:
                 timeout = deadline - monotonic()

@@ -44,9 +44,10 @@ class ShownReader(Reader):
 
     def take_into(self, rows: Rows) -> int:
         """See `Reader.take_into`."""
-        found = super().take_into(rows)
-        self._show()
-        return found
+        try:
+            return super().take_into(rows)
+        finally:
+            self._show()
 
     def _put_back(self, datagram: Datagram | None, flags: int) -> None:
         if datagram is not None and not flags & MSG_PEEK:

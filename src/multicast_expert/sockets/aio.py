@@ -135,10 +135,10 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
             await self._give_way()
         rows, reader = room_in(buffer), self._reader
         found = reader.take_into(rows)
-        if not found:
+        if not (found or rows.refused):
             timeout = self._effective(timeout)
             deadline = None if timeout is None else monotonic() + timeout
-            while not found:
+            while not (found or rows.refused):
                 await self._wait(timeout, deadline)
                 found = reader.take_into(rows)
         self._until_yield -= found - 1

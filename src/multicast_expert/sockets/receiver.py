@@ -310,7 +310,8 @@ class Receiver(Openable):
 
         They change when memberships change or are restored. Datagrams that this receiver has already taken from them
         make none of them readable: the rest of a run that the kernel handed over in one piece (see `gro`), or of a
-        batch that an iteration began, or what a receive with MSG_PEEK looked at. So take all that is there, until a
+        batch that an iteration began, what a receive with MSG_PEEK looked at, or what found no room in a
+        DatagramBuffer. So take all that is there, until a
         receive with the timeout 0 finds nothing, before the selector waits again. If you read the descriptors without
         this class, open it with `gro=False`.
         """
@@ -450,18 +451,19 @@ class McastRxSocket(Receiver):
         return datagrams
 
     def receive_into(self, buffer: DatagramBuffer, *, timeout: float | Default | None = DEFAULT) -> int:
-        """Add the datagrams that are there to the buffer, as far as there is room; return how many, 1 or more.
+        """Add datagrams that are there to the buffer, as far as there is room; return how many.
 
-        It waits for the first only, and with the extension makes no object for a datagram. What finds no room is
-        received next, by whatever receives. An exception (Ctrl-C) leaves in the buffer what it holds. Raises
-        MulticastExpertError if the buffer is full: process what it holds, then `clear` it. Else as `receive`.
+        It waits for the first only, and with the extension makes no object for a datagram. 0: the next one finds no
+        room, and `is_full` says so. What finds no room is received next, by whatever receives. An exception (Ctrl-C)
+        leaves in the buffer what it holds. Raises MulticastExpertError if the buffer is full already: process what it
+        holds, then `clear` it. Else as `receive`.
         """
         if not self.is_opened:
             self._check_open()
         found = self._reader.receive_into(
             room_in(buffer), self.timeout if timeout is DEFAULT else self._effective(timeout)
         )
-        if not found:
+        if not (found or buffer.is_full):
             raise self._timed_out(timeout)
         return found
 
