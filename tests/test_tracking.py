@@ -66,6 +66,10 @@ def test_a_deleted_one_has_its_name_left() -> None:
     lost = seen(asked("eth0"), now(other), True)
     assert lost.iface == replace(ETH0, index=0)
     assert locate(lost, now(other)) is None
+    # It may have been renamed just before, which nobody saw.
+    assert seen(asked("eth0"), {}, True, {2: "uplink", 3: "eth1"}).iface == replace(
+        ETH0, index=0, machine_name="uplink"
+    )
     back = replace(ETH0, index=9)
     assert locate(lost, now(other, back)) == Place(back, back)
     assert locate(seen(asked("10.0.0.1"), {}, True), now(other, back)) == Place(back, back)

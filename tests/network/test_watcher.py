@@ -418,7 +418,7 @@ def changes_until(events: NetlinkEvents | PolledEvents, deleted: int) -> Changes
 
 
 def test_what_the_kernel_says(wires: TwoWires) -> None:
-    """A deletion and an MTU below 1280 are told by index; going down, renaming and leaving a bridge are neither."""
+    """A deletion, with the last name, and an MTU below 1280; going down, renaming and leaving a bridge are neither."""
     host = wires.listener
     with contextlib.closing(NetlinkEvents()) as events:
         eth0, eth1 = (host.interface(name).index() for name in ("eth0", "eth1"))
@@ -428,10 +428,11 @@ def test_what_the_kernel_says(wires: TwoWires) -> None:
         host.set_mtu("uplink", 1280)
         bridge = socket.if_nametoindex("bridge")
         host.ip("link del bridge")
-        assert changes_until(events, bridge) == Changes(frozenset({bridge}))
+        assert changes_until(events, bridge) == Changes(frozenset({bridge}), names={bridge: "bridge"})
         host.set_mtu("uplink", 1279)
-        host.remove_interface("eth1")
-        assert changes_until(events, eth1) == Changes(frozenset({eth1}), frozenset({eth0}))
+        host.rename_interface("eth1", "downlink")
+        host.remove_interface("downlink")
+        assert changes_until(events, eth1) == Changes(frozenset({eth1}), frozenset({eth0}), names={eth1: "downlink"})
 
 
 @both_versions

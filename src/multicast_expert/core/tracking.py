@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
+from types import MappingProxyType
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
@@ -17,6 +18,8 @@ from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, has_nam
 
 _DEEPEST = 8
 """Masters of masters: the kernel allows no more."""
+
+_NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 class Place(NamedTuple):
@@ -83,8 +86,14 @@ def master(iface: IfaceInfo, by_index: Mapping[int, IfaceInfo]) -> IfaceInfo:
     return iface
 
 
-def seen(asked: InterfaceChoice, by_index: Mapping[int, IfaceInfo], is_deleted: bool) -> InterfaceChoice:
-    """Return what was asked for as it is seen now; once its interface is deleted, its name is all that is left."""
+def seen(
+    asked: InterfaceChoice, by_index: Mapping[int, IfaceInfo], is_deleted: bool, names: Mapping[int, str] = _NO_NAMES
+) -> InterfaceChoice:
+    """Return what was asked for as it is seen now; once its interface is deleted, its name is all that is left.
+
+    `names`: those that deleted interfaces had at last.
+    """
     if is_deleted:
-        return asked._replace(iface=replace(asked.iface, index=0))
+        name = names.get(asked.iface.index, asked.iface.machine_name)
+        return asked._replace(iface=replace(asked.iface, index=0, machine_name=name))
     return asked._replace(iface=by_index.get(asked.iface.index, asked.iface))

@@ -93,7 +93,7 @@ class Healer:
         for attachment in self._subscriptions.attachments:
             asked = attachment.asked.iface.index
             is_deleted = not asked or asked in changes.deleted or not (asked in by_index or interface_exists(asked))
-            attachment.asked = seen(attachment.asked, by_index, is_deleted)
+            attachment.asked = seen(attachment.asked, by_index, is_deleted, changes.names)
             index = attachment.choice.iface.index
             if not attachment.present:
                 continue

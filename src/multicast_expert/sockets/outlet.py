@@ -135,7 +135,7 @@ class Outlet:
 
     def _divert(self) -> None:
         """Use the bridge or bond that the interface is a port of, if that has an address."""
-        place = self._locate(scan_interfaces(), set())
+        place = self._locate(scan_interfaces(), Changes())
         if place is not None and place.used.index != self.choice.iface.index:
             with suppress(MulticastExpertError):
                 choice = self._source(place)
@@ -251,7 +251,7 @@ class Outlet:
         with self._lock:
             if self._closed:
                 return
-            place = self._locate(ifaces, changes.deleted)
+            place = self._locate(ifaces, changes)
             used = self.choice.iface.index
             is_gone = used in changes.deleted or not (
                 any(iface.index == used for iface in ifaces) or interface_exists(used)
@@ -271,12 +271,12 @@ class Outlet:
     def _look(self) -> list[IfaceInfo]:
         return scan_interfaces() if self._heal else []
 
-    def _locate(self, ifaces: Iterable[IfaceInfo], deleted: Collection[int]) -> Place | None:
+    def _locate(self, ifaces: Iterable[IfaceInfo], changes: Changes) -> Place | None:
         """Return where the interface is that was asked for, and note what it looks like now."""
         by_index = {iface.index: iface for iface in ifaces}
         index = self.asked.iface.index
-        is_deleted = not index or index in deleted or not (index in by_index or interface_exists(index))
-        self.asked = seen(self.asked, by_index, is_deleted)
+        is_deleted = not index or index in changes.deleted or not (index in by_index or interface_exists(index))
+        self.asked = seen(self.asked, by_index, is_deleted, changes.names)
         place = locate(self.asked, by_index, kernel.SYSTEM.platform.names_ignore_case)
         if place is not None:
             self.asked = self.asked._replace(iface=place.asked)
@@ -323,7 +323,7 @@ class Outlet:
         """
         if self._closed:
             return False
-        place = self._locate(ifaces, deleted)
+        place = self._locate(ifaces, Changes(frozenset(deleted)))
         if place is None:
             return False
         if place.used.index == self.choice.iface.index:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from multicast_expert.core.interfaces import IfaceInfo
@@ -29,11 +30,16 @@ class Changes(NamedTuple):
     """Lost IPv6, though it may be back."""
     everything: bool = False
     """Reports were lost: each interface may have been deleted and may be back."""
+    names: Mapping[int, str] = MappingProxyType({})
+    """The names that deleted ones had at last, as far as the OS says."""
 
     def and_then(self, later: Changes) -> Changes:
         """Return these changes and later ones together."""
         return Changes(
-            self.deleted | later.deleted, self.without_ipv6 | later.without_ipv6, self.everything or later.everything
+            self.deleted | later.deleted,
+            self.without_ipv6 | later.without_ipv6,
+            self.everything or later.everything,
+            {**self.names, **later.names},
         )
 
     def among(self, ifaces: Iterable[IfaceInfo]) -> Changes:
@@ -41,7 +47,7 @@ class Changes(NamedTuple):
         if not self.everything:
             return self
         every = frozenset(iface.index for iface in ifaces)
-        return Changes(self.deleted | every, self.without_ipv6 | every)
+        return Changes(self.deleted | every, self.without_ipv6 | every, names=self.names)
 
 
 class Events(Protocol):
@@ -62,7 +68,7 @@ class Events(Protocol):
 
 def parse_link_events(messages: bytes) -> Changes:
     """Return the deleted interfaces and those without IPv6 in rtnetlink messages; a cut message ends the list."""
-    deleted = set()
+    deleted: dict[int, str] = {}
     without_ipv6 = set()
     for message in netlink.messages(messages):
         # Families other than 0 report that a bridge port left its bridge, not a change of the interface itself.
@@ -72,10 +78,10 @@ def parse_link_events(messages: bytes) -> Changes:
         if link is None:
             continue
         if message.kind == netlink.RTM_DELLINK:
-            deleted.add(link.number)
+            deleted[link.number] = link.name
         elif link.mtu is not None and link.mtu < MIN_IPV6_MTU:
             without_ipv6.add(link.number)
-    return Changes(frozenset(deleted), frozenset(without_ipv6))
+    return Changes(frozenset(deleted), frozenset(without_ipv6), names=deleted)
 
 
 class NetlinkEvents:
