@@ -191,7 +191,7 @@ def test_a_wait_that_fails_does_not_spin(
         patch.setattr(watcher, "_Selector", Broken)
         patch.setattr(watcher, "RETRY_INTERVAL", 0.05)
         script.tell(Changes())
-        wait_until(lambda: len(turns) == 4, "it tries again")
+        wait_until(lambda: len(turns) >= 4, "it tries again")
         assert all(later - earlier > 0.04 for earlier, later in pairwise(turns))
     script.tell(Changes(frozenset({7})))
     wait_until(lambda: {7} in recorder.deleted, "it is told")

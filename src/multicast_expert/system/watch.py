@@ -193,6 +193,12 @@ class Watcher:
             ifaces = scan_interfaces()
         if ifaces is None:
             return
+        # What the interfaces show already was reported before: a deletion, with the name that an interface had at last.
+        if self._events.interval is None and self._take():
+            # It may also be later than they are.
+            with _lock:
+                self.again = True
+                self.wake()
         changes, self._pending = self._pending.among(ifaces), Changes()
         for subscriber in known:
             owed = self._owed.setdefault(id(subscriber), Changes()).and_then(changes)
