@@ -19,8 +19,9 @@ DOCUMENT = """\
 # What the doctor names
 
 [The doctor](doctor.md) says why no multicast arrives. This page shows how often it is right. Each fault in the table
-was built in a [network of namespaces](testing.md) on Linux, and the doctor was run in it, once by root and once without
-any privilege. For the last column the test ran the commands that the doctor had printed, and the datagrams arrived.
+was built in a [network of namespaces](how-to/testing.md) on Linux, and the doctor was run in it, once by root and once
+without any privilege. For the last column the test ran the commands that the doctor had printed, and the datagrams
+arrived.
 
 {summary}
 

@@ -82,7 +82,9 @@ def test_mutated_frames_on_a_wire(wire: tuple[Host, socket.socket]) -> None:
         # The kernel hands over a block of the ring when it is full, or a moment later.
         ring_frames, plain_frames = (taken(source) for source in (ring, plain))
         assert ring.lost() == plain.lost() == 0
-    assert ring_frames == plain_frames
+    # The ring was read first: what the kernel itself sent after that is in the other one only.
+    assert ring_frames == plain_frames[: len(ring_frames)]
+    assert len(plain_frames) - len(ring_frames) < 5
     assert len(ring_frames) > 1000
     source: Any = Waiting()
     look = Look(source)
