@@ -28,7 +28,7 @@ COMMANDS = {
     "drops": "Show which datagrams the kernel drops, why and where",
     "top": "Follow the streams on the wire in a live table",
     "scan": "Find out which groups are on the wire, and who sends and joins",
-    "watch": "Show who asks for members and who joins, as it happens",
+    "watch": "Show queriers, joins and leaves as they happen",
     "querier": "Ask for members, where no router or switch does",
     "ping": "Ask hosts for unicast and multicast beside each other, and judge",
     "pong": "Answer multicast pings",

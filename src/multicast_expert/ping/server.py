@@ -167,7 +167,7 @@ class PingServer:
         return [Outcome(answer), Outcome(answer, message.group)]
 
     def _answer_old(self, data: bytes, message: Message, client: Client, now: float) -> list[Outcome]:
-        """Return two answers that are as large as the query: whoever forges its sender gains nothing by size."""
+        """Return two answers, each as large as the query: a forged sender address makes no packet larger."""
         if not self._allows_stranger(client, now):
             return []
         self.answered += 1

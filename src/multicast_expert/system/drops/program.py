@@ -321,7 +321,7 @@ class _DropProgram(CountingProgram):
         self.jump_if(R9, "!=", 0, "incoming")
         self._member(R1, 4, R8, "net_device.ifindex")
         self.store(FRAME, _AT_INTERFACE, R1, 4)
-        # A packet to a group that came in is of another type, whoever sent it.
+        # A packet to a group that came in has another type, whichever host sent it.
         self._member(R1, 1, R7, "sk_buff.__pkt_type_offset")
         self.compute(R1, "&", _PACKET_TYPE)
         self.jump_if(R1, "!=", 0, "interface is noted")
