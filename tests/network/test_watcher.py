@@ -38,6 +38,7 @@ NOWHERE = -1
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEvents]:
     """What the watch of NOWHERE is told; the watch ends with the test."""
+    end_watches()  # one of an earlier test would run with what this one patches
     events = ScriptedEvents()
     monkeypatch.setattr(kernel.SYSTEM, "change_events", lambda: events)
     monkeypatch.setattr(watcher, "scan_interfaces", list)
