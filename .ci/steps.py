@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Runs the steps of a job of .github/workflows as a Linux runner does: `python .ci/steps.py WORKFLOW JOB DIRECTORY`.
 
-The steps run in a copy of the sources in that directory, in a fresh environment of the Python that the job sets up. An action is no
-program that could run here: checking out, Python and artifacts come from this script, and every other one is named. Steps that need
-`sudo` change the runner, and are named, too.
+They run in a copy of the sources in that directory, in a fresh environment of the Python that runs this. Actions do not
+run: this script brings sources and Python itself, and names the others. Steps that need `sudo` change the runner, and
+are named, too.
 """
 
 import os
@@ -21,19 +20,13 @@ CONSTANTS = {"runner.os == 'Linux'": True, "github.ref_type == 'tag'": False}
 """What the conditions of the steps are on a Linux runner that no tag has started."""
 
 
-def find_python(version: str) -> str:
-    """Return an interpreter of this version, or the one that runs this."""
-    pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    return shutil.which(f"python{version}") or (str(pyenv[-1]) if pyenv else sys.executable)
-
-
 def applies(step: dict[str, Any]) -> bool:
     """Return whether the runner would run it; KeyError for a condition that this script does not know."""
     return "if" not in step or CONSTANTS[step["if"]]
 
 
 def run_job(workflow: str, name: str, directory: Path) -> None:
-    """Run all steps, and end the program with the status of the first that fails."""
+    """Run all steps; CalledProcessError at the first that fails."""
     job = yaml.safe_load((ROOT / ".github" / "workflows" / workflow).read_text())["jobs"][name]
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for path in filter(None, listed.split("\0")):
@@ -44,8 +37,7 @@ def run_job(workflow: str, name: str, directory: Path) -> None:
     for step in filter(applies, job["steps"]):
         script, action = step.get("run"), step.get("uses", "").partition("@")[0]
         if action == "actions/setup-python":
-            python = find_python(step["with"]["python-version"])
-            subprocess.run([python, "-m", "venv", directory / "python"], check=True)
+            subprocess.run([sys.executable, "-m", "venv", directory / "python"], check=True)
             environment = {"VIRTUAL_ENV": str(directory / "python"), "PATH": f"{directory}/python/bin:/usr/bin:/bin"}
         elif script is None:
             print(f"--- {workflow} {name}: not here: {action}", flush=True)
@@ -56,9 +48,7 @@ def run_job(workflow: str, name: str, directory: Path) -> None:
             print(f"--- {workflow} {name}: {script.strip()}", flush=True)
             settings = {**os.environ, **environment, **step.get("env", {})}
             command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
-            done = subprocess.run(command, cwd=directory / "sources", env=settings, stdin=subprocess.DEVNULL, check=False)
-            if done.returncode:
-                sys.exit(done.returncode)
+            subprocess.run(command, cwd=directory / "sources", env=settings, stdin=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from multicast_expert.testing import Lab, lab_unavailable
+from multicast_expert.testing import Lab, LabError, lab_unavailable
 from private import REFUSED, keep_off_the_network
-from programs import missing_program
+from programs import chain, missing_program
 
 try:
     import fcntl
@@ -76,6 +76,8 @@ def skipped_without_its_means() -> Generator[None, object, object]:
         try:
             return (yield)
         except Exception as error:
+            if REFUSED and any(isinstance(link, LabError) for link in chain(error)):
+                reasons.append(f"no private network: {REFUSED}")
             if reason := missing_program(error) or next(iter(reasons), None):
                 pytest.skip(reason)
             raise
