@@ -12,7 +12,7 @@ PACKAGES = {
     **dict.fromkeys(["kill", "pgrep", "ps", "sysctl"], "procps"),
     **dict.fromkeys(["dumpcap", "tshark"], "tshark"),
     **dict.fromkeys(["smcroutectl", "smcrouted"], "smcroute"),
-    **dict.fromkeys(["ssmping", "ssmpingd"], "ssmping"),
+    **dict.fromkeys(["asmping", "ssmping", "ssmpingd"], "ssmping"),
     **dict.fromkeys(["cc", "gcc"], "gcc"),
     "avahi-daemon": "avahi-daemon",
     "fish": "fish",
