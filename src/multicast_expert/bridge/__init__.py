@@ -7,9 +7,10 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from multicast_expert.bridge.network import Connection
     from multicast_expert.bridge.remote import RemoteReceiver, RemoteSender, receiver, sender
 
-__all__ = ["RemoteReceiver", "RemoteSender", "receiver", "sender"]
+__all__ = ["Connection", "RemoteReceiver", "RemoteSender", "receiver", "sender"]
 
 if not TYPE_CHECKING:
 

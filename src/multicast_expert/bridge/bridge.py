@@ -173,7 +173,8 @@ class Bridge:
                 next_pulse = monotonic() + EVERY
                 self._pulse()
             with self._lock:
-                self._reconcile()
+                if self._election.is_settled:
+                    self._reconcile()
 
     def _pulse(self) -> None:
         with self._lock:

@@ -66,6 +66,8 @@ class Election:
     def __init__(self, own: bytes, now: float) -> None:
         self.own = own
         self.speaking: bool = False
+        self.is_settled: bool = False
+        """Whether it has listened for long enough to decide."""
         self._connected = False
         self._since = now
         self._heard: dict[bytes, tuple[Greeting, float, frozenset[str]]] = {}
@@ -82,7 +84,8 @@ class Election:
         """Decide anew; return whether this bridge speaks."""
         self._heard = {key: each for key, each in self._heard.items() if each[1] > now - GONE_AFTER}
         self._connected = connected
-        if now >= self._since + LISTEN_FIRST:
+        self.is_settled = now >= self._since + LISTEN_FIRST
+        if self.is_settled:
             own = self.greeting.rank
             self.speaking = all(own < greeting.rank for greeting, _, _ in self._heard.values())
         return self.speaking

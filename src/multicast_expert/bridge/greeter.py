@@ -73,9 +73,10 @@ class Greeter:
 
     def _decide(self) -> None:
         with self._lock:
-            before = self._election.greeting, self._election.neighbours
-            self._election.step(self._is_connected(), monotonic())
-            changed = (self._election.greeting, self._election.neighbours) != before
+            election = self._election
+            before = election.greeting, election.neighbours, election.is_settled
+            election.step(self._is_connected(), monotonic())
+            changed = (election.greeting, election.neighbours, election.is_settled) != before
         if changed:
             self._decided()
 

@@ -65,6 +65,12 @@ class Publisher:
         with suppress(*self._failures):  # the session is closed
             self._publisher.put(frame)
 
+    def is_wanted(self) -> bool:
+        """Return whether anything receives them."""
+        with suppress(*self._failures):
+            return bool(self._publisher.matching_status.matching)
+        return False
+
     def close(self) -> None:
         """Send nothing more."""
         with suppress(*self._failures):

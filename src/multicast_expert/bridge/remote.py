@@ -235,6 +235,11 @@ class RemoteSender(_Participant):
 
     hop_limit: int = 32
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any site or program wants what it sends, and is connected. Other datagrams are dropped."""
+        return self.is_opened and self._publisher.is_wanted()
+
     def _begin(self, session: ZenohNetwork) -> None:
         self._lock = threading.Lock()
         self._publisher = session.publisher(self._keys.data(self.group))

@@ -141,14 +141,14 @@ class _View:
     def __init__(self, bridge: Bridge, name: str, as_json: bool, exporter: Exporter | None) -> None:
         self._bridge, self._name, self._as_json, self._exporter = bridge, name, as_json, exporter
         self._redraws = not as_json and sys.stdout.isatty()
-        self._before: tuple[Status, float] | None = None
+        self._before: tuple[Status, float] = bridge.status(), monotonic()
         self._lines = 0
 
     def follow(self, duration: float | None) -> None:
         """Show the status again and again until the time is over."""
         deadline = None if duration is None else monotonic() + duration
         every = EVERY if self._as_json or self._redraws else EVERY_OF_A_LOG
-        due = monotonic() + EVERY
+        due = monotonic() + every
         while deadline is None or monotonic() < deadline:
             if self._exporter is not None and self._exporter.is_due():
                 self._exporter.families = bridge_families(self._bridge.status())
@@ -161,7 +161,7 @@ class _View:
     def show(self) -> None:
         """Show the status of now."""
         status, now = self._bridge.status(), monotonic()
-        before, since = self._before or (None, now)
+        before, since = self._before
         rates = rates_between(before, status, now - since)
         self._before = status, now
         if self._as_json:

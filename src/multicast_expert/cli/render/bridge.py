@@ -29,15 +29,14 @@ class Rates(NamedTuple):
     into: float = 0.0
 
 
-def rates_between(before: Status | None, now: Status, seconds: float) -> dict[str, Rates]:
+def rates_between(before: Status, now: Status, seconds: float) -> dict[str, Rates]:
     """Return the rates of each group since an earlier status."""
-    known = {str(each.group): each.totals for each in before.groups} if before else {}
+    known = {str(each.group): (each.totals.published, each.totals.delivered) for each in before.groups}
     found = {}
     for each in now.groups:
-        old = known.get(str(each.group))
-        if old is not None and seconds > 0:
-            published, delivered = each.totals.published - old.published, each.totals.delivered - old.delivered
-            found[str(each.group)] = Rates(max(0, published) / seconds, max(0, delivered) / seconds)
+        published, delivered = known.get(str(each.group), (0, 0))
+        out, into = each.totals.published - published, each.totals.delivered - delivered
+        found[str(each.group)] = Rates(max(0, out) / max(seconds, 0.001), max(0, into) / max(seconds, 0.001))
     return found
 
 
