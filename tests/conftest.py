@@ -1,4 +1,4 @@
-"""What the whole suite shares. Its private network comes from multicast_private_network in pyproject.toml."""
+"""What the whole suite shares. It runs in a private network; `private.py` enters it."""
 
 import gc
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from multicast_expert.testing import Lab, lab_unavailable
+from multicast_expert.testing import Lab, LabError, lab_unavailable
+from private import REFUSED, keep_off_the_network
+from programs import chain, missing_program
 
 try:
     import fcntl
@@ -61,6 +63,28 @@ def turn(item: pytest.Item) -> tuple[bool, float, bool]:
 def pytest_collection_finish() -> None:
     """A test that collects garbage need not look at ten thousand collected tests each time."""
     gc.freeze()
+
+
+def pytest_report_header() -> str | None:
+    """Say why much is skipped."""
+    return f"no private network, so no test may open a socket or start a program: {REFUSED}" if REFUSED else None
+
+
+def skipped_without_its_means() -> Generator[None, object, object]:
+    """A test is skipped if it starts a program that is not installed, or may not use the network."""
+    with keep_off_the_network() as reasons:
+        try:
+            return (yield)
+        except Exception as error:
+            if REFUSED and any(isinstance(link, LabError) for link in chain(error)):
+                reasons.append(f"no private network: {REFUSED}")
+            if reason := missing_program(error) or next(iter(reasons), None):
+                pytest.skip(reason)
+            raise
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(skipped_without_its_means)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(skipped_without_its_means)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -121,6 +121,12 @@ def test_the_manual_pages_are_current() -> None:
     assert {path.name: path.read_text(encoding="ascii") for path in MANUAL.iterdir()} == pages()
 
 
+@pytest.mark.parametrize(("shell", "file"), [("bash", "mcast"), ("zsh", "_mcast"), ("fish", "mcast.fish")])
+def test_the_completions_are_current(mcast: Run, shell: str, file: str) -> None:
+    """The files that a wheel installs are what the command prints."""
+    assert mcast("completion", shell).stdout == (MANUAL.parent / "completion" / file).read_text()
+
+
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="the program `mandoc` is not installed")
 def test_the_manual_pages_are_well_formed() -> None:
     """mandoc finds nothing to say about them."""

@@ -37,9 +37,13 @@ class Nursery:
     """A process that forks for each program; `interruptions.programs.nursery` is the other end."""
 
     def __init__(self, pure: bool, options: tuple[str, ...]) -> None:
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = interpreter(pure, options, str(theirs.fileno()), pass_fds=[theirs.fileno()])
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with contextlib.ExitStack() as unless_started:
+            unless_started.enter_context(ours)
+            with theirs:
+                self._process = interpreter(pure, options, str(theirs.fileno()), pass_fds=[theirs.fileno()])
+            unless_started.pop_all()
+        self._requests = ours
 
     def fork(self, words: list[str], output: int, errors: int) -> Process:
         """Start a program in the network of the calling thread."""

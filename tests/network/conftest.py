@@ -1,28 +1,11 @@
-"""What the network tests share: a lab for each test, and programs that were written by others."""
+"""What the network tests share: a lab for each test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from multicast_expert.testing.private_network import find_tool
 from network.faults import report_ports_as
 from network.traffic import TwoWires, two_wires
-
-PACKAGES = {"iperf": "iperf", "socat": "socat", "ssmping": "ssmping", "ssmpingd": "ssmping"}
-"""The Debian package of each program."""
-
-
-@pytest.fixture
-def program() -> Callable[[str], str]:
-    """Gives the path of a program; skips the test with the reason where it is not installed."""
-
-    def find(name: str) -> str:
-        path = find_tool(name)
-        if path is None:
-            pytest.skip(f"the program {name} is not installed (Debian package {PACKAGES[name]})")
-        return path
-
-    return find
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import sleep, time
 from typing import Any, NamedTuple
 
@@ -15,12 +15,12 @@ import pytest
 from linux.plain_sockets import FAMILY, own_address
 from multicast_expert import McastRxSocket, McastTxSocket
 from multicast_expert.testing import Host, Interface, Lab, wait_until
+from programs import need
 
 PORT = 5001  # iperf's own
 GROUP = {4: "239.5.5.5", 6: "ff15::5:5"}
 PATIENCE = 10.0
 
-Program = Callable[[str], str]
 
 both_versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
@@ -106,7 +106,7 @@ def iperf_number(payload: bytes) -> int:
 
 
 @both_versions
-def test_we_hear_all_that_iperf_sends(network: Network, program: Program, version: int) -> None:
+def test_we_hear_all_that_iperf_sends(network: Network, version: int) -> None:
     """A stream of the iperf 2 client arrives whole and in order, up to the datagram that iperf marks as the last."""
     # -n: bytes in all; -l: bytes in each; -b: bits per second
     arguments = ["-u", "-c", GROUP[version], "-b", "5m", "-n", "100K", "-l", "500"]
@@ -114,7 +114,7 @@ def test_we_hear_all_that_iperf_sends(network: Network, program: Program, versio
     arguments += ["-B", source] if version == 4 else ["-V", "-B", f"{source}%eth0"]
     with (
         receiver(network, version, GROUP[version]) as listening,
-        running(network.theirs.node, program("iperf"), *arguments),
+        running(network.theirs.node, need("iperf"), *arguments),
     ):
         first = listening.receive()
         numbers = [iperf_number(first.data)]
@@ -127,11 +127,11 @@ def test_we_hear_all_that_iperf_sends(network: Network, program: Program, versio
 
 
 @both_versions
-def test_iperf_hears_all_that_we_send(network: Network, program: Program, version: int) -> None:
+def test_iperf_hears_all_that_we_send(network: Network, version: int) -> None:
     """The iperf 2 server counts every datagram of ours, and none as lost."""
     host, count = network.theirs.node, 200
     arguments = ["-s", "-u", "-B", f"{GROUP[version]}%eth0", "-l", "500", *(["-V"] if version == 6 else [])]
-    with running(host, program("iperf"), *arguments) as iperf, transmitter(network, version) as sending:
+    with running(host, need("iperf"), *arguments) as iperf, transmitter(network, version) as sending:
         wait_until_joined(network.theirs, GROUP[version])
         # iperf's own client paces itself, too, and repeats the last datagram
         for number in [*range(1, count), *[-count] * 5]:
@@ -146,13 +146,13 @@ def test_iperf_hears_all_that_we_send(network: Network, program: Program, versio
 
 
 @both_versions
-def test_we_hear_socat(network: Network, program: Program, version: int) -> None:
+def test_we_hear_socat(network: Network, version: int) -> None:
     """What socat sends to the group arrives with its address, group and interface."""
     options = "ip-multicast-if=10.1.0.2" if version == 4 else "so-bindtodevice=eth0"
     group = GROUP[4] if version == 4 else f"[{GROUP[6]}]"
     with receiver(network, version, GROUP[version]) as listening:
         address = f"UDP{version}-DATAGRAM:{group}:{PORT},{options}"
-        network.theirs.node.command(program("socat"), "-u", "STDIN", address, stdin="spoken by socat")
+        network.theirs.node.command(need("socat"), "-u", "STDIN", address, stdin="spoken by socat")
         heard = listening.receive()
     assert (heard.data, heard.group, heard.interface_name) == (b"spoken by socat", GROUP[version], "eth0")
     assert heard.sender[0] == own_address(network.theirs, version)
@@ -160,11 +160,11 @@ def test_we_hear_socat(network: Network, program: Program, version: int) -> None
 
 @both_versions
 @pytest.mark.parametrize("kind", ["RECV", "RECVFROM"])
-def test_socat_hears_us(network: Network, program: Program, kind: str, version: int) -> None:
+def test_socat_hears_us(network: Network, kind: str, version: int) -> None:
     """socat, having joined the group, prints what we send."""
     option = f"ip-add-membership={GROUP[4]}:eth0" if version == 4 else f"ipv6-join-group=[{GROUP[6]}]:eth0"
     arguments = ["-u", f"UDP{version}-{kind}:{PORT},{option}", "STDOUT"]
-    with running(network.theirs.node, program("socat"), *arguments) as socat, transmitter(network, version) as sending:
+    with running(network.theirs.node, need("socat"), *arguments) as socat, transmitter(network, version) as sending:
         wait_until_joined(network.theirs, GROUP[version])
         sending.sendto(b"spoken by us\n", (GROUP[version], PORT))
         assert line_with(socat, "spoken") == "spoken by us\n"
@@ -190,12 +190,12 @@ def bound_port(interface: Interface, version: int, group: str) -> int | None:
 
 @pytest.mark.slow
 @both_versions
-def test_we_hear_the_channel_of_ssmpingd(network: Network, program: Program, version: int) -> None:
+def test_we_hear_the_channel_of_ssmpingd(network: Network, version: int) -> None:
     """ssmpingd answers a third host's ssmping on its channel: we hear it if we ask for its source, and only then."""
     group, server = SSMPING_GROUP[version], own_address(network.theirs, version)
-    arguments = [program("ssmping"), f"-{version}", "-I", "eth0", "-c", "8", server]
+    arguments = [need("ssmping"), f"-{version}", "-I", "eth0", "-c", "8", server]
     with contextlib.ExitStack() as opened:
-        opened.enter_context(running(network.theirs.node, program("ssmpingd")))
+        opened.enter_context(running(network.theirs.node, need("ssmpingd")))
         wait_until(lambda: _answers(network.theirs, version), "ssmpingd is bound to its port")
         opened.enter_context(running(network.third.node, *arguments))
         wait_until(lambda: bound_port(network.third, version, group) is not None, "ssmping is bound to its port")

@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Callable
 from statistics import median
 
 import pytest
@@ -14,6 +13,7 @@ from multicast_expert.ping import messages as m
 from multicast_expert.testing import Host
 from ping.network import pong, two_hosts
 from ping.test_interoperation import serve
+from programs import need
 
 COUNT = 300
 SO_TIMESTAMPNS, SO_RCVBUFFORCE, ETH_P_ALL = 35, 33, 3
@@ -63,7 +63,7 @@ def differences(stamps: Stamps, measured: dict[tuple[int, bool], float]) -> list
 
 @pytest.mark.alone
 @pytest.mark.slow
-def test_the_round_trip_is_that_on_the_wire(program: Callable[[str], str]) -> None:
+def test_the_round_trip_is_that_on_the_wire() -> None:
     """Its median difference to two capture timestamps is about that of ssmping, a C program, in the same run."""
     with two_hosts() as (here, there, _):
         server = pong(there, "-4", "--rate", "10000")
@@ -77,9 +77,9 @@ def test_the_round_trip_is_that_on_the_wire(program: Callable[[str], str]) -> No
         measured = {(each.sequence, each.is_multicast): float(each.round_trip_ns) for each in answers}
         ours = differences(capture.stamps(), measured)
         there.end_process(server)
-        serve(there, program("ssmpingd"))
+        serve(there, need("ssmpingd"))
         capture = Capture(here)
-        text = here.command(program("ssmping"), "-4", "-I", "eth0", "-c", "4", "10.0.0.2")
+        text = here.command(need("ssmping"), "-4", "-I", "eth0", "-c", "4", "10.0.0.2")
         lines = re.findall(r"(unicast|multicast) from \S+ seq=(\d+) dist=\d+ time=([\d.]+)", text)
         theirs = differences(
             capture.stamps(), {(int(number), way == "multicast"): float(ms) * 1e6 for way, number, ms in lines}

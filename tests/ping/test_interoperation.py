@@ -2,14 +2,13 @@
 
 import re
 import subprocess
-from collections.abc import Callable
 
 import pytest
 
 from multicast_expert.testing import Host, Lab, wait_until
 from ping.network import ping, pong, two_hosts
+from programs import need
 
-Program = Callable[[str], str]
 ADDRESS = {4: "10.0.0.2", 6: "fd00::2"}
 GROUPS = {4: ("232.43.211.234", "239.1.2.234"), 6: ("ff3e::4321:1234", "ff15::4321:1234")}
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -28,10 +27,10 @@ def _ports() -> str:
 
 @versions
 @pytest.mark.parametrize("specific", [True, False], ids=["SSM", "ASM"])
-def test_our_client_and_ssmpingd(program: Program, version: int, specific: bool) -> None:
+def test_our_client_and_ssmpingd(version: int, specific: bool) -> None:
     """It gets no session, asks in ssmping's dialect, and sees both answers, by both ways to join."""
     with two_hosts() as (ours, theirs, _):
-        serve(theirs, program("ssmpingd"))
+        serve(theirs, need("ssmpingd"))
         group = [] if specific else [GROUPS[version][1]]
         done = ping(ours, ADDRESS[version], *group, "-c", "3", "-i", "0.2", "--json")
         host = done.summary["hosts"][ADDRESS[version]]
@@ -43,12 +42,12 @@ def test_our_client_and_ssmpingd(program: Program, version: int, specific: bool)
 
 @versions
 @pytest.mark.parametrize("name", ["ssmping", "asmping"])
-def test_their_clients_and_our_server(program: Program, version: int, name: str) -> None:
+def test_their_clients_and_our_server(version: int, name: str) -> None:
     """ssmping and asmping count all answers of our server, by unicast and by multicast."""
     with two_hosts() as (theirs, ours, _):
         pong(ours)
         group = [GROUPS[version][1]] if name == "asmping" else []
-        words = [program(name), f"-{version}", "-I", "eth0", "-c", "3", *group, ADDRESS[version]]
+        words = [need(name), f"-{version}", "-I", "eth0", "-c", "3", *group, ADDRESS[version]]
         text = theirs.command(*words)
         assert len(re.findall(r"unicast from .* seq=\d+ dist=0 time=", text)) == 3, text
         assert len(re.findall(r"multicast from .* seq=\d+ dist=0 time=", text)) >= 2, text

@@ -14,6 +14,7 @@ import pytest
 from multicast_expert.testing import CommandError, Host, Interface, Lab, LabError, wait_until
 from multicast_expert.testing.node import Node
 from network.watching import end_watches
+from programs import need
 from testing.networks import Pair, Star
 from testing.plain_sockets import member_of, received, send, surely_arrives
 
@@ -160,6 +161,46 @@ def test_processes_run_in_the_host(pair: Pair) -> None:
     assert process.communicate(timeout=30)[0] == "['lo', 'eth0']\n"
 
 
+def test_programs_take_their_words_alike(pair: Pair) -> None:
+    """popen() and command() take the words of a program one by one or as a list."""
+    for words in (("echo", "two words"), (["echo", "two words"],)):
+        assert pair.first.command(*words) == "two words\n"
+        assert pair.first.popen(*words, stdout=subprocess.PIPE, text=True).communicate(timeout=30)[0] == "two words\n"
+
+
+COMPLAINS = ["sh", "-c", "echo no such group >&2; exit 3"]
+
+
+@pytest.mark.parametrize("stderr", [{}, {"stderr": subprocess.PIPE}], ids=["by itself", "pipe"])
+def test_a_wait_for_a_program_that_ended(pair: Pair, stderr: dict[str, int]) -> None:
+    """The error has its status and its standard error, and does not wait any longer."""
+    program = pair.first.popen(COMPLAINS, **stderr)
+    began = time.monotonic()
+    with pytest.raises(LabError, match=r"In vain: it joins; `sh -c .*` ended with 3: no such group$"):
+        wait_until(lambda: False, "it joins", 60, program=program)
+    assert time.monotonic() - began < 30
+
+
+def test_a_wait_for_a_member_whose_program_ended(star: Star, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the programs of the host that have ended; what they wrote appears when the lab ends them."""
+    interface = star.one
+    program = interface.node.popen(COMPLAINS)
+    program.wait(30)
+    with pytest.raises(LabError, match=r"as a member of 239.1.2.3. On .* ended with 3: no such group$"):
+        star.switch.wait_for_member("239.1.2.3", interface, timeout=0.1)
+    interface.node.end_process(program)
+    assert capsys.readouterr().err == "no such group\n"
+
+
+def test_a_default_route(multicast_lab: Lab) -> None:
+    """With it, what names no interface leaves there, over IPv4 and IPv6, with the address of the interface."""
+    host, switch = multicast_lab.host("host"), multicast_lab.switch("switch")
+    multicast_lab.plug(host, switch, ipv4="10.1.0.1/24")
+    multicast_lab.plug(host, switch, ipv4="10.2.0.1/24", ipv6="fd02::1/64", interface="eth1", default=True)
+    assert "dev eth1 src 10.2.0.1" in host.command("ip", "route", "get", "239.1.2.3")
+    assert "dev eth1" in host.command("ip", "-6", "route", "get", "2001:db8::1")
+
+
 def test_a_failed_command_says_why(pair: Pair) -> None:
     """The error names the host and the command, and carries what it printed; so does one for a missing program."""
     with pytest.raises(CommandError, match=r"first: `ip link set nothing up` ended with 1: .*nothing") as caught:
@@ -184,6 +225,7 @@ def test_names_are_given_once(multicast_lab: Lab) -> None:
 
 def test_labs_at_once_do_not_meet() -> None:
     """Four labs with the same names and addresses, in four threads, carry only their own traffic."""
+    need("ip")
     ready = threading.Barrier(4, timeout=30)
 
     def one_lab(number: int) -> tuple[bytes, str] | None:

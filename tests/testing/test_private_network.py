@@ -1,5 +1,6 @@
 """Each test looks at a fresh Python process: this one has entered its private network already."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 import multicast_expert
 from multicast_expert.testing import enter_private_network, lab_unavailable
+from multicast_expert.testing.user_namespaces import MAPPING, Surroundings, refusal
+from programs import need
 
 # Makes the process an ordinary user's in the eyes of the kernel: the only capability left is CAP_SETFCAP, without which
 # user ID 0 could not be mapped to itself. capset(2), user_namespaces(7), linux/capability.h
@@ -90,6 +93,7 @@ def test_nothing_leaks_into_the_file_system() -> None:
 @pytest.mark.parametrize("user", ["root", "ordinary user"])
 def test_a_lab_works_in_it(user: str) -> None:
     """After entering, labs can be made, by whoever called."""
+    need("ip")
     printed = python(
         (ORDINARY_USER + "become_ordinary()" if user == "ordinary user" else "")
         + """
@@ -160,6 +164,7 @@ with concurrent.futures.ThreadPoolExecutor(1) as pool:
 
 def test_a_machine_without_user_namespaces_is_named() -> None:
     """Where none may be made, entering fails and lab_unavailable() gives the reason, with the settings to change."""
+    need("ip")
     printed = python(
         ORDINARY_USER
         + """
@@ -186,6 +191,76 @@ except LabError as error:
     reason, error = printed.splitlines()
     assert "max_user_namespaces" in reason
     assert "max_user_namespaces" in error
+
+
+# struct sock_filter: load the number of the call, and refuse unshare(2) with EPERM
+WITHOUT_UNSHARE = """
+become_ordinary()
+import platform, struct
+number = {"x86_64": 272, "aarch64": 97}[platform.machine()]
+code = b"".join(struct.pack("=HBBI", *each) for each in [
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)])
+code = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("@HP", 4, ctypes.addressof(code)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+"""
+
+# The root of the process is no root of its mount namespace
+IN_A_CHROOT = """
+import tempfile
+from multicast_expert.testing.namespaces import CLONE_NEWNS, MS_BIND, MS_REC, make_mounts_private, mount, unshare
+root = tempfile.mkdtemp()
+unshare(CLONE_NEWNS)
+make_mounts_private()
+mount("/", root, None, MS_BIND | MS_REC)
+os.chroot(root)
+become_ordinary()
+"""
+
+ENTER = """
+from multicast_expert.testing import LabError, enter_private_network
+try:
+    enter_private_network()
+except LabError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "cause"),
+    [(WITHOUT_UNSHARE, "a seccomp filter is in force"), (IN_A_CHROOT, "the kernel does so in a chroot")],
+    ids=["seccomp", "chroot"],
+)
+def test_a_refusal_that_no_setting_explains(surroundings: str, cause: str) -> None:
+    """A filter of system calls and a chroot are named, with a way around them."""
+    assert cause in python(ORDINARY_USER + surroundings + ENTER)
+
+
+@pytest.mark.parametrize(
+    ("step", "number", "settings", "expected"),
+    [
+        (
+            MAPPING,
+            errno.EPERM,
+            {"kernel.apparmor_restrict_unprivileged_userns": "1", "user.max_user_namespaces": "15000"},
+            "userns is 1. Run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` as root",
+        ),
+        (
+            "unshare",
+            errno.EPERM,
+            {"kernel.unprivileged_userns_clone": "0"},
+            "Run `sysctl -w kernel.unprivileged_userns_clone=1`",
+        ),
+        ("unshare", errno.ENOSPC, {"user.max_user_namespaces": "3"}, "too many exist"),
+        ("unshare", errno.EINVAL, {}, "CONFIG_USER_NS"),
+        (MAPPING, errno.EPERM, {"kernel.apparmor_restrict_unprivileged_userns": "0"}, "a security module"),
+    ],
+)
+def test_what_a_refusal_means(step: str, number: int, settings: dict[str, str], expected: str) -> None:
+    """The settings that forbid it come first, with the command that changes them; else the error number decides."""
+    error = refusal(step, OSError(number, "refused"), Surroundings(settings, seccomp=False))
+    assert expected in str(error)
+    assert f"({step}: {errno.errorcode[number]})" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import multicast_expert
+from programs import need
 
 PLUGIN = "multicast_expert.testing.pytest_plugin"
 
@@ -84,6 +85,7 @@ def test_a_conftest_can_load_it(tmp_path: Path) -> None:
 
 def test_every_worker_has_its_own_network(tmp_path: Path) -> None:
     """Under pytest-xdist each worker is in a network of its own, and labs work in each."""
+    need("ip")
     pytest.importorskip("xdist")
     tests = (
         NAMESPACE
@@ -106,6 +108,7 @@ test_again = test
 
 def test_the_fixtures(tmp_path: Path) -> None:
     """multicast_lab is an open, empty lab; multicast_loopback moves the process; a lab is closed after its test."""
+    need("ip")
     tests = (
         NAMESPACE
         + """

@@ -98,16 +98,19 @@ class Interface:
         """Add its addresses, once it exists, and bring it up."""
         self.node.ip(*address_lines("add", self.name, self.addresses, dad=self.node.dad), f"link set {self.name} up")
 
+    def has_ipv6(self) -> bool:
+        """Return whether the kernel has IPv6, and has it switched on here."""
+        setting = Path("/proc/sys/net/ipv6/conf") / self.name / "disable_ipv6"
+        with self.node.entered():
+            return setting.exists() and setting.read_text().strip() == "0"
+
     def wait_until_addresses_are_usable(self) -> None:
         """Return as soon as every IPv6 address that it has can be sent from; it may have none."""
         wait_until(self._addresses_are_usable, f"the IPv6 addresses of {self.node.name} {self.name} are usable")
 
     def wait_until_ready(self) -> None:
         """Return as soon as its IPv6 addresses can be sent from: seconds, with duplicate address detection."""
-        setting = Path("/proc/sys/net/ipv6/conf") / self.name / "disable_ipv6"
-        with self.node.entered():
-            ipv6 = setting.exists() and setting.read_text().strip() == "0"
-        if ipv6:
+        if self.has_ipv6():
             wait_until(self._sends_ipv6, f"{self.node.name} {self.name} has a usable IPv6 link-local address")
 
 

@@ -66,11 +66,19 @@ class Lab:
         ipv6: str | None = None,
         interface: str = "eth0",
         mtu: int | None = None,
+        default: bool = False,
     ) -> Interface:
-        """Give the host a new interface with a cable into the switch, and return it. Addresses have prefix lengths."""
+        """Give the host a new interface with a cable into the switch, and return it. Addresses have prefix lengths.
+
+        With `default`, everything that no other route leads to leaves through it, so that programs that name no
+        interface join and send there.
+        """
         near = self._new_interface(host, interface, ipv4, ipv6, mtu)
         self._cables.connect(near, switch.new_port())
         host.interfaces[interface] = near
+        if default:
+            everywhere = ["0.0.0.0/0", "::/0"] if near.has_ipv6() else ["0.0.0.0/0"]
+            host.ip(*(f"route add {destination} dev {interface}" for destination in everywhere))
         return near
 
     def link(

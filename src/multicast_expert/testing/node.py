@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 from multicast_expert.testing.namespaces import LabError, NetworkNamespace
 from multicast_expert.testing.private_network import SYSTEM_DIRECTORIES, allow_ipv6, bring_loopback_up
 
 PATIENCE = 10.0  # seconds for a change in the kernel to take effect; it takes milliseconds
 GRACE = 2.0  # seconds that a process has to end after SIGTERM
+MUCH = 100_000  # bytes of what a program says
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -31,13 +35,49 @@ class CommandError(LabError):
         self.stderr: str = stderr
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> None:
-    """Return as soon as the condition holds; LabError naming `what` when it does not in time (seconds)."""
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    timeout: float = PATIENCE,
+    *,
+    program: subprocess.Popen[Any] | None = None,
+) -> None:
+    """Return as soon as the condition holds; LabError naming `what` when it does not in time (seconds).
+
+    With `program`, a process that brings it about: also as soon as it has ended, with its status and standard error.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
+        if program is not None and program.poll() is not None:
+            raise LabError(f"In vain: {what}; {how_it_ended(program)}")
         if time.monotonic() > deadline:
             raise LabError(f"Not within {timeout:g} s: {what}")
         time.sleep(0.001)
+
+
+_said: weakref.WeakKeyDictionary[subprocess.Popen[Any], IO[bytes]] = weakref.WeakKeyDictionary()
+"""The standard error of the programs that were started without a word about it."""
+
+
+def how_it_ended(program: subprocess.Popen[Any]) -> str:
+    """Return the command of a process that has ended, its status, and what it wrote to its standard error."""
+    written = b""
+    if program in _said:
+        written = os.pread(_said[program].fileno(), MUCH, 0)
+    elif program.stderr is not None and not program.stderr.closed:
+        descriptor = program.stderr.fileno()
+        os.set_blocking(descriptor, False)  # a child of its own may keep the pipe open
+        with contextlib.suppress(BlockingIOError):
+            written = os.read(descriptor, MUCH)
+    words = [program.args] if isinstance(program.args, str | bytes | os.PathLike) else program.args
+    ended = f"`{' '.join(map(str, words))}` ended with {program.returncode}"
+    said = written.decode("utf-8", "surrogateescape").strip()
+    return f"{ended}: {said}" if said else ended
+
+
+def words_of(arguments: Iterable[str | Sequence[str]]) -> list[str]:
+    """Return the words of a command, given one by one or as a list."""
+    return [word for given in arguments for word in ([given] if isinstance(given, str) else given)]
 
 
 def command_environment() -> dict[str, str]:
@@ -84,17 +124,36 @@ class Node:
         """Call the function in a thread in this node's network, by /sys and /proc/net too; return its result."""
         return self.namespace.run(function, *args, **kwargs)
 
-    def popen(self, arguments: Sequence[str], **subprocess_kwargs: Any) -> subprocess.Popen[Any]:
-        """Start a process in this node. The lab ends it at its exit (SIGTERM, then SIGKILL) and closes its pipes."""
+    def popen(self, *arguments: str | Sequence[str], **subprocess_kwargs: Any) -> subprocess.Popen[Any]:
+        """Start a process in this node: `popen("iperf", "-s")`, or a list. The lab ends it at its exit.
+
+        It does so by SIGTERM, then SIGKILL, and closes its pipes. The keywords are those of `subprocess.Popen`. Without
+        `stderr`, what the program writes there appears when the lab ends it, and in the error of a wait that it spoils.
+        """
         subprocess_kwargs.setdefault("env", command_environment())
-        # A child is born in the namespaces of the thread that starts it.
-        process: subprocess.Popen[Any] = self.run(lambda: subprocess.Popen(list(arguments), **subprocess_kwargs))
+        said = None
+        if "stderr" not in subprocess_kwargs:
+            said = subprocess_kwargs["stderr"] = tempfile.TemporaryFile()  # noqa: SIM115 - the program holds it, too
+        try:
+            # A child is born in the namespaces of the thread that starts it.
+            process: subprocess.Popen[Any] = self.run(
+                lambda: subprocess.Popen(words_of(arguments), **subprocess_kwargs)
+            )
+        except BaseException:
+            if said:
+                said.close()
+            raise
+        if said:
+            _said[process] = said
         self._processes.append(process)
         return process
 
-    def command(self, *arguments: str, stdin: str = "", timeout: float = 30) -> str:
-        """Run a program in this node to its end and return its standard output; CommandError if it fails."""
-        return self._execute(arguments, stdin, timeout)
+    def command(self, *arguments: str | Sequence[str], stdin: str = "", timeout: float = 30) -> str:
+        """Run a program in this node to its end and return its standard output; CommandError if it fails.
+
+        Takes its words as `popen` does.
+        """
+        return self._execute(words_of(arguments), stdin, timeout)
 
     def _execute(
         self, arguments: Sequence[str], stdin: str = "", timeout: float = 30, pass_fds: Sequence[int] = ()
@@ -147,6 +206,10 @@ class Node:
     def _write_sysctl(self, setting: str, value: str) -> None:
         (Path("/proc/sys") / setting).write_text(value)
 
+    def programs_that_ended(self) -> str:
+        """Return how each process ended that `popen` started here and that has ended by itself; "" if none has."""
+        return "; ".join(how_it_ended(process) for process in self._processes if process.poll() is not None)
+
     def end_process(self, process: subprocess.Popen[Any]) -> None:
         """End a process that `popen` started, wait for it and close its pipes."""
         if process in self._processes:
@@ -158,7 +221,10 @@ class Node:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
+        said = _said.pop(process, None)
+        if said is not None:
+            sys.stderr.write(os.pread(said.fileno(), MUCH, 0).decode("utf-8", "replace"))
+        for pipe in (process.stdin, process.stdout, process.stderr, said):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # its buffered bytes have no reader any more
                     pipe.close()

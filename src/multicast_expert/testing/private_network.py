@@ -31,6 +31,7 @@ from multicast_expert.testing.namespaces import (
     set_network_namespace,
     unshare,
 )
+from multicast_expert.testing.user_namespaces import MAPPING, refusal, surroundings
 
 SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -137,27 +138,23 @@ def _unshare_process() -> None:
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
     except OSError as error:
-        raise LabError(_why_refused(error)) from error
+        raise _refusal(error) from error
     try:
         # An ordinary user may map a group only after giving up setgroups(2): user_namespaces(7)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     except OSError as error:
-        raise LabError(f"The new user namespace gives no rights in it ({error})") from error
+        raise refusal(MAPPING, error, surroundings()) from error
 
 
-def _why_refused(error: OSError) -> str:
+def _refusal(error: OSError) -> LabError:
     if len(list(Path("/proc/self/task").iterdir())) > 1:
-        return (
+        return LabError(
             "A private network was refused because this process has more than one thread already: enter it earlier "
             "(with pytest: the ini option multicast_private_network = true)"
         )
-    return (
-        f"This machine lets an ordinary user make no user namespace ({error}). Run as root, or allow it (sysctls "
-        "user.max_user_namespaces, user.max_net_namespaces, "
-        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
-    )
+    return refusal("unshare", error, surroundings())
 
 
 def allow_ipv6() -> None:

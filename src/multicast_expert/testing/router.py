@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -44,7 +46,8 @@ class Router(Host):
         if self._daemon:
             self.end_process(self._daemon)
         if find_tool(DAEMON) is None:
-            raise LabError(f"Multicast routing needs the program {DAEMON} (package smcroute), which is not installed")
+            missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), DAEMON)
+            raise LabError(f"Multicast routing needs the program {DAEMON} (package smcroute)") from missing
         path = Path(self._directory.name)
         log = path / "log"
         with log.open("w") as output:

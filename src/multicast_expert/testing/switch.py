@@ -149,12 +149,20 @@ class Switch(Node):
         return [port.peer for port in self.ports if port.name in names]
 
     def wait_for_member(self, group: str, interface: Interface, timeout: float = PATIENCE) -> None:
-        """Return as soon as the switch knows this host interface as a member of the group."""
-        wait_until(
-            lambda: interface in self.members(group),
-            f"{self.name} knows {interface.node.name} as a member of {group}",
-            timeout,
-        )
+        """Return as soon as the switch knows this host interface as a member of the group.
+
+        The LabError of a wait that takes longer than `timeout` says which programs of that host have ended, and why.
+        """
+        try:
+            wait_until(
+                lambda: interface in self.members(group),
+                f"{self.name} knows {interface.node.name} as a member of {group}",
+                timeout,
+            )
+        except LabError as error:
+            if ended := interface.node.programs_that_ended():
+                raise LabError(f"{error}. On {interface.node.name} {ended}") from None
+            raise
 
     def _set_bridge(self, settings: str) -> None:
         self.ip(f"link set {BRIDGE} type bridge {settings}")

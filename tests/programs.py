@@ -1,0 +1,64 @@
+"""The programs that the tests use beside Python: a test that meets a missing program is skipped, and says which."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from multicast_expert.testing.private_network import find_tool
+
+PACKAGES = {
+    **dict.fromkeys(["bridge", "ip", "ss", "tc"], "iproute2"),
+    **dict.fromkeys(["iptables", "iptables-legacy", "iptables-nft", "ip6tables"], "iptables"),
+    **dict.fromkeys(["kill", "pgrep", "ps", "sysctl"], "procps"),
+    **dict.fromkeys(["dumpcap", "tshark"], "tshark"),
+    **dict.fromkeys(["smcroutectl", "smcrouted"], "smcroute"),
+    **dict.fromkeys(["asmping", "ssmping", "ssmpingd"], "ssmping"),
+    **dict.fromkeys(["cc", "gcc"], "gcc"),
+    "avahi-daemon": "avahi-daemon",
+    "fish": "fish",
+    "git": "git",
+    "iperf": "iperf",
+    "mandoc": "mandoc",
+    "minidlnad": "minidlna",
+    "multicat": "multicat",
+    "musl-gcc": "musl-tools",
+    "nft": "nftables",
+    "ptp4l": "linuxptp",
+    "setpriv": "util-linux",
+    "socat": "socat",
+    "unshare": "util-linux",
+    "valgrind": "valgrind",
+    "zsh": "zsh",
+}
+"""The Debian package of each."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, and those that led to it."""
+    waiting, seen = [error], set()
+    while waiting:
+        link = waiting.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [cause for cause in (link.__cause__, link.__context__) if cause is not None]
+        waiting += getattr(link, "exceptions", ())
+
+
+def missing_program(error: BaseException) -> str | None:
+    """Return why the test that ended with this error cannot run here, or None if no program is missing."""
+    for link in chain(error):
+        name = getattr(link, "filename", None)
+        # PermissionError: a directory of the PATH is closed to this user
+        if isinstance(link, FileNotFoundError | PermissionError) and name in PACKAGES and find_tool(name) is None:
+            return f"the program `{name}` is not installed (Debian package {PACKAGES[name]})"
+    return None
+
+
+def need(name: str) -> str:
+    """Return the path of the program; skip the test where it is not installed."""
+    path = find_tool(name)
+    if path is None:
+        pytest.skip(f"the program `{name}` is not installed (Debian package {PACKAGES[name]})")
+    return path
