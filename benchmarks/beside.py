@@ -269,24 +269,30 @@ def running(program: Program, port: int, written: IO[str]) -> Iterator[subproces
 
 
 def wait_until_idle(pid: int) -> None:
-    """Return when a program has done what there was."""
+    """Return when a program has done what there was; one that waits for a processor has not."""
     deadline, before = time.monotonic() + PATIENCE, -1.0
-    while time.monotonic() < deadline and (now := processor_seconds(pid)) - before > 0.05 * SETTLING:
+    while time.monotonic() < deadline:
+        now = processor_seconds(pid)
+        if now - before <= 0.05 * SETTLING and not any(fields[0] == "R" for fields in session(pid)):
+            return
         before = now
         time.sleep(SETTLING)
 
 
 def processor_seconds(pid: int, *, alone: bool = False) -> float:
     """What a process and, unless alone, all of its session has used so far, in user and system mode."""
-    total = 0
+    return sum(int(fields[11]) + int(fields[12]) for fields in session(pid, alone=alone)) / TICKS
+
+
+def session(pid: int, *, alone: bool = False) -> Iterator[list[str]]:
+    """The fields of proc_pid_stat(5), from the state on, of a process and, unless alone, of all of its session."""
     for path in [Path(f"/proc/{pid}/stat")] if alone else Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
         if alone or int(fields[3]) == pid:
-            total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+            yield fields
 
 
 def sockets_of(port: int) -> list[list[str]]:

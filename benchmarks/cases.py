@@ -82,6 +82,7 @@ RAW_RECVFROM = Subject("raw recvfrom", "raw_recvfrom")
 RAW_SENDTO = Subject("raw sendto", "raw_sendto")
 RECEIVE_MANY = Subject("receive_many", "receive_many")
 RECEIVE_INTO = Subject("receive_into", "receive_into")
+BY_NUMPY, BY_LOOP = "receive_into and numpy", "receive_many and a loop"
 RECEIVE = Subject("receive", "receive")
 BOTH_WAYS_MANY = Subject("receive_many of McastSocket", "both_ways_many")
 BOTH_WAYS = Subject("receive of McastSocket", "both_ways")
@@ -120,6 +121,20 @@ CASES = (
             C_BARE,
             Subject("C recvmmsg with GRO", "C", Runs.C, {"coalesce": True, "metadata": True}),
         ),
+        {"segments": 64},
+    ),
+    Case(
+        "receive-large",
+        "The same with larger payloads",
+        "receive",
+        (RECEIVE_MANY, RECEIVE_INTO, Subject("C recvmmsg with GRO", "C", Runs.C, {"coalesce": True, "metadata": True})),
+        {"segments": 32, "size": 1000},
+    ),
+    Case(
+        "fields",
+        "Summing a field of 32 bits over all datagrams, local sender, GRO",
+        "receive",
+        (Subject(BY_NUMPY, "sum_by_numpy"), Subject(BY_LOOP, "sum_by_loop")),
         {"segments": 64},
     ),
     Case("receive", "Receiving one at a time", "receive", (RECEIVE, BOTH_WAYS, RAW_METADATA, RAW_RECVMSG)),
@@ -308,7 +323,11 @@ TARGETS = (
         "receive with GRO, local sender / C `recvmmsg` without GRO",
         *("receive-gro", "receive_many", C_RECVMMSG.label, 0.2),
     ),
-    Target("`receive_into` / `receive_many`, local sender, GRO", "receive-gro", "receive_into", "receive_many", 0.5),
+    Target(
+        "`receive_into` / `receive_many`, local sender, GRO, 1,000 bytes",
+        *("receive-large", "receive_into", "receive_many", 0.5),
+    ),
+    Target("`receive_into` and numpy / `receive_many` and a loop, one field", "fields", BY_NUMPY, BY_LOOP, 0.5),
     Target(
         "the same / C `recvmmsg` without GRO, payload and sender only",
         *("receive-gro", "receive_many", C_BARE.label, 0.2),

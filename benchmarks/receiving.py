@@ -20,6 +20,7 @@ Timed = Callable[[int], float]
 
 _PKTINFO = struct.Struct("=I4x4s")
 _INT = struct.Struct("=i")
+_FIELD = struct.Struct("!I")
 
 
 # Plain sockets
@@ -80,6 +81,27 @@ def _receive_into(buffer: multicast_expert.DatagramBuffer, receiver: Any, count:
         buffer.clear()
 
 
+def _sum_by_numpy(buffer: multicast_expert.DatagramBuffer, receiver: Any, count: int) -> None:
+    """Add up the first field of each payload: all rows at once."""
+    import numpy
+
+    total = 0
+    while count > 0:
+        count -= receiver.receive_into(buffer)
+        rows = numpy.asarray(buffer.rows(buffer.lengths[0]))
+        total += int(rows[:, : _FIELD.size].view(">u4").sum(dtype="u8"))
+        buffer.clear()
+
+
+def _sum_by_loop(receiver: Any, count: int) -> None:
+    total, unpack = 0, _FIELD.unpack_from
+    while count > 0:
+        datagrams = receiver.receive_many()
+        count -= len(datagrams)
+        for datagram in datagrams:
+            total += unpack(datagram.data)[0]
+
+
 def _receive(receiver: Any, count: int) -> None:
     for _ in range(count):
         receiver.receive()
@@ -130,10 +152,10 @@ def _with_receiver(receive: Callable[[Any, int], None], load: Load) -> Iterator[
 
 
 @contextmanager
-def _with_buffer(load: Load) -> Iterator[Timed]:
+def _with_buffer(receive: Callable[[multicast_expert.DatagramBuffer, Any, int], None], load: Load) -> Iterator[Timed]:
     buffer = multicast_expert.DatagramBuffer(1024, 1024 * max(load.size, 64))
     with opened_receiver(load) as receiver:
-        yield _timed(partial(_receive_into, buffer, receiver))
+        yield _timed(partial(receive, buffer, receiver))
 
 
 @contextmanager
@@ -203,7 +225,9 @@ RECEIVERS: dict[str, Callable[[Load], AbstractContextManager[Timed]]] = {
     "raw_metadata": partial(_with_socket, _raw_metadata, True),
     "receive_many": partial(_with_receiver, _receive_many),
     "receive_many_64": partial(_with_receiver, _receive_many_64),
-    "receive_into": _with_buffer,
+    "receive_into": partial(_with_buffer, _receive_into),
+    "sum_by_numpy": partial(_with_buffer, _sum_by_numpy),
+    "sum_by_loop": partial(_with_receiver, _sum_by_loop),
     "receive": partial(_with_receiver, _receive),
     "both_ways_many": partial(_with_both_ways, _receive_many),
     "both_ways": partial(_with_both_ways, _receive),

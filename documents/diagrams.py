@@ -179,6 +179,25 @@ line r3 v3
 note 215 200 PIM joined
 note 400 320 No member behind router C: it gets nothing.
 """,
+    "bridge": """
+A bridge at each site takes a group from its network and sends it to the sites that want it, over TCP or TLS.
+box camera 90 60 plain camera|239.1.2.3, TTL 8
+box one 330 60 plain mcast bridge|site A
+box wan 560 150 plain routed unicast|no multicast
+box two 790 60 plain mcast bridge|site B
+box three 790 240 plain mcast bridge|site C
+box viewer 1040 60 wants viewer|joined 239.1.2.3
+box none 1040 240 plain no member
+arrow camera one stream
+arrow one wan stream
+arrow wan two stream
+line wan three
+arrow two viewer stream TTL 7
+line three none
+note 560 60 to site B only
+note 330 150 B wants 239.1.2.3
+note 560 310 Each bridge says which groups its site wants. Nothing else crosses.
+""",
     "host": """
 The way of a packet into a program, and what each station counts: card, driver, filters, IP, firewall, socket.
 box card 110 50 plain network card|takes 01:00:5e:...

@@ -120,6 +120,13 @@ def answering(places: Network) -> None:
     start(places.camera, "pong")
 
 
+def bridged(places: Network) -> None:
+    """The camera has a bridge to a network of its own, with a stream in it."""
+    start(places.camera, "send", "239.1.2.3:5000%lo", "-s", "1000", "--rate", "40pps", "-c", "0", "frame")
+    words = ("bridge", "239.1.2.3:5000", "-i", "lo", "--listen", "tcp/10.9.0.7:7447", "--name", "plant", "--ttl", "4")
+    _until_ready(places.camera, [*MCAST, *words])
+
+
 SCREENS = {
     "demo": Screen(silence, ("mcast demo",)),
     "interfaces": Screen(silence, ("mcast interfaces",)),
@@ -138,6 +145,9 @@ SCREENS = {
     "querier": Screen(silence, ("sudo mcast querier -i eth0 -4 --for 1",)),
     "ping": Screen(answering, ("mcast ping 10.9.0.7 -c 5",)),
     "pong": Screen(silence, ("mcast pong --for 1",)),
+    "bridge": Screen(
+        bridged, ("mcast bridge 239.1.2.3:5000 -i eth0 --connect tcp/10.9.0.7:7447 --name office --for 5",)
+    ),
     "plan": Screen(silence, ("mcast plan 239.1.2.3:5000%eth0",)),
     "completion": Screen(silence, ("mcast completion zsh --line 'mcast recv -i e'",)),
 }

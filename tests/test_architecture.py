@@ -19,7 +19,7 @@ FLOORS = [
     [{"engine"}],
     [{"doctor"}, {"observe"}],
     [{"sockets"}],
-    [{"ping"}],
+    [{"ping"}, {"bridge"}],
     [{"__init__"}],
     [{"cli"}, {"testing"}],
     [{"__main__"}],
@@ -78,6 +78,14 @@ PURE = {
     "ping.server",
     "ping.tally",
     "ping.verdict",
+    "bridge.election",
+    "bridge.frames",
+    "bridge.guards",
+    "bridge.interest",
+    "bridge.ledger",
+    "bridge.pulse",
+    "bridge.status",
+    "bridge.streams",
     "cli.parameters",
     "cli.render",
 }
@@ -95,6 +103,7 @@ THIRD_PARTY = {
     "psutil": {"system.bsd"},
     "prometheus_client": {"cli.exporter"},
     "textual": {"cli.top_screen"},
+    "zenoh": {"bridge.network"},
     "pytest": {"testing"},
 }
 

@@ -12,7 +12,7 @@ from multicast_expert.cli import COMMANDS
 
 DOCS = ROOT / "docs"
 API = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("reference/api/*.md")))
-PACKAGES = ("multicast_expert", "multicast_expert.doctor", "multicast_expert.testing")
+PACKAGES = ("multicast_expert", "multicast_expert.bridge", "multicast_expert.doctor", "multicast_expert.testing")
 NAMES = [f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__]
 
 
@@ -60,10 +60,14 @@ def test_the_page_of_errors_is_made_from_their_table() -> None:
 
 
 def test_installing_names_a_version() -> None:
-    """No line fetches an older program of the same name: without a version or a repository, pip takes the index's."""
+    """No line fetches an older program of the same name: without a version, pip takes what the index has.
+
+    A line with the address of the repository fetches nothing else.
+    """
     installs = re.compile(r"\b(pip3? install|pipx|uvx)\b")
     lines = [line for block in BLOCKS for line in block.text.splitlines() if installs.search(line)]
     prose = [text for path in DOCUMENTS for text in re.findall(r"`(pip3? install [^`]+)`", path.read_text("utf-8"))]
     named = [line for line in lines + prose if "multicast" in line]
     assert named
-    assert [line for line in named if not re.search(r"'multicast-expert(\[\w+\])?>=2| git\+https://", line)] == []
+    right = re.compile(r"'multicast-expert(\[\w+\])?>=2|git\+https://github\.com/multicast-expert/")
+    assert [line for line in named if not right.search(line)] == []

@@ -32,6 +32,7 @@ JSON = [
     ("watch", screens.silence, "querier -i eth0 --for 1 --json"),
     ("ping", screens.answering, "ping 10.9.0.7 -c 3 --json"),
     ("ping", screens.silence, "ping 10.9.0.99 -c 1 -W 1 --json"),
+    ("bridge", screens.bridged, "bridge 239.1.2.3:5000 -i eth0 --connect tcp/10.9.0.7:7447 --for 5 --json"),
     ("plan", screens.silence, f"plan {GROUP} --json"),
     ("plan", screens.silence, f"plan {GROUP} --both-ways --os windows --example --json"),
 ]
@@ -50,6 +51,8 @@ def skip_without_a_verdict(name: str) -> None:
     """Skip what the kernel does not report on this machine."""
     if name in KERNEL and (reason := verdict_unavailable()):
         pytest.skip(f"no verdict of the kernel: {reason}")
+    if name == "bridge":
+        pytest.importorskip("zenoh", reason="eclipse-zenoh is not installed")
 
 
 def shape(screen: str) -> list[str]:

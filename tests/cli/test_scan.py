@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -168,11 +168,16 @@ def test_top_without_a_terminal(looking: Host, mcast: Run) -> None:
 
 
 def test_top_ends_with_its_reader_and_with_ctrl_c(looking: Host, program: Program, ended: Callable[..., Done]) -> None:
-    """`head -1` ends it, and Ctrl-C with status 130."""
-    process = program("top", "-i", "eth0", on=looking)
+    """`head -1` ends it, and Ctrl-C with status 130 after what came since the last object."""
+    process = program("top", "-i", "eth0", "--json", on=looking)
     assert process.stdout is not None
-    assert process.stdout.readline() == "2 streams on eth0\n"
-    assert ended(process, interrupt=True).returncode == 130
+    before = json.loads(process.stdout.readline())
+    sleep(0.1)
+    done = ended(process, interrupt=True)
+    assert done.returncode == 130
+    after = json.loads(done.stdout.splitlines()[-1])
+    assert after["time"] > before["time"]
+    assert {each["group"] for each in after["streams"]} == {each["group"] for each in before["streams"]}
     process = program("top", on=looking)
     assert process.stdout is not None
     process.stdout.readline()

@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface
 import pytest
 
 from engines.systems import GROUP, HERE, OTHER, PEER, PORT, STRANGER, System, heard
-from multicast_expert import Datagram, MulticastExpertError, MulticastOSError
+from multicast_expert import Datagram, DatagramBuffer, MulticastExpertError, MulticastOSError
 
 MSG_PEEK = 2
 
@@ -181,6 +181,47 @@ class TestReceiving:
         """What was asked for and granted can be read back."""
         with system.receiver([GROUP[version]], receive_buffer=123_456) as receiver:
             assert receiver.receive_buffer == 123_456
+
+
+class TestIntoMemory:
+    """`receive_into` gives what `receive` gives."""
+
+    def test_own_groups_of_two_interfaces(self, system: System, version: int) -> None:
+        """The rows have payload, origin and time; what is none of ours has no row."""
+        buffer = DatagramBuffer(10, 65_535)
+        system.network.clock = lambda: 1_700_000_000_123_456_000
+        with system.receiver([GROUP[version]], "eth0 eth1", timestamps=True) as receiver:
+            for link, payload in (("lan0", b"zero"), ("lan1", b"one")):
+                system.arrive(HERE[version], b"unicast", link)
+                system.arrive(OTHER[version], b"other", link)
+                system.arrive(GROUP[version], payload, link, hop_limit=7)
+                assert receiver.receive_into(buffer) == 1
+            with pytest.raises(TimeoutError):
+                receiver.receive_into(buffer, timeout=0.01)
+            assert receiver.stats().datagrams == 2
+        assert bytes(buffer.data) == b"zeroone"
+        assert list(buffer.timestamps_ns) == [0 if system.is_windows else 1_700_000_000_123_456_000] * 2
+        origins = [buffer.origins[each] for each in buffer.sources]
+        assert [(each.group, each.interface_name, each.hop_limit) for each in origins] == [
+            (GROUP[version], "eth0", 7),
+            (GROUP[version], "eth1", 7),
+        ]
+        assert {each.sender[:2] for each in origins} == {(PEER[version], 40000)}
+
+    def test_a_full_buffer_leaves_the_rest(self, system: System, version: int) -> None:
+        """What finds no room, in rows or in bytes, is received next, whole and in order."""
+        long = bytes(40_000)
+        sent = [b"1", b"2", b"3", long, long, b"4"]
+        buffer = DatagramBuffer(4, 65_535)
+        taken: list[bytes] = []
+        with system.receiver([GROUP[version]], receive_buffer=200_000) as receiver:
+            for payload in sent:
+                system.arrive(GROUP[version], payload)
+            while len(taken) < len(sent):
+                assert receiver.receive_into(buffer)
+                taken += [datagram.data for datagram in buffer]
+                buffer.clear()
+        assert taken == sent
 
 
 class TestSources:

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from faces.faces import ALL_FACES, Face, wait_like_windows
-from faces.network import GROUP, PORT, Network, build, family
-from multicast_expert import McastRxSocket
+from faces.network import Network, build
 from multicast_expert.testing import Lab, lab_unavailable
-from network.watching import end_watches
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,14 +33,9 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def network(lab: Lab) -> Iterator[Network]:
-    """Two hosts and two cables; the tests run in the near host.
-
-    A thread that watches interfaces outlives its last receiver for a while. So that its descriptors confuse no count,
-    those of earlier tests are ended, and a receiver on the side keeps that of this host alive.
-    """
-    end_watches()
+    """Two hosts and two cables; the tests run in the near host."""
     network = build(lab)
-    with network.host.entered(), McastRxSocket(family(4), [GROUP[4]], PORT + 1, "eth0"):
+    with network.host.entered():
         yield network
 
 

@@ -14,7 +14,6 @@ from faces.faces import Face
 from faces.network import GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
 from multicast_expert import Datagram, MulticastExpertError, NotOpenError
-from network.watching import end_watches
 
 
 def receiver_of(face: Face, version: int, *groups: str, **keywords: Any) -> Any:
@@ -390,7 +389,6 @@ class TestOpeningAndClosing:
 
     async def test_closing_wakes_who_waits(self, face: Face, network: Network, version: int) -> None:
         """Everyone who waits when it is closed gets a NotOpenError, promptly; nothing is left behind."""
-        end_watches()  # one of an earlier test would close its descriptors meanwhile
         left = []
         for method in ("receive", "recv", "recvfrom", "receive_many", "__aiter__"):
             receiver = receiver_of(face, version, timeout=None).open()
@@ -424,12 +422,10 @@ class TestOpeningAndClosing:
 
     async def test_a_forgotten_close_is_a_resource_warning(self, face: Face, network: Network, version: int) -> None:
         """An open receiver or transmitter that nobody holds any longer warns, and is closed."""
-        end_watches()
         before = open_descriptors()
         for make in (
-            # The watch for interface changes has descriptors for some seconds longer.
-            lambda: receiver_of(face, version, heal=False),
-            lambda: face.transmitter(family(version), [GROUP[version]], "eth0", heal=False),
+            lambda: receiver_of(face, version),
+            lambda: face.transmitter(family(version), [GROUP[version]], "eth0"),
         ):
             forgotten = make().open()
             with warnings.catch_warnings(record=True) as caught:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
 
+from multicast_expert.system import watch
 from multicast_expert.testing import Interface, Lab
 from multicast_expert.testing.node import Node
 
@@ -111,9 +112,18 @@ def nothing_for(opened: socket.socket) -> bool:
         return not selector.select(0)
 
 
-def open_descriptors() -> int:
-    """How many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would open one more
+def open_descriptors(*, watches: bool = False) -> int:
+    """How many descriptors this process has open.
+
+    Those of the threads that watch interfaces count with `watches` only: they outlive the last receiver for a while,
+    also that of an earlier test.
+    """
+    with watch._lock:
+        of_watches = {
+            each.fileno() for own in watch._watchers.values() for each in (own._events, own._wake_up, own._bell)
+        }
+        found = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - a Path would open one more
+    return len(found if watches else found - of_watches)
 
 
 def open_sockets() -> set[str]:

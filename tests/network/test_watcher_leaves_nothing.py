@@ -39,7 +39,7 @@ def nothing_watched() -> None:
 def test_the_thread_ends_after_the_last_receiver(wires: TwoWires, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread serves all receivers of a namespace; a while after the last was closed, all is gone."""
     monkeypatch.setattr(watcher, "LINGER", 1.0)
-    descriptors = open_descriptors()
+    descriptors = open_descriptors(watches=True)
     receivers = [receiver_on(wires.listener, version).open() for version in (4, 6) * 10]
     (thread,) = watching_threads()
     for receiver in receivers:
@@ -50,7 +50,7 @@ def test_the_thread_ends_after_the_last_receiver(wires: TwoWires, monkeypatch: p
     again.close()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert open_descriptors() == descriptors
+    assert open_descriptors(watches=True) == descriptors
     with receiver_on(wires.listener):
         assert len(watching_threads()) == 1, "a later receiver starts another"
 
@@ -61,12 +61,12 @@ def test_opening_and_closing_leaks_nothing(wires: TwoWires) -> None:
     receiver = receiver_on(wires.listener)
     with receiver:
         namespace = receiver._namespace
-    threads, descriptors = watching_threads(), open_descriptors()
+    threads, descriptors = watching_threads(), open_descriptors(watches=True)
     for _ in range(100):
         for version in (4, 6):
             with receiver_on(wires.listener, version):
                 pass
-    assert open_descriptors() == descriptors
+    assert open_descriptors(watches=True) == descriptors
     assert watching_threads() == threads
     assert namespace is not None
     assert watcher._watchers[namespace].subscribers == {}
@@ -76,7 +76,7 @@ def test_opening_and_closing_leaks_nothing(wires: TwoWires) -> None:
 def test_a_forgotten_receiver_is_not_kept_alive(wires: TwoWires) -> None:
     """The watch holds receivers weakly: one that was forgotten is collected with a ResourceWarning, and closed."""
     with receiver_on(wires.listener):
-        descriptors = open_descriptors()
+        descriptors = open_descriptors(watches=True)
         forgotten = receiver_on(wires.listener).open()
         namespace, reference = forgotten._namespace, weakref.ref(forgotten)
         with pytest.warns(ResourceWarning, match="unclosed <McastRxSocket"):
@@ -85,7 +85,7 @@ def test_a_forgotten_receiver_is_not_kept_alive(wires: TwoWires) -> None:
         assert reference() is None
         assert namespace is not None
         assert len(watcher._watchers[namespace].subscribers) == 1
-        assert open_descriptors() == descriptors
+        assert open_descriptors(watches=True) == descriptors
 
 
 def run_program(host: Host, program: str) -> subprocess.CompletedProcess[str]:

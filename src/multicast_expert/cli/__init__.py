@@ -32,6 +32,7 @@ COMMANDS = {
     "querier": "Ask for members, where no router or switch does",
     "ping": "Ask hosts for unicast and multicast beside each other, and judge",
     "pong": "Answer multicast pings",
+    "bridge": "Carry groups between sites without multicast between them",
     "plan": "Print the sockets and options that it takes, for any OS",
     "completion": "Print the completion of a shell: bash, zsh or fish",
 }

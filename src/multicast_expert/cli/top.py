@@ -35,7 +35,7 @@ WITHOUT_TEXTUAL = (
     "it was last heard, what the kernel of this host drops of it, and which programs have joined. It joins and sends "
     "nothing, and needs root on Linux. Endpoints choose streams, otherwise all are shown.\n\n"
     "On a terminal, keys sort, filter, pause and mark, and open one stream. Elsewhere it writes a table every second, "
-    "and with --json an object.",
+    "and with --json an object, also when Ctrl-C ends it.",
     ("mcast top", "follow all streams on all interfaces"),
     ("mcast top 239.1.2.3:5000 -i eth0", "follow one stream"),
     ("mcast top --json --for 5", "write an object a second, for a program"),
@@ -62,6 +62,9 @@ def run(
             return STATUS if app.is_interrupted else 0
         end_with_reader()
         interrupted = until_interrupted(lambda: _write(live, duration, as_json))
+        if interrupted:
+            live.take()
+            _write_one(live.snapshot(), as_json)
     return STATUS if interrupted else 0
 
 

@@ -15,6 +15,7 @@ from multicast_expert.core.datagram import Datagram, Origin
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
 from multicast_expert.core.plan import (
+    BufferSize,
     bind_address,
     check_dscp,
     check_hop_limit,
@@ -56,7 +57,7 @@ class BothWays(Receiver):
         own: bool = False,
         enable_external_loopback: bool = True,
         dscp: int | None = None,
-        receive_buffer: int | None = None,
+        receive_buffer: BufferSize | None = None,
         timestamps: bool = False,
         heal: bool = True,
         allow_missing: bool = False,

@@ -55,6 +55,7 @@ def wait_until(
         time.sleep(0.001)
 
 
+_unix: Any = os  # type checkers know pread and set_blocking on Unix only
 _said: weakref.WeakKeyDictionary[subprocess.Popen[Any], IO[bytes]] = weakref.WeakKeyDictionary()
 """The standard error of the programs that were started without a word about it."""
 
@@ -63,10 +64,10 @@ def how_it_ended(program: subprocess.Popen[Any]) -> str:
     """Return the command of a process that has ended, its status, and what it wrote to its standard error."""
     written = b""
     if program in _said:
-        written = os.pread(_said[program].fileno(), MUCH, 0)
+        written = _unix.pread(_said[program].fileno(), MUCH, 0)
     elif program.stderr is not None and not program.stderr.closed:
         descriptor = program.stderr.fileno()
-        os.set_blocking(descriptor, False)  # a child of its own may keep the pipe open
+        _unix.set_blocking(descriptor, False)  # a child of its own may keep the pipe open
         with contextlib.suppress(BlockingIOError):
             written = os.read(descriptor, MUCH)
     words = [program.args] if isinstance(program.args, str | bytes | os.PathLike) else program.args
@@ -223,7 +224,7 @@ class Node:
                 process.wait()
         said = _said.pop(process, None)
         if said is not None:
-            sys.stderr.write(os.pread(said.fileno(), MUCH, 0).decode("utf-8", "replace"))
+            sys.stderr.write(_unix.pread(said.fileno(), MUCH, 0).decode("utf-8", "replace"))
         for pipe in (process.stdin, process.stdout, process.stderr, said):
             if pipe is not None:
                 with contextlib.suppress(OSError):  # its buffered bytes have no reader any more

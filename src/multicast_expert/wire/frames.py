@@ -241,3 +241,28 @@ def udp_packet(
         fragment = pack("!BBHI", UDP, 0, 1, identity) + datagram
         return ipv6_packet(sender, receiver, FRAGMENT_HEADER, fragment, hop_limit=hop_limit)
     return ipv6_packet(sender, receiver, UDP, datagram, hop_limit=hop_limit)
+
+
+def fragments(packet: bytes, mtu: int, identity: int) -> list[bytes]:
+    """Return the fragments of a packet without options that fit an interface; the packet alone if it does (RFC 791)."""
+    if len(packet) <= mtu:
+        return [packet]
+    is_ipv4 = packet[0] >> 4 == 4
+    header, extra = (20, 0) if is_ipv4 else (40, 8)
+    room = (mtu - header - extra) // 8 * 8
+    payload, found = packet[header:], []
+    for offset in range(0, len(payload), room):
+        part = payload[offset : offset + room]
+        more = offset + room < len(payload)
+        if is_ipv4:
+            head = bytearray(packet[:header])
+            head[2:8] = pack("!HHH", header + len(part), identity, offset // 8 | (_MORE_FRAGMENTS if more else 0))
+            head[10:12] = bytes(2)
+            head[10:12] = _SHORT.pack(internet_checksum(bytes(head)))
+            found.append(bytes(head) + part)
+        else:
+            fragment = pack("!BBHI", packet[6], 0, offset | more, identity)  # RFC 8200, 4.5
+            head = bytearray(packet[:header])
+            head[4:7] = pack("!HB", extra + len(part), FRAGMENT_HEADER)
+            found.append(bytes(head) + fragment + part)
+    return found

@@ -1,0 +1,89 @@
+"""Greets the other bridges on this network and hears their greetings, by IPv4 and IPv6, in a thread each."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+
+from multicast_expert.bridge.election import GREET_EVERY, Election, build_greeting, network_mark, parse_greeting
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.sockets.both_ways import McastSocket
+
+GREETINGS = {socket.AF_INET: "239.255.77.66", socket.AF_INET6: "ff15::4d42"}
+"""Of a scope for which hosts choose the same source address as for the groups that bridges carry."""
+PORT = 7448
+"""Where bridges greet each other; no router forwards it, because the hop limit is 1."""
+
+
+class Greeter:
+    """Keeps an election up to date. `decided` is called, in a thread of it, whenever the outcome may have changed."""
+
+    def __init__(
+        self,
+        election: Election,
+        name: str,
+        ifaces: Sequence[str] | None,
+        is_connected: Callable[[], bool],
+        decided: Callable[[], None],
+    ) -> None:
+        self._election, self._network = election, network_mark(name)
+        self._is_connected, self._decided = is_connected, decided
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._sockets: list[McastSocket] = []
+        for family, group in GREETINGS.items():
+            opened = McastSocket(family, [group], PORT, ifaces=ifaces, unicast=False, allow_missing=True)
+            opened.open()
+            self._sockets.append(opened)
+        self._threads = [
+            threading.Thread(target=self._run, args=(each, group), name="mcast-bridge-greeter", daemon=True)
+            for each, group in zip(self._sockets, GREETINGS.values(), strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, opened: McastSocket, group: str) -> None:
+        due = monotonic()
+        while not self._closed.is_set():
+            if monotonic() >= due:
+                due = max(due + GREET_EVERY, monotonic())
+                self._greet(opened, group)
+            try:
+                for datagram in opened.receive_many(64, timeout=max(0.0, due - monotonic())):
+                    greeting = parse_greeting(datagram.data, self._network)
+                    if greeting is not None:
+                        address = datagram.sender[0].partition("%")[0]
+                        with self._lock:
+                            self._election.hear(greeting, address, monotonic())
+            except TimeoutError:
+                pass
+            except MulticastExpertError:
+                # Closed; or no interface is there.
+                self._closed.wait(GREET_EVERY)
+            self._decide()
+
+    def _greet(self, opened: McastSocket, group: str) -> None:
+        with self._lock:
+            data = build_greeting(self._election.greeting, self._network)
+        with suppress(MulticastExpertError):
+            opened.sendto(data, (group, PORT))
+
+    def _decide(self) -> None:
+        with self._lock:
+            election = self._election
+            before = election.greeting, election.neighbours, election.is_settled
+            election.step(self._is_connected(), monotonic())
+            changed = (election.greeting, election.neighbours, election.is_settled) != before
+        if changed:
+            self._decided()
+
+    def close(self) -> None:
+        """Greet no more; the others notice it after half a second."""
+        self._closed.set()
+        for each in self._sockets:
+            each.close()
+        for thread in self._threads:
+            thread.join(5.0)

@@ -1,0 +1,230 @@
+"""Receivers and senders in a program, with a bridge and without, and carriers that get hostile frames."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from subprocess import run
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from bridge.forms import OTHER, data
+from bridge.mutations import mutated
+from bridge.network import ENDPOINTS, GROUPS, HUB, bridge, listening, numbered, received, send, sites
+from multicast_expert.bridge import Connection, RemoteReceiver, RemoteSender, receiver, sender
+from multicast_expert.bridge.carrier import Carrier, Station
+from multicast_expert.bridge.frames import parse_frame
+from multicast_expert.bridge.guards import Allowance
+from multicast_expert.bridge.interest import Group
+from multicast_expert.core.errors import MulticastExpertError, NotOpenError
+
+OWN = b"ourselve"
+HERE = "tcp/127.0.0.1:7450"
+
+
+@contextmanager
+def pair(endpoint: str = ENDPOINTS[0], wanted: str | None = None) -> Iterator[tuple[RemoteSender, RemoteReceiver]]:
+    """A sender that listens, and a receiver that it is connected with."""
+    with (
+        sender(endpoint, connection=Connection(listen=[HERE])) as tx,
+        receiver(wanted or endpoint, [HERE]) as rx,
+    ):
+        deadline = monotonic() + 20
+        while not tx.is_wanted:
+            assert monotonic() < deadline
+            sleep(0.01)
+        yield tx, rx
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=["IPv4", "IPv6"])
+def test_a_program_sends_to_another(lab: None, endpoint: str) -> None:
+    """In order, with empty and long payloads, by every way to receive."""
+    payloads = [b"", b"x" * 60000, *numbered(200)]
+    with pair(endpoint) as (tx, rx):
+        assert tx.send_many(iter(payloads)) == len(payloads)
+        first = rx.receive(timeout=5)
+        found = [first]
+        while len(found) < 100:
+            found += rx.receive_many(limit=7, timeout=5)
+        for datagram in rx:
+            found.append(datagram)
+            if len(found) == len(payloads):
+                break
+        assert [each.data for each in found] == payloads
+        assert (first.group, first.hop_limit) == (str(tx.group.group), 32)
+        assert first.timestamp_ns is not None
+        with pytest.raises(TimeoutError):
+            rx.receive(timeout=0.05)
+        with pytest.raises(MulticastExpertError, match="too long"):
+            tx.send(bytes(65536))
+        assert (rx.lost, rx.dropped, rx.malformed) == (0, 0, 0)
+    with pytest.raises(NotOpenError):
+        rx.receive(timeout=0)
+    with pytest.raises(NotOpenError):
+        tx.send(b"x")
+    tx.close()
+
+
+def test_tasks_receive(lab: None) -> None:
+    """By asyncio; a timeout, an iteration, and a cancelled receive that loses nothing."""
+
+    async def work(tx: RemoteSender, rx: RemoteReceiver) -> list[bytes]:
+        with pytest.raises(TimeoutError):
+            await rx.async_receive(timeout=0.05)
+        waiting = asyncio.create_task(rx.async_receive())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        tx.send_many(numbered(20))
+        found = []
+        async for datagram in rx:
+            found.append(datagram.data)
+            if len(found) == 20:
+                break
+        return found
+
+    with pair() as (tx, rx):
+        assert asyncio.run(work(tx, rx)) == numbered(20)
+
+
+def test_a_source_is_chosen(lab: None) -> None:
+    """Datagrams of others are left out, those of a program without an address too."""
+    with pair("232.1.2.3:5000", "10.0.0.7@232.1.2.3:5000") as (tx, rx):
+        tx.send(b"x")
+        with pytest.raises(TimeoutError):
+            rx.receive(timeout=0.3)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    """No place to connect to, no port, a bad name, an impossible hop limit."""
+    for make, message in (
+        (lambda: receiver("239.1.2.3:5000"), "where a bridge is"),
+        (lambda: receiver("239.1.2.3", [HERE]), "names no port"),
+        (lambda: receiver("239.1.2.3:5000", [HERE], network="a/b"), "no name of a network"),
+        (lambda: sender("239.1.2.3:5000", [HERE], hop_limit=256), "256"),
+    ):
+        with pytest.raises(MulticastExpertError, match=message):
+            make()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_a_program_takes_part_in_a_site(lab: None, version: int) -> None:
+    """It has no multicast: it receives what hosts of a site send, with their addresses, and they what it sends."""
+    program = f"""
+from multicast_expert.bridge import receiver, sender
+from time import sleep
+with receiver({ENDPOINTS[version == 6]!r}, [{HUB!r}]) as rx, sender({ENDPOINTS[version == 6]!r}, [{HUB!r}]) as tx:
+    print("ready", flush=True)
+    done = 0
+    while done < 100:
+        datagram = rx.receive(timeout=20)
+        if not datagram.data.startswith(b"back"):
+            tx.send(b"back " + datagram.data)
+            done += 1
+    print(datagram.sender[0], datagram.hop_limit)
+    sleep(0.5)
+"""
+    with sites(1, 1) as places:
+        running = bridge(places[0].gates[0], "--listen", HUB)
+        away = places[1].gates[0].popen([sys.executable, "-c", program], stdout=-1, text=True)
+        assert away.stdout is not None
+        assert away.stdout.readline() == "ready\n"
+        running.status(
+            lambda status: status["speaking"] and any(each["wanted_by"] for each in status["groups"]), "it is wanted"
+        )
+        with listening(places[0].host, version) as rx:
+            send(places[0].host, version, numbered(100), pause=0.05)
+            found = [each.data for each in received(rx, 200)]
+        source = "10.1.0.100" if version == 4 else "fd01::100"
+        assert away.stdout.readline().split() == [source, "7"]
+        back = [each for each in found if each.startswith(b"back")]
+        assert back == [b"back " + each for each in numbered(100)]
+
+
+def test_a_missing_package_is_named() -> None:
+    """Without Zenoh the rest works, and the error names the extra; nothing else imports it."""
+    program = """
+import sys
+sys.modules["zenoh"] = None
+from multicast_expert import McastRxSocket, bridge
+from multicast_expert.cli import bridge as command
+try:
+    bridge.receiver("239.1.2.3:5000", ["tcp/127.0.0.1:1"]).open()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert "multicast-expert[bridge]" in done.stdout, done
+    assert done.stdout.startswith("MulticastExpertError")
+
+
+class Quiet:
+    """A network of bridges that gives what it was given, and keeps what it gets."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self.frames, self.kept = iter(frames), list[bytes]()
+        self.over = False
+
+    def publisher(self, key: str, /) -> Any:
+        """Itself."""
+        return self
+
+    subscriber = publisher
+
+    def receive(self) -> bytes | None:
+        """Return the next frame."""
+        found = next(self.frames, None)
+        self.over |= found is None
+        return found
+
+    def put(self, frame: bytes) -> None:
+        """Keep a frame."""
+        self.kept.append(frame)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def carried(frames: list[bytes], **more: Any) -> Carrier:
+    """A carrier that was given these frames, at a site whose bridge speaks."""
+    network = Quiet(frames)
+    station = Station(OWN, ["lo"], None, more.pop("allowance", Allowance(1e12)), speaking=True, **more)
+    carrier = Carrier(Group(ip_address(GROUPS[4]), 5000), "key", network, station)
+    carrier.update((), True)
+    deadline = monotonic() + 60
+    while not network.over:
+        assert monotonic() < deadline
+        sleep(0.01)
+    carrier.close()
+    return carrier
+
+
+def test_hostile_frames_are_dropped_and_counted() -> None:
+    """Mutated ones and those of another group; the ledger balances, and what is sent went to the group."""
+    from random import Random
+
+    random = Random(5)
+    frames = [mutated(random) for _ in range(5000)]
+    frames += [data(b"x", group="239.1.2.4"), data(b"x", hops=[OTHER, OWN]), data(b"x", sender=OWN)]
+    ledger = carried(frames).ledger
+    assert ledger.balance == (0, 0)
+    assert ledger.malformed > 1000
+    assert ledger.sending_drops["loop"] == 2
+    assert ledger.sending_drops["duplicate"] > 100
+    assert ledger.delivered > 0
+
+
+def test_what_a_site_may_send_is_bounded() -> None:
+    """Above its rate datagrams are dropped and counted, and without hops left they are not sent."""
+    from multicast_expert.bridge.frames import Origin
+
+    frames = [data(bytes(1000), first=number) for number in range(100)]
+    ledger = carried(frames, allowance=Allowance(100_000)).ledger
+    assert 0 < ledger.delivered <= 40
+    assert ledger.sending_drops["too fast"] == 100 - ledger.delivered
+    ledger = carried([data(b"x", origins=[Origin("10.0.0.7", 1, 0)])]).ledger
+    assert ledger.sending_drops == {"refused": 1}
+    assert parse_frame(frames[0]).size == 1
