@@ -30,6 +30,7 @@ PURE = {
     "core",
     "platforms",
     "stamp",
+    "wire.bridge_greeting",
     "wire.frame",
     "wire.frames",
     "wire.group_messages",
