@@ -53,6 +53,7 @@ from multicast_expert.doctor.facts import (
     ReceiverFacts,
     Route,
     Sandbox,
+    SiteBridge,
     Unread,
 )
 from multicast_expert.doctor.judgement import examine
@@ -65,6 +66,7 @@ UNKNOWN = Unread("Could not be read.", "look elsewhere")
 NOT_TRIED = change(deaf(), trial=UNKNOWN)
 BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "eth0", OWN, "10.1.0.254"))
 FLOODED = {"eth0": {"rx_packets": 90}, "lo": {"rx_packets": 0}}
+CUT_OFF = SiteBridge("eth0", "10.1.0.9", False)
 VXLAN = replace(ETH0, kind="vxlan", floods_to=())
 MACVLAN = replace(ETH0, kind="macvlan", mode="bridge", parent="eth1")
 OTHER_MACVLAN = replace(ETH1, name="mv0", kind="macvlan", mode="bridge", parent="eth0", addresses=("10.1.0.9/24",))
@@ -870,6 +872,12 @@ ROWS += [
         ),
         "problem", "look at the network",
     ),
+    Row("site-bridge", NOT_TRIED, "unknown", "Could not be read."),
+    Row("site-bridge", healthy(site_bridges=(CUT_OFF,)), "ok", "come to this network"),
+    Row("site-bridge", deaf(site_bridges=()), "ok", "No bridge"),
+    Row("site-bridge", deaf(site_bridges=(CUT_OFF,)), "suspect", "10.1.0.9 reaches no other site"),
+    Row("site-bridge", deaf(site_bridges=(CUT_OFF, replace(CUT_OFF, is_connected=True))), "ok", "reaches other sites"),
+    Row("no-traffic", deaf(site_bridges=(CUT_OFF,)), "problem", "", "The bridge to other sites at 10.1.0.9"),
     Row("tunnel", healthy(), "ok", "No tunnel"),
     Row("tunnel", healthy(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "ok", "come out of it"),
     Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "suspect", "tunnel to 10.9.0.2"),

@@ -398,6 +398,16 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteBridge:
+    """A bridge between sites (`mcast bridge`) that greeted on a network of this host."""
+
+    interface: str
+    address: str
+    is_connected: bool
+    """Whether it reaches another site."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """What happened while the doctor joined and listened."""
 
@@ -444,6 +454,8 @@ class Trial:
     """Where `drops` is Unread: what the kernel dropped while the doctor listened, of any packets of this machine."""
     reporters: tuple[Reporter, ...] | Unread = Unread("The reports of other hosts were not captured.")
     """Other hosts that reported their membership of the group."""
+    site_bridges: tuple[SiteBridge, ...] = ()
+    """Looked for if nothing arrived in the first half of the time."""
 
 
 @dataclass(frozen=True, slots=True)

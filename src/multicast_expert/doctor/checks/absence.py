@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.checks.overlay import tunnel_of
+from multicast_expert.doctor.checks.overlay import cut_off_bridge, tunnel_of
 from multicast_expert.doctor.checks.traffic_control import stuck_queue
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
@@ -185,6 +185,8 @@ def _ask(facts: Facts) -> Iterator[str]:
     if loopback:
         yield f"Have a program on this host send to {group} on loopback: name that interface or its address."
         return
+    if cut_off := cut_off_bridge(facts):
+        yield f"{cut_off} reaches no other site: connect it, if the sender is at one."
     gateway = this_host.gateway_to(facts, source) if source else None
     if gateway:
         yield f"{source} is behind the router {gateway}: its hop limit (TTL) must be 2 or more; usually it is 1."
