@@ -67,6 +67,7 @@ PURE = {
     "observe.latency",
     "observe.links",
     "observe.loss",
+    "observe.measured_stream",
     "observe.meter",
     "observe.sequence",
     "observe.streams",
