@@ -76,6 +76,7 @@ PURE = {
     "ping.limits",
     "ping.measuring",
     "ping.messages",
+    "ping.queries",
     "ping.server",
     "ping.tally",
     "ping.verdict",
@@ -87,6 +88,7 @@ PURE = {
     "bridge.pulse",
     "bridge.status",
     "bridge.streams",
+    "ping.wish",
     "cli.parameters",
     "cli.render",
 }
