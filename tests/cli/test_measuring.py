@@ -323,6 +323,17 @@ def test_for_a_time(pair: Pair, mcast: Run) -> None:
     assert second.endswith("bit/s in 0.4 s; asked for: 100 kbit/s") or sent < 40
 
 
+def test_an_interrupt_before_the_first_count(pair: Pair, mcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between sending the first datagram and counting it still ends with the summary."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multicast_expert.cli.sending.Sending._send", interrupted)
+    done = mcast("send", "239.1.2.3:5117%eth0", "-c", "3", on=pair[1])
+    assert (done.returncode, done.stderr) == (130, "0 datagrams, 0 bytes to 239.1.2.3:5117 out of eth0\n")
+
+
 @pytest.fixture
 def flapping(lab: Lab) -> Host:
     """A host with a spare interface."""
