@@ -68,6 +68,7 @@ PURE = {
     "observe.latency",
     "observe.links",
     "observe.loss",
+    "observe.measured_stream",
     "observe.meter",
     "observe.sequence",
     "observe.streams",
@@ -76,6 +77,7 @@ PURE = {
     "ping.limits",
     "ping.measuring",
     "ping.messages",
+    "ping.queries",
     "ping.server",
     "ping.tally",
     "ping.verdict",
@@ -87,6 +89,7 @@ PURE = {
     "bridge.pulse",
     "bridge.status",
     "bridge.streams",
+    "ping.wish",
     "cli.parameters",
     "cli.render",
 }

@@ -89,8 +89,8 @@ def test_how_words_are_read(words: list[str], values: dict[str, object]) -> None
         (["g", "-x"], "No such option: -x"),
         (["g", "-c", "0"], "Invalid value for '-c' / '--count': '0' is not a whole number from 1 on."),
         (["g", "-c", "²"], "Invalid value for '-c' / '--count': '²' is not a whole number from 1 on."),
-        (["g", "-W", "-1"], "Invalid value for '-W' / '--seconds': '-1' is not a number of seconds."),
-        (["g", "-W", "nan"], "Invalid value for '-W' / '--seconds': 'nan' is not a number of seconds."),
+        (["g", "-W", "-1"], "Invalid value for '-W' / '--for' / '--seconds': '-1' is not a number of seconds."),
+        (["g", "-W", "nan"], "Invalid value for '-W' / '--for' / '--seconds': 'nan' is not a number of seconds."),
     ],
 )
 def test_words_that_make_no_sense(words: list[str], message: str) -> None:

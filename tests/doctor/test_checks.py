@@ -673,6 +673,7 @@ FLAWED = frames(flaw="the Ethernet type 0x0801 instead of 0x0800 (IPv4) or 0x86d
 LOST = deaf(frames=(frames(),), counters=counted(Ip__InReceives=100, Ip__InDelivers=100))
 DIVERTED = rule("udp dport 5000 dnat to 172.17.0.2", action="translate", packets=1)
 WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth0", False),))
+ASTRAY = Member(socket()._replace(port=5001), (Membership(ip_address(GROUP), "eth0", False),))
 PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
 REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
 CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
@@ -838,6 +839,11 @@ ROWS += [
         "problem", "sender's control group", "IPAddressAllow=239.1.2.3"),
     Row("program", healthy(), "ok"),
     Row("program", healthy(sockets=(WANTING.socket,), members=(WANTING,)), "problem", "can never receive", "bind"),
+    Row("program", healthy(sockets=(), members_elsewhere=(ASTRAY,)), "suspect", "player (process 4711) on port 5001",
+        "listen on port 5000"),
+    Row("program", healthy(sockets=(socket(),), members_elsewhere=(ASTRAY,)), "ok"),
+    Row("program", healthy(members_elsewhere=(ASTRAY,), frames=(frames(), frames(port=5001))), "ok"),
+    Row("program", deaf(members_elsewhere=(ASTRAY,)), "ok"),
     Row("program", deaf(sockets=UNKNOWN), "unknown"),
     Row("firewall", change(LOST, drops=(drop(),), firewall=(rule(packets=None),)), "problem", "5000 drop", "nft"),
     Row("firewall", change(LOST, drops=(), firewall=(rule(packets=None),)), "ok", "dropped none"),

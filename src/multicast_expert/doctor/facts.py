@@ -479,6 +479,8 @@ class ReceiverFacts:
     datagrams: int
     kernel_drops: int | None
     buffer: Buffer | None = None
+    port_varies: bool = False
+    """Whether the OS chose the port: the next run of the program has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +506,8 @@ class Facts:
     """UDP sockets with the target's port, or bound to its group."""
     members: tuple[Member, ...] = ()
     """The same sockets with what their programs joined, as far as this user may look into them."""
+    members_elsewhere: tuple[Member, ...] = ()
+    """Sockets with other ports whose programs joined the group, as far as this user may look into them."""
     firewall: tuple[Rule, ...] | Unread = ()
     """Only rules that drop."""
     bridges: tuple[Bridge, ...] | Unread = ()

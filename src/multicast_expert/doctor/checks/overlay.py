@@ -111,7 +111,7 @@ def site_bridge(facts: Facts) -> Finding:
     if cut_off := cut_off_bridge(facts):
         step = "See what that bridge shows, and whether there is one at the other site that it can connect to."
         return suspect(f"{cut_off} reaches no other site: what is sent there does not come here.", evidence, (step,))
-    return ok("A bridge on this network reaches other sites." if found else "No bridge to other sites greets.", evidence)
+    return ok("A bridge here reaches other sites." if found else "No bridge to other sites greets.", evidence)
 
 
 def cut_off_bridge(facts: Facts) -> str | None:
