@@ -15,7 +15,7 @@ WANTED = not sysconfig.get_config_var("Py_GIL_DISABLED") and not os.environ.get(
 
 if sys.platform == "win32":
     # The other files make system calls of Unix.
-    sources = ["native/datagram.c", "native/handout.c", "native/module.c", "native/rows.c"]
+    sources = ["native/blocks.c", "native/datagram.c", "native/handout.c", "native/module.c", "native/rows.c"]
     flags = []
 else:
     sources = sorted(map(str, Path("native").glob("*.c")))

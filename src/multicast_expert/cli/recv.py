@@ -114,12 +114,12 @@ def run(
         raise UsageError("--every and --csv need -q.")
     show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = _hosts(exclude)
-    receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
-    _allow_descriptors(receivers)
+    receivers = receivers_for(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
+    allow_descriptors(receivers)
 
     def listen() -> None:
-        terminal.tell(f"listening to {_described(receivers)}{_buffer_text(receivers)}")
-        _tell_what_is_missing(receivers)
+        terminal.tell(f"listening to {described(receivers)}{_buffer_text(receivers)}")
+        tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
         for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
             wanted = batch if number is None else first_of(batch, number - meter.datagrams)
@@ -183,7 +183,7 @@ def _hosts(texts: Iterable[str]) -> list[IPAddress]:
         raise UsageError(str(error)) from None
 
 
-def _receivers(
+def receivers_for(
     endpoints: Iterable[Endpoint],
     ifaces: Sequence[str],
     sources: Collection[IPAddress],
@@ -243,7 +243,7 @@ def _exclude(receiver: McastRxSocket, excluded: Iterable[IPAddress]) -> None:
                 receiver.block_source(group, source)
 
 
-def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
+def allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
     """Raise the limit of open descriptors if the receivers may need more, as far as the administrator allows."""
     try:
         resource = import_module("resource")
@@ -267,7 +267,8 @@ def _buffer_text(receivers: Iterable[McastRxSocket]) -> str:
     return f" (receive buffer {binary_size(min(sizes))})" if sizes else ""
 
 
-def _described(receivers: Iterable[McastRxSocket]) -> str:
+def described(receivers: Iterable[McastRxSocket]) -> str:
+    """Return the groups, ports and interfaces of receivers, as one text."""
     return "; ".join(
         f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
         f"{', '.join(iface.display_name for iface in receiver.network_interfaces) or 'no interface yet'}"
@@ -281,7 +282,8 @@ def _sources_of(receiver: McastRxSocket) -> str:
     return f", from {_first_of(list(sources))} only" if sources else ""
 
 
-def _tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
+def tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
+    """Say once which interfaces receivers wait for."""
     missing = [name for receiver in receivers for name in _missing_of(receiver)]
     if missing:
         terminal.tell(f"waiting for {', '.join(dict.fromkeys(missing))}")

@@ -105,6 +105,11 @@ class Recording:
         )
 
     @property
+    def position(self) -> float:
+        """How much of the file was read, from 0 to 1."""
+        return min(1.0, self._packets.offset / (self.path.stat().st_size or 1))
+
+    @property
     def is_cut(self) -> bool:
         """Whether the end was read, and the file ends within a packet, as after a crash of its writer."""
         return self._packets.is_cut

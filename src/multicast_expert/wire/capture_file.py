@@ -168,10 +168,15 @@ class CaptureFile:
         self._order, self._interfaces = mark.order, list(mark.interfaces)
         self._latest, self._kept, self.is_cut = mark.latest_ns, None, False
         for packet in self:
-            if packet.time_ns is not None and packet.time_ns >= time_ns:
+            if (packet.time_ns or 0) >= time_ns:
                 self._kept = packet
                 return True
         return False
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the file were read."""
+        return self._input.offset
 
     def _mark(self) -> None:
         self._marks.append(_Mark(self._latest, self._input.offset, self._order, list(self._interfaces)))

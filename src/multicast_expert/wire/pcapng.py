@@ -5,9 +5,10 @@ The format is that of draft-ietf-opsawg-pcapng. All blocks are little-endian, al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from ipaddress import ip_address
 from struct import Struct, pack
+from typing import TypeAlias
 
 from multicast_expert import extension
 from multicast_expert.core.datagram_buffer import DatagramOrigin
@@ -24,6 +25,8 @@ ETHERNET, RAW_IP = 1, 101
 """Types of links (LINKTYPE_… of libpcap)."""
 WHOLE = 0
 """The snap length that keeps whole packets."""
+Columns: TypeAlias = tuple[memoryview, memoryview, memoryview, memoryview, memoryview]
+"""`data`, `offsets`, `lengths`, `timestamps_ns` and `sources` of a DatagramBuffer."""
 _NANOSECONDS = 9
 _SECTION_LENGTH_UNKNOWN = -1
 _HEAD = Struct("<IIIIIII")
@@ -111,16 +114,16 @@ def datagram_packet(head: bytes, data: bytes) -> bytes:
 
 
 def lay_datagrams(
-    room: bytearray, at: int, columns: Sequence[memoryview], heads: Sequence[bytes], first: int, end: int
+    room: memoryview, at: int, columns: Columns, heads: list[bytes], first: int, end: int, now: int, /
 ) -> tuple[int, int]:
     """Lay datagrams out as packets in `room` from `at` on; return where they end, and the next row: no room for it.
 
-    columns: `data`, `offsets`, `lengths`, `timestamps_ns` and `sources` of a DatagramBuffer, of which the rows from
-    `first` to `end` are taken. heads: what `datagram_head` returns, by source.
+    columns: those of a DatagramBuffer, of which the rows from `first` to `end` are taken. heads: what `datagram_head`
+    returns, by source. now: the time of rows without one.
     """
     data, offsets, lengths, times, sources = columns
     for row in range(first, end):
-        start, time = offsets[row], times[row]
+        start, time = offsets[row], times[row] or now
         content = datagram_packet(heads[sources[row]], bytes(data[start : start + lengths[row]]))
         size = len(content)
         total = 32 + size + -size % 4
@@ -134,5 +137,6 @@ def lay_datagrams(
     return at, end
 
 
-lay_datagrams_quickly = getattr(extension.native, "lay_datagrams", None) or lay_datagrams
+lay_datagrams_quickly: Callable[[memoryview, int, Columns, list[bytes], int, int, int], tuple[int, int]]
+lay_datagrams_quickly = extension.lay_datagrams or lay_datagrams
 """`lay_datagrams`, by the extension where it is there."""
