@@ -77,7 +77,7 @@ def test_fragments_are_joined(cut: Callable[[bytes, int], list[bytes]]) -> None:
 def test_fragments_are_bounded() -> None:
     """However many packets lack their rest, few are remembered, and the newest can be completed."""
     waiting = Fragments()
-    for number in range(10_000):
+    for number in range(1000):
         first = bytearray(captures.fragments_v4(bytes(3000), 1024)[0])
         first[4:6] = number.to_bytes(2, "big")
         assert waiting.whole(bytes(first)) is None
@@ -161,21 +161,21 @@ def test_the_part_before_the_damage_is_read() -> None:
         opened.read()
 
 
-@pytest.mark.parametrize("before", [0, 40_000])
+@pytest.mark.parametrize("before", [0, 20_000])
 def test_seeking(before: int) -> None:
     """Any time, forwards and backwards, whatever was read before; the marks are used."""
-    frames = [v4(number.to_bytes(4, "big") + bytes(60)) for number in range(40_000)]
+    frames = [v4(number.to_bytes(4, "big") + bytes(60)) for number in range(20_000)]
     file = io.BytesIO(captures.pcapng(101, frames, resolution=9))
     opened = CaptureFile(file)
     for _ in range(before):
         opened.read()
-    for wanted in (39_999, 0, 20_000, 20_001, 123, 38_000):
+    for wanted in (19_999, 0, 10_000, 10_001, 123, 18_000):
         assert opened.seek(START_NS + wanted * 1_000_000 - 5)
         found = opened.read()
         assert found is not None
         assert int.from_bytes(found.data[28:32], "big") == wanted
     assert len(opened._marks) == len(file.getvalue()) // (1 << 20) + 1
-    assert not opened.seek(START_NS + 40_000 * 1_000_000)
+    assert not opened.seek(START_NS + 20_000 * 1_000_000)
     assert opened.read() is None
 
 

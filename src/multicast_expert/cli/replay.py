@@ -161,9 +161,8 @@ def _tell_result(replayer: Replayer, score: Score, as_json: bool) -> None:
         )
     terminal.tell(f"{counted(replayer.sent, 'datagram')}, {counted(replayer.bytes, 'byte')} in {spent:,.3f} s")
     if punctuality.count:
-        terminal.tell(
-            f"99 % left within {1e3 * near:.3f} ms of their time, the last of all within {1e3 * longest:.3f} ms"
-        )
+        most = f"at most {1e3 * longest:.3f} ms after it"
+        terminal.tell(f"99 % left within {1e3 * near:.3f} ms of their time, {most}")
     if punctuality.late:
         terminal.tell(f"{counted(punctuality.late, 'datagram')} left more than {1e3 * LATE:g} ms late", "red")
     if replayer.failed:
