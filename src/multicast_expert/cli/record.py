@@ -123,16 +123,21 @@ def run(
             # Joined, so that the network brings them; the frames come past the sockets.
             endpoints_to_join = [each._replace(port=DISCARD) for each in endpoints]
             receivers = _opened(endpoints_to_join, ifaces, buffer, wait, opened)
-            terminal.tell(f"recording the wire of {', '.join(each.display_name for each in source.interfaces)}")
+            place = f"the wire of {', '.join(each.display_name for each in source.interfaces)}"
         else:
             receivers = _opened(endpoints, ifaces, buffer, wait, opened)
-            terminal.tell(f"recording {described(receivers)}")
-        tell_what_is_missing(receivers)
+            place = described(receivers)
         files = _files(Path(file), limits)
         blocks = Blocks(files, limits, comment)
         step = capturing(source, blocks, endpoints, number) if wire else receiving(receivers, blocks, number)
         recorder = Recorder(blocks, step, number, duration)
-        interrupted = until_interrupted(lambda: _follow(recorder, blocks))
+
+        def follow() -> None:
+            terminal.tell(f"recording {place}")
+            tell_what_is_missing(receivers)
+            _follow(recorder, blocks)
+
+        interrupted = until_interrupted(follow)
         recorder.stop()
         if interrupted:
             terminal.end_line()

@@ -15,6 +15,8 @@ from multicast_expert.wire.captured import CapturedDatagram
 NOT_TO_A_GROUP, CUT, NOT_JOINED = "not to a group", "cut by the capture", "to a group without a member"
 """Why datagrams are skipped."""
 _BILLION = 1e9
+_PAUSE = 1.0
+"""Seconds between two turns of a recording that has one time only."""
 
 
 class Departure(NamedTuple):
@@ -72,7 +74,7 @@ class Score:
             if not self.loop or not count:
                 return
             # The pause between two turns is as long as it is between two datagrams on average.
-            start = last + (last - start) / max(1, count - 1)
+            start = last + ((last - start) / max(1, count - 1) or _PAUSE)
 
     def _address(
         self, entry: CapturedDatagram, targets: dict[tuple[str, int | None], Endpoint]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import threading
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import monotonic, sleep
 
 from multicast_expert.core.addresses import address_text
@@ -37,15 +37,15 @@ class Recorder:
     def __init__(self, blocks: Blocks, step: Callable[[], None], most: int | None, duration: float | None) -> None:
         self._blocks, self._step, self._most = blocks, step, most
         self._deadline = None if duration is None else monotonic() + duration
-        self._stopped = threading.Event()
+        self._stopped, self._ended = threading.Event(), threading.Event()
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> bool:
         """Wait so long; return whether it has ended."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        # Not by `join`: a thread whose join is interrupted counts as ended in CPython 3.11.
+        return self._ended.wait(seconds)
 
     def stop(self) -> None:
         """Take what is there a last time, and write all that was taken."""
@@ -61,17 +61,18 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            while not self._is_over():
-                is_last = self._stopped.is_set()
-                self._step()
-                if self._blocks.is_due:
-                    self._blocks.tick()
-                if is_last:
-                    return
+            with closing(self._blocks):
+                while not self._is_over():
+                    is_last = self._stopped.is_set()
+                    self._step()
+                    if self._blocks.is_due:
+                        self._blocks.tick()
+                    if is_last:
+                        return
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self.failure = error
         finally:
-            self._blocks.close()
+            self._ended.set()
 
 
 def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | None) -> Callable[[], None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
 
-from multicast_expert.core.errors import MulticastOSError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.recording.departures import NOT_JOINED, Departure, Score
 from multicast_expert.sockets.transmitter import McastTxSocket
 
@@ -93,11 +93,12 @@ class Replayer:
         self._transmitters: dict[tuple[bool, int], McastTxSocket] = {}
         self._queue: deque[Departure] = deque()
         self._was_stopped = False
+        self._failure: MulticastExpertError | None = None
 
     def run(self, departures: Iterator[Departure], duration: float | None, idle: Callable[[], None]) -> None:
         """Send them all, for so many seconds at most; `idle` is called a few times a second where there is time.
 
-        Raises MulticastOSError if the first cannot be sent; later failures are counted.
+        Raises MulticastOSError if the first cannot be sent (later failures are counted), and the damage of a file.
         """
         with self._opened, _on_continue(self._note_stop):
             # So that sleeps end in time. It holds for this thread, and no privilege is needed.
@@ -123,13 +124,20 @@ class Replayer:
                     sleep(min(left - _SPIN, _LONGEST_SLEEP))
                 elif left <= 0 and not self._has_to_wait(now - due, idle):
                     self._send(start + self.paused)
+        if self._failure is not None:
+            raise self._failure
 
     def _note_stop(self, *_: Any) -> None:
         self._was_stopped = True
 
     def _read(self, departures: Iterator[Departure]) -> bool:
         """Read the next datagram, and open what it leaves from; return whether there is one."""
-        departure = next(departures, None)
+        try:
+            departure = next(departures, None)
+        except MulticastExpertError as error:
+            # Of a damaged file; what comes before the damage is sent.
+            self._failure = error
+            departure = None
         if departure is None:
             return False
         way = ":" in departure.address[0], departure.dscp
