@@ -75,7 +75,13 @@ def test_it_records_what_comes(host: Host, recording: Program, tmp_path: Path) -
     done = ended(process)
     assert done.returncode == 0, done
     size = path.stat().st_size
-    assert json.loads(done.stdout) == {"packets": 20, "bytes": size, "kernel_drops": 0, "files": [str(path)]}
+    assert json.loads(done.stdout) == {
+        "packets": 20,
+        "bytes": size,
+        "kernel_drops": 0,
+        "files": [str(path)],
+        "error": None,
+    }
     assert done.stderr.splitlines()[-1] == f"20 datagrams, {size:,} bytes in {path}"
     assert numbers(path, ENDPOINTS[0]) == numbers(path, ENDPOINTS[1]) == list(range(10))
     with Recording(path) as opened:

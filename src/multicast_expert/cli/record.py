@@ -145,7 +145,7 @@ def run(
             raise recorder.failure
     _tell_result(blocks, "frame" if wire else "datagram", as_json)
     if files.error is not None:
-        terminal.tell(f"mcast: the recording ended early: {files.error.strerror or files.error}")
+        terminal.tell(f"mcast: the recording ended early: {_reason(files.error)}")
     failed = files.error is not None or blocks.packets < (number or 1)
     return STATUS if interrupted else int(failed)
 
@@ -178,12 +178,17 @@ def _follow(recorder: Recorder, blocks: Blocks) -> None:
         progress.show("")
 
 
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
 def _tell_result(blocks: Blocks, noun: str, as_json: bool) -> None:
     files = blocks.files
     dropped = sum(blocks.dropped.values()) if blocks.dropped else None
     if as_json:
         value: dict[str, Any] = {"packets": blocks.packets, "bytes": files.bytes, "kernel_drops": dropped}
-        terminal.write_json(value | {"files": [str(each) for each in files.names]})
+        value["files"] = [str(each) for each in files.names]
+        terminal.write_json(value | {"error": None if files.error is None else _reason(files.error)})
     place = str(files.names[-1]) if files.begun == 1 else f"{files.begun:,} files, the last {files.names[-1]}"
     terminal.tell(f"{counted(blocks.packets, noun)}, {counted(files.bytes, 'byte')} in {place}")
     if dropped:

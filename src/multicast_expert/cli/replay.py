@@ -161,10 +161,11 @@ def _tell_result(replayer: Replayer, score: Score, as_json: bool) -> None:
         )
     terminal.tell(f"{counted(replayer.sent, 'datagram')}, {counted(replayer.bytes, 'byte')} in {spent:,.3f} s")
     if punctuality.count:
-        most = f"at most {1e3 * longest:.3f} ms after it"
-        terminal.tell(f"99 % left within {1e3 * near:.3f} ms of their time, {most}")
-    if punctuality.late:
-        terminal.tell(f"{counted(punctuality.late, 'datagram')} left more than {1e3 * LATE:g} ms late", "red")
+        terminal.tell(
+            f"99 % left within {1e3 * near:.3f} ms of their time, the latest within {1e3 * longest:.3f} ms, "
+            f"{punctuality.late:,} more than {1e3 * LATE:g} ms late",
+            "red" if punctuality.late else "",
+        )
     if replayer.failed:
         terminal.tell(f"{counted(replayer.failed, 'datagram')} could not be sent", "red")
     for reason, count in score.skipped.items():
