@@ -145,7 +145,7 @@ def words_for(*words: str) -> set[str]:
 
 def test_commands_and_options_are_completed() -> None:
     """Commands at first, then the options of the one that was typed, and the values of an option that has some."""
-    assert words_for("re") == {"recv"}
+    assert words_for("re") == {"recv", "record", "replay"}
     assert words_for("") >= set(COMMANDS)
     assert words_for("recv", "--r") == {"--receive-buffer", "--raw"}
     assert words_for("send", "239.1.2.3:5000", "--no") == {"--no-loopback"}

@@ -1,4 +1,4 @@
-"""The receivers of `mcast recv`: opened from endpoints and options, and described in words."""
+"""The receivers of `mcast recv` and `mcast record`: opened from endpoints and options, and described in words."""
 
 from __future__ import annotations
 
