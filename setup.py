@@ -31,7 +31,7 @@ class Wheel(bdist_wheel):
 links = []
 if sys.platform == "win32":
     # The other files make system calls of Unix.
-    sources = ["native/datagram.c", "native/handout.c", "native/module.c", "native/rows.c"]
+    sources = ["native/blocks.c", "native/datagram.c", "native/handout.c", "native/module.c", "native/rows.c"]
     flags = []
 else:
     sources = sorted(map(str, Path("native").glob("*.c")))

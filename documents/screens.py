@@ -14,6 +14,8 @@ from multicast_expert.testing import Host, Lab, wait_until
 MCAST = [sys.executable, "-m", "multicast_expert"]
 FOLDER = Path(__file__).parent.parent / "docs" / "screens"
 GROUP = "239.1.2.3:5000%eth0"
+RECORDING = "/tmp/day.pcapng"
+"""A file that `mcast record` writes on these screens."""
 
 
 class Network(NamedTuple):
@@ -106,6 +108,12 @@ def overflow(places: Network) -> None:
     stream(places)
 
 
+def recorded(places: Network) -> None:
+    """There is a recording of half a second."""
+    stream(places)
+    places.desk.run(subprocess.run, [*MCAST, "record", RECORDING, GROUP, "-c", "20"], capture_output=True, check=True)
+
+
 def start(host: Host, *arguments: str, beforehand: str = "true") -> None:
     """Start `mcast` on a host, behind another command."""
     host.popen(
@@ -137,6 +145,8 @@ SCREENS = {
         silence,
         (f"mcast send {GROUP} 'hello there'", f"mcast send {GROUP} --stamp -s 1400 --rate 5Mbps --for 1"),
     ),
+    "record": Screen(stream, (f"mcast record {RECORDING} {GROUP} --for 2", f"tshark -r {RECORDING} -c 2 2>/dev/null")),
+    "replay": Screen(recorded, (f"mcast replay {RECORDING} -i eth0",)),
     "doctor": Screen(filtered, (f"sudo mcast doctor {GROUP} --listen 2",)),
     "drops": Screen(overflow, ("sudo mcast drops --for 2",)),
     "top": Screen(stream, ("sudo mcast top --for 2 | cat",)),

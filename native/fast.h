@@ -35,6 +35,9 @@ extern PyType_Spec handed_spec, handout_spec;
 /* rows.c */
 extern PyType_Spec rows_spec;
 
+/* blocks.c */
+PyObject *lay_datagrams(PyObject *module, PyObject *arguments);
+
 typedef struct Arena Arena;
 
 /* messages.c: the control messages that come with a payload. */

@@ -43,6 +43,7 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"arrived", (PyCFunction)(void (*)(void))arrived, METH_FASTCALL, NULL},
+    {"lay_datagrams", lay_datagrams, METH_VARARGS, NULL},
 #ifdef SYSTEM_CALLS
     {"set_options", set_options, METH_VARARGS, NULL},
 #endif

@@ -13,7 +13,7 @@ from programs import PACKAGES as DEBIAN_PACKAGES
 
 DOCS = ROOT / "docs"
 API = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("reference/api/*.md")))
-PACKAGES = ("multicast_expert", "multicast_expert.bridge", "multicast_expert.doctor", "multicast_expert.testing")
+PACKAGES = tuple(f"multicast_expert{part}" for part in ("", ".bridge", ".doctor", ".recording", ".testing"))
 NAMES = [f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__]
 
 

@@ -23,6 +23,8 @@ JSON = [
     ("groups", screens.members, "groups --json"),
     ("recv", screens.stream, "recv 239.1.2.3:5000 -c 3 --json"),
     ("recv-measure", screens.stream, f"recv -q --every 0.5 {GROUP} -W 2 --json"),
+    ("record", screens.stream, f"record /dev/null {GROUP} -c 3 --json"),
+    ("replay", screens.recorded, f"replay {screens.RECORDING} -i eth0 --json"),
     ("doctor", screens.filtered, f"doctor {GROUP} --listen 1 --json"),
     ("doctor", screens.stream, f"doctor {GROUP} --listen 1 --watch --json"),
     ("drops", screens.overflow, "drops --for 1 --json"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
     from multicast_expert.ping.client import multicast_ping
-    from multicast_expert.ping.conversation import Answer
+    from multicast_expert.ping.queries import Answer
     from multicast_expert.sockets.aio import AsyncMcastRxSocket, AsyncMcastSocket, AsyncMcastTxSocket
     from multicast_expert.sockets.both_ways import McastSocket
     from multicast_expert.sockets.endpoint import MulticastTransport, create_multicast_endpoint

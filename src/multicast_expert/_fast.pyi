@@ -1,6 +1,7 @@
 """Batch receive and send, in C; absent where it was not built. Use it through `multicast_expert.engine`.
 
-`expect_any`, `sweep` and `send` exist on Linux only; on Windows nothing but `Datagram`, `arrived` and `Handout` exists.
+`expect_any`, `sweep` and `send` exist on Linux only; on Windows nothing but `Datagram`, `arrived`, `Handout`, `Rows`
+and `lay_datagrams` exists.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +17,16 @@ class Datagram:
     _origin: Origin
 
 def arrived(data: bytes, origin: Origin, timestamp_ns: int | None, truncated: bool, /) -> Datagram: ...
+def lay_datagrams(
+    room: memoryview,
+    at: int,
+    columns: tuple[memoryview, memoryview, memoryview, memoryview, memoryview],
+    heads: list[bytes],
+    first: int,
+    end: int,
+    now: int,
+    /,
+) -> tuple[int, int]: ...
 
 class Handout:
     """An async iterator: takes from the backlog while nothing is promised, else returns what `next` returns."""

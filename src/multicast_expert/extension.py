@@ -21,6 +21,8 @@ Handout: Callable[..., Any] | None = None
 """Returns the async iterator in C over a backlog."""
 Rows: Callable[..., Any] | None = None
 """Returns the rows in C of a DatagramBuffer."""
+lay_datagrams: Callable[..., Any] | None = None
+"""Lays datagrams out as the packets of a file."""
 native: ModuleType | None = None
 """The module with the system calls; None without the extension, and on Windows, where it has none."""
 if not os.environ.get("MULTICAST_EXPERT_PURE"):
@@ -31,6 +33,7 @@ if not os.environ.get("MULTICAST_EXPERT_PURE"):
         arrived = _fast.arrived
         Handout = _fast.Handout
         Rows = _fast.Rows
+        lay_datagrams = _fast.lay_datagrams
         native = _fast if hasattr(_fast, "Intake") else None
     except ImportError:
         pass

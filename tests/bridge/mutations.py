@@ -9,11 +9,12 @@ import tracemalloc
 from random import Random
 
 from bridge.forms import FORMS, ID
-from multicast_expert.bridge.election import Election, network_mark, parse_greeting
+from multicast_expert.bridge.election import Election
 from multicast_expert.bridge.frames import LARGEST_FRAME, MalformedFrameError, parse_frame
 from multicast_expert.bridge.interest import Interest, Keys, parse_wish
 from multicast_expert.bridge.pulse import Pulses
 from multicast_expert.bridge.streams import Streams
+from multicast_expert.wire.bridge_greeting import network_mark, parse_greeting
 
 MOST = 64
 KEYS = Keys("net")

@@ -13,10 +13,6 @@ from multicast_expert.bridge.election import (
     LISTEN_FIRST,
     MOST_NEIGHBOURS,
     Election,
-    Greeting,
-    build_greeting,
-    network_mark,
-    parse_greeting,
 )
 from multicast_expert.bridge.guards import HOLD, REMEMBER, Allowance, Echoes, Fuse
 from multicast_expert.bridge.interest import (
@@ -32,6 +28,7 @@ from multicast_expert.bridge.interest import (
 from multicast_expert.bridge.ledger import Ledger
 from multicast_expert.bridge.pulse import Pulses
 from multicast_expert.bridge.streams import Streams, Verdict
+from multicast_expert.wire.bridge_greeting import Greeting, build_greeting, network_mark, parse_greeting
 
 A, B, C = b"aaaaaaaa", b"bbbbbbbb", b"cccccccc"
 

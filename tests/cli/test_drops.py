@@ -10,7 +10,7 @@ import pytest
 
 from cli.conftest import COMMAND, Run
 from drops.conftest import verdict_unavailable
-from multicast_expert.testing import Host
+from multicast_expert.testing import Host, Lab
 
 PORT = 5000
 
@@ -57,6 +57,31 @@ def test_nothing_is_lost(bare: Host, mcast: Run) -> None:
     """Then it says so, and the status is 0."""
     done = mcast("drops", "--for", "0", on=bare)
     assert (done.returncode, done.stdout) == (0, "Nothing was lost in 0.0 s.\n")
+
+
+def test_nobody_has_joined(lab: Lab, mcast: Run) -> None:
+    """What no program asks for is no case for the doctor, and an endpoint that nobody joined is said to be none."""
+    host = lab.host("asleep")
+    host.add_interface("eth0", ipv4="10.9.3.1/24")
+    done = mcast("drops", "239.1.2.3", "--for", "0.1", on=host)
+    assert (done.returncode, done.stdout) == (0, f"Nothing was lost in {done.stdout.split()[-2]} s.\n")
+    assert done.stderr.splitlines()[-1] == (
+        "no program of this host has joined 239.1.2.3, so nothing of it can be lost"
+    )
+
+
+def test_a_program_on_another_port(lab: Lab, mcast: Run) -> None:
+    """A program that joined the group, and listens where nothing comes, is named."""
+    host = lab.host("astray")
+    host.add_interface("eth0", ipv4="10.9.4.1/24")
+    host.join_and_never_read("239.1.2.3", PORT + 1, interface="lo")
+    host.send_datagrams("239.1.2.3", PORT, interface="lo", interval=0.005)
+    watcher = host.popen([*COMMAND, "drops", "--for", "1", "--json"], stdout=subprocess.PIPE, encoding="utf-8")
+    document = json.loads(watcher.communicate(timeout=20)[0])
+    (found,) = [each for each in document["drops"] if each["group"] == "239.1.2.3"]
+    (name,) = found["joined_on_other_ports"]
+    assert name.endswith(" on port 5001")
+    assert (found["lost"], found["joined"], found["port"]) == (False, True, PORT)
 
 
 @pytest.mark.parametrize("arguments", [["--for", "nan"], ["nonsense"], ["10.1.2.3:5000"]])

@@ -89,8 +89,8 @@ def test_how_words_are_read(words: list[str], values: dict[str, object]) -> None
         (["g", "-x"], "No such option: -x"),
         (["g", "-c", "0"], "Invalid value for '-c' / '--count': '0' is not a whole number from 1 on."),
         (["g", "-c", "²"], "Invalid value for '-c' / '--count': '²' is not a whole number from 1 on."),
-        (["g", "-W", "-1"], "Invalid value for '-W' / '--seconds': '-1' is not a number of seconds."),
-        (["g", "-W", "nan"], "Invalid value for '-W' / '--seconds': 'nan' is not a number of seconds."),
+        (["g", "-W", "-1"], "Invalid value for '-W' / '--for' / '--seconds': '-1' is not a number of seconds."),
+        (["g", "-W", "nan"], "Invalid value for '-W' / '--for' / '--seconds': 'nan' is not a number of seconds."),
     ],
 )
 def test_words_that_make_no_sense(words: list[str], message: str) -> None:
@@ -145,7 +145,7 @@ def words_for(*words: str) -> set[str]:
 
 def test_commands_and_options_are_completed() -> None:
     """Commands at first, then the options of the one that was typed, and the values of an option that has some."""
-    assert words_for("re") == {"recv"}
+    assert words_for("re") == {"recv", "record", "replay"}
     assert words_for("") >= set(COMMANDS)
     assert words_for("recv", "--r") == {"--receive-buffer", "--raw"}
     assert words_for("send", "239.1.2.3:5000", "--no") == {"--no-loopback"}

@@ -127,6 +127,71 @@ def test_max_loss(pair: Pair, listening: Program, ended: Ended, numbers: list[in
     assert ended(receiver).returncode == status
 
 
+def test_a_stream_that_dies(pair: Pair, listening: Program, ended: Ended) -> None:
+    """What was lost since a stream fell silent is not known: status 3; the summary and the gap have the silence."""
+    desk, far = pair
+    arguments = ("-q", "--json", "--for", "2.5", "--max-loss", "1")
+    receiver = listening("239.1.2.3:5110%eth0", *arguments, on=desk)
+    send_all(far, 5110, [stamped(Stamp(6, number, time.time_ns()), b"") for number in range(1, 21)])
+    done = ended(receiver)
+    (summary,) = objects(done.stdout)["summary"]
+    assert (done.returncode, summary["lost"], summary["judged"]) == (3, 0, False)
+    assert summary["silent_at_end_s"] > 1
+    assert summary["longest_gap_ms"] == pytest.approx(1000 * summary["silent_at_end_s"], abs=1)
+    assert re.search(r"\n  silent for the last \d\.\d s: nothing tells what was lost since\n", done.stderr)
+    assert "\n--max-loss cannot be judged for every stream: one is silent at the end, or has no numbers" in done.stderr
+
+
+def test_a_stream_without_numbers_beside_one_with(pair: Pair, listening: Program, ended: Ended) -> None:
+    """A stream that cannot be judged is not passed because another one is good: status 3; 1 if the other is bad."""
+    desk, far = pair
+    for numbers, status in (((1, 2, 3), 3), ((1, 2, 4), 1)):
+        receiver = listening("239.1.2.3:5111-5112%eth0", "-q", "-c", "4", "-W", "20", "--max-loss", "1", on=desk)
+        send_all(far, 5112, [b"without a number"])
+        send_all(far, 5111, [stamped(Stamp(5, number, time.time_ns()), b"") for number in numbers])
+        assert ended(receiver).returncode == status
+
+
+def test_an_endpoint_without_datagrams(pair: Pair, listening: Program, ended: Ended) -> None:
+    """It is named with the command that finds the cause, and the status is 1, unless -c says what is enough."""
+    desk, far = pair
+    endpoints = ("239.1.2.3:5113%eth0", "10.9.0.2@232.1.2.3:5114%eth0", "[ff15::1234]:5113%eth0")
+    receiver = listening(*endpoints, "-q", "--json", "-W", "1", on=desk)
+    send_all(far, 5113, [b"one"])
+    done = ended(receiver)
+    assert done.returncode == 1
+    assert objects(done.stdout)["total"][0]["nothing_came_for"] == list(endpoints[1:])
+    assert done.stderr.splitlines()[-2:] == [
+        f"nothing came for: {endpoints[1]}, {endpoints[2]}",
+        f"hint: mcast doctor {endpoints[1]} looks for the cause on this host",
+    ]
+    for limit, status in (((), 0), (("--max-loss", "0"), 1)):
+        receiver = listening(*endpoints, "-q", "-c", "1", "-W", "20", *limit, on=desk)
+        send_all(far, 5113, [stamped(Stamp(5, 1, time.time_ns()), b"")])
+        done = ended(receiver)
+        assert (done.returncode, "nothing came for" in done.stderr) == (status, bool(limit))
+
+
+def test_the_hint_names_the_interfaces(pair: Pair, mcast: Run) -> None:
+    """What was named for recv is named for the doctor, quoted for a shell."""
+    desk, _ = pair
+    done = mcast("recv", "[ff15::1234]:5115", "-i", "eth0", "-W", "0.1", on=desk)
+    hint = "hint: mcast doctor '[ff15::1234]:5115' -i eth0 looks for the cause on this host"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, hint)
+
+
+def test_csv_on_standard_output(pair: Pair, mcast: Run, listening: Program, ended: Ended) -> None:
+    """`--csv -` writes nothing else there, and booleans as JSON has them; with --json it is a mistake."""
+    desk, far = pair
+    receiver = listening("239.1.2.3:5116%eth0", "-q", "--every", "0.2", "--csv", "-", "-c", "1", "-W", "20", on=desk)
+    send_all(far, 5116, [stamped(Stamp(5, 1, time.time_ns()), b"")])
+    rows = list(csv.DictReader(io.StringIO(ended(receiver).stdout)))
+    assert {row["type"] for row in rows} <= {"interval", "summary"}
+    assert (rows[-1]["type"], rows[-1]["same_clock"], rows[-1]["judged"]) == ("summary", "false", "true")
+    done = mcast("recv", "239.1.2.3:5116", "-q", "--json", "--csv", "-")
+    assert (done.returncode, "both write to standard output" in done.stderr) == (2, True)
+
+
 def test_fewer_than_asked_for(pair: Pair, mcast: Run) -> None:
     """-c that is not reached is status 1, also if nothing is shown, and a silent group has a total."""
     desk, _ = pair
@@ -256,6 +321,17 @@ def test_for_a_time(pair: Pair, mcast: Run) -> None:
     sent = int(first.split()[0])
     assert 1 <= sent <= 40
     assert second.endswith("bit/s in 0.4 s; asked for: 100 kbit/s") or sent < 40
+
+
+def test_an_interrupt_before_the_first_count(pair: Pair, mcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between sending the first datagram and counting it still ends with the summary."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("multicast_expert.cli.sending.Sending._send", interrupted)
+    done = mcast("send", "239.1.2.3:5117%eth0", "-c", "3", on=pair[1])
+    assert (done.returncode, done.stderr) == (130, "0 datagrams, 0 bytes to 239.1.2.3:5117 out of eth0\n")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -114,6 +114,7 @@ def counts(families: "Iterator[Family] | tuple[Family, ...]", name: str) -> list
         (":9464", ("127.0.0.1", 9464)),
         ("", ("127.0.0.1", 9464)),
         (":80", ("127.0.0.1", 80)),
+        ("9464", ("127.0.0.1", 9464)),
         ("10.0.0.1", ("10.0.0.1", 9464)),
         ("0.0.0.0:9999", ("0.0.0.0", 9999)),
         ("[::1]:9464", ("::1", 9464)),
@@ -126,7 +127,7 @@ def test_places(text: str, place: tuple[str, int]) -> None:
     assert read_place(text) == place
 
 
-@pytest.mark.parametrize("text", ["9464", "host:1", "[::1", "10.0.0.1:65536", ":x", "[]:1", "::1:z"])
+@pytest.mark.parametrize("text", ["host:1", "[::1", "10.0.0.1:65536", ":x", "[]:1", "::1:z"])
 def test_places_that_make_no_sense(text: str, mcast: Run) -> None:
     """The error says what is meant, and that is a mistake of usage."""
     done = mcast("recv", f"{GROUP}:5000", "--metrics", text)
@@ -164,6 +165,25 @@ def test_recv(pair: tuple[Host, Host], program: Program) -> None:
     assert (value(found, "receive_buffer_bytes") or 0) > 10_000
     assert value(ended, "stream_expected_datagrams_total", **labels) == 9
     assert process.poll() is None
+
+
+def test_head(exporter: Exporter) -> None:
+    """HEAD gets the head of GET without a body, as monitors of web servers ask."""
+    host, port = exporter.url.split("/")[2].split(":")
+    with closing(HTTPConnection(host, int(port), timeout=PATIENCE)) as connection:
+        answers = []
+        for method in ("GET", "HEAD"):
+            connection.request(method, "/metrics")
+            answer = connection.getresponse()
+            answers.append((answer.status, answer.headers["Content-Type"]))
+            answer.read()
+    assert answers[0] == answers[1]
+    with socket.create_connection((host, int(port)), PATIENCE) as client:
+        client.sendall(b"HEAD /metrics HTTP/1.0\r\n\r\n")
+        received = b"".join(iter(lambda: client.recv(4096), b""))
+    assert received.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert received.endswith(b"\r\n\r\n")
+    assert received.count(b"\r\n\r\n") == 1
 
 
 def test_watch(pair: tuple[Host, Host], program: Program) -> None:

@@ -71,7 +71,7 @@ def show_everything(name: str, screen: io.StringIO) -> None:
         headline(arrival, "noon"),
         conclusion(demonstration),
         *omission_lines(Omission(6, name, name)),
-        *stream_lines(meter, ()),
+        *stream_lines(meter, (), 0),
         *interval_lines(next(meter.end_interval()), 1, 1, 80),
         *note_lines([], [process]),
     ):

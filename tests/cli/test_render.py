@@ -280,7 +280,7 @@ def test_streams_fit_80_columns() -> None:
     late = stamped(Stamp(2**64 - 1, 7, 10**18), b"")
     far = Datagram(late, ("fe80::1%eth0", 4000), "ff15::1234", None, None, 1, 10**18 - 2_500_000)
     meter.take([far], 5001, 0)
-    assert list(stream_lines(meter, {"10.9.0.1"})) == [
+    assert list(stream_lines(meter, {"10.9.0.1"}, 0)) == [
         "239.1.2.3:5000%eth0 from 10.9.0.1, stream 0000000000001f3a:",
         "  6 received, 995 lost (99.5 %), 1 duplicate, 1 reordered",
         "  jitter 0.000 ms, longest gap 1,000.000 ms",
@@ -289,8 +289,8 @@ def test_streams_fit_80_columns() -> None:
         "  1 received, 0 lost, 0 duplicates, 0 reordered",
         "  latency -2.500 min, -2.500 p50, -2.500 p99, -2.500 max ms, two hosts' clocks",
     ]
-    assert max(len(line) for line in stream_lines(meter, ())) <= 80
-    assert "clocks" not in list(stream_lines(meter, {"10.9.0.1", "fe80::1"}))[-1]
+    assert max(len(line) for line in stream_lines(meter, (), 0)) <= 80
+    assert "clocks" not in list(stream_lines(meter, {"10.9.0.1", "fe80::1"}, 0))[-1]
 
 
 def test_many_streams() -> None:
@@ -298,7 +298,7 @@ def test_many_streams() -> None:
     meter = Meter(0)
     for stream in range(MAX_STREAMS + 3):
         meter.take([Datagram(stamped(Stamp(stream, 1, 0), b""), ("10.9.0.1", 4000), "239.1.2.3")], 5000, 0)
-    lines = list(stream_lines(meter, ()))
+    lines = list(stream_lines(meter, (), 0))
     assert len(meter.streams) == MAX_STREAMS
     assert lines[3 * STREAMS_SHOWN :] == ["and 980 streams more", "3 datagrams of further streams not followed"]
 

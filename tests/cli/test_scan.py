@@ -85,6 +85,16 @@ def test_a_scan_of_silence(bare: Host, mcast: Run) -> None:
     assert re.match(r"0 streams to 0 groups in \d\.\d s on lo\n", done.stdout)
 
 
+def test_a_scan_without_a_querier(looking: Host, mcast: Run) -> None:
+    """It names what asks now, and what this host has joined; with a querier it does not."""
+    lines = mcast("scan", "-i", "eth0", "--for", "0.3", on=looking).stdout.splitlines()
+    assert "mcast querier -i eth0 --for 15" in lines
+    assert "mcast groups" in lines
+    asked = [QuerierSeen("eth0", "10.0.0.1", "IGMPv3", 125.0, True)]
+    found = Found(1.0, 0.0, ("eth0",), (), queriers=asked, members=())
+    assert not any("mcast" in line.plain for line in found_lines(found, Surroundings()))
+
+
 def test_a_scan_says_what_it_forgot(lab: Lab, mcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """More streams on the wire than a scan follows: it lists those that it followed, and counts the rest."""
     here, there = lab.host("here"), lab.host("there")

@@ -53,6 +53,7 @@ from multicast_expert.doctor.facts import (
     ReceiverFacts,
     Route,
     Sandbox,
+    SiteBridge,
     Unread,
 )
 from multicast_expert.doctor.judgement import examine
@@ -65,6 +66,7 @@ UNKNOWN = Unread("Could not be read.", "look elsewhere")
 NOT_TRIED = change(deaf(), trial=UNKNOWN)
 BEHIND_A_ROUTER = (Route(FAR, "eth0", OWN, "10.1.0.254"), Route("224.0.0.200", "eth0", OWN, "10.1.0.254"))
 FLOODED = {"eth0": {"rx_packets": 90}, "lo": {"rx_packets": 0}}
+CUT_OFF = SiteBridge("eth0", "10.1.0.9", False)
 VXLAN = replace(ETH0, kind="vxlan", floods_to=())
 MACVLAN = replace(ETH0, kind="macvlan", mode="bridge", parent="eth1")
 OTHER_MACVLAN = replace(ETH1, name="mv0", kind="macvlan", mode="bridge", parent="eth0", addresses=("10.1.0.9/24",))
@@ -671,6 +673,7 @@ FLAWED = frames(flaw="the Ethernet type 0x0801 instead of 0x0800 (IPv4) or 0x86d
 LOST = deaf(frames=(frames(),), counters=counted(Ip__InReceives=100, Ip__InDelivers=100))
 DIVERTED = rule("udp dport 5000 dnat to 172.17.0.2", action="translate", packets=1)
 WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth0", False),))
+ASTRAY = Member(socket()._replace(port=5001), (Membership(ip_address(GROUP), "eth0", False),))
 PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
 REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
 CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
@@ -836,6 +839,11 @@ ROWS += [
         "problem", "sender's control group", "IPAddressAllow=239.1.2.3"),
     Row("program", healthy(), "ok"),
     Row("program", healthy(sockets=(WANTING.socket,), members=(WANTING,)), "problem", "can never receive", "bind"),
+    Row("program", healthy(sockets=(), members_elsewhere=(ASTRAY,)), "suspect", "player (process 4711) on port 5001",
+        "listen on port 5000"),
+    Row("program", healthy(sockets=(socket(),), members_elsewhere=(ASTRAY,)), "ok"),
+    Row("program", healthy(members_elsewhere=(ASTRAY,), frames=(frames(), frames(port=5001))), "ok"),
+    Row("program", deaf(members_elsewhere=(ASTRAY,)), "ok"),
     Row("program", deaf(sockets=UNKNOWN), "unknown"),
     Row("firewall", change(LOST, drops=(drop(),), firewall=(rule(packets=None),)), "problem", "5000 drop", "nft"),
     Row("firewall", change(LOST, drops=(), firewall=(rule(packets=None),)), "ok", "dropped none"),
@@ -870,6 +878,12 @@ ROWS += [
         ),
         "problem", "look at the network",
     ),
+    Row("site-bridge", NOT_TRIED, "unknown", "Could not be read."),
+    Row("site-bridge", healthy(site_bridges=(CUT_OFF,)), "ok", "come to this network"),
+    Row("site-bridge", deaf(site_bridges=()), "ok", "No bridge"),
+    Row("site-bridge", deaf(site_bridges=(CUT_OFF,)), "suspect", "10.1.0.9 reaches no other site"),
+    Row("site-bridge", deaf(site_bridges=(CUT_OFF, replace(CUT_OFF, is_connected=True))), "ok", "reaches other sites"),
+    Row("no-traffic", deaf(site_bridges=(CUT_OFF,)), "problem", "", "The bridge to other sites at 10.1.0.9"),
     Row("tunnel", healthy(), "ok", "No tunnel"),
     Row("tunnel", healthy(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "ok", "come out of it"),
     Row("tunnel", deaf(interfaces=(LO, replace(ETH0, kind="gre", remote="10.9.0.2"))), "suspect", "tunnel to 10.9.0.2"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from doctor.command import run
+from doctor.command import doctor, run
 from doctor.stage import ENDPOINT, GROUP, GROUP6, PORT, SSM, TALKER, TALKER6, Stage, stage
 from linux.plain_sockets import PATIENCE, any_address, join, udp_socket
 from multicast_expert import MulticastExpertError
@@ -722,6 +722,16 @@ def test_a_signal_ends_the_program(cabled: Stage) -> None:
     _, messages = process.communicate(timeout=PATIENCE)
     assert b"KeyboardInterrupt" in messages
     assert not joined()
+
+
+def test_a_program_on_another_port_is_suspected(cabled: Stage) -> None:
+    """What comes to a port without a program, of a group that a program joined on another one, may be its stream."""
+    with cabled.listener.join_and_never_read(GROUP, PORT + 1, interface="eth0"):
+        cabled.talker.send_datagrams(GROUP, PORT, interface="eth0")
+        said = doctor(cabled.listener, [ENDPOINT], 1)
+    (found,) = [each for each in said.report["findings"] if each["check"] == "program"]
+    assert (found["verdict"], said.status) == ("suspect", 0)
+    assert f"on port {PORT + 1} joined the group" in found["summary"]
 
 
 def test_other_systems_get_what_all_tell(cabled: Stage) -> None:

@@ -50,6 +50,7 @@ from multicast_expert import (  # noqa: E402
 )
 from multicast_expert import _fast as native  # noqa: E402
 from multicast_expert.testing import enter_private_network  # noqa: E402
+from multicast_expert.wire.pcapng import datagram_head  # noqa: E402
 
 
 class Memory(ctypes.Structure):
@@ -102,8 +103,21 @@ def into(receiver: McastRxSocket) -> list[bytes]:
             if len(received) < BURST:
                 receiver.receive_into(buffer, timeout=5)
             received += [datagram.data for datagram in buffer]
+            lay(buffer)
             buffer.clear()
     return received
+
+
+def lay(buffer: DatagramBuffer) -> None:
+    """Lay the datagrams of a buffer out as packets of a file, in chunks that are soon full."""
+    columns = buffer.data, buffer.offsets, buffer.lengths, buffer.timestamps_ns, buffer.sources
+    heads = [datagram_head(0, origin, PORT) for origin in buffer.origins]
+    row, chunk = 0, bytearray(700)
+    while row < len(buffer):
+        end, row = native.lay_datagrams(memoryview(chunk), 0, columns, heads, row, len(buffer), 1)
+        assert 0 < end <= len(chunk)
+    with contextlib.suppress(ValueError, IndexError):
+        native.lay_datagrams(memoryview(chunk), 0, columns, [b""], 0, len(buffer) + 1, 1)
 
 
 def iteration(receiver: McastRxSocket) -> list[bytes]:

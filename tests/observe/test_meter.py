@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.observe.latency import Latencies
-from multicast_expert.observe.meter import MAX_STREAMS, Meter, Place, Stream
+from multicast_expert.observe.measured_stream import Place, Stream
+from multicast_expert.observe.meter import MAX_STREAMS, Meter
 from multicast_expert.stamp import Stamp, end_mark, stamped
 
 NOON = 1_790_000_000_000_000_000
@@ -190,6 +191,69 @@ def test_percentiles(values: list[int], percent: int) -> None:
     assert (latencies.least, latencies.most) == (min(values), max(values))
 
 
+def test_a_stream_that_stops_without_a_word_is_silent() -> None:
+    """Its silence counts from the latest datagram, and tells if it is long for this stream; an end mark ends it."""
+    (lively,) = measured(stamps([1, 2, 3]))
+    last = lively.last_ns
+    assert [lively.is_silent(last + ms * MS) for ms in (0, 999, 1001)] == [False, False, True]
+    assert (lively.silence_ns(last + 1001 * MS), lively.is_judged(last), lively.is_judged(last + 1001 * MS)) == (
+        1001 * MS,
+        True,
+        False,
+    )
+    (slow,) = measured(stamps([1, 501]))
+    assert [slow.is_silent(slow.last_ns + seconds * 10**9) for seconds in (14, 16)] == [False, True]
+    (ended,) = measured([*stamps([1, 2, 3]), mark(3)])
+    assert (ended.silence_ns(last + 10**12), ended.is_judged(last + 10**12)) == (0, True)
+
+
+def runs(number: int, apart_ns: int, source: str | None = None) -> list[Datagram]:
+    """Runs of a sender, or of as many senders: two of three datagrams each, and the end mark of the even ones."""
+    found = []
+    for run in range(number):
+        began = NOON + run * apart_ns
+        host = source or f"10.{run >> 16}.{run >> 8 & 255}.{run & 255}"
+        found += [datagram(stamped(Stamp(run, each, began), b"x"), began + each * MS, host) for each in (1, 3)]
+        if run % 2 == 0:
+            found.append(datagram(end_mark(Stamp(run, 3, began), began), began + 4 * MS, host))
+    return found
+
+
+@pytest.mark.parametrize("source", ["10.9.0.2", None], ids=["one sender", "a sender each"])
+def test_streams_that_stopped_give_room(source: str | None) -> None:
+    """However many runs there are, one each second, all are counted, and the latest by itself."""
+    meter = Meter(NOON)
+    for each in runs(3 * MAX_STREAMS, 10**9, source):
+        meter.take([each], 5004, 0)
+        assert len(meter.streams) <= MAX_STREAMS
+    kept = [*meter.streams, *([] if meter.forgotten is None else [meter.forgotten])]
+    assert (meter.unfollowed, (meter.forgotten is None) == (source is not None)) == (0, True)
+    assert sum(each.runs for each in kept) == 3 * MAX_STREAMS
+    assert sum(each.datagrams for each in kept) == meter.datagrams == 6 * MAX_STREAMS
+    assert sum(each.numbers.lost for each in kept) == 3 * MAX_STREAMS
+    assert any(each.stamp_stream == 3 * MAX_STREAMS - 1 and each.runs == 1 for each in meter.streams)
+    (total, *_) = [each for each in kept if each.is_sum]
+    assert (total.untold, total.worst_percent) == (total.runs // 2, pytest.approx(100 / 3))
+
+
+def test_a_sum_adds_nothing_to_an_interval() -> None:
+    """What was in the intervals of a stream is not in those of the sum that it becomes a part of."""
+    meter = Meter(NOON)
+    counted = [0, 0]
+    for each in runs(MAX_STREAMS + 50, 10**9, "10.9.0.2"):
+        meter.take([each], 5004, 0)
+        for interval in meter.end_interval():
+            counted = [counted[0] + interval.datagrams, counted[1] + interval.lost]
+    assert counted == [2 * (MAX_STREAMS + 50), MAX_STREAMS + 50]
+
+
+def test_live_streams_keep_their_room() -> None:
+    """A stream that comes while 1,000 others are alive is not followed, and its datagrams are counted."""
+    meter = Meter(NOON)
+    meter.take(runs(MAX_STREAMS + 5, 10 * MS), 5004, 0)
+    assert (len(meter.streams), meter.forgotten, meter.unfollowed) == (MAX_STREAMS, None, 13)
+
+
 @pytest.mark.slow
 def test_hostile_stamps_take_little_memory() -> None:
     """Random streams, numbers and times cost at most 32 MiB, and what is not followed is counted."""
@@ -207,8 +271,9 @@ def test_hostile_stamps_take_little_memory() -> None:
         tracemalloc.stop()
     assert size < 32 << 20
     assert meter.datagrams == 100_000
-    assert meter.unfollowed + sum(each.datagrams for each in meter.streams) == 100_000
-    assert 0 < meter.unfollowed < 20_000
+    kept = [*meter.streams, *([] if meter.forgotten is None else [meter.forgotten])]
+    assert meter.unfollowed + sum(each.datagrams for each in kept) == 100_000
+    assert meter.unfollowed < 20_000
 
 
 @given(st.lists(st.tuples(st.binary(max_size=80), st.integers(0, 2**63 - 1)), max_size=20))

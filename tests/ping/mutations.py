@@ -8,10 +8,12 @@ import time
 from ipaddress import ip_address
 from random import Random
 
-from multicast_expert.ping.conversation import Arrived, Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.measuring import read_report, read_request
 from multicast_expert.ping.messages import CLIENT_TIME, SERVER_TIME, MalformedMessageError, parse_message
+from multicast_expert.ping.queries import Arrived
 from multicast_expert.ping.server import STRANGERS_RATE, PingServer, ServerSettings
+from multicast_expert.ping.wish import Wish
 from ping.recorded import FORMS
 
 MOST = 50

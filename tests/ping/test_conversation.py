@@ -6,8 +6,10 @@ from random import Random
 import pytest
 
 from multicast_expert.ping import messages as m
-from multicast_expert.ping.conversation import Answer, Arrived, Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
+from multicast_expert.ping.queries import Answer, Arrived
 from multicast_expert.ping.server import PingServer, ServerSettings
+from multicast_expert.ping.wish import Wish
 from ping import recorded
 
 HOST, ID = ip_address("10.0.0.2"), bytes(range(1, 9))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert.ping import messages as m
-from multicast_expert.ping.conversation import Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.measuring import (
     Peer,
     Request,
@@ -17,6 +17,7 @@ from multicast_expert.ping.measuring import (
     read_report,
     read_request,
 )
+from multicast_expert.ping.wish import Wish
 from ping import recorded
 from ping.mutations import run
 

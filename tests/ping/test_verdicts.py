@@ -1,5 +1,8 @@
 """Each verdict, built in the lab and named; and those that must not be named."""
 
+import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,7 +47,13 @@ def test_unicast_only(version: int) -> None:
         finding, cause = done.summary["verdict"]
         assert (done.status, finding["kind"], cause["kind"]) == (1, "unicast only", "cause")
         assert "unicast only: no multicast from" in finding["text"]
+        source, group = (TARGET, "232.43.211.234") if version == 4 else ("[fd00::2]", "ff3e::4321:1234")
+        assert shlex.split(finding["command"]) == ["sudo", "mcast", "doctor", f"{source}@{group}", "--listen", "10"]
         assert cause["text"].startswith("the doctor on this host says (firewall): ")
+        # The next ping has another port, and the command serves it too.
+        assert re.fullmatch(rf"nft insert rule .* ip6? daddr {group} accept", cause["command"])
+        host = next(iter(done.summary["hosts"].values()))
+        assert (host["multicast"]["min_ms"], host["multicast"]["avg_ms"], host["multicast"]["max_ms"]) == (None,) * 3
         back = next(each for each in done.summary["pairs"] if each["sender"] == "this host")
         assert back["multicast"] >= 3
 
@@ -187,6 +196,8 @@ def test_all_pairs_of_eight_hosts() -> None:
             assert heard == (receiver != deaf and sender != mute), (sender, receiver, pair)
             assert pair["unicast"] > 3
         texts = " / ".join(each["text"] for each in done.summary["verdict"])
+        commands = {each["command"] for each in done.summary["verdict"]}
+        assert f"sudo mcast doctor {mute}@232.43.211.234 --listen 10" in commands
         assert f"no multicast from {mute} reaches anyone" in texts
         assert f"no multicast from anyone reaches {deaf}" in texts
         assert f"unicast between 10.0.0.1 and {dying} is lost, too" in texts
@@ -228,7 +239,53 @@ def test_a_sweep_finds_that_fragments_are_lost(blocks: bool) -> None:
         else:
             assert "100 queries a second: unicast 100 of 100, multicast 100 of 100" in done.text, done.text
             assert "verdict: all sizes and rates arrive by multicast" in done.text
+        assert f"hop limit of 1 from this host to {TARGET}: no router" in done.text
         assert done.status == int(blocks)
+
+
+def test_a_sweep_finds_the_hop_limit_that_reaches() -> None:
+    """Behind a router, datagrams with a hop limit of 1 do not arrive and those with 2 do."""
+    with Lab() as lab:
+        near, far = lab.switch("near"), lab.switch("far")
+        here, there, router = lab.host("here"), lab.host("there"), lab.router("router")
+        lab.plug(here, near, ipv4="10.1.0.1/24")
+        lab.plug(there, far, ipv4="10.2.0.1/24")
+        lab.plug(router, near, ipv4="10.1.0.9/24", interface="near")
+        lab.plug(router, far, ipv4="10.2.0.9/24", interface="far")
+        router.route_multicast("232.43.211.234", "far", ["near"])
+        here.ip("route add default via 10.1.0.9")
+        there.ip("route add default via 10.2.0.9")
+        pong(there, "-4")
+        done = ping(here, "10.2.0.1", "--sweep")
+        assert "10.2.0.1: hop limit 1: unicast 0 of 4, multicast 0 of 4" in done.text, done.text
+        assert "10.2.0.1: hop limit 2: unicast 4 of 4, multicast 4 of 4" in done.text, done.text
+        assert "verdict: datagrams need a hop limit of 2 from this host to 10.2.0.1: 1 router in between" in done.text
+        assert done.status == 0
+
+
+def test_nothing_can_be_told() -> None:
+    """A host without a route, and one answer alone: the status is 3, in JSON too."""
+    with two_hosts() as (here, there, _):
+        pong(there, "-4")
+        for words in (["192.0.2.1", "-c", "1"], [TARGET, "-c", "1"]):
+            done = start(here, *words, "--json", "--no-doctor")
+            output = done.communicate(timeout=60)[0].splitlines()
+            summary = json.loads(output[-1])
+            assert (done.returncode, summary["status"]) == (3, 3), output
+            assert {each["kind"] for each in summary["verdict"]} == {"unknown"}
+
+
+def test_a_server_that_cannot_send_to_groups_says_so() -> None:
+    """It says once why, counts it, and says the number at its end."""
+    with two_hosts() as (here, there, _), there.firewall_drop("multicast-udp", direction="output"):
+        server = pong(there, "-4", "--alone")
+        assert "unicast only" in ping(here, TARGET, "-c", "4", "--no-doctor", *QUICK).kinds
+        server.terminate()
+        assert server.stderr is not None
+        lines = server.stderr.read().splitlines()
+        assert lines[0].startswith("mcast: an answer by multicast was not sent: "), lines
+        assert lines[-1] == "4 answers by multicast could not be sent", lines
+        server.wait()
 
 
 FRAGMENTS = """{ type filter hook ingress device eth0 priority 0; };

@@ -156,3 +156,24 @@ def test_asked_for_a_private_network_it_never_goes_on_without(tmp_path: Path) ->
     assert finished.returncode == pytest.ExitCode.USAGE_ERROR
     assert "multicast_private_network is asked for, but: A private network" in finished.stderr
     assert "passed" not in finished.stdout
+
+
+RECORDING = """
+from multicast_expert import Datagram
+from multicast_expert.recording import RecordedReceiver, write_recording
+
+def test_recording(multicast_recording):
+    feed = [(Datagram(bytes([number]), ("10.0.0.7", 4000), f"239.1.2.{number}"), 5000) for number in range(3)]
+    assert write_recording(__file__.replace("test_it.py", "feed.pcapng"), feed) == 3
+    assert [each.data for each in multicast_recording("feed.pcapng")] == [b"\\0", b"\\1", b"\\2"]
+    recording = multicast_recording("feed.pcapng", "239.1.2.1")
+    assert [each.data for each in recording] == [b"\\1"]
+    with RecordedReceiver(recording.path, ["239.1.2.2"], 5000) as receiver:
+        assert receiver.receive().group == "239.1.2.2"
+"""
+
+
+def test_a_recording_is_opened_beside_the_test(tmp_path: Path) -> None:
+    """It is found whatever the current folder is, and closed: a file that stays open is a warning, and so an error."""
+    finished = run_pytest(tmp_path, RECORDING, "-W", "error")
+    assert "1 passed" in finished.stdout, finished.stdout

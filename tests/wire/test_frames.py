@@ -1,4 +1,4 @@
-"""What frames say about the datagrams in them, beyond tests/doctor/test_packets.py."""
+"""What frames say about the datagrams in them, beyond test_packets.py."""
 
 from multicast_expert.wire.frames import HEADER_CHECKSUM, parse_packet, udp_packet
 

@@ -6,9 +6,7 @@ not, the one that speaks already before the others, and then the lowest id. So t
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from struct import Struct
-from typing import NamedTuple
+from multicast_expert.wire.bridge_greeting import Greeting
 
 GREET_EVERY = 0.15
 """Seconds between two greetings."""
@@ -20,44 +18,6 @@ MOST_NEIGHBOURS = 16
 """How many bridges on one network are followed, and may be: anybody there can invent more."""
 
 _MOST_ADDRESSES = 16
-_GREETING = Struct("<4s8sB8s")
-_MARK = b"mcG\x01"
-_CONNECTED, _SPEAKING = 1, 2
-
-
-class Greeting(NamedTuple):
-    """What a bridge says about itself to those on its network."""
-
-    sender: bytes
-    connected: bool
-    """Whether it reaches other sites."""
-    speaking: bool
-
-    @property
-    def rank(self) -> tuple[bool, bool, bytes]:
-        """The lowest one speaks."""
-        return not self.connected, not self.speaking, self.sender
-
-
-def network_mark(name: str) -> bytes:
-    """Return what tells bridges of this name from others on the same network."""
-    return blake2b(name.encode(), digest_size=8).digest()
-
-
-def build_greeting(greeting: Greeting, network: bytes) -> bytes:
-    """Return the bytes of a greeting."""
-    flags = _CONNECTED * greeting.connected | _SPEAKING * greeting.speaking
-    return _GREETING.pack(_MARK, greeting.sender, flags, network)
-
-
-def parse_greeting(data: bytes, network: bytes) -> Greeting | None:
-    """Return the greeting of a bridge of this network; None for anything else."""
-    if len(data) != _GREETING.size:
-        return None
-    mark, sender, flags, name = _GREETING.unpack(data)
-    if mark != _MARK or name != network or flags > _CONNECTED | _SPEAKING:
-        return None
-    return Greeting(sender, bool(flags & _CONNECTED), bool(flags & _SPEAKING))
 
 
 class Election:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 
-from multicast_expert.bridge.election import GREET_EVERY, Election, build_greeting, network_mark, parse_greeting
+from multicast_expert.bridge.election import GREET_EVERY, Election
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.sockets.both_ways import McastSocket
+from multicast_expert.wire.bridge_greeting import GREETINGS, PORT, build_greeting, network_mark, parse_greeting
 
-GREETINGS = {socket.AF_INET: "239.255.77.66", socket.AF_INET6: "ff15::4d42"}
-"""Of a scope for which hosts choose the same source address as for the groups that bridges carry."""
-PORT = 7448
-"""Where bridges greet each other; no router forwards it, because the hop limit is 1."""
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class Greeter:
@@ -34,8 +32,8 @@ class Greeter:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._sockets: list[McastSocket] = []
-        for family, group in GREETINGS.items():
-            opened = McastSocket(family, [group], PORT, ifaces=ifaces, unicast=False, allow_missing=True)
+        for version, group in GREETINGS.items():
+            opened = McastSocket(_FAMILIES[version], [group], PORT, ifaces=ifaces, unicast=False, allow_missing=True)
             opened.open()
             self._sockets.append(opened)
         self._threads = [

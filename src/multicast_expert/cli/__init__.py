@@ -24,6 +24,8 @@ COMMANDS = {
     "groups": "List the groups that this host has joined",
     "recv": "Receive from groups and show every datagram",
     "send": "Send datagrams to a group",
+    "record": "Write what groups carry to a file for Wireshark",
+    "replay": "Send a recording again, with its timing",
     "doctor": "Find out why the datagrams of a group do not arrive",
     "drops": "Show which datagrams the kernel drops, why and where",
     "top": "Follow the streams on the wire in a live table",

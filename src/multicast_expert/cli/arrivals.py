@@ -13,8 +13,8 @@ from multicast_expert.core.datagram import Datagram
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.stamp import MAGIC, read_head, read_stamp
 
-Batch = list[tuple[int, list[Datagram]]]
-"""Datagrams by the port that they were sent to."""
+Batch = list[tuple[McastRxSocket, list[Datagram]]]
+"""Datagrams by the receiver that they came to."""
 
 # Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
@@ -30,7 +30,7 @@ def batches(
     patience_left: Callable[[], float],
     excluded: Collection[str] = (),
 ) -> Iterator[Batch]:
-    """Yield what comes until the deadline (monotonic seconds), by port, and flush the output before each wait.
+    """Yield what comes until the deadline (monotonic seconds), by receiver, and flush the output before each wait.
 
     What waits in a buffer by then is yielded, too. So is an empty list when nothing comes for as long as
     `patience_left` returns. Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which
@@ -59,7 +59,7 @@ def batches(
             if excluded:
                 datagrams = [each for each in datagrams if not _is_from(each, excluded)]
             if datagrams:
-                taken.append((receiver.port, datagrams))
+                taken.append((receiver, datagrams))
         yield taken
         terminal.flush()
         if taken and not busy:
@@ -71,24 +71,24 @@ def batches(
 def first_of(batch: Batch, most: int) -> Batch:
     """Return so many datagrams of a batch, those that arrived first, and the end marks before and between them."""
     found: Batch = []
-    flat = [(port, datagram) for port, datagrams in batch for datagram in datagrams]
-    for port, datagram in sorted(flat, key=lambda each: each[1].timestamp_ns or 0):
+    flat = [(receiver, datagram) for receiver, datagrams in batch for datagram in datagrams]
+    for receiver, datagram in sorted(flat, key=lambda each: each[1].timestamp_ns or 0):
         head = read_head(datagram.data)
         most -= head is None or not head.is_end
         if most < 0:
             break
-        found.append((port, [datagram]))
+        found.append((receiver, [datagram]))
     return found
 
 
 def arrivals(batch: Batch) -> list[Arrival]:
     """Return the datagrams of a batch in the order of their arrival, without end marks of streams."""
-    taken = [_arrival(each, port) for port, datagrams in batch for each in datagrams]
+    taken = [_arrival(each, receiver.port) for receiver, datagrams in batch for each in datagrams]
     wanted = [each for each in taken if each.stamp is None or not each.stamp.is_end]
     return wanted if len(batch) < 2 else sorted(wanted, key=attrgetter("time_ns"))
 
 
-def _came_before(taken: tuple[int, list[Datagram]], moment_ns: int) -> bool:
+def _came_before(taken: tuple[McastRxSocket, list[Datagram]], moment_ns: int) -> bool:
     """Return whether there may be more of the kind: the last one is older, as far as the OS says."""
     return (taken[1][-1].timestamp_ns or moment_ns) < moment_ns
 

@@ -72,7 +72,9 @@ def run(
     ] = None,
     iface: InterfaceOption = None,
     source: Annotated[str | None, Parameter("--source ADDR", "Only from this host.")] = None,
-    listen: Annotated[float | None, Parameter("--listen SECONDS", f"How long; usually {LISTEN:g} s.", seconds)] = None,
+    listen: Annotated[
+        float | None, Parameter("--listen, --for SECONDS", f"How long; usually {LISTEN:g} s.", seconds)
+    ] = None,
     as_json: JsonOption = False,
     verbose: Annotated[bool, Parameter("-v, --verbose", "List what is fine, and what was not read.")] = False,
     watching: Annotated[bool, Parameter("--watch", "Repeat until it is healed.")] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -21,13 +22,15 @@ from multicast_expert.cli.parameters import (
     seconds,
 )
 from multicast_expert.cli.render.drops import Loss, Receivers, loss_lines, loss_object, losses, summary_lines
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.facts import Drop
 from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.system.drops.watch import Watch, open_watch
-from multicast_expert.system.groups import joined_groups, udp_sockets
+from multicast_expert.system.groups import group_members, joined_groups, udp_sockets
 from multicast_expert.system.interfaces import find_interfaces, scan_interfaces
+from multicast_expert.system.listings import UdpSocket
 
 COULD_NOT_TELL = 3
 INTERVAL = 1.0
@@ -70,6 +73,8 @@ def run(
         found = _follow(watch, wanted, duration, asked=bool(endpoints), live=not as_json)
         limits = watch.limits
     _show(found, time.monotonic() - start, limits, as_json)
+    if endpoints and not found:
+        _tell_unjoined(endpoints)
     if any(each.expected for each in found):
         return 1
     return COULD_NOT_TELL if any(each.drop.group is None for each in found) else 0
@@ -150,11 +155,30 @@ def _since(seen: dict[Drop, int], watch: Watch, wanted: Wanted) -> list[Drop]:
 
 def _receivers() -> Receivers:
     sockets = udp_sockets(lambda _: True)
+    groups = [each for each in joined_groups(()) if not each.kept_by_system]
+    members: dict[IPAddress, set[str]] = defaultdict(set)
+    for member in group_members([each for each in sockets if each.address.is_unspecified], groups) if groups else ():
+        names = ", ".join(_names_of(member.socket)) or f"a process of user {member.socket.user_id}"
+        for membership in member.memberships:
+            members[membership.group].add(f"{names} on port {member.socket.port}")
     return Receivers(
-        frozenset(each.group for each in joined_groups(()) if not each.kept_by_system),
+        frozenset(each.group for each in groups),
         frozenset(each.port for each in sockets),
-        {each.inode: tuple(f"{process.name} ({process.pid})" for process in each.processes) for each in sockets},
+        {each.inode: _names_of(each) for each in sockets},
+        {group: frozenset(names) for group, names in members.items()},
     )
+
+
+def _names_of(socket: UdpSocket) -> tuple[str, ...]:
+    return tuple(f"{process.name} ({process.pid})" for process in socket.processes)
+
+
+def _tell_unjoined(endpoints: Sequence[Endpoint]) -> None:
+    """Say which groups no program has joined: of those, nothing can be lost."""
+    joined = _receivers().groups
+    for group in dict.fromkeys(each.group for each in endpoints):
+        if group not in joined:
+            terminal.tell(f"no program of this host has joined {group}, so nothing of it can be lost")
 
 
 def _show(found: Sequence[Loss], seconds: float, limits: str, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import sys
 import threading
@@ -57,6 +58,18 @@ class _Server(ThreadingMixIn, TCPServer):
             super().handle_error(request, client_address)
 
 
+class _Handler(MetricsHandler):
+    timeout = _PATIENCE
+
+    def do_HEAD(self) -> None:  # noqa: N802 - the name that http.server looks for
+        self.do_GET()
+
+    def end_headers(self) -> None:
+        super().end_headers()
+        if self.command == "HEAD":
+            self.wfile = io.BytesIO()  # what follows is the body
+
+
 class Exporter(Collector):
     """Answers requests at an address with the metrics of the last second, until it is closed; OSError if it cannot.
 
@@ -70,7 +83,7 @@ class Exporter(Collector):
         self._lock = threading.Lock()
         registry = CollectorRegistry()
         registry.register(self)
-        handler = type("Handler", (MetricsHandler,), {"registry": registry, "timeout": _PATIENCE})
+        handler = type("Handler", (_Handler,), {"registry": registry})
         self._server = _Server(host, port, handler)
         self._turn = sys.getswitchinterval()
         sys.setswitchinterval(_LONGEST_TURN)

@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM in a command that does something at its end, and the end of the program that reads the output.
 
-Elsewhere they end the process at once, with status 130, from its first instruction on (see `__main__`).
+Elsewhere they end the process at once, with status 130, once Python has started (see `__main__`).
 """
 
 from __future__ import annotations

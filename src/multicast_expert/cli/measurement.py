@@ -23,8 +23,10 @@ from multicast_expert.cli.render.measurement import (
 from multicast_expert.cli.render.summary import Alarm, summary_lines
 from multicast_expert.cli.render.text import Line
 from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.interfaces import interface_address_text
-from multicast_expert.observe.meter import Interval, Meter
+from multicast_expert.observe.measured_stream import Interval
+from multicast_expert.observe.meter import Meter
 from multicast_expert.system.interfaces import scan_interfaces
 
 # Seconds that a loop waits which has no interval to end.
@@ -43,10 +45,13 @@ class Measurement(ExitStack):
         self._is_headed = False
         self._write_row: Callable[[dict[str, Any]], Any] | None = None
         self._file: Any = None
+        # Lines for people would be between those of CSV.
+        self._shows_lines = not as_json and file != "-"
         if file is not None:
             # It stays open as long as the measurement.
-            self._file = self.enter_context(Path(file).open("w", newline="", encoding="utf-8"))  # noqa: SIM115
-            writer = import_module("csv").DictWriter(self._file, FIELDS)
+            opened = Path(file).open("w", newline="", encoding="utf-8") if file != "-" else None  # noqa: SIM115
+            self._file = sys.stdout if opened is None else self.enter_context(opened)
+            writer = import_module("csv").DictWriter(self._file, FIELDS, lineterminator="\n")
             writer.writeheader()
             self._write_row = writer.writerow
 
@@ -72,7 +77,7 @@ class Measurement(ExitStack):
         for each in intervals:
             if self._as_json or self._write_row:
                 self._write(interval_object(each, since, until))
-            if not self._as_json:
+            if self._shows_lines:
                 room = terminal.size(sys.stdout)[0]
                 heading = [] if self._is_headed else [Line(heading_line(room), style="dim")]
                 self._is_headed = True
@@ -87,11 +92,17 @@ class Measurement(ExitStack):
         if self._as_json:
             terminal.write_json(value)
         if self._write_row is not None:
-            self._write_row(value)
+            # Booleans as JSON has them
+            words = {name: str(each).lower() for name, each in value.items() if isinstance(each, bool)}
+            self._write_row(value | words)
             self._file.flush()
 
-    def finish(self, stats: list[ReceiveStats], receive_buffer: int) -> None:
-        """Write what the last interval has left, and the summary."""
+    def finish(self, stats: list[ReceiveStats], receive_buffer: int, unheard: Iterable[Endpoint]) -> int:
+        """Write what the last interval has left, and the summary; return when the measurement ended, since 1970.
+
+        unheard: endpoints from which nothing came.
+        """
+        ended_ns = time.time_ns()
         if self._every is not None:
             rest = list(self.meter.end_interval())
             if any(each.datagrams for each in rest) or time.monotonic() - self._ended > self._every / 2:
@@ -100,15 +111,19 @@ class Measurement(ExitStack):
         seconds = self.seconds
         if self._quiet and (self._as_json or self._write_row):
             for stream in self.meter.streams:
-                self._write(summary_object(stream, seconds, has_own_clock(stream, own)))
+                self._write(summary_object(stream, seconds, has_own_clock(stream, own), ended_ns))
         if self._quiet and self._as_json:
-            terminal.write_json(total_object(self.meter, seconds, stats, receive_buffer))
+            terminal.write_json(total_object(self.meter, seconds, stats, receive_buffer, unheard))
             terminal.flush()
-        for line in (*summary_lines(self.meter, seconds, stats), *stream_lines(self.meter, own, every=self._quiet)):
+        streams = stream_lines(self.meter, own, ended_ns, every=self._quiet)
+        for line in (*summary_lines(self.meter, seconds, stats), *streams):
             terminal.tell(line, "red" if isinstance(line, Alarm) else "")
+        return ended_ns
 
 
-def total_object(meter: Meter, seconds: float, stats: list[ReceiveStats], receive_buffer: int) -> dict[str, Any]:
+def total_object(
+    meter: Meter, seconds: float, stats: list[ReceiveStats], receive_buffer: int, unheard: Iterable[Endpoint]
+) -> dict[str, Any]:
     """Return the JSON object of all streams together, with what the kernel and the library dropped."""
     drops = [each.kernel_drops for each in stats]
     return {
@@ -121,6 +136,8 @@ def total_object(meter: Meter, seconds: float, stats: list[ReceiveStats], receiv
         "filtered": sum(each.filtered for each in stats),
         "unfollowed": meter.unfollowed,
         "receive_buffer": receive_buffer,
+        "forgotten": 0 if meter.forgotten is None else meter.forgotten.runs,
+        "nothing_came_for": list(map(str, unheard)),
     }
 
 

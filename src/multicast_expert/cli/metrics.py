@@ -21,8 +21,8 @@ _PLACE = re.compile(r"(?:\[(.+)\]|([^:]*))(?::([0-9]{1,5}))?")
 
 
 def read_place(text: str) -> tuple[str, int]:
-    """Return address and port: of `:9464`, `10.0.0.1:9464`, `[::1]:9464` or an address alone."""
-    match = _PLACE.fullmatch(text)
+    """Return address and port: of `9464`, `:9464`, `10.0.0.1:9464`, `[::1]:9464` or an address alone."""
+    match = _PLACE.fullmatch(f":{text}" if text.isascii() and text.isdecimal() else text)
     bracketed, plain, digits = match.groups() if match else (text, "", "")
     host, port = bracketed or plain or LOOPBACK, int(digits or PORT)
     try:
@@ -37,7 +37,7 @@ def read_place(text: str) -> tuple[str, int]:
 MetricsOption: TypeAlias = Annotated[
     tuple[str, int] | None,
     Parameter(
-        "--metrics [ADDRESS]:PORT",
+        "--metrics [ADDRESS:]PORT",
         f"Serve metrics to Prometheus there; on loopback and port {PORT} unless they are named.",
         read_place,
     ),

@@ -13,12 +13,16 @@ from multicast_expert import __version__
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, until_interrupted
 from multicast_expert.cli.parameters import InterfacesOption, Parameter, UsageError, command, seconds, whole
+from multicast_expert.cli.render.text import counted
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.ping.messages import OLD_PORT, PORT, Network
+from multicast_expert.ping.pinger import Unsent
 from multicast_expert.ping.pong import Pong
 from multicast_expert.ping.server import ServerSettings
 
 _DEFAULT = ServerSettings()
+_REASONS = 8
+"""Reasons for failures that are told while it runs."""
 
 
 @command(
@@ -61,7 +65,21 @@ def run(
         raise MulticastExpertError(f"Another program has UDP port {PORT}.")
     if OLD_PORT not in ports:
         terminal.tell(f"mcast: another program has UDP port {OLD_PORT}: clients of ssmping are not served")
-    pong = Pong(settings, ports=ports, versions=versions, ifaces=list(ifaces) or None, measures=not alone)
+    told: set[str] = set()
+
+    def tell_failure(unsent: Unsent) -> None:
+        if unsent.reason not in told and len(told) < _REASONS:
+            told.add(unsent.reason)
+            terminal.tell(f"mcast: an answer by {_way(unsent.is_multicast)} was not sent: {unsent.reason}")
+
+    pong = Pong(
+        settings,
+        ports=ports,
+        versions=versions,
+        ifaces=list(ifaces) or None,
+        measures=not alone,
+        on_failure=tell_failure,
+    )
 
     async def serve() -> None:
         ready = asyncio.Event()
@@ -80,7 +98,13 @@ def run(
     interrupted = until_interrupted(lambda: _run(serve))
     server = pong.server
     terminal.tell(f"{server.answered:,} queries answered, {server.limited:,} too fast, {server.ignored:,} unreadable")
+    for is_multicast, count in sorted(pong.failed.items()):
+        terminal.tell(f"{counted(count, 'answer')} by {_way(is_multicast)} could not be sent", "red")
     return STATUS if interrupted else 0
+
+
+def _way(is_multicast: bool) -> str:
+    return "multicast" if is_multicast else "unicast"
 
 
 def _run(serve: object) -> None:

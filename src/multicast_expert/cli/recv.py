@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from importlib import import_module
 from typing import Annotated
 
 from multicast_expert.cli import terminal
@@ -23,25 +20,25 @@ from multicast_expert.cli.parameters import (
     UsageError,
     WaitOption,
     command,
-    named_interfaces,
     read_endpoints,
     seconds,
     whole,
 )
-from multicast_expert.cli.render.text import binary_size
+from multicast_expert.cli.receivers import (
+    Unheard,
+    allow_descriptors,
+    buffer_text,
+    described,
+    exclude_hosts,
+    hosts,
+    open_to,
+    tell_unheard,
+    tell_what_is_missing,
+)
 from multicast_expert.cli.showing import show_hex, show_json, show_lines, show_raw
-from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.datagram import ReceiveStats
-from multicast_expert.core.endpoints import Endpoint
-from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.meter import Meter
-from multicast_expert.sockets.healing import HealingEvent
-from multicast_expert.sockets.receiver import McastRxSocket
 
-# Descriptors that the command needs in addition to those of its groups.
-OWN_DESCRIPTORS = 64
-# Groups of a receiver that the first line names.
-GROUPS_NAMED = 8
 SHORTEST_INTERVAL = 0.01
 # The exit status where nothing tells whether there was a loss.
 UNKNOWN = 3
@@ -65,8 +62,9 @@ def _percent(text: str) -> float:
     It receives until Ctrl-C, -c or -W ends it, on all interfaces but loopback unless -i or the endpoint names one.
     With --wait it starts before its interfaces, and says once what is missing; they are joined when they come.
     --source and --exclude apply to all endpoints of their IP version. At the end it reports loss, and for datagrams of
-    `mcast send --stamp`, iperf 2 and RTP also duplicates, order and jitter. The exit status is 1 if nothing came, or
-    fewer than -c.
+    `mcast send --stamp`, iperf 2 and RTP also duplicates, order and jitter. The exit status is 1 if an endpoint brought
+    nothing, if fewer than -c datagrams came, or if a stream lost more than --max-loss. With --max-loss it is 3 if none
+    of that is so, but a stream has no numbers, or fell silent before the end without an end mark.
 
     A range is 239.1.1.1+20:5000 for 20 groups, or 239.1.1.1:5000-5003 for four ports.
     """,
@@ -82,7 +80,7 @@ def run(
     exclude: Annotated[Sequence[str], Parameter("--exclude ADDR...", "Not from this host; repeatable.")] = (),
     number: Annotated[int | None, Parameter("-c, --count N", "Stop after N datagrams.", whole(1))] = None,
     duration: Annotated[
-        float | None, Parameter("-W, --seconds SECONDS", "Stop after so many seconds.", seconds)
+        float | None, Parameter("-W, --for, --seconds SECONDS", "Stop after so many seconds.", seconds)
     ] = None,
     wait: WaitOption = False,
     buffer: Annotated[
@@ -98,10 +96,12 @@ def run(
         float | None, Parameter("--every SECONDS", "With -q, a line for each stream so often.", _interval)
     ] = None,
     csv: Annotated[
-        str | None, Parameter("--csv FILE", "With -q, intervals and summaries as CSV, too.", values="file")
+        str | None,
+        Parameter("--csv FILE", "With -q, the same as CSV, too; - is standard output.", values="file"),
     ] = None,
     max_loss: Annotated[
-        float | None, Parameter("--max-loss PERCENT", "End with status 1 if a stream lost more.", _percent)
+        float | None,
+        Parameter("--max-loss PERCENT", "End with status 1 if a stream lost more.", _percent),
     ] = None,
     metrics: MetricsOption = None,
 ) -> int:
@@ -112,22 +112,27 @@ def run(
         raise UsageError("-q shows no datagrams: leave --hex, --raw and --full out.")
     if not quiet and (every is not None or csv is not None):
         raise UsageError("--every and --csv need -q.")
+    if as_json and csv == "-":
+        raise UsageError("--json and --csv - both write to standard output: name a file, or leave one out.")
     show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
-    excluded = _hosts(exclude)
-    receivers = _receivers(read_endpoints(texts), ifaces, _hosts(source), excluded, buffer, wait)
-    _allow_descriptors(receivers)
+    excluded = hosts(exclude)
+    wanted = open_to(read_endpoints(texts), ifaces, hosts(source), excluded, buffer, wait)
+    receivers = list(wanted)
+    unheard = Unheard(wanted)
+    allow_descriptors(receivers)
 
     def listen() -> None:
-        terminal.tell(f"listening to {_described(receivers)}{_buffer_text(receivers)}")
-        _tell_what_is_missing(receivers)
+        terminal.tell(f"listening to {described(receivers)}{buffer_text(receivers)}")
+        tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
         for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
-            wanted = batch if number is None else first_of(batch, number - meter.datagrams)
+            counted = batch if number is None else first_of(batch, number - meter.datagrams)
             now_ns = time.time_ns()
-            for port, datagrams in wanted:
-                meter.take(datagrams, port, now_ns)
+            for receiver, datagrams in counted:
+                meter.take(datagrams, receiver.port, now_ns)
+                unheard.take(receiver, datagrams)
             if not quiet:
-                show(arrivals(wanted))
+                show(arrivals(counted))
             measurement.go_on()
             if exporter is not None and exporter.is_due():
                 from multicast_expert.cli.render.metrics import recv_families  # noqa: PLC0415 - else it loads quicker
@@ -143,7 +148,7 @@ def run(
         exporter = open_exporter(metrics, opened)
         for receiver in receivers:
             opened.enter_context(receiver)
-            _exclude(receiver, excluded)
+            exclude_hosts(receiver, excluded)
         # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
         logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
@@ -153,146 +158,27 @@ def run(
         interrupted = until_interrupted(listen)
         if interrupted:
             terminal.end_line()
-        measurement.finish(*reception())
-    return STATUS if interrupted else _status(meter, number or 1, max_loss)
+        # A count that is reached says enough, unless losses are to be judged.
+        is_enough = number is not None and meter.datagrams >= number and max_loss is None
+        silent = [] if is_enough else unheard.endpoints
+        ended_ns = measurement.finish(*reception(), silent)
+    tell_unheard(silent, ifaces)
+    return STATUS if interrupted else _status(meter, number or 1, bool(silent), max_loss, ended_ns)
 
 
-def _status(meter: Meter, least: int, max_loss: float | None) -> int:
-    """Return the exit status after so many datagrams, of which so many per cent may be lost."""
-    if meter.datagrams < least:
+def _status(meter: Meter, least: int, misses: bool, max_loss: float | None, ended_ns: int) -> int:
+    """Return the exit status after so many datagrams at least, of which so many per cent may be lost."""
+    if misses or meter.datagrams < least:
         return 1
     if max_loss is None:
         return 0
-    losses = [each.loss_percent for each in meter.streams if each.loss_percent is not None]
-    if any(each > max_loss for each in losses):
+    streams = [*meter.streams, *([] if meter.forgotten is None else [meter.forgotten])]
+    if any(max(each.worst_percent, each.loss_percent or 0.0) > max_loss for each in streams):
         return 1
-    if not losses:
+    if all(each.is_judged(ended_ns) for each in streams) and not meter.unfollowed:
+        return 0
+    if all(each.loss_percent is None for each in streams):
         terminal.tell("no datagram has a number that shows a loss: send with mcast send --stamp, iperf 2 or RTP")
-        return UNKNOWN
-    return 0
-
-
-# Opening
-
-
-def _hosts(texts: Iterable[str]) -> list[IPAddress]:
-    """Return the addresses of hosts, each once; UsageError for any other text."""
-    try:
-        return list(dict.fromkeys(parse_source(text) for text in texts))
-    except MulticastExpertError as error:
-        raise UsageError(str(error)) from None
-
-
-def _receivers(
-    endpoints: Iterable[Endpoint],
-    ifaces: Sequence[str],
-    sources: Collection[IPAddress],
-    excluded: Collection[IPAddress],
-    buffer: int | None,
-    wait: bool,
-) -> list[McastRxSocket]:
-    """Return a receiver for every IP version, port, set of sources and interfaces, with all groups that share them."""
-    groups: dict[tuple[int, int, tuple[IPAddress, ...], tuple[str, ...]], list[IPAddress]] = defaultdict(list)
-    for endpoint in endpoints:
-        version = endpoint.group.version
-        wanted = _sources(endpoint, sources, excluded)
-        groups[version, endpoint.port or 0, wanted, tuple(named_interfaces(endpoint, ifaces))].append(endpoint.group)
-    for source in excluded:
-        if all(version != source.version for version, *_ in groups):
-            raise UsageError(f"--exclude {source} is IPv{source.version}, and no endpoint is.")
-    return [
-        McastRxSocket(
-            socket.AF_INET if version == 4 else socket.AF_INET6,
-            members,
-            port,
-            ifaces=named or None,
-            source_ips=wanted or None,
-            enable_external_loopback=True,
-            receive_buffer=buffer or "largest",
-            timestamps=True,
-            allow_missing=wait,
-            on_event=_report,
-        )
-        for (version, port, wanted, named), members in groups.items()
-    ]
-
-
-def _sources(
-    endpoint: Endpoint, sources: Collection[IPAddress], excluded: Collection[IPAddress]
-) -> tuple[IPAddress, ...]:
-    """Return the only hosts to receive the endpoint from, empty for all; UsageError if the options contradict it."""
-    version = endpoint.group.version
-    wanted = [source for source in sources if source.version == version]
-    unwanted = [source for source in excluded if source.version == version]
-    if endpoint.source is not None:
-        wanted.append(endpoint.source)
-    elif sources and not wanted and not unwanted:
-        raise UsageError(
-            f"{endpoint} is IPv{version}, and no --source is; name one, or receive it with another command."
-        )
-    if wanted and unwanted:
-        raise UsageError(f"--exclude applies to groups from all hosts, and {endpoint} names its sources.")
-    return tuple(dict.fromkeys(wanted))
-
-
-def _exclude(receiver: McastRxSocket, excluded: Iterable[IPAddress]) -> None:
-    version = 4 if receiver.addr_family == socket.AF_INET else 6
-    for source in excluded:
-        if source.version == version:
-            for group in receiver.mcast_ips:
-                receiver.block_source(group, source)
-
-
-def _allow_descriptors(receivers: Iterable[McastRxSocket]) -> None:
-    """Raise the limit of open descriptors if the receivers may need more, as far as the administrator allows."""
-    try:
-        resource = import_module("resource")
-    except ModuleNotFoundError:  # Windows, which has no such limit
-        return
-    # At most; Linux needs one for each IPv4 group, and for IPv6 one on each interface.
-    needed = OWN_DESCRIPTORS + sum(len(each.mcast_ips) * (1 + len(each.network_interfaces)) for each in receivers)
-    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY != usual < needed:
-        # macOS calls its limit infinite and grants no infinity.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed if most == resource.RLIM_INFINITY else most, most))
-
-
-def _report(event: HealingEvent) -> None:
-    terminal.tell(f"mcast: {event}")
-
-
-def _buffer_text(receivers: Iterable[McastRxSocket]) -> str:
-    sizes = [size for receiver in receivers if (size := receiver.receive_buffer)]
-    return f" (receive buffer {binary_size(min(sizes))})" if sizes else ""
-
-
-def _described(receivers: Iterable[McastRxSocket]) -> str:
-    return "; ".join(
-        f"{_first_of(receiver.mcast_ips)} port {receiver.port} on "
-        f"{', '.join(iface.display_name for iface in receiver.network_interfaces) or 'no interface yet'}"
-        + _sources_of(receiver)
-        for receiver in receivers
-    )
-
-
-def _sources_of(receiver: McastRxSocket) -> str:
-    sources = dict.fromkeys(each.source for each in receiver.memberships if each.source is not None)
-    return f", from {_first_of(list(sources))} only" if sources else ""
-
-
-def _tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
-    missing = [name for receiver in receivers for name in _missing_of(receiver)]
-    if missing:
-        terminal.tell(f"waiting for {', '.join(dict.fromkeys(missing))}")
-
-
-def _missing_of(receiver: McastRxSocket) -> list[str]:
-    if receiver.network_interfaces or receiver.missing_interfaces:
-        return receiver.missing_interfaces
-    return [f"an interface with an IPv{4 if receiver.addr_family == socket.AF_INET else 6} address"]
-
-
-def _first_of(groups: Sequence[str]) -> str:
-    more = len(groups) - GROUPS_NAMED
-    return ", ".join(groups[:GROUPS_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    else:
+        terminal.tell("--max-loss cannot be judged for every stream: one is silent at the end, or has no numbers")
+    return UNKNOWN

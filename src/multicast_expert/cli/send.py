@@ -156,6 +156,7 @@ def run(
             patience.wait_for_all()
         address = (str(endpoint.group), endpoint.port or 0)
         sending = Sending(transmitter, address, pace, Stamper() if stamping else None, patience, keep_going)
+        interrupted = False
         try:
             interrupted = until_interrupted(lambda: sending.send_all(payloads, size, duration))
             if interrupted:
@@ -163,7 +164,7 @@ def run(
             sending.end()
         finally:
             ifaces = [iface.display_name for iface in transmitter.network_interfaces]
-            _tell_result(sending, f"{endpoint._replace(iface=None)} out of {' and '.join(ifaces)}", rate)
+            _tell_result(sending, f"{endpoint._replace(iface=None)} out of {' and '.join(ifaces)}", rate, interrupted)
         return STATUS if interrupted else 1 if sending.failed else 0
 
 
@@ -191,9 +192,10 @@ def _lines(number: int, room: int) -> Iterator[bytes]:
         yield text
 
 
-def _tell_result(sending: Sending, place: str, rate: Rate | None) -> None:
+def _tell_result(sending: Sending, place: str, rate: Rate | None, interrupted: bool) -> None:
     sent, seconds = sending.sent, sending.seconds
-    if sent:
+    # Ctrl-C may come before the first one is counted.
+    if sent or interrupted:
         terminal.tell(f"{counted(sent, 'datagram')}, {counted(sending.bytes, 'byte')} to {place}")
     if sent and rate is not None and seconds > 0:
         achieved = f"{sent / seconds:,.6g} datagrams/s, {scaled(8 * sending.bytes / seconds)}bit/s in {seconds:.1f} s"

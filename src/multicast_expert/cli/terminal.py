@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -158,13 +158,36 @@ def reading_width() -> int:
 
 
 class Progress:
-    """A line about the work in progress, which the next one overwrites; nothing where no terminal shows it."""
+    """Lines about the work in progress, which the next ones overwrite; nothing where no terminal shows them."""
 
     def __init__(self) -> None:
         self._shown = ""
+        self._rows = 0
+
+    def show_all(self, lines: Sequence[Line]) -> None:
+        """Show so many of the first lines as there is room for, and the last; without styles only the last."""
+        if not (sys.stderr.isatty() and has_styles(sys.stderr)):
+            self.show(lines[-1].plain)
+            return
+        width, height = size(sys.stderr)
+        self.show("")
+        fitting = lines if len(lines) < height else [*lines[: max(0, height - 2)], lines[-1]]
+        shown = [_styled(line.cut(width - 1)) for line in fitting]
+        sys.stderr.write("\n".join(shown))
+        sys.stderr.flush()
+        self._rows = len(shown)
+
+    def _go_back(self) -> None:
+        """Take the rows that were shown away, and stand where they began."""
+        if self._rows:
+            up = f"\x1b[{self._rows - 1}A" if self._rows > 1 else ""
+            sys.stderr.write(f"\r{up}\x1b[J")
+            sys.stderr.flush()
+            self._rows = 0
 
     def show(self, line: str) -> None:
-        """Show the line instead of the last one; an empty one clears it."""
+        """Show the line instead of the last ones; an empty one clears it."""
+        self._go_back()
         line = printable(line)
         if not sys.stderr.isatty() or line == self._shown:
             return

@@ -173,7 +173,8 @@ def _try(host: Host, attempt: Attempt | Unread, listen: float, facts: Facts, pro
     memberships = _asked("The memberships could not be read", host.memberships)
     facts = replace(facts, sockets=sockets, memberships=memberships)
     if not isinstance(facts.memberships, Unread) and not isinstance(facts.sockets, Unread):
-        facts = replace(facts, members=host.members(facts.memberships, facts.sockets))
+        elsewhere = host.members_elsewhere(facts.memberships)
+        facts = replace(facts, members=host.members(facts.memberships, facts.sockets), members_elsewhere=elsewhere)
     if isinstance(attempt, Unread):
         return replace(facts, firewall=rules, trial=attempt)
     trial = _asked("The trial could not run", attempt.run, listen, facts, progress)

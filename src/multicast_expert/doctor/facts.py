@@ -398,6 +398,16 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteBridge:
+    """A bridge between sites (`mcast bridge`) that greeted on a network of this host."""
+
+    interface: str
+    address: str
+    is_connected: bool
+    """Whether it reaches another site."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """What happened while the doctor joined and listened."""
 
@@ -444,6 +454,8 @@ class Trial:
     """Where `drops` is Unread: what the kernel dropped while the doctor listened, of any packets of this machine."""
     reporters: tuple[Reporter, ...] | Unread = Unread("The reports of other hosts were not captured.")
     """Other hosts that reported their membership of the group."""
+    site_bridges: tuple[SiteBridge, ...] = ()
+    """Looked for if nothing arrived in the first half of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,6 +479,8 @@ class ReceiverFacts:
     datagrams: int
     kernel_drops: int | None
     buffer: Buffer | None = None
+    port_varies: bool = False
+    """Whether the OS chose the port: the next run of the program has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,6 +506,8 @@ class Facts:
     """UDP sockets with the target's port, or bound to its group."""
     members: tuple[Member, ...] = ()
     """The same sockets with what their programs joined, as far as this user may look into them."""
+    members_elsewhere: tuple[Member, ...] = ()
+    """Sockets with other ports whose programs joined the group, as far as this user may look into them."""
     firewall: tuple[Rule, ...] | Unread = ()
     """Only rules that drop."""
     bridges: tuple[Bridge, ...] | Unread = ()

@@ -7,150 +7,19 @@ numbered if they carry stamps, RTP or the numbers of iperf 2. Times are nanoseco
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.observe.latency import Latencies
-from multicast_expert.observe.sequence import RUNS, Numbers, Run, add_numbers
+from multicast_expert.observe.measured_stream import Interval, Place, Stream
+from multicast_expert.observe.sequence import RUNS
 from multicast_expert.stamp import Stamp
 from multicast_expert.wire.recognise.table import Protocol, recognise
 
 MAX_STREAMS = 1_000
 """Streams that are followed. Any host can send any number of them, so each costs a bounded amount of memory."""
+STOPPED_NS = 30_000_000_000
+"""A stream that is silent for so long gives its room to a new one, if there is no other."""
 _TRIES = 32
 """Datagrams by which a stream is recognised at first, and as many in each interval after that."""
-_NOTHING = Numbers(0, 0, 0, 0, None)
-
-
-class Place(NamedTuple):
-    """Where datagrams come from, and where to."""
-
-    group: str | None
-    port: int
-    interface: str | None
-    source: str
-
-
-class Interval(NamedTuple):
-    """What came of a stream since the interval before."""
-
-    stream: Stream
-    datagrams: int
-    bytes: int
-    expected: int
-    lost: int
-    """Negative if more came late than were lost anew."""
-
-
-class Stream:
-    """The counters of one stream."""
-
-    __slots__ = (
-        "_before", "_earlier", "_kind", "bytes", "datagrams", "first_ns", "has_ended", "last_ns", "latencies",
-        "longest_gap_ns", "place", "protocol", "run", "since_ns", "stamp_stream",
-    )  # fmt: skip
-
-    def __init__(self, place: Place, protocol: Protocol | None, since_ns: int) -> None:
-        self.place: Place = place
-        self.protocol = protocol
-        """None: it is none that has numbers."""
-        self.since_ns: int = since_ns
-        """The beginning of the measurement: what was sent before is not missing."""
-        self.datagrams: int = 0
-        self.bytes: int = 0
-        self.first_ns: int = 0
-        self.last_ns: int = 0
-        self.longest_gap_ns: int = 0
-        self.has_ended: bool = False
-        self.stamp_stream: int | None = None
-        """The random number of a run of `mcast send --stamp`."""
-        self.latencies: Latencies = Latencies()
-        self.run: Run | None = None
-        self._earlier = _NOTHING
-        self._before = 0, 0, 0, 0
-
-    def number(self, protocol: Protocol) -> None:
-        """Count its numbers from now on."""
-        self.protocol = protocol
-        self.run = RUNS[protocol.name](self.latencies)
-
-    def count(self, size: int, moment_ns: int) -> None:
-        """Count a datagram."""
-        if not self.datagrams:
-            self.first_ns = self.last_ns = moment_ns
-        gap = moment_ns - self.last_ns
-        if gap > self.longest_gap_ns:  # noqa: PLR1730 - max() would take a quarter of the time of this function
-            self.longest_gap_ns = gap
-        self.last_ns = moment_ns
-        self.datagrams += 1
-        self.bytes += size
-        self.has_ended = False
-
-    def take_head(self, head: object, payload: bytes, moment_ns: int) -> None:
-        """Count the number of a datagram; the sender may have begun anew."""
-        run = self.run
-        if run is not None and not run.take(head, payload, moment_ns):
-            self._earlier = self.numbers
-            self.run = type(run)(self.latencies)
-            self.run.take(head, payload, moment_ns)
-
-    @property
-    def numbers(self) -> Numbers:
-        """Numbers from the first datagram to the last one that came; without jitter."""
-        return self._earlier if self.run is None else add_numbers(self._earlier, self.run.sequence)
-
-    @property
-    def jitter_ns(self) -> float | None:
-        """By RFC 3550, 6.4.1; None while the sender's clock is not known."""
-        return None if self.run is None else self.run.jitter_ns
-
-    @property
-    def undecided(self) -> int:
-        """Datagrams that came too late to tell duplicates from others."""
-        return 0 if self.run is None else self.run.sequence.undecided
-
-    @property
-    def total(self) -> int | None:
-        """How many datagrams the sender sent; None if it did not say."""
-        return None if self.run is None else self.run.total
-
-    @property
-    def lost_before(self) -> int:
-        """Datagrams of the measurement before the first one that came, as far as an end mark proves them."""
-        run = self.run
-        if run is None or run.total is None or run.beginning_ns is None or run.beginning_ns < self.since_ns:
-            return 0
-        return max(0, run.sequence.lowest - 1) if run.sequence.received else run.total
-
-    @property
-    def lost_after(self) -> int:
-        """Datagrams after the last one that came, by the end mark."""
-        run = self.run
-        if run is None or run.total is None or not run.sequence.received:
-            return 0
-        return max(0, run.total - run.sequence.highest)
-
-    @property
-    def lost(self) -> int:
-        """All datagrams that are known to be missing."""
-        return self.numbers.lost + self.lost_before + self.lost_after
-
-    @property
-    def expected(self) -> int:
-        """How many datagrams should have come."""
-        return self.numbers.expected + self.lost_before + self.lost_after
-
-    @property
-    def loss_percent(self) -> float | None:
-        """None without numbers."""
-        return None if self.run is None else percent(self.lost, self.expected)
-
-    def end_interval(self) -> Interval:
-        """Return what came since the last call."""
-        now = self.datagrams, self.bytes, self.expected, self.lost
-        interval = Interval(self, *(after - before for after, before in zip(now, self._before, strict=True)))
-        self._before = now
-        return interval
 
 
 class Meter:
@@ -164,8 +33,12 @@ class Meter:
         self.first_bytes: int = 0
         self.unfollowed: int = 0
         """Datagrams of streams beyond MAX_STREAMS."""
+        self.forgotten: Stream | None = None
+        """The sum of streams that gave their room to others, without place or protocol."""
         self.streams: list[Stream] = []
-        self._since_ns = since_ns
+        self.since_ns: int = since_ns
+        """What was sent before is not missing."""
+        self._full_until_ns = 0
         self._sources: dict[tuple[int, str | None, str | None, str], _Source] = {}
 
     def take(self, datagrams: Iterable[Datagram], port: int, now_ns: int) -> None:
@@ -176,7 +49,7 @@ class Meter:
             moment_ns = datagram.timestamp_ns or now_ns
             source = sources.get((port, datagram.group, datagram.interface_name, sender[0]))
             if source is None:
-                source = self._source(datagram, port)
+                source = self._source(datagram, port, moment_ns)
             if source is not None and source.take(payload, sender[1], moment_ns):
                 continue
             if not self.datagrams:
@@ -194,20 +67,44 @@ class Meter:
             interval = stream.end_interval()
             if interval.datagrams or not had_ended:
                 yield interval
-            stream.has_ended = stream.total is not None
+            stream.has_ended = stream.is_sum or stream.total is not None
 
-    def has_room(self) -> bool:
+    def has_room(self, now_ns: int, asking: _Source | None = None) -> bool:
         """Return whether one more stream is followed; count a datagram of one that is not."""
+        if len(self.streams) >= MAX_STREAMS and now_ns >= self._full_until_ns:
+            self._make_room(now_ns, asking)
         if len(self.streams) < MAX_STREAMS:
             return True
         self.unfollowed += 1
         return False
 
-    def _source(self, datagram: Datagram, port: int) -> _Source | None:
-        if not self.has_room():
+    def _make_room(self, now_ns: int, asking: _Source | None) -> None:
+        """Put streams that have stopped together: those of one source first, then those of sources that stopped."""
+        until_ns = now_ns - STOPPED_NS
+        for source in self._sources.values():
+            source.sum_up(until_ns, least=1 if source is asking else 2)
+        if sum(each.room for each in self._sources.values()) >= MAX_STREAMS:
+            for key, source in list(self._sources.items()):
+                if source is not asking and source.last_ns < until_ns:
+                    del self._sources[key]
+                    for stream in source.streams:
+                        self._forget(stream)
+        self.streams = [stream for source in self._sources.values() for stream in source.streams]
+        oldest_ns = min((each.last_ns for each in self.streams if not each.is_sum), default=now_ns)
+        self._full_until_ns = oldest_ns + STOPPED_NS
+        # What began before may have been counted in a sum.
+        self.since_ns = max(self.since_ns, now_ns)
+
+    def _forget(self, stream: Stream) -> None:
+        if self.forgotten is None:
+            self.forgotten = Stream.sum_of(Stream(Place(None, 0, None, ""), None, self.since_ns))
+        self.forgotten.add(stream)
+
+    def _source(self, datagram: Datagram, port: int, now_ns: int) -> _Source | None:
+        if not self.has_room(now_ns):
             return None
         place = Place(datagram.group, port, datagram.interface_name, datagram.sender[0])
-        source = _Source(self, place, self._since_ns)
+        source = _Source(self, place)
         self._sources[port, datagram.group, datagram.interface_name, datagram.sender[0]] = source
         return source
 
@@ -215,12 +112,13 @@ class Meter:
 class _Source:
     """All that one host sends to one group and port."""
 
-    __slots__ = ("_earlier", "_meter", "_place", "_protocol", "_since_ns", "_streams", "tries")
+    __slots__ = ("_earlier", "_meter", "_place", "_protocol", "_streams", "_sums", "tries")
 
-    def __init__(self, meter: Meter, place: Place, since_ns: int) -> None:
-        self._meter, self._place, self._since_ns = meter, place, since_ns
+    def __init__(self, meter: Meter, place: Place) -> None:
+        self._meter, self._place = meter, place
         self._protocol: Protocol | None = None
         self._streams: dict[object, Stream] = {}
+        self._sums: dict[str | None, Stream] = {}
         self._earlier: tuple[bytes, int, int] | None = None
         self.tries = _TRIES
 
@@ -234,7 +132,7 @@ class _Source:
             kind = RUNS[protocol.name]
             head = kind.read(payload)
             key = None if head is None else kind.key(head, sender_port)
-        stream = self._streams.get(key) or self._new(key, protocol if head is not None else None)
+        stream = self._streams.get(key) or self._new(key, protocol if head is not None else None, moment_ns)
         if stream is None:
             return False
         if head is None:
@@ -248,10 +146,36 @@ class _Source:
         stream.count(len(payload), moment_ns)
         return False
 
-    def _new(self, key: object, protocol: Protocol | None) -> Stream | None:
-        if not self._meter.has_room():
+    @property
+    def streams(self) -> Iterable[Stream]:
+        """All that are followed, and the sums of those that stopped."""
+        return (*self._sums.values(), *self._streams.values())
+
+    @property
+    def room(self) -> int:
+        """How many streams it takes."""
+        return len(self._sums) + len(self._streams)
+
+    @property
+    def last_ns(self) -> int:
+        """When the latest datagram came."""
+        return max((each.last_ns for each in self.streams), default=0)
+
+    def sum_up(self, until_ns: int, least: int) -> None:
+        """Put the streams together that have been silent since `until_ns`, if it has at least so many."""
+        if self.room < least:
+            return
+        for key in [key for key, each in self._streams.items() if each.last_ns < until_ns]:
+            stream = self._streams.pop(key)
+            kind = None if stream.protocol is None else stream.protocol.name
+            if kind not in self._sums:
+                self._sums[kind] = Stream.sum_of(stream)
+            self._sums[kind].add(stream)
+
+    def _new(self, key: object, protocol: Protocol | None, moment_ns: int) -> Stream | None:
+        if not self._meter.has_room(moment_ns, self):
             return None
-        stream = self._streams[key] = Stream(self._place, None, self._since_ns)
+        stream = self._streams[key] = Stream(self._place, None, self._meter.since_ns)
         if protocol is not None:
             stream.number(protocol)
         self._meter.streams.append(stream)
@@ -274,8 +198,3 @@ class _Source:
                 stream.number(protocol)
                 stream.take_head(head, earlier[0], earlier[2])
         return protocol
-
-
-def percent(part: int, whole: int) -> float:
-    """Return the share in per cent; 0 of nothing."""
-    return 100 * part / whole if whole > 0 else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +16,16 @@ from typing import Self
 from multicast_expert.core.addresses import IPAddress, MulticastAddress, parse_group
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
-from multicast_expert.ping.conversation import Answer, Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.measuring import MOST_PEERS, Peer, Request, Result, build_request, read_report, result_of
 from multicast_expert.ping.messages import PORT, REPORT, SOURCE_SPECIFIC
 from multicast_expert.ping.pinger import Heard, Pinger, interface_towards
+from multicast_expert.ping.queries import Answer
 from multicast_expert.ping.server import PingServer, ServerSettings
 from multicast_expert.ping.verdict import Finding, Pair, clock_findings, is_deaf, judge
+from multicast_expert.ping.wish import Wish
 from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.system.routes import source_address
 
 PATIENCE = 5.0
 """Seconds to ask a server that does not answer."""
@@ -150,8 +154,8 @@ class Pinging:
             self.pinger.remove(again)
         if report.cause is None:
             return [Finding("cause", "the doctor finds nothing wrong on this host: look at the network and the sender")]
-        cures = "".join(f"; {each}" for each in report.cause.commands[:1])
-        return [Finding("cause", f"the doctor on this host says ({report.cause.check}): {report.cause.summary}{cures}")]
+        text = f"the doctor on this host says ({report.cause.check}): {report.cause.summary}"
+        return [Finding("cause", text, command=next(iter(report.cause.commands), ""))]
 
     async def _ask(self, conversation: Conversation) -> float:
         """Ask a server to measure, if it is time; return when it is time again."""
@@ -282,4 +286,12 @@ def verdict_of(pinging: Pinging, names: Mapping[IPAddress | None, str]) -> list[
         except MulticastExpertError as error:
             refused.append(str(error).rstrip("."))
     clocks = {names[each.host]: each.clock_ns for each in pinging.conversations if each.clock_ns is not None}
-    return [*judge(pairs_of(pinging, names), silent, refused), *clock_findings(clocks)]
+    doctors: dict[str, str] = {}
+    for each in pinging.conversations:
+        if each.joined_at is not None:
+            own = source_address(each.host.version, str(each.host))
+            for sender, address in ((names[each.host], str(each.host).partition("%")[0]), (names[None], own)):
+                source = "" if address is None else f"{address}@" if ":" not in address else f"[{address}]@"
+                group = shlex.quote(f"{source}{each.group}")
+                doctors.setdefault(sender, f"sudo mcast doctor {group} --listen 10")
+    return [*judge(pairs_of(pinging, names), silent, refused, doctors), *clock_findings(clocks)]

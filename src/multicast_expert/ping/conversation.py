@@ -9,39 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from typing import Literal, NamedTuple
+from ipaddress import ip_address
+from typing import Literal
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.ping.messages import (
     CLIENT_ID,
-    CLIENT_TIME,
     DEFAULT_GROUPS,
     INFORMATION,
-    INIT,
     OLD_PORT,
-    PAD,
     PORT,
     REPLY,
-    REQUEST,
     RESPONSE,
-    SEQUENCE,
     SERVER_TIME,
     SESSION,
-    SOURCE_SPECIFIC,
     VERSION,
     Message,
     Network,
     Option,
-    build_message,
     group_option,
-    number_option,
-    prefix_option,
-    requested_option,
-    time_option,
     version_option,
 )
+from multicast_expert.ping.queries import Answer, Arrived, Outgoing, init_message, query_message
 from multicast_expert.ping.tally import Tally
+from multicast_expert.ping.wish import Wish
 
 WINDOW = 1024
 """To how many queries answers are awaited at once."""
@@ -56,72 +47,6 @@ _INIT_EVERY = 20
 """Of so many queries in the old dialect one goes with a request for a session."""
 
 State = Literal["asking", "pinging", "refused", "other version", "over"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What to ask a server for."""
-
-    version: int = 4
-    """Of IP."""
-    group: IPAddress | None = None
-    """None: one that the server chooses."""
-    source_specific: bool = True
-    interval: float = 1.0
-    count: int | None = None
-    size: int = 0
-    """Bytes of each query, at least; the answers have about as many."""
-    flood: bool = False
-    """Whether to query again as soon as both answers are there."""
-
-    @property
-    def range(self) -> Network:
-        """The groups that would do."""
-        if self.group is not None:
-            return ip_network(self.group)
-        if self.source_specific:
-            return SOURCE_SPECIFIC[self.version]
-        return ip_network(DEFAULT_GROUPS[self.version, False])
-
-
-class Outgoing(NamedTuple):
-    """A datagram for the server."""
-
-    port: int
-    data: bytes
-    sequence: int | None = None
-    """The number, if it is a query."""
-
-
-class Arrived(NamedTuple):
-    """What its socket knows about a message that arrived."""
-
-    stamp_ns: int
-    """When, in nanoseconds since 1970."""
-    now: float
-    """When it was read, by the monotonic clock."""
-    port: int
-    """That it came from."""
-    is_multicast: bool
-    ttl: int | None
-    size: int
-
-
-class Answer(NamedTuple):
-    """One answer to one query."""
-
-    host: str
-    sequence: int
-    is_multicast: bool
-    round_trip_ns: int
-    hops: int | None
-    """How many routers are in between; None: unknown."""
-    size: int
-    is_duplicate: bool
-    stamp_ns: int
-    """When it arrived, in nanoseconds since 1970."""
-    server_ns: int | None
-    """The time of the server when it answered."""
 
 
 @dataclass(slots=True)
@@ -233,7 +158,10 @@ class Conversation:
         query = self._query(wall_ns)
         # The server may have started since, and have sessions after all.
         again = self.is_old and self.sequence % _INIT_EVERY == 2
-        return [query, *(Outgoing(port, self._init()) for port in (PORT, OLD_PORT) if again)]
+        return [
+            query,
+            *(Outgoing(port, init_message(self.client_id, self.wish.range)) for port in (PORT, OLD_PORT) if again),
+        ]
 
     def joined(self, now: float) -> None:
         """Note that `wanted` was joined; the first query is due."""
@@ -319,21 +247,9 @@ class Conversation:
         self._due = now + pause
         self.asked += 1
         if port is not None:
-            return [Outgoing(port, self._init())]
+            return [Outgoing(port, init_message(self.client_id, self.wish.range))]
         self.is_old, self.port = True, OLD_PORT
         return [self._query(wall_ns)]
-
-    def _init(self) -> bytes:
-        return build_message(
-            INIT,
-            [
-                version_option(),
-                Option(CLIENT_ID, self.client_id),
-                requested_option(INFORMATION),
-                prefix_option(self.wish.range),
-                Option(PAD, bytes(32)),  # so that the response is not larger than what asked for it
-            ],
-        )
 
     def _take_response(self, message: Message, arrived: Arrived) -> None:
         if message.version != VERSION:
@@ -365,18 +281,9 @@ class Conversation:
 
     def _query(self, wall_ns: int) -> Outgoing:
         self.sequence += 1
-        options = [number_option(SEQUENCE, self.sequence), time_option(CLIENT_TIME, wall_ns)]
-        options.append(group_option(self.group, is_old=self.is_old))
-        if self.is_old:
-            options.insert(0, Option(CLIENT_ID, self.client_id[-4:]))
-        else:
-            options[:0] = [version_option(), Option(CLIENT_ID, self.client_id)]
-            options += [Option(SESSION, self._session), requested_option(SERVER_TIME)]
-        data = build_message(REQUEST, options)
-        # Answers lack the session, and have the TTL and the server's time instead.
-        missing = self.wish.size - len(data) - (0 if self.is_old else 17 - 4 - len(self._session))
-        if missing > 0:
-            data += build_message(PAD, [Option(PAD, bytes(max(0, missing - 4)))])[1:]
+        data = query_message(
+            self.client_id, None if self.is_old else self._session, self.group, self.sequence, wall_ns, self.wish.size
+        )
         return Outgoing(self.port or PORT, data, self.sequence)
 
     def _forget_queries(self) -> None:

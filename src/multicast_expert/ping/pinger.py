@@ -16,7 +16,7 @@ from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier
-from multicast_expert.ping.conversation import Answer, Arrived, Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.messages import (
     CLIENT_ID,
     DEFAULT_GROUPS,
@@ -29,7 +29,9 @@ from multicast_expert.ping.messages import (
     Message,
     parse_message,
 )
+from multicast_expert.ping.queries import Answer, Arrived
 from multicast_expert.ping.server import PingServer
+from multicast_expert.ping.wish import Wish
 from multicast_expert.sockets.aio import AsyncMcastSocket
 from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system.interfaces import scan_interfaces
@@ -75,7 +77,9 @@ class Pinger:
         """Why the last datagram to a host was not sent."""
         self.other_senders: dict[IPAddress, str] = {}
         """From where answers came that another host was asked for."""
-        self._version, self._ttl, self._server = version, ttl, server
+        self.ttl: int | None = ttl
+        """How many hops the next datagrams may go; None: as many as those of a server."""
+        self._version, self._server = version, server
         self._has_quick = True
         self._old_ids: dict[bytes, Conversation] = {}
         self._memberships: dict[tuple[str, str | None], tuple[Membership, set[bytes]]] = {}
@@ -178,7 +182,7 @@ class Pinger:
             if quick is not None:
                 quick.sendto(data, address)
             else:
-                await self._socket.sendto(data, address, hop_limit=self._ttl)
+                await self._socket.sendto(data, address, hop_limit=self.ttl)
             self.failures.pop(host, None)
         except OSError as error:
             if quick is not None:
@@ -194,7 +198,7 @@ class Pinger:
 
     def _quick(self, host: IPAddress) -> Socket | None:
         """Return the only socket that queries can leave from: sending by it at once keeps round trips exact."""
-        if not self._has_quick or self._ttl is not None or host.is_link_local:
+        if not self._has_quick or self.ttl is not None or host.is_link_local:
             return None
         return self._socket.os_sockets()[0] if len(self._socket.network_interfaces) == 1 else None
 
@@ -230,17 +234,25 @@ class Pinger:
             await answer(self._socket, self._server, datagram)
 
 
-async def answer(sock: AsyncMcastSocket, server: PingServer, datagram: Datagram) -> bool:
-    """Send the server's answers to a datagram; return whether all went."""
+class Unsent(NamedTuple):
+    """An answer that could not be sent."""
+
+    is_multicast: bool
+    reason: str
+
+
+async def answer(sock: AsyncMcastSocket, server: PingServer, datagram: Datagram) -> list[Unsent]:
+    """Send the server's answers to a datagram; return those that failed."""
+    failed = []
     client = datagram.sender[0].partition("%")[0], datagram.sender[1]
     ttl = server.settings.ttl
     for outcome in server.take(datagram.data, client, monotonic(), time_ns()):
         to = None if outcome.group is None else (str(outcome.group), client[1])
         try:
             await sock.wait_through(sock.replying_to(datagram, outcome.data, to=to, hop_limit=ttl))
-        except MulticastExpertError:
-            return False
-    return True
+        except MulticastExpertError as error:
+            failed.append(Unsent(to is not None, str(error)))
+    return failed
 
 
 def interface_towards(host: IPAddress) -> IfaceInfo:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -15,11 +16,12 @@ from time import monotonic
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.errors import MulticastExpertError, MulticastWarning
-from multicast_expert.ping.conversation import Conversation, Wish
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.measuring import Request, Result, build_reports, read_request, result_of
 from multicast_expert.ping.messages import CLIENT_ID, MEASURE, MalformedMessageError, parse_message
-from multicast_expert.ping.pinger import Pinger, answer
+from multicast_expert.ping.pinger import Pinger, Unsent, answer
 from multicast_expert.ping.server import Client, PingServer, ServerSettings
+from multicast_expert.ping.wish import Wish
 from multicast_expert.sockets.aio import AsyncMcastSocket
 
 KEEP = 3.0
@@ -52,7 +54,8 @@ class _Station:
 class Pong:
     """Answers multicast pings on some ports, versions of IP and interfaces (None: all, also those that come later).
 
-    measures: whether clients with a session may have it measure hosts that run a server too.
+    measures: whether clients with a session may have it measure hosts that run a server too. on_failure: is called with
+    each answer that could not be sent.
     """
 
     def __init__(
@@ -63,10 +66,12 @@ class Pong:
         versions: Sequence[int] = (4, 6),
         ifaces: Sequence[str] | None = None,
         measures: bool = True,
+        on_failure: Callable[[Unsent], None] = lambda _: None,
     ) -> None:
         self.server: PingServer = PingServer(settings, os.urandom(32))
-        self.failed: int = 0
-        """Answers that could not be sent."""
+        self.failed: Counter[bool] = Counter()
+        """Answers that could not be sent: by multicast (True), and others."""
+        self._on_failure = on_failure
         self._ifaces = None if ifaces is None else list(ifaces)
         self._stations = {version: _Station(version) for version in versions} if measures else {}
         self._sockets = [
@@ -109,8 +114,13 @@ class Pong:
             for datagram in await sock.receive_many(256):
                 if datagram.data[:1] == bytes((MEASURE,)):
                     await self._take_request(sock, datagram)
-                elif not await answer(sock, self.server, datagram):
-                    self.failed += 1
+                else:
+                    for unsent in await answer(sock, self.server, datagram):
+                        self._fail(unsent)
+
+    def _fail(self, unsent: Unsent) -> None:
+        self.failed[unsent.is_multicast] += 1
+        self._on_failure(unsent)
 
     async def _take_request(self, sock: AsyncMcastSocket, datagram: Datagram) -> None:
         client = datagram.sender[0].partition("%")[0], datagram.sender[1]
@@ -128,8 +138,8 @@ class Pong:
         for report in build_reports(message, heard, results):
             try:
                 await sock.reply(datagram, report)
-            except MulticastExpertError:
-                self.failed += 1
+            except MulticastExpertError as error:
+                self._fail(Unsent(False, str(error)))
 
     def _results(self, station: _Station, request: Request, client: Client, now: float) -> list[Result]:
         """Return what is known of the peers, and measure those that are new."""
@@ -165,8 +175,8 @@ class Pong:
                 async with Pinger(station.version, self._ifaces, ttl=self.server.settings.ttl) as pinger:
                     station.pinger = pinger
                     await self._follow(station, pinger)
-            except MulticastExpertError:
-                self.failed += 1
+            except MulticastExpertError as error:
+                self._fail(Unsent(False, str(error)))
                 await asyncio.sleep(KEEP)
             finally:
                 station.pinger = None

@@ -20,7 +20,7 @@ _SOME = 0.02
 
 Kind = Literal[
     "works", "one way only", "silent", "refused", "unicast lost", "unicast only", "died", "twice", "loss", "routed",
-    "ttl spent", "nobody hears", "hears nobody", "sizes", "rates", "cause", "clock", "unknown",
+    "ttl spent", "nobody hears", "hears nobody", "sizes", "rates", "hop limits", "cause", "clock", "unknown",
 ]  # fmt: skip
 
 
@@ -49,13 +49,22 @@ class Finding(NamedTuple):
     kind: Kind
     text: str
     is_bad: bool = True
+    command: str = ""
+    """What to run next, whole."""
 
 
-def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[str] = ()) -> list[Finding]:
+def judge(
+    pairs: Sequence[Pair],
+    silent: Sequence[str] = (),
+    refused: Sequence[str] = (),
+    doctors: Mapping[str, str] | None = None,
+) -> list[Finding]:
     """Return the verdict on all pairs, the worst first.
 
-    silent: hosts that no answer came from. refused: why other hosts gave no session.
+    silent: hosts that no answer came from. refused: why other hosts gave no session. doctors: by host that sends, the
+    command that looks for the cause on a host where its multicast should arrive, or leave.
     """
+    doctors = doctors or {}
     findings = [Finding("silent", f"{host} does not answer: is `mcast pong` running there?") for host in silent]
     findings += [Finding("refused", text) for text in refused]
     kinds: dict[tuple[str, str], Kind] = {(each.sender, each.receiver): _kind(each.result) for each in pairs}
@@ -64,7 +73,8 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
         Finding(
             "nobody hears",
             f"unicast only: no multicast from {host} reaches anyone ({len(others)} hosts got its unicast): "
-            f"run mcast doctor on {host}",
+            f"run this on {host} while mcast ping runs",
+            command=doctors.get(host, ""),
         )
         for host, others in unheard.items()
     ]
@@ -72,7 +82,8 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
         Finding(
             "hears nobody",
             f"unicast only: no multicast from anyone reaches {host} ({len(others)} hosts sent): "
-            f"run mcast doctor on {host}",
+            f"run this on {host} while mcast ping runs",
+            command=doctors.get(others[0], ""),
         )
         for host, others in deaf.items()
         if len(set(others) - set(unheard)) > 1
@@ -80,7 +91,7 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
     for pair in pairs:
         kind = kinds[pair.sender, pair.receiver]
         if kind != "unicast only" or (pair.sender not in unheard and pair.receiver not in deaf):
-            findings += _of_pair(pair, kind)
+            findings += _of_pair(pair, kind, doctors.get(pair.sender, ""))
     findings += _routed(pairs)
     working = [each for each in pairs if kinds[each.sender, each.receiver] == "works"]
     if working and len(working) == len(pairs):
@@ -92,7 +103,10 @@ def judge(pairs: Sequence[Pair], silent: Sequence[str] = (), refused: Sequence[s
 
 def status(findings: Iterable[Finding], pairs: Sequence[Pair]) -> int:
     """Return the exit status: 0 all heard, 1 some lost, 3 nothing could be told."""
+    findings = list(findings)
     if not any(each.result.unicast or each.result.multicast for each in pairs):
+        return 3
+    if findings and all(each.kind in ("unknown", "clock") for each in findings):
         return 3
     if any(each.is_bad for each in findings):
         return 1
@@ -142,6 +156,19 @@ def rates_finding(trials: Sequence[Trial], host: str) -> Finding | None:
     )
 
 
+def hop_limits_finding(trials: Sequence[Trial], host: str) -> Finding | None:
+    """Return with which hop limit datagrams of this host reach the other one."""
+    reached = [each for each in trials if 2 * each.unicast > each.sent]
+    if not reached:
+        return None
+    least = reached[0].value
+    routers = f"{least - 1} router{'s' * (least > 2)} in between"
+    text = f"datagrams need a hop limit of {least} from this host to {host}: {routers if least > 1 else 'no router'}"
+    if least > 1:
+        text += ", and the usual one for multicast is 1"
+    return Finding("hop limits", text, is_bad=False)
+
+
 def is_deaf(result: Result) -> bool:
     """Return whether multicast fails where unicast arrives, now."""
     return _kind(result) in ("unicast only", "died")
@@ -183,14 +210,14 @@ def _without_multicast(
     }
 
 
-def _of_pair(pair: Pair, kind: Kind) -> list[Finding]:
+def _of_pair(pair: Pair, kind: Kind, doctor: str) -> list[Finding]:
     sender, receiver, result, _ = pair
     way = f"from {sender} to {receiver}"
     beside = f"{min(result.unicast, result.sent)} of {result.sent} unicast answers came"
     if kind == "unicast lost":
         text = f"unicast between {receiver} and {sender} is lost, too ({beside}): nothing can be told about multicast"
     elif kind == "unicast only":
-        text = f"unicast only: no multicast {way} ({beside}): run mcast doctor on both"
+        text = f"unicast only: no multicast {way} ({beside}): run this on both while mcast ping runs"
     elif kind == "died":
         text = (
             f"multicast {way} died after {result.lived_ns / 1e9:,.0f} s while unicast went on, {result.silence} queries"
@@ -204,7 +231,7 @@ def _of_pair(pair: Pair, kind: Kind) -> list[Finding]:
         text = f"multicast {way} loses {100 * lost / due:.0f} % ({lost} of {due}), while {beside}"
     else:
         return []
-    return [Finding(kind, text)]
+    return [Finding(kind, text, command=doctor if kind == "unicast only" else "")]
 
 
 def _routed(pairs: Iterable[Pair]) -> list[Finding]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
 from multicast_expert.core.both_ways import SendSettings, UnicastWish, parse_unicast
@@ -34,6 +36,9 @@ from multicast_expert.sockets.routes import MOST_WAYS, Route, Routes
 from multicast_expert.sockets.subscriptions import Membership
 from multicast_expert.system import kernel
 from multicast_expert.system.kernel import Socket, ip_version
+
+if TYPE_CHECKING:
+    from multicast_expert.doctor.facts import ReceiverFacts
 
 _ATTEMPTS = 10
 """How often a free port is looked for: another program may take the one that was found."""
@@ -99,6 +104,9 @@ class BothWays(Receiver):
 
     def _parsed_port(self, port: int) -> int:
         return 0 if port == 0 and port is not False else parse_port(port)
+
+    def _as_facts(self) -> ReceiverFacts:
+        return replace(super()._as_facts(), port_varies=not self._asked_port)
 
     # Opening and closing
 

@@ -150,9 +150,12 @@ def choose_for_sending(
     if allow_missing:
         return [InterfaceChoice(missing_interface(f"the interface of a default IPv{version} route"))]
     whom = "the group" if groups else "all groups"
+    usable = (each for each in scan_interfaces() if each.is_up and each.supports_multicast and not each.is_localhost())
+    name = next((each.machine_name for each in usable if each.addresses(version)), "")
+    example = f", such as {name} (%{name} behind an endpoint; " if name else " ("
     raise MulticastExpertError(
         f"This host has no default IPv{version} route and none for {whom}, so you have to name an interface with "
-        "iface= (mcast interfaces lists them)."
+        f"iface={example}mcast interfaces lists them)."
     )
 
 

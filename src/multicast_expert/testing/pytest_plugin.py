@@ -1,15 +1,20 @@
-"""The pytest plugin: a lab and a private loopback as fixtures.
+"""The pytest plugin: a lab, a private loopback and recordings as fixtures.
 
 Every run of pytest imports this file, so it loads the laboratory only when a fixture or the option asks for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
 from multicast_expert import testing
+
+if TYPE_CHECKING:
+    from multicast_expert.recording import Recording
 
 OPTION = "multicast_private_network"
 
@@ -78,3 +83,20 @@ def multicast_loopback() -> str:
     """
     _enter_or_skip()
     return "lo"
+
+
+@pytest.fixture
+def multicast_recording(request: pytest.FixtureRequest) -> Iterator[Callable[..., Recording]]:
+    """Return a function that opens a recording, which is closed after the test: `multicast_recording("feed.pcapng")`.
+
+    The path counts from the folder of the test file; a second argument chooses endpoints, as for Recording. No network
+    is needed, so it works everywhere.
+    """
+    from multicast_expert.recording import Recording  # noqa: PLC0415 - as the module says
+
+    with ExitStack() as opened:
+
+        def multicast_recording(path: str, endpoints: Iterable[str] | str | None = None) -> Recording:
+            return opened.enter_context(Recording(request.path.parent / path, endpoints))
+
+        yield multicast_recording

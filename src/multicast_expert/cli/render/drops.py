@@ -26,14 +26,32 @@ class Receivers(NamedTuple):
     """Where they have sockets."""
     programs: Mapping[int, tuple[str, ...]]
     """Their names by the inode numbers of their sockets."""
+    members: Mapping[IPAddress, frozenset[str]] = {}
+    """The programs that joined a group, each with its port, as far as this user may look into them."""
 
     def __or__(self, later: Receivers) -> Receivers:
         """Return all that were there at either time."""
-        return Receivers(self.groups | later.groups, self.ports | later.ports, {**self.programs, **later.programs})
+        members = {
+            group: self.members.get(group, frozenset()) | later.members.get(group, frozenset())
+            for group in {*self.members, *later.members}
+        }
+        programs = {**self.programs, **later.programs}
+        return Receivers(self.groups | later.groups, self.ports | later.ports, programs, members)
 
     def expect(self, drop: Drop) -> bool:
         """Return whether a program has joined the group, and one has a socket with the port."""
-        return address_of(drop.group) in self.groups and (drop.port is None or drop.port in self.ports)
+        return self.joined(drop) and (drop.port is None or drop.port in self.ports)
+
+    def joined(self, drop: Drop) -> bool:
+        """Return whether a program has joined the group."""
+        return address_of(drop.group) in self.groups
+
+    def on_other_ports(self, drop: Drop) -> tuple[str, ...]:
+        """Return the programs that joined the group of a datagram that comes to a port without a socket."""
+        group = address_of(drop.group)
+        if group is None or drop.outgoing or drop.port is None or drop.port in self.ports:
+            return ()
+        return tuple(sorted(self.members.get(group, ())))
 
 
 class Loss(NamedTuple):
@@ -44,6 +62,10 @@ class Loss(NamedTuple):
     """Whether they are a loss: they were to leave this host, a program expects them, or the user named them."""
     programs: tuple[str, ...]
     """The programs whose socket did not take them."""
+    joined: bool = True
+    """Whether a program of this host has joined the group, or sends to it."""
+    on_other_ports: tuple[str, ...] = ()
+    """The programs that joined the group, and listen on other ports than the one that these datagrams come to."""
 
 
 def losses(drops: Iterable[Drop], receivers: Receivers, *, asked: bool) -> list[Loss]:
@@ -56,6 +78,8 @@ def losses(drops: Iterable[Drop], receivers: Receivers, *, asked: bool) -> list[
             replace(drop, count=count),
             drop.group is not None and (asked or drop.outgoing or receivers.expect(drop)),
             receivers.programs.get(drop.socket or 0, ()),
+            drop.group is None or drop.outgoing or receivers.joined(drop),
+            receivers.on_other_ports(drop),
         )
         for drop, count in together.items()
     ]
@@ -72,7 +96,8 @@ def loss_lines(losses: Sequence[Loss]) -> Iterator[Line]:
 
 def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
     """Yield the answer whether this host loses anything, and what explains each loss."""
-    lost = [each for each in losses if each.expected]
+    lost = [each for each in losses if each.expected and each.joined]
+    unjoined = [each for each in losses if each.expected and not each.joined]
     unknown = sum(each.drop.count for each in losses if each.drop.group is None)
     rest = sum(each.drop.count for each in losses if not each.expected) - unknown
     number = sum(each.drop.count for each in lost)
@@ -82,6 +107,10 @@ def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
             f"{counted(number, 'datagram')} of {counted(len(groups), 'group')} lost in {seconds:.1f} s.",
             style="bold red",
         )
+    elif unjoined:
+        count = sum(each.drop.count for each in unjoined)
+        text = f"{counted(count, 'datagram')} dropped in {seconds:.1f} s, as no program asks for them."
+        yield Line(text, style="bold yellow")
     elif unknown:
         yield Line(
             f"{counted(unknown, 'packet')} of this machine dropped in {seconds:.1f} s. Whose they were is not known.",
@@ -94,6 +123,12 @@ def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
             f"{counted(rest, 'datagram')} that no program here expects were dropped, as is right.",
             style="dim",
         )
+    for group in dict.fromkeys(each.drop.group for each in unjoined):
+        yield Line(f"No program of this host has joined {group}: start it, and look what has joined with mcast groups.")
+    for each in [each for each in losses if each.on_other_ports][:SHOWN]:
+        names = " and ".join(each.on_other_ports)
+        text = f"{_group(each.drop)} has no receiver, and {names} joined the group: is that the wrong port?"
+        yield Line(text, style="yellow")
     for command in dict.fromkeys(_command(each.drop) for each in lost[:SHOWN]):
         yield Line(command, style="cyan")
 
@@ -114,7 +149,9 @@ def loss_object(loss: Loss) -> dict[str, Any]:
         "hook": drop.hook or None,
         "programs": list(loss.programs),
         "lost": loss.expected,
-        "run": _command(drop) or None,
+        "joined": loss.joined,
+        "joined_on_other_ports": list(loss.on_other_ports),
+        "run": (_command(drop) or None) if loss.joined else None,
     }
 
 
@@ -126,7 +163,12 @@ def _text(loss: Loss) -> str:
     function = f" in {drop.function}" if drop.function else ""
     interface = "" if drop.interface is None else f" {'out of' if drop.outgoing else 'on'} {drop.interface}"
     who = f", socket of {', '.join(loss.programs)}" if loss.programs else ""
-    unwanted = "" if loss.expected or drop.group is None else "; no program here expects them"
+    if not loss.joined:
+        unwanted = "; no program here has joined the group"
+    elif loss.on_other_ports:
+        unwanted = f"; {' and '.join(loss.on_other_ports)} joined the group"
+    else:
+        unwanted = "" if loss.expected or drop.group is None else "; no program here expects them"
     return f"{_group(drop)}{interface}: {drop.count:,} dropped {where}{step} ({drop.reason}{function}){who}{unwanted}"
 
 

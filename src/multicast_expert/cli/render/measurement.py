@@ -7,7 +7,8 @@ from typing import Any
 
 from multicast_expert.cli.render.summary import Alarm
 from multicast_expert.cli.render.text import counted, host_and_port, scaled
-from multicast_expert.observe.meter import Interval, Meter, Place, Stream, percent
+from multicast_expert.observe.measured_stream import Interval, Place, Stream, percent
+from multicast_expert.observe.meter import Meter
 
 STREAMS_SHOWN = 20
 """Streams that have lines of their own in the summary."""
@@ -81,17 +82,20 @@ def _place_name(place: Place) -> str:
 # Summaries
 
 
-def stream_lines(meter: Meter, own_addresses: Collection[str], *, every: bool = False) -> Iterator[str]:
-    """Yield the counters of each numbered stream, of all with `every`.
+def stream_lines(meter: Meter, own_addresses: Collection[str], ended_ns: int, *, every: bool = False) -> Iterator[str]:
+    """Yield the counters of each numbered stream at the end of the measurement, of all with `every`.
 
     Streams from `own_addresses` share the clock of this host.
     """
     streams = [each for each in meter.streams if every or each.loss_percent is not None]
     for stream in streams[:STREAMS_SHOWN]:
         yield f"{stream_name(stream)}{_described(stream)}:"
-        yield from _stream_lines(stream, has_own_clock(stream, own_addresses))
+        yield from _stream_lines(stream, has_own_clock(stream, own_addresses), ended_ns)
     if more := len(streams) - len(streams[:STREAMS_SHOWN]):
         yield f"and {counted(more, 'stream')} more"
+    if (rest := meter.forgotten) is not None:
+        line = f"{counted(rest.runs, 'stream')} that had stopped gave room to new ones"
+        yield f"{line}: {rest.datagrams:,} received, {rest.numbers.lost:,} lost"
     if meter.unfollowed:
         yield f"{counted(meter.unfollowed, 'datagram')} of further streams not followed"
 
@@ -102,12 +106,14 @@ def has_own_clock(stream: Stream, own_addresses: Collection[str]) -> bool:
 
 
 def _described(stream: Stream) -> str:
+    if stream.is_sum:
+        return f", {counted(stream.runs, 'earlier stream')}"
     if stream.stamp_stream is not None:
         return f", stream {stream.stamp_stream:016x}"
     return "" if stream.protocol is None else f", {' '.join(filter(None, stream.protocol))}"
 
 
-def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
+def _stream_lines(stream: Stream, same_clock: bool, ended_ns: int) -> Iterator[str]:
     received = f"  {stream.datagrams:,} received"
     if stream.loss_percent is None:
         yield f"{received}, without numbers"
@@ -123,9 +129,11 @@ def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
     before, after = stream.lost_before, stream.lost_after
     if before or after:
         yield Alarm(f"  {before:,} of them before the first that came, {after:,} after the last")
-    jitter = stream.jitter_ns
-    if stream.datagrams > 1:
-        gap = f"longest gap {_text(stream.longest_gap_ns)} ms"
+    silence, jitter = stream.silence_ns(ended_ns), stream.jitter_ns
+    if stream.is_silent(ended_ns):
+        yield Alarm(f"  silent for the last {silence / 1e9:,.1f} s: nothing tells what was lost since")
+    if _has_gap(stream, ended_ns):
+        gap = f"longest gap {_text(max(stream.longest_gap_ns, silence))} ms"
         yield f"  {gap}" if jitter is None else f"  jitter {_text(jitter)} ms, {gap}"
     latencies = stream.latencies
     if latencies.count:
@@ -137,8 +145,13 @@ def _stream_lines(stream: Stream, same_clock: bool) -> Iterator[str]:
         )
 
 
-def summary_object(stream: Stream, seconds: float, same_clock: bool) -> dict[str, Any]:
+def _has_gap(stream: Stream, ended_ns: int) -> bool:
+    return stream.datagrams > 1 or stream.is_silent(ended_ns)
+
+
+def summary_object(stream: Stream, seconds: float, same_clock: bool, ended_ns: int) -> dict[str, Any]:
     """Return the JSON object of a stream at the end of a measurement of so many seconds."""
+    silence = stream.silence_ns(ended_ns)
     is_numbered = stream.loss_percent is not None
     numbers, latencies = stream.numbers, stream.latencies
     span = (stream.last_ns - stream.first_ns) / 1e9
@@ -171,9 +184,12 @@ def summary_object(stream: Stream, seconds: float, same_clock: bool) -> dict[str
         "duplicates": numbers.duplicates if is_numbered else None,
         "reordered": numbers.reordered if is_numbered else None,
         "undecided": stream.undecided if is_numbered else None,
-        "longest_gap_ms": _milliseconds(stream.longest_gap_ns) if stream.datagrams > 1 else None,
+        "longest_gap_ms": _milliseconds(max(stream.longest_gap_ns, silence)) if _has_gap(stream, ended_ns) else None,
         **{f"latency_{name}_ms": _milliseconds(each) if latencies.count else None for name, each in latency.items()},
         "same_clock": same_clock if latencies.count else None,
+        "silent_at_end_s": round(silence / 1e9, 3) if stream.datagrams else None,
+        "judged": stream.is_judged(ended_ns),
+        "runs": stream.runs,
     }
 
 
@@ -185,5 +201,5 @@ def _milliseconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else round(nanoseconds / 1e6, 6)
 
 
-FIELDS = tuple(summary_object(Stream(Place(None, 0, None, ""), None, 0), 0, same_clock=True))
+FIELDS = tuple(summary_object(Stream(Place(None, 0, None, ""), None, 0), 0, True, 0))
 """Of a summary, and therefore of each line of --csv."""

@@ -16,9 +16,9 @@ from multicast_expert.cli.render.text import printable
 from multicast_expert.cli.render.top import Snapshot
 from multicast_expert.cli.render.watch import protocol_of
 from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.observe.measured_stream import Stream as MeterStream
 from multicast_expert.observe.members import LIMIT, Event, Link
 from multicast_expert.observe.meter import Meter
-from multicast_expert.observe.meter import Stream as MeterStream
 from multicast_expert.observe.sequence import Numbers
 from multicast_expert.observe.streams import Stream
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from multicast_expert.cli.render.text import Line, counted, milliseconds
-from multicast_expert.ping.conversation import Answer, Conversation
+from multicast_expert.ping.conversation import Conversation
 from multicast_expert.ping.measuring import Result
+from multicast_expert.ping.queries import Answer
 from multicast_expert.ping.tally import Tally
 from multicast_expert.ping.verdict import Finding, Pair
 
@@ -102,16 +103,25 @@ def _tally_text(tally: Tally, due: int) -> str:
     )
 
 
-def finding_line(finding: Finding) -> Line:
-    """Return a sentence of the verdict."""
-    return Line(("verdict: ", "bold"), (finding.text, _MARKS.get(finding.kind, "red")))
+def finding_lines(finding: Finding) -> Iterator[Line]:
+    """Yield a sentence of the verdict, and the command that follows from it on a line of its own."""
+    style = _MARKS.get(finding.kind, "red" if finding.is_bad else "")
+    yield Line(("verdict: ", "bold"), (finding.text + ":" * bool(finding.command), style))
+    if finding.command:
+        yield Line(finding.command, style="cyan")
 
 
-def matrix_lines(names: Sequence[str], pairs: Sequence[Pair]) -> Iterator[Line]:
-    """Yield a table of multicast % / unicast %: a row for each host that hears, a column for each that sends."""
+def matrix_lines(names: Sequence[str], pairs: Sequence[Pair], room: int) -> Iterator[Line]:
+    """Yield a table of multicast % / unicast %: a row for each host that hears, a column for each that sends.
+
+    Where that takes more than `room` columns, each pair has one character.
+    """
     cells = {(each.receiver, each.sender): _cell(each.result) for each in pairs}
     first = max([len(name) for name in (*names, "hears")])
     width = max([len(text) for text, _ in cells.values()] + [len(name) for name in names] + [9])
+    if first + len(names) * (width + 2) > room:
+        yield from _narrow_matrix(names, {(each.receiver, each.sender): each.result for each in pairs})
+        return
     yield Line(("hears".ljust(first) + "".join(f"  {name:>{width}}" for name in names), "bold"))
     for receiver in names:
         parts: list[str | tuple[str, str]] = [receiver.ljust(first)]
@@ -119,6 +129,28 @@ def matrix_lines(names: Sequence[str], pairs: Sequence[Pair]) -> Iterator[Line]:
             text, style = ("-", "dim") if sender == receiver else cells.get((receiver, sender), ("?", "dim"))
             parts.append((f"  {text:>{width}}", style))
         yield Line(*parts)
+
+
+def _narrow_matrix(names: Sequence[str], results: Mapping[tuple[str, str], Result]) -> Iterator[Line]:
+    """Yield a table with a character for each pair; the senders are the hosts of the rows, by their numbers."""
+    digits = len(str(len(names)))
+    for place in range(digits):
+        tens = 10 ** (digits - 1 - place)
+        numbers = [str(number // tens % 10) if number >= tens else " " for number in range(1, len(names) + 1)]
+        yield Line((" " * (digits + 1) + "".join(numbers) + ("  hears" if place == digits - 1 else ""), "bold"))
+    for number, receiver in enumerate(names, 1):
+        parts: list[str | tuple[str, str]] = [f"{number:>{digits}} "]
+        for sender in names:
+            result = results.get((receiver, sender))
+            if sender == receiver or result is None:
+                parts.append(("-" if sender == receiver else "?", "dim"))
+            else:
+                text, style = _cell(result)
+                share = text.partition("/")[0]
+                mark = text[0] if not share.isdigit() else "*" if share == "100" else str(int(share) // 10)
+                parts.append((mark, style))
+        yield Line(*parts, f"  {receiver}")
+    yield Line(("* all multicast heard, 0-9 tenths of it, n no answer, … not yet, ? not measured", "dim"))
 
 
 def _cell(result: Result) -> tuple[str, str]:
@@ -153,8 +185,8 @@ def pair_object(pair: Pair) -> dict[str, Any]:
         "multicast": result.multicast,
         "duplicates": result.duplicates,
         "hops": result.hops,
-        "unicast_ms": result.unicast_ns / 1e6,
-        "multicast_ms": result.multicast_ns / 1e6,
+        "unicast_ms": result.unicast_ns / 1e6 if result.unicast else None,
+        "multicast_ms": result.multicast_ns / 1e6 if result.multicast else None,
         "setup_ms": result.setup_ns / 1e6 if result.first else None,
         "first_sequence": result.first or None,
     }
@@ -168,7 +200,10 @@ def summary_object(
         "event": "summary",
         "hosts": {name: _host_object(each) for name, each in conversations.items()},
         "pairs": [pair_object(each) for each in pairs],
-        "verdict": [{"kind": each.kind, "text": each.text, "bad": each.is_bad} for each in findings],
+        "verdict": [
+            {"kind": each.kind, "text": each.text, "bad": each.is_bad, "command": each.command or None}
+            for each in findings
+        ],
         "status": status,
     }
 
@@ -195,8 +230,8 @@ def _tally_object(tally: Tally) -> dict[str, Any]:
         "reordered": tally.reordered,
         "first_sequence": tally.first,
         "hops": tally.hops,
-        "min_ms": tally.least_ns / 1e6,
-        "avg_ms": tally.mean_ns / 1e6,
-        "max_ms": tally.most_ns / 1e6,
-        "mdev_ms": tally.deviation_ns / 1e6,
+        "min_ms": tally.least_ns / 1e6 if tally.received else None,
+        "avg_ms": tally.mean_ns / 1e6 if tally.received else None,
+        "max_ms": tally.most_ns / 1e6 if tally.received else None,
+        "mdev_ms": tally.deviation_ns / 1e6 if tally.received else None,
     }

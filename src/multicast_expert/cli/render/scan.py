@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,13 @@ def found_lines(found: Found, around: Surroundings) -> Iterator[Line]:
         yield from _querier_lines(found.queriers)
         yield Line("")
         yield from _member_lines(found.members)
+        if not found.queriers:
+            name = next((each for each in found.interfaces if each != "lo"), "eth0")
+            yield Line("")
+            yield Line(f"mcast querier -i {shlex.quote(name)} --for 15", style="cyan")
+            yield Line("  asks now, if no querier does, and shows the members that answer")
+            yield Line("mcast groups", style="cyan")
+            yield Line("  lists what this host itself has joined")
 
 
 def _querier_lines(queriers: Sequence[QuerierSeen]) -> Iterator[Line]:

@@ -150,6 +150,16 @@ class Line:
         marked = ((piece, style) if isinstance(piece, str) else piece for piece in pieces)
         self.pieces: list[tuple[str, str]] = [(printable(text), each) for text, each in marked]
 
+    def cut(self, room: int) -> Line:
+        """Return so much of it as fits into so many columns."""
+        fitting: list[tuple[str, str]] = []
+        for text, style in self.pieces:
+            while columns(text) > room:
+                text = text[: min(len(text) - 1, room)]  # noqa: PLW2901
+            room -= columns(text)
+            fitting.append((text, style))
+        return Line(*fitting)
+
     @property
     def plain(self) -> str:
         """The text without styles and without blanks at its end."""

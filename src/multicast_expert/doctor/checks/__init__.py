@@ -20,7 +20,7 @@ from multicast_expert.doctor.checks.interface import interface_address, interfac
 from multicast_expert.doctor.checks.joining import igmp_version, membership, membership_limit, source_filter
 from multicast_expert.doctor.checks.malformed import malformed
 from multicast_expert.doctor.checks.network import querier, snooping
-from multicast_expert.doctor.checks.overlay import macvlan, tunnel
+from multicast_expert.doctor.checks.overlay import macvlan, site_bridge, tunnel
 from multicast_expert.doctor.checks.partial import partial_loss
 from multicast_expert.doctor.checks.program import privileged_port, program, sandbox, socket_filter
 from multicast_expert.doctor.checks.route import group_route, loopback_route, send_route, wrong_interface
@@ -73,6 +73,7 @@ CHECKS: tuple[Check, ...] = (
     ttl,
     wireless,
     tunnel,
+    site_bridge,
     partial_loss,
     no_traffic,
     program,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from multicast_expert.core.addresses import parse_group, scope
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.checks.overlay import tunnel_of
+from multicast_expert.doctor.checks.overlay import cut_off_bridge, tunnel_of
 from multicast_expert.doctor.checks.traffic_control import stuck_queue
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import trial_of
@@ -97,7 +97,7 @@ def no_traffic(facts: Facts) -> Finding:
     mirror port), here. The first place where it is missing is the one to look at. If you have no sender, use this one:
 
         mcast send --stamp 239.1.2.3:5000        (on the sender's host)
-        tcpdump -ni any host 239.1.2.3           (there, and here)
+        mcast top                                (there, and here)
         mcast recv 239.1.2.3:5000                (here)
 
     **Cure:** depends on the place. Senders that send rarely need patience: `--listen 60`.
@@ -185,10 +185,12 @@ def _ask(facts: Facts) -> Iterator[str]:
     if loopback:
         yield f"Have a program on this host send to {group} on loopback: name that interface or its address."
         return
+    if cut_off := cut_off_bridge(facts):
+        yield f"{cut_off} reaches no other site: connect it, if the sender is at one."
     gateway = this_host.gateway_to(facts, source) if source else None
     if gateway:
         yield f"{source} is behind the router {gateway}: its hop limit (TTL) must be 2 or more; usually it is 1."
         yield f"Have the routers on the way, such as {gateway}, forward groups to this network (PIM or fixed routes)."
-    yield f"Check on the sender, with `tcpdump -ni any host {group}`, whether it sends and on which interface."
+    yield f"Check on the sender's host, with `mcast top`, whether it sends to {group} and out of which interface."
     yield "Check on the switch whether snooping knows this port, whether there is a querier, and the VLAN."
     yield "If it sends rarely, listen longer with `--listen 60`."

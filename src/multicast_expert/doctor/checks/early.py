@@ -147,7 +147,7 @@ def _between_ports(facts: Facts, bridge: Bridge, barred: dict[str, str]) -> Find
     came = {each.interface for each in sightings.frames(facts) or () if each.interface in bridge.ports}
     left = {each.interface for each in sightings.frames(facts, outgoing=True) or ()}
     members = () if isinstance(bridge.members, Unread) else bridge.members
-    wanted = {port for group, port in members if group == facts.target.group and port in bridge.ports}
+    wanted = {port for group, port in members if same(group, facts.target.group) and port in bridge.ports}
     starving = [port for port in wanted - came - left if _starves(bridge, port, came, barred)]
     if not came or not starving:
         return None

@@ -1,4 +1,4 @@
-"""Checks of interfaces that reach one peer only, or not their own host. Pure: touches no OS."""
+"""Checks of interfaces that reach one peer only or not their own host, and of bridges to other sites. Pure."""
 
 from __future__ import annotations
 
@@ -81,6 +81,45 @@ def tunnel(facts: Facts) -> Finding:
     summary = f"{interface.name} is {what}: groups come out of it only if the far end puts them in."
     step = "Ask for that at its far end: see with `tcpdump` there whether the group goes into the tunnel."
     return (suspect if counters.nothing_came(facts) else unknown)(summary, evidence, (step,))
+
+
+def site_bridge(facts: Facts) -> Finding:
+    """A bridge on this network carries groups between sites, and reaches no other site.
+
+    Where the networks of two sites carry no groups between them, `mcast bridge` at each site does it over TCP, TLS or
+    QUIC. A bridge whose connection is broken goes on listening, and nothing of the other sites comes: the sender sends,
+    its network is sound, and so is this one. Each bridge greets the others on its network seven times a second, and
+    says whether it reaches another site; the doctor listens to that if nothing arrives.
+
+    **How to see it:** the bridge itself shows the sites that it reaches.
+
+        mcast recv 239.255.77.66:7448 -c 1
+        ss -tn 'sport = 7447 or dport = 7447'
+
+    **Cure:** start the bridge at the other site; let its port (TCP 7447, unless told otherwise) through the firewalls;
+    see that the locators of `--connect` and `--listen` fit, and the certificates on both sides.
+
+        mcast bridge 239.1.2.3:5000 --connect tcp/192.0.2.7:7447
+    """
+    found = known(facts.trial).site_bridges
+    evidence: dict[str, object] = {
+        f"bridge {each.address} on {each.interface}": "connected" if each.is_connected else "reaches no other site"
+        for each in found
+    }
+    if received(facts) or sightings.seen(facts):
+        return ok("The datagrams come to this network.", evidence)
+    if cut_off := cut_off_bridge(facts):
+        step = "See what that bridge shows, and whether there is one at the other site that it can connect to."
+        return suspect(f"{cut_off} reaches no other site: what is sent there does not come here.", evidence, (step,))
+    return ok("A bridge here reaches other sites." if found else "No bridge to other sites greets.", evidence)
+
+
+def cut_off_bridge(facts: Facts) -> str | None:
+    """Return the bridge that reaches no other site, in words; None if there is none, or another one that does."""
+    found = trial_of(facts).site_bridges
+    if not found or any(each.is_connected for each in found):
+        return None
+    return f"The bridge to other sites at {phrases.named(each.address for each in found)}"
 
 
 def macvlan(facts: Facts) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, this_host
+from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of, known, same
 from multicast_expert.doctor.path import endings, sending
@@ -23,7 +23,9 @@ def program(facts: Facts) -> Finding:
 
     The group arrives, other programs get it, and one does not. The kernel gives a datagram to each socket that
 
-    - is bound to its port and to any address, or to the group itself. A socket that is bound to a unicast address of
+    - is bound to the port that the datagrams go to. A membership is for all ports of a group, so that a program that
+      joined and listens on another port keeps the datagrams coming, and gets none of them;
+    - is bound to any address, or to the group itself. A socket that is bound to a unicast address of
       this host, or to another group, gets no datagram of the group, whatever it has joined;
     - is not connected, or connected to the sender's address and port;
     - is not bound to another interface (`SO_BINDTODEVICE`);
@@ -38,7 +40,8 @@ def program(facts: Facts) -> Finding:
         mcast groups
         ss -uanp 'sport = :5000'
 
-    **Cure:** in the program: bind to the group or to any address, do not connect, join where the datagrams come in.
+    **Cure:** in the program: bind to the port of the datagrams, and to the group or to any address, do not connect,
+    join where the datagrams come in.
     """
     if isinstance(facts.sockets, Unread):
         return finding("ok" if received(facts) else "unknown", facts.sockets.reason, {}, phrases.remedy(facts.sockets))
@@ -49,6 +52,13 @@ def program(facts: Facts) -> Finding:
         evidence: dict[str, object] = {describe(each): reason for each, reason, _ in deaf[:8]}
         summary = f"{name[:1].upper()}{name[1:]} can never receive the group: {why}."
         return problem(summary, evidence, (step,))
+    if strays := _on_other_ports(facts):
+        target = facts.target
+        names = phrases.named(f"{describe(each.socket)} on port {each.socket.port}" for each in strays)
+        evidence = {f"joined by {describe(each.socket)}": f"port {each.socket.port}" for each in strays[:8]}
+        summary = f"The datagrams go to port {target.port}, where no program listens; {names} joined the group."
+        step = f"If that program expects them, have it listen on port {target.port}, or the sender send to its port."
+        return suspect(summary, evidence, (step,))
     hidden = [each for each in _at_port(facts) if each.inode not in {member.socket.inode for member in facts.members}]
     if hidden and not received(facts) and not facts.machine.may_capture:
         text = "Only root sees what the programs of other users have joined."
@@ -65,6 +75,15 @@ def describe(socket: UdpSocket) -> str:
 def _at_port(facts: Facts) -> list[UdpSocket]:
     sockets = () if isinstance(facts.sockets, Unread) else facts.sockets
     return [each for each in sockets if facts.target.port in (None, each.port)]
+
+
+def _on_other_ports(facts: Facts) -> list[Member]:
+    """Return the programs that joined the group on ports that nothing comes to, while nothing takes what comes."""
+    wanted = received(facts) or sightings.wanted(facts)
+    if facts.receiver is not None or not wanted or any(this_host.may_want(facts, each) for each in _at_port(facts)):
+        return []
+    busy = {each.port for each in sightings.frames(facts) or ()}
+    return [each for each in facts.members_elsewhere if each.socket.port not in busy]
 
 
 def _deaf(facts: Facts) -> Iterator[tuple[UdpSocket, str, str]]:

@@ -59,7 +59,7 @@ def port(facts: Facts) -> Finding:
 
 def _port_to_name(facts: Facts, seen: Iterable[Frames]) -> Finding:
     """Name a port: a socket receives on one."""
-    ports = sorted({each.port for each in seen if each.port is not None and each.group == facts.target.group})
+    ports = sorted({each.port for each in seen if each.port is not None and same(each.group, facts.target.group)})
     came = f" Datagrams come in for {phrases.named(ports)}." if ports else ""
     example = phrases.endpoint(facts, port=ports[0] if ports else 5000)
     step = f"Name the port, as in `mcast doctor {example}`."

@@ -47,18 +47,20 @@ def accept(facts: Facts, rules: Iterable[Rule]) -> tuple[str, ...]:
 def _accept(facts: Facts, rules: Iterable[Rule]) -> Iterator[str]:
     target, six = facts.target, facts.target.group_version == 6
     group = shlex.quote(target.group)
+    # A rule for a port that the OS chose would not serve the next run of the program.
+    port = None if facts.receiver is not None and facts.receiver.port_varies else target.port
     for rule in rules:
         if rule.tool == "nftables":
-            what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {target.port}" if target.port else "")
+            what = f"{'ip6' if six else 'ip'} daddr {group}" + (f" udp dport {port}" if port else "")
             yield _nft(rule, what)
         elif rule.tool in _IPTABLES:
-            what = f"-d {group} -p udp" + (f" --dport {target.port}" if target.port else "")
+            what = f"-d {group} -p udp" + (f" --dport {port}" if port else "")
             yield _iptables(rule, what)
         elif rule.tool == "windows":
-            port = "" if target.port is None else f" -LocalPort {target.port}"
+            local = "" if port is None else f" -LocalPort {port}"
             yield (
                 "Allow it, as administrator: `New-NetFirewallRule -DisplayName Multicast -Direction Inbound "
-                f"-Protocol UDP{port} -Action Allow`."
+                f"-Protocol UDP{local} -Action Allow`."
             )
         elif rule.tool == "application firewall":
             yield "Allow incoming connections for the program: System Settings, Network, Firewall, Options."

@@ -160,6 +160,10 @@ class Host:
         """Return the sockets with what they joined of the target's group, as far as this user may look into them."""
         return ()
 
+    def members_elsewhere(self, joined: Sequence[JoinedGroup]) -> tuple[Member, ...]:
+        """Return the sockets with other ports whose programs joined the target's group."""
+        return ()
+
     def sandbox(self) -> Sandbox | None:
         """Return what restricts this process; None if this OS does not say."""
         return None

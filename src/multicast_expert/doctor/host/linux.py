@@ -249,6 +249,14 @@ class LinuxHost(Host):
         group = [each for each in joined if str(each.group) == self.target.group]
         return tuple(SYSTEM.members(sockets, group))
 
+    def members_elsewhere(self, joined: Sequence[JoinedGroup]) -> tuple[Member, ...]:
+        """Return the sockets with other ports whose programs joined the target's group."""
+        port, group = self.target.port, self.target.group
+        if port is None or all(str(each.group) != group for each in joined):
+            return ()
+        others = groups.udp_sockets(lambda each: each.port != port and each.address.is_unspecified)
+        return tuple(each for each in self.members(joined, others[:LISTED]) if each.memberships)
+
     def sandbox(self) -> Sandbox | None:
         """Return what restricts this process."""
         status = dict(line.split(":", 1) for line in _read(Path("/proc/self/status")).splitlines() if ":" in line)

@@ -29,6 +29,7 @@ from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
 from multicast_expert.doctor.trial.receiver import Listening, Progress
+from multicast_expert.doctor.trial.site_bridges import SiteBridges
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.wire.capture import Capture
 
@@ -66,6 +67,7 @@ class Attempt:
         self._usual: dict[str, float] = {}
         self._aside = 0.0
         self._course: list[Moment] = []
+        self._bridges: SiteBridges | None = None
 
     def watch_beforehand(self) -> None:
         """Measure the usual growth of the counters; other groups may lose datagrams all the time."""
@@ -164,6 +166,9 @@ class Attempt:
                 wider.join(self._wider({join.interface.iface.index for join in blocked}))
                 listening.add(wider.receiver.filenos(), wider.receiver.drain)
                 receivers.append(wider)
+                self._bridges = SiteBridges(self._group.version, self._host.scanned)
+                opened.callback(self._bridges.receiver.close)
+                listening.add(self._bridges.receiver.filenos(), self._bridges.receiver.drain)
         listening.run(listen, lambda: asked.received)
         return receivers
 
@@ -214,6 +219,7 @@ class Attempt:
             socket_drops=None if None in drops else sum(each or 0 for each in drops),
             sockets=() if isinstance(sockets, Unread) else sockets,
             buffer=None if granted is None else Buffer(requested, granted, maximum_buffer(facts)),
+            site_bridges=() if self._bridges is None else self._bridges.found(),
         )
 
     def _passages(self, trial: Trial) -> tuple[Passage, ...]:

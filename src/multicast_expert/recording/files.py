@@ -1,0 +1,161 @@
+"""Writes the blocks of a recording to its files, in a thread of its own. Opens and deletes files.
+
+What is written ends with a whole block, whatever happens: a block that a full disk cuts is taken back. A file is never
+rewritten, so after SIGKILL all of it can be read but, perhaps, its last block.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+CHUNK = 1 << 20
+"""Bytes that are written together."""
+CHUNKS = 32
+"""How many of them may wait for a slow disk, before datagrams wait in the receive buffers."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the free space."""
+
+
+class Limits(NamedTuple):
+    """How a recording is divided into files, and how much of the disk it leaves free."""
+
+    every: float | None = None
+    """Seconds after which the next file begins."""
+    size: int | None = None
+    """Bytes that a file has at most."""
+    keep: int | None = None
+    """How many files stay; the oldest is deleted."""
+    spare: int = 0
+    """Bytes that stay free on the disk."""
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether there may be several files."""
+        return self.every is not None or self.size is not None
+
+
+class Files:
+    """The files of a recording, and the thread that writes them. Raises OSError if the first cannot be opened.
+
+    `take` and `give` may be called by one thread. An error of the disk ends the writing and is kept in `error`.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path, self._limits = path, limits
+        self.names: list[Path] = []
+        """The files that are there, the newest last."""
+        self.begun: int = 0
+        """How many were begun."""
+        self.bytes: int = 0
+        """How much was written, to all of them."""
+        self.error: OSError | None = None
+        self._looked = 0.0
+        self._descriptor = self._open()
+        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        for _ in range(CHUNKS):
+            self._free.put(bytearray(CHUNK))
+        self._filled: SimpleQueue[tuple[bytearray, int] | bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
+        self._thread.start()
+
+    def take(self) -> bytearray:
+        """Return an empty chunk, when there is one."""
+        return self._free.get()
+
+    def give(self, chunk: bytearray, size: int) -> None:
+        """Write what a chunk holds, its first `size` bytes, which are whole blocks."""
+        self._filled.put((chunk, size))
+
+    def begin_next(self) -> None:
+        """Let what is given from now on go to the next file."""
+        self._filled.put(True)
+
+    def close(self) -> None:
+        """Write what was given, and close the file."""
+        self._filled.put(False)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (work := self._filled.get()) is not False:
+                if work is True:
+                    self._next()
+                else:
+                    chunk, size = work
+                    self._write(memoryview(chunk)[:size])
+                    self._free.put(chunk)
+        finally:
+            with suppress(OSError):
+                os.close(self._descriptor)
+
+    def _write(self, data: memoryview) -> None:
+        if self.error is not None:
+            return
+        written = 0
+        try:
+            self._look()
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+            self.bytes += written
+        except OSError as error:
+            with suppress(OSError):
+                whole = whole_blocks(data[:written])
+                os.ftruncate(self._descriptor, os.lseek(self._descriptor, whole - written, os.SEEK_CUR))
+                self.bytes += whole
+            self.error = error
+
+    def _look(self) -> None:
+        """Raise OSError when the disk has less free space than is to stay."""
+        now = time.monotonic()
+        if self._limits.spare and now >= self._looked + _LOOK_EVERY:
+            self._looked = now
+            free = shutil.disk_usage(self._path.parent).free
+            if free < self._limits.spare:
+                left, wanted = f"{free >> 10:,} KiB", f"{self._limits.spare >> 10:,} KiB"
+                raise OSError(f"the disk has {left} left, less than the {wanted} that stay free")
+
+    def _next(self) -> None:
+        if self.error is None:
+            try:
+                before, self._descriptor = self._descriptor, self._open()
+                os.close(before)
+            except OSError as error:
+                self.error = error
+
+    def _open(self) -> int:
+        name = self._name()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(name, flags, 0o666)
+        self.begun += 1
+        self.names.append(name)
+        keep = self._limits.keep
+        while keep is not None and len(self.names) > keep:
+            with suppress(FileNotFoundError):
+                self.names[0].unlink()
+            del self.names[0]
+        return descriptor
+
+    def _name(self) -> Path:
+        """Return the name of the next file: with its number and time before the suffix, if there may be several."""
+        if not self._limits.is_divided:
+            return self._path
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        return self._path.with_name(f"{self._path.stem}-{self.begun + 1:05d}-{stamp}{self._path.suffix}")
+
+
+def whole_blocks(data: memoryview) -> int:
+    """Return how many of the bytes, which begin with a block, are whole blocks."""
+    end = 0
+    while end + 8 <= len(data):
+        size = int.from_bytes(data[end + 4 : end + 8], "little")
+        if end + size > len(data):
+            break
+        end += size
+    return end

@@ -1,0 +1,162 @@
+"""Records what receivers get, or the frames of the wire, in a thread that no interrupt of the program cuts short."""
+
+from __future__ import annotations
+
+import selectors
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
+from time import monotonic, sleep
+
+from multicast_expert.core.addresses import address_text
+from multicast_expert.core.datagram_buffer import DatagramBuffer
+from multicast_expert.core.endpoints import Endpoint
+from multicast_expert.observe.source import FrameSource
+from multicast_expert.recording.blocks import Blocks
+from multicast_expert.sockets.receiver import McastRxSocket
+from multicast_expert.wire.frame import Frame
+from multicast_expert.wire.frames import FRAGMENT_HEADER, UDP
+from multicast_expert.wire.udp_place import udp_place
+
+_ROWS, _MEMORY = 8192, 4 << 20
+"""Room for the datagrams that one look finds."""
+_PATIENCE = 0.2
+"""Seconds until an end is noticed where nothing comes."""
+_LONGEST_PAUSE = 0.002
+_FASTEST = 1 << 30
+"""Bytes a second that a receive buffer has to hold during a pause: 8 Gbit/s."""
+_FRAMES = 1024
+
+
+class Recorder:
+    """Takes what `step` takes, again and again, until `stop`, `most` packets, the deadline, or an error of the disk.
+
+    step: takes what is there, waits for it some moments at most.
+    """
+
+    def __init__(self, blocks: Blocks, step: Callable[[], None], most: int | None, duration: float | None) -> None:
+        self._blocks, self._step, self._most = blocks, step, most
+        self._deadline = None if duration is None else monotonic() + duration
+        self._stopped, self._ended = threading.Event(), threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long; return whether it has ended."""
+        # Not by `join`: a thread whose join is interrupted counts as ended in CPython 3.11.
+        return self._ended.wait(seconds)
+
+    def stop(self) -> None:
+        """Take what is there a last time, and write all that was taken."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _is_over(self) -> bool:
+        return (
+            self._blocks.files.error is not None
+            or (self._most is not None and self._blocks.packets >= self._most)
+            or (self._deadline is not None and monotonic() >= self._deadline)
+        )
+
+    def _run(self) -> None:
+        try:
+            with closing(self._blocks):
+                while not self._is_over():
+                    is_last = self._stopped.is_set()
+                    self._step()
+                    if self._blocks.is_due:
+                        self._blocks.tick()
+                    if is_last:
+                        return
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            self.failure = error
+        finally:
+            self._ended.set()
+
+
+def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | None) -> Callable[[], None]:
+    """Return the step of a Recorder that records what the receivers get."""
+    buffer = DatagramBuffer(_ROWS, _MEMORY)
+    # What comes during a pause costs less together.
+    pause = min([_LONGEST_PAUSE, *(each.receive_buffer / _FASTEST for each in receivers)])
+
+    def drops() -> dict[str | None, int]:
+        found: dict[str | None, int] = {}
+        for each in receivers:
+            names = {iface.machine_name for iface in each.network_interfaces}
+            name = names.pop() if len(names) == 1 else None
+            count = each.stats().kernel_drops
+            if count is not None:
+                found[name] = found.get(name, 0) + count
+        return found
+
+    def take(receiver: McastRxSocket, timeout: float) -> int:
+        with suppress(TimeoutError):
+            count = receiver.receive_into(buffer, timeout=timeout)
+            blocks.take(buffer, receiver.port, None if most is None else most - blocks.packets)
+            return count
+        return 0
+
+    def step() -> None:
+        if len(receivers) == 1:
+            count = take(receivers[0], _PATIENCE)
+        else:
+            count = sum(take(each, 0) for each in receivers)
+            if not count:
+                _wait_for_any(receivers)
+        if count < _ROWS // 4:
+            sleep(pause)
+
+    blocks.drops = drops
+    return step
+
+
+def _wait_for_any(receivers: Sequence[McastRxSocket]) -> None:
+    # A new one each time: a receiver may have replaced a socket by another one with the same descriptor.
+    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+        for receiver in receivers:
+            for descriptor in receiver.filenos():
+                selector.register(descriptor, selectors.EVENT_READ)
+        selector.select(_PATIENCE)
+
+
+def capturing(
+    source: FrameSource, blocks: Blocks, endpoints: Collection[Endpoint], most: int | None
+) -> Callable[[], None]:
+    """Return the step of a Recorder that records frames: datagrams to the endpoints, or all, and their IGMP and MLD."""
+    wanted = [(str(each.group), each.port, str(each.source) if each.source else None) for each in endpoints]
+
+    def drops() -> dict[str | None, int]:
+        names = {iface.machine_name for iface in source.interfaces}
+        return {names.pop() if len(names) == 1 else None: source.lost()}
+
+    def step() -> None:
+        source.wait(_PATIENCE)
+        # On a loopback interface each packet comes by twice.
+        loops = {each.machine_name for each in source.interfaces if each.is_localhost()}
+        for frame in source.take(_FRAMES):
+            if most is not None and blocks.packets >= most:
+                return
+            if not (frame.outgoing and frame.interface in loops) and (not wanted or _is_wanted(frame, wanted)):
+                blocks.take_frame(frame)
+
+    blocks.drops = drops
+    return step
+
+
+def _is_wanted(frame: Frame, wanted: Collection[tuple[str, int | None, str | None]]) -> bool:
+    """Return whether a frame goes to an endpoint, or is IGMP or MLD; the filter lets nothing else through."""
+    packet = frame.packet
+    is_v4 = packet[:1] and packet[0] >> 4 == 4
+    addresses = (packet[12:16], packet[16:20]) if is_v4 else (packet[8:24], packet[24:40])
+    place = udp_place(packet)
+    # A later fragment has no port.
+    if place is None and packet[9 if is_v4 else 6] != (UDP if is_v4 else FRAGMENT_HEADER):
+        return True
+    found_port = None if place is None else int.from_bytes(packet[place.start + 2 : place.start + 4], "big")
+    source, group = map(address_text, addresses)
+    return any(
+        group == its_group and its_source in (None, source) and (port == found_port or None in (port, found_port))
+        for its_group, port, its_source in wanted
+    )

@@ -1,0 +1,169 @@
+"""Recording: the datagrams of a capture file, in its order, from any time on. Opens the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import DatagramOrigin
+from multicast_expert.core.endpoints import Endpoint, parse_endpoints
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.wire import pcapng
+from multicast_expert.wire.capture_file import CaptureFile
+from multicast_expert.wire.captured import CapturedDatagram, datagrams
+
+_BILLION = 1_000_000_000
+
+
+class Recording:
+    """The datagrams of a capture file: one that `mcast record` wrote, or pcapng or pcap of another program.
+
+    path: the file. It is read as it is iterated, and takes little memory however long it is.
+    endpoints: only datagrams to these, as text or Endpoint, ranges included; the port and the source may be left out.
+        None: all datagrams of UDP, unicast included.
+
+    An iteration yields Datagrams and goes on where the last one ended; `seek` goes elsewhere. Frames of Ethernet (with
+    VLANs), Linux cooked captures and raw IP are understood, and fragments are joined. What the file does not hold is
+    None, as `interface_index` always is. Raises OSError, and MulticastExpertError for what is no capture file; where a
+    file is damaged, it raises after all that comes before. A file that ends within a packet is whole but for that.
+    """
+
+    def __init__(self, path: str | PathLike[str], endpoints: Iterable[str | Endpoint] | str | None = None) -> None:
+        self.path = Path(path)
+        """The file."""
+        self._wanted = None if endpoints is None else list(_wanted(endpoints))
+        self._file = self.path.open("rb")
+        try:
+            self._packets = CaptureFile(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        self._entries = self._read()
+        self._start_ns: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Datagram]:
+        for each in self._entries:
+            yield as_datagram(each)
+
+    def entries(self) -> Iterator[CapturedDatagram]:
+        """Yield the datagrams as tuples that have port and DSCP, too.
+
+        They come from the same place in the file as those of `__iter__`.
+        """
+        yield from self._entries
+
+    def _read(self) -> Iterator[CapturedDatagram]:
+        found = datagrams(self._packets)
+        return found if self._wanted is None else filter(self._is_wanted, found)
+
+    def _is_wanted(self, entry: CapturedDatagram) -> bool:
+        return any(
+            entry.destination == group
+            and port in (None, entry.port)
+            and source in (None, entry.source)
+            and iface in (None, entry.interface)
+            for group, port, source, iface in self._wanted or ()
+        )
+
+    @property
+    def start_ns(self) -> int:
+        """The time of the first packet in the file, in nanoseconds since 1970; 0 if none has a time."""
+        if self._start_ns is None:
+            with self.path.open("rb") as file:
+                times = (each.time_ns for each in CaptureFile(file))
+                self._start_ns = next((time for time in times if time is not None), 0)
+        return self._start_ns
+
+    def seek(self, time: float | datetime) -> bool:
+        """Let the next iteration begin at a time; return whether there is anything from then on.
+
+        time: seconds since the first packet, or the time of day as a datetime. The first time it reads the file up to
+        there, later it remembers.
+        """
+        self._entries = self._read()
+        return self._packets.seek(self.time_ns(time))
+
+    def time_ns(self, time: float | datetime) -> int:
+        """Return nanoseconds since 1970 for what `seek` takes."""
+        return (
+            int(time.timestamp() * _BILLION) if isinstance(time, datetime) else self.start_ns + round(time * _BILLION)
+        )
+
+    @property
+    def position(self) -> float:
+        """How much of the file was read, from 0 to 1."""
+        return min(1.0, self._packets.offset / (self.path.stat().st_size or 1))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the end was read, and the file ends within a packet, as after a crash of its writer."""
+        return self._packets.is_cut
+
+    @property
+    def dropped(self) -> dict[str | None, int]:
+        """By interface, what the kernel had no room for while the file was written, as far as the file was read."""
+        return dict(self._packets.dropped)
+
+
+def _wanted(
+    endpoints: Iterable[str | Endpoint] | str,
+) -> Iterator[tuple[str, int | None, str | None, str | None]]:
+    for each in [endpoints] if isinstance(endpoints, str) else endpoints:
+        for group, port, source, iface in parse_endpoints(each) if isinstance(each, str) else [each]:
+            yield str(group), port, None if source is None else str(source), iface
+
+
+def as_datagram(entry: CapturedDatagram) -> Datagram:
+    """Return the Datagram that a receiver would have handed out."""
+    address = entry.source, entry.source_port
+    return Datagram(
+        entry.data,
+        (*address, 0, 0) if ":" in entry.source else address,
+        entry.destination if entry.is_to_group else None,
+        None,
+        entry.interface,
+        entry.hop_limit,
+        entry.time_ns,
+        entry.truncated,
+        entry.destination,
+    )
+
+
+def write_recording(path: str | PathLike[str], arrivals: Iterable[tuple[Datagram, int]], *, comment: str = "") -> int:
+    """Write datagrams, each with the port that it was sent to, as a recording; return how many.
+
+    It is meant for tests and replaces an existing file; `mcast record` writes faster. A datagram without a time gets
+    that of the one before. Raises MulticastExpertError for a datagram without a destination, and OSError.
+    """
+    numbers: dict[str, int] = {}
+    count = time_ns = 0
+    with Path(path).open("wb") as file:
+        file.write(pcapng.section("multicast_expert", comment))
+        for datagram, port in arrivals:
+            if datagram.destination is None:
+                raise MulticastExpertError("A datagram without a destination cannot be recorded.")
+            name = datagram.interface_name or ""
+            if name not in numbers:
+                numbers[name] = len(numbers)
+                file.write(pcapng.interface(name, pcapng.RAW_IP))
+            origin = DatagramOrigin(datagram.sender, None, None, None, datagram.hop_limit, datagram.destination)
+            content = pcapng.datagram_packet(pcapng.datagram_head(numbers[name], origin, port), datagram.data)
+            time_ns = time_ns if datagram.timestamp_ns is None else datagram.timestamp_ns
+            file.write(pcapng.packet(numbers[name], time_ns, content, len(content)))
+            count += 1
+    return count

@@ -1,0 +1,270 @@
+"""`mcast replay`: the same datagrams, to the same groups, at the same distances."""
+
+import itertools
+import json
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+
+import pytest
+
+from cli.conftest import Done, Program, Run, on_terminal
+from multicast_expert import Datagram, McastRxSocket
+from multicast_expert.recording import Recording, write_recording
+from multicast_expert.testing import Host, Lab, wait_until
+from recording import captures
+
+GROUP, GROUP6 = "239.1.2.3", "ff15::1"
+START_NS = 1_700_000_000_000_000_000
+STEP_NS = 5_000_000
+
+
+def datagrams(count: int, group: str = GROUP, hops: int = 3) -> list[Datagram]:
+    """Numbered datagrams, one each 5 ms."""
+    sender = ("fd09::7", 4000, 0, 0) if ":" in group else ("10.9.0.7", 4000)
+    return [
+        Datagram(b"%d" % number, sender, group, None, "eth0", hops, START_NS + number * STEP_NS)
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A recording of 40 datagrams to two groups of both versions, a fifth of a second long."""
+    path = tmp_path / "it.pcapng"
+    both = [*((each, 5000) for each in datagrams(40)), *((each, 5001) for each in datagrams(40, GROUP6, 7))]
+    write_recording(path, sorted(both, key=lambda each: each[0].timestamp_ns or 0))
+    return path
+
+
+def heard(host: Host, play: Callable[[], Done], *places: tuple[str, int]) -> tuple[Done, list[Datagram]]:
+    """Play, and return what a receiver on the host heard, in the order of arrival."""
+
+    def listen() -> tuple[Done, list[Datagram]]:
+        receivers = [
+            McastRxSocket(
+                socket.AF_INET6 if ":" in group else socket.AF_INET, [group], port, "eth0",
+                enable_external_loopback=True, timestamps=True, gro=False, timeout=0,
+            ).open()
+            for group, port in places
+        ]  # fmt: skip
+        try:
+            done = play()
+            found = [each for receiver in receivers for each in receiver]
+        finally:
+            for receiver in receivers:
+                receiver.close()
+        return done, sorted(found, key=lambda each: each.timestamp_ns or 0)
+
+    return host.run(listen)
+
+
+def test_as_it_was_recorded(host: Host, mcast: Run, file: Path) -> None:
+    """Payloads, groups, ports and hop limits are those of the file, and no time is off by more than a busy machine."""
+    done, found = heard(host, lambda: mcast("replay", str(file), "-i", "eth0"), (GROUP, 5000), (GROUP6, 5001))
+    assert done.returncode == 0, done
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("80 datagrams, 140 bytes in 0.")
+    assert lines[1].startswith("99 % left within ")
+    for group, hops in ((GROUP, 3), (GROUP6, 7)):
+        mine = [each for each in found if each.group == group]
+        assert [each.data for each in mine] == [b"%d" % number for number in range(40)]
+        assert {each.hop_limit for each in mine} == {hops}
+        times = [(each.timestamp_ns or 0) - number * STEP_NS for number, each in enumerate(mine)]
+        # Each is late by itself: the errors do not add up.
+        assert sorted(times)[20] - min(times) < 5_000_000
+        assert times[-1] - min(times) < 100_000_000
+
+
+def test_json(host: Host, mcast: Run, file: Path) -> None:
+    """One object at the end."""
+    report = json.loads(mcast("replay", str(file), "-i", "eth0", "--speed", "2", "--json").stdout)
+    assert (report["datagrams"], report["bytes"], report["failed"], report["skipped"]) == (80, 140, 0, {})
+    assert 0.09 < report["seconds"] < 5
+    assert 0 <= report["late_p99_us"] <= report["late_max_us"]
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (["--from", "0.1"], range(20, 40)),
+        (["--to", "0.1"], range(21)),
+        (["--from", "0.05", "--to", "2023-11-14T22:13:20.100+00:00"], range(10, 21)),
+        (["--from", "0.1", "--to", "0.1", "--loop", "--for", "0.3", "--speed", "0.001"], [20]),
+        (["--speed", "max"], range(40)),
+        (["--for", "0"], []),
+        (["--from", "9"], []),
+    ],
+)
+def test_parts_of_it(host: Host, mcast: Run, file: Path, words: list[str], numbers: range) -> None:
+    """By seconds and by time of day."""
+    done, found = heard(host, lambda: mcast("replay", str(file), "-i", "eth0", *words), (GROUP, 5000))
+    assert [int(each.data) for each in found] == list(numbers)
+    assert done.returncode == (0 if numbers else 1)
+
+
+def test_again_and_again(host: Host, mcast: Run, file: Path) -> None:
+    """With --loop it begins anew, after a pause like those between two datagrams."""
+    play = lambda: mcast("replay", str(file), "-i", "eth0", "--loop", "--for", "0.65")  # noqa: E731 - one expression
+    done, found = heard(host, play, (GROUP, 5000))
+    assert done.returncode == 0
+    numbers = [int(each.data) for each in found]
+    assert numbers == [number % 40 for number in range(len(numbers))]
+    assert len(numbers) > 80
+    turns = [each.timestamp_ns or 0 for each in found if each.data == b"0"]
+    assert 0.19 < (turns[1] - turns[0]) / 1e9 < 0.35
+
+
+def test_other_groups_and_ports(host: Host, mcast: Run, file: Path) -> None:
+    """--map: a group keeps its port unless there is another; from one version to the other, too; the rest stays."""
+    words = ["--map", f"{GROUP}=239.9.9.9:6000", "--map", f"[{GROUP6}]:5001=239.9.9.8", "--ttl", "9"]
+    places = ("239.9.9.9", 6000), ("239.9.9.8", 5001), (GROUP, 5000)
+    done, found = heard(host, lambda: mcast("replay", str(file), "-i", "eth0", "--speed", "max", *words), *places)
+    assert done.returncode == 0
+    assert sorted((each.group, each.hop_limit) for each in found) == [
+        *[("239.9.9.8", 9)] * 40,
+        *[("239.9.9.9", 9)] * 40,
+    ]
+
+
+def test_files_of_other_programs(host: Host, mcast: Run, tmp_path: Path) -> None:
+    """Ethernet with VLANs, fragments, DSCP; what went to a host is skipped unless mapped, and so is what was cut."""
+    path = tmp_path / "it.pcap"
+    marked = bytearray(captures.v4(b"marked"))
+    marked[1] = 46 << 2
+    host_packet = captures.udp_packet(("10.0.0.1", 1), ("10.0.0.2", 5000), b"to a host")
+    packets = [bytes(marked), *captures.fragments_v4(bytes(5000), 1480), host_packet]
+    frames = [captures.ethernet(each, 10) for each in packets]
+    path.write_bytes(captures.pcap(1, [*frames, captures.ethernet(captures.v4(bytes(900)))[:500]]))
+    words = ["replay", str(path), "-i", "eth0", "--speed", "max"]
+    done, found = heard(host, lambda: mcast(*words), (GROUP, 5000))
+    assert [len(each.data) for each in found] == [6, 5000]
+    assert "skipped 1 datagram not to a group" in done.stderr
+    assert "skipped 1 datagram cut by the capture" in done.stderr
+    done, found = heard(host, lambda: mcast(*words, "--map", f"10.0.0.2={GROUP}"), (GROUP, 5000))
+    assert [len(each.data) for each in found] == [6, 5000, 9]
+
+
+def test_the_priority_is_kept(host: Host, mcast: Run, program: Program, tmp_path: Path) -> None:
+    """DSCP as in the file, or as asked."""
+    path, wire = tmp_path / "it.pcap", tmp_path / "wire.pcapng"
+    marked = bytearray(captures.v4(b"marked"))
+    marked[1] = 46 << 2
+    path.write_bytes(captures.pcap(101, [bytes(marked), captures.v4(b"plain")]))
+    recorder = program("record", "--wire", str(wire), f"{GROUP}%eth0")
+    assert recorder.stderr is not None
+    recorder.stderr.readline()
+    mcast("replay", str(path), "-i", "eth0")
+    mcast("replay", str(path), "-i", "eth0", "--dscp", "cs1")
+    wait_until(lambda: wire.stat().st_size > 400, "the frames are written")
+    recorder.send_signal(signal.SIGINT)
+    recorder.communicate(timeout=30)
+    with Recording(wire) as opened:
+        assert [(each.data, each.dscp) for each in opened.entries()] == [
+            (b"marked", 46), (b"plain", 0), (b"marked", 8), (b"plain", 8),
+        ]  # fmt: skip
+
+
+def test_only_while_a_host_has_joined(lab: Lab, mcast: Run, program: Program, tmp_path: Path) -> None:
+    """It waits for the first member, plays from the beginning, skips groups without one, and waits again."""
+    studio, viewer = lab.host("studio"), lab.host("viewer")
+    lab.link(studio, viewer, ipv4=("10.7.0.1/24", "10.7.0.2/24"))
+    path = tmp_path / "it.pcapng"
+    second = [
+        Datagram(b"x", ("10.9.0.7", 4000), "239.1.2.9", None, None, 3, each.timestamp_ns) for each in datagrams(40)
+    ]
+    write_recording(path, [(each, 5000) for pair in zip(datagrams(40), second, strict=True) for each in pair])
+    process = program("replay", str(path), "-i", "eth0", "--while-joined", "--json", on=studio)
+
+    def view() -> list[int]:
+        with McastRxSocket(socket.AF_INET, [GROUP], 5000, "eth0", timeout=20) as receiver:
+            found = [receiver.receive() for _ in range(40)]
+        return [int(each.data) for each in found]
+
+    # Time in which it has to stay silent: nothing tells that a program waits.
+    sleep(1)
+    assert process.poll() is None
+    assert viewer.run(view) == list(range(40))
+    output, messages = process.communicate(timeout=30)
+    report = json.loads(output)
+    assert (process.returncode, report["datagrams"]) == (0, 40), messages
+    assert report["skipped"] == {"to a group without a member": 40}
+    assert report["paused_seconds"] > 0
+    assert report["seconds"] < 0.9
+
+
+def test_a_stop_is_a_pause(host: Host, program: Program, tmp_path: Path) -> None:
+    """After Ctrl-Z and fg it goes on where it was, with the same distances; nothing comes in a burst."""
+    path = tmp_path / "it.pcapng"
+    write_recording(path, [(each, 5000) for each in datagrams(200)])
+
+    def play() -> Done:
+        process = program("replay", str(path), "-i", "eth0", "--json")
+        sleep(1)  # its start, and some of it; wherever this is, the result is the same
+        process.send_signal(signal.SIGSTOP)
+        sleep(0.5)
+        process.send_signal(signal.SIGCONT)
+        output, messages = process.communicate(timeout=30)
+        return Done(process.returncode, output, messages)
+
+    done, found = heard(host, play, (GROUP, 5000))
+    assert [int(each.data) for each in found] == list(range(200))
+    times = [each.timestamp_ns or 0 for each in found]
+    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(times))
+    assert json.loads(done.stdout)["paused_seconds"] == pytest.approx(gaps[-1] / 1e9, abs=0.1)
+    assert sum(gap < STEP_NS / 5 for gap in gaps) < 50
+
+
+def test_the_bar(host: Host, file: Path) -> None:
+    """On a terminal a line shows how far it is, and goes at the end."""
+    shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.2")
+    assert "[########################] 100 %  " in shown
+    assert "99 % left within" in shown.splitlines()[-1]
+
+
+def test_it_needs_no_privileges(host: Host, program: Program, file: Path) -> None:
+    """An ordinary user sends as well."""
+    process = program("replay", str(file), "-i", "eth0", prefix=("setpriv", "--bounding-set=-all", "--inh-caps=-all"))
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--speed", "0"], "a speed is a number above 0, or max"),
+        (["--from", "noon"], "'noon' is neither seconds nor a time such as"),
+        (["--map", "239.1.2.3"], "--map 239.1.2.3: "),
+        (["--map", "239.1.2.3=10.0.0.1"], "not a multicast address"),
+        (["--map", "239.1.2.3=239.1.2.4%eth0"], "Choose the interface with -i"),
+    ],
+)
+def test_mistakes_in_the_command_line(mcast: Run, file: Path, words: list[str], message: str) -> None:
+    """Each is told in words."""
+    done = mcast("replay", str(file), *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_files_that_cannot_be_read(mcast: Run, tmp_path: Path) -> None:
+    """The name and the reason."""
+    done = mcast("replay", str(tmp_path / "missing"))
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"mcast: Cannot read {tmp_path / 'missing'}: No such file or directory.\n",
+    )
+    (tmp_path / "text").write_text("no capture " * 9)
+    done = mcast("replay", str(tmp_path / "text"))
+    assert done.returncode == 1
+    assert "This is no capture file" in done.stderr
+
+
+def test_a_damaged_file_is_played_to_the_damage(host: Host, mcast: Run, file: Path) -> None:
+    """And then there is an error."""
+    with file.open("ab") as opened:
+        opened.write(b"\6\0\0\0\7\0\0\0" + bytes(8))
+    done, found = heard(host, lambda: mcast("replay", str(file), "-i", "eth0", "--speed", "max"), (GROUP, 5000))
+    assert done.returncode == 1
+    assert "damaged at byte" in done.stderr
+    assert len(found) == 40

@@ -1,0 +1,217 @@
+"""A recording is read through the methods of a receiver: whole, from a time on, into arrays."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from multicast_expert import (
+    Datagram,
+    DatagramBuffer,
+    McastRxSocket,
+    McastTxSocket,
+    MulticastExpertError,
+    NotOpenError,
+    ReceiveStats,
+    parse_endpoint,
+)
+from multicast_expert.recording import RecordedReceiver, Recording, write_recording
+from recording import captures
+
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
+START_NS = int(START.timestamp()) * 1_000_000_000
+COUNT = 300
+
+
+def datagram(number: int) -> Datagram:
+    """One of a second's worth, a tenth to a group of IPv6 on another interface."""
+    time = START_NS + number * 10_000_000
+    if number % 10 == 9:
+        return Datagram(b"%d" % number, ("fd09::7", 4000, 0, 0), "ff15::1", None, "eth1", 3, time)
+    return Datagram(b"%d" % number, ("10.9.0.7", 4000 + number % 2), "239.1.2.3", None, "eth0", 5, time)
+
+
+DATAGRAMS = [datagram(number) for number in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of three seconds."""
+    path = tmp_path_factory.mktemp("recordings") / "feed.pcapng"
+    assert write_recording(path, [(each, 5000) for each in DATAGRAMS], comment="for a test") == COUNT
+    return path
+
+
+@pytest.fixture
+def recording(file: Path) -> Iterator[Recording]:
+    """The same, open."""
+    with Recording(file) as opened:
+        yield opened
+
+
+def test_it_yields_what_was_received(recording: Recording) -> None:
+    """Every fact that a file can hold comes back; the next iteration goes on, at the end there is nothing."""
+    found = iter(recording)
+    assert [next(found) for _ in range(10)] == DATAGRAMS[:10]
+    assert list(recording) == DATAGRAMS[10:]
+    assert list(recording) == []
+    assert not recording.is_cut
+    assert recording.position == 1
+    assert recording.dropped == {}
+
+
+def test_seeking(recording: Recording) -> None:
+    """By seconds from the beginning, or by a time of day; behind the end there is nothing."""
+    assert recording.start_ns == START_NS
+    for time in (1.5, START + timedelta(seconds=1.5)):
+        assert recording.seek(time)
+        assert next(iter(recording)) == DATAGRAMS[150]
+    assert recording.seek(0)
+    assert next(iter(recording)) == DATAGRAMS[0]
+    assert not recording.seek(3)
+    assert list(recording) == []
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "wanted"),
+    [
+        ("239.1.2.3", range(COUNT)),
+        ("239.1.2.3:5000", range(COUNT)),
+        (["239.1.2.3:5001"], []),
+        ("10.9.0.8@239.1.2.3:5000", []),
+        ("10.9.0.7@239.1.2.3:5000%eth0", range(COUNT)),
+        ("239.1.2.3%eth1", []),
+        ([parse_endpoint("[ff15::1]:5000")], range(9, COUNT, 10)),
+        ([], []),
+    ],
+)
+def test_chosen_endpoints(file: Path, endpoints: list[str] | str, wanted: range) -> None:
+    """Only what went to them; the parts that were left out may be any."""
+    expected = [DATAGRAMS[number] for number in wanted]
+    if "ff15" not in str(endpoints):
+        expected = [each for each in expected if each.group == "239.1.2.3"]
+    with Recording(file, endpoints) as opened:
+        assert list(opened) == expected
+
+
+def test_entries_have_port_and_priority(recording: Recording) -> None:
+    """What a Datagram has no room for."""
+    first = next(recording.entries())
+    assert (first.destination, first.port, first.dscp, first.is_to_group) == ("239.1.2.3", 5000, 0, True)
+
+
+def test_a_receiver_of_a_recording(file: Path) -> None:
+    """Each way to receive hands out the next datagrams of its groups; at the end each ends as a timeout does."""
+    mine = [each for each in DATAGRAMS if each.group == "239.1.2.3"]
+    with RecordedReceiver(file, ["239.1.2.3", "239.1.2.4"], 5000) as receiver:
+        assert receiver.receive(timeout=1) == mine[0]
+        assert receiver.recvfrom() == (mine[1].data, mine[1].sender)
+        assert receiver.recvfrom(1, socket.MSG_PEEK) == (mine[2].data[:1], mine[2].sender)
+        assert receiver.recv(1) == mine[2].data[:1]
+        assert receiver.receive_many(5) == mine[3:8]
+        buffer = DatagramBuffer(10, 65535)
+        assert receiver.receive_into(buffer) == 10
+        assert buffer.is_full
+        assert list(buffer) == mine[8:18]
+        assert list(receiver) == mine[18:]
+        buffer.clear()
+        for end in (receiver.receive, receiver.receive_many, lambda: receiver.receive_into(buffer)):
+            with pytest.raises(TimeoutError, match="has ended"):
+                end()
+        assert receiver.recv() is None
+        size = sum(len(each.data) for each in mine)
+        assert receiver.stats() == ReceiveStats(len(mine), size, 0, 0, 0)
+    with pytest.raises(NotOpenError):
+        receiver.receive()
+
+
+def test_a_datagram_too_long_for_the_buffer_comes_next(file: Path, tmp_path: Path) -> None:
+    """What finds no room in a DatagramBuffer is received next, as from a socket."""
+    path = tmp_path / "large.pcapng"
+    large = [Datagram(bytes(40_000), ("10.9.0.7", 4000), "239.1.2.3") for _ in range(3)]
+    write_recording(path, [(each, 5000) for each in large])
+    with RecordedReceiver(path, ["239.1.2.3"], 5000) as receiver:
+        buffer = DatagramBuffer(10, 65535)
+        for _ in range(3):
+            assert receiver.receive_into(buffer) == 1
+            buffer.clear()
+        with pytest.raises(TimeoutError):
+            receiver.receive_into(buffer)
+
+
+def test_it_has_the_methods_of_a_receiver() -> None:
+    """What it has is called as McastRxSocket calls it."""
+    names = {name for name in vars(RecordedReceiver) if not name.startswith("_")}
+    assert names <= set(dir(McastRxSocket)) | {"port", "mcast_ips", "timeout"}
+    assert {"receive", "receive_many", "receive_into", "recv", "recvfrom", "stats", "settimeout"} <= names
+
+
+def test_bad_input(tmp_path: Path, file: Path) -> None:
+    """What cannot be opened, or recorded, is an error in words."""
+    with pytest.raises(FileNotFoundError):
+        Recording(tmp_path / "missing.pcapng")
+    (tmp_path / "text").write_text("no capture " * 10)
+    with pytest.raises(MulticastExpertError, match="no capture file"):
+        Recording(tmp_path / "text")
+    with pytest.raises(MulticastExpertError, match="not a multicast address"):
+        Recording(file, "10.0.0.1")
+    with pytest.raises(MulticastExpertError, match="without a destination"):
+        write_recording(tmp_path / "x.pcapng", [(Datagram(b"x", ("10.0.0.1", 1)), 5000)])
+
+
+def test_unicast_of_other_programs(tmp_path: Path) -> None:
+    """A datagram to a host has a destination and no group."""
+    packet = captures.udp_packet(("10.0.0.1", 1), ("10.0.0.2", 2), b"x")
+    (tmp_path / "it.pcap").write_bytes(captures.pcap(101, [packet]))
+    with Recording(tmp_path / "it.pcap") as opened:
+        (only,) = opened
+    assert (only.group, only.destination, only.interface_name) == (None, "10.0.0.2", None)
+
+
+texts = some.sampled_from(["239.1.2.3", "ff15::1", "239.255.0.1"])
+
+
+@given(
+    some.lists(
+        some.tuples(some.binary(max_size=50), texts, some.none() | some.integers(0, 255), some.integers(1, 2**62)),
+        max_size=8,
+    )
+)
+def test_any_datagrams_come_back(tmp_path_factory: pytest.TempPathFactory, wanted: list) -> None:
+    """Whatever is written is read."""
+    path = tmp_path_factory.mktemp("any") / "it.pcapng"
+    sent = [
+        Datagram(data, ("fd09::7", 1, 0, 0) if ":" in group else ("10.9.0.7", 1), group, None, "eth0", hops, time)
+        for data, group, hops, time in wanted
+    ]
+    write_recording(path, [(each, 5000) for each in sent])
+    with Recording(path) as opened:
+        found = list(opened)
+    for each, its in zip(found, sent, strict=True):
+        assert (each.data, each.group, each.timestamp_ns) == (its.data, its.group, its.timestamp_ns)
+        assert each.hop_limit == (64 if its.hop_limit is None else its.hop_limit)
+
+
+def test_the_same_program_reads_a_socket(multicast_loopback: str, file: Path) -> None:
+    """A function that takes a receiver works on both."""
+
+    def numbers(receiver: McastRxSocket | RecordedReceiver) -> list[int]:
+        found = []
+        with suppress(TimeoutError):
+            while len(found) < 3:
+                found += [int(each.data) for each in receiver.receive_many(3)]
+        return found
+
+    with (
+        McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5000, multicast_loopback, timeout=5) as receiver,
+        McastTxSocket(socket.AF_INET, ["239.1.2.3"], multicast_loopback) as sender,
+    ):
+        sender.send_many([b"0", b"1", b"2"], ("239.1.2.3", 5000))
+        assert numbers(receiver) == [0, 1, 2]
+    with RecordedReceiver(file, ["239.1.2.3"], 5000) as recorded:
+        assert numbers(recorded) == [0, 1, 2]
