@@ -15,6 +15,7 @@ import pytest
 
 from documents_text import BLOCKS, DOCUMENTS, ROOT, SITE, Block, expected_lines, fenced_blocks, missing_line
 from multicast_expert.testing import Lab
+from programs import need
 
 GROUP = re.compile(r"\b(?:2(?:2[4-9]|3\d)\.\d+\.\d+\.\d+|ff[0-9a-f]{2}:[0-9a-f:]+)")
 PORT = re.compile(r"\b\d{4,5}\b")
@@ -92,6 +93,8 @@ def test_python_in_the_documents_runs(places: Lab, block: Block, tmp_path: Path)
     program = tmp_path / (name[1] if name else "block.py")
     program.write_text(block.text, encoding="utf-8")
     if name:
+        for program in re.findall(r'shutil\.which\("([\w-]+)"\)', block.text):
+            need(program)
         command = [sys.executable, "-m", "pytest", "-q", *QUICK, program]
         done = run_in(places, "host", command, tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -22,8 +22,12 @@ change something need root. Put your own interfaces and groups into them.
 
 def _page(check: Check) -> str:
     """Return the docstring of a check, from its source where Python dropped it (-OO)."""
-    function = ast.parse(inspect.getsource(check)).body[0] if check.__doc__ is None else None
-    return inspect.getdoc(check) or (ast.get_docstring(function) if isinstance(function, ast.FunctionDef) else "") or ""
+    if check.__doc__ is not None:
+        return inspect.getdoc(check) or ""
+    # Not ast.parse: with -OO, Python 3.14 drops docstrings there, too.
+    module = compile(inspect.getsource(check), "check", "exec", ast.PyCF_ONLY_AST, optimize=0)
+    function = module.body[0] if isinstance(module, ast.Module) else None
+    return (ast.get_docstring(function) if isinstance(function, ast.FunctionDef) else None) or ""
 
 
 PAGES = {check_name(check): _page(check) for check in CHECKS}
