@@ -93,8 +93,8 @@ def test_python_in_the_documents_runs(places: Lab, block: Block, tmp_path: Path)
     program = tmp_path / (name[1] if name else "block.py")
     program.write_text(block.text, encoding="utf-8")
     if name:
-        for program in re.findall(r'shutil\.which\("([\w-]+)"\)', block.text):
-            need(program)
+        for needed in re.findall(r'shutil\.which\("([\w-]+)"\)', block.text):
+            need(needed)
         command = [sys.executable, "-m", "pytest", "-q", *QUICK, program]
         done = run_in(places, "host", command, tmp_path)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
