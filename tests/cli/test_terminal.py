@@ -82,8 +82,18 @@ def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
 @pytest.mark.parametrize(
     ("arguments", "ready", "after", "status"),
     [
-        ("recv 239.55.66.80:5000%lo", "listening to", r"\d+ datagrams.*filtered\r\n", 130),
-        ("recv -q --every 1 239.55.66.80:5000%lo", "listening to", r"\d+ datagrams.*filtered\r\n", 130),
+        (
+            "recv 239.55.66.80:5000%lo",
+            "listening to",
+            r"\d+ datagrams.*filtered\r\nnothing came for: .*\r\nhint: .*\r\n",
+            130,
+        ),
+        (
+            "recv -q --every 1 239.55.66.80:5000%lo",
+            "listening to",
+            r"\d+ datagrams.*filtered\r\nnothing came for: .*\r\nhint: .*\r\n",
+            130,
+        ),
         (
             "send 239.55.66.81:5000%lo --rate 100pps --for 60",
             "",
