@@ -78,6 +78,9 @@ def terminal(host: Host, *arguments: str) -> Iterator[Terminal]:
         opened.close()
 
 
+RECEIVED_NOTHING = r"\d+ datagrams.*filtered\r\n[^\r]*nothing came for: .*\r\nhint: .*\r\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "ready", "after", "status"),
