@@ -92,7 +92,7 @@ def test_a_scan_without_a_querier(looking: Host, mcast: Run) -> None:
     assert "mcast groups" in lines
     asked = [QuerierSeen("eth0", "10.0.0.1", "IGMPv3", 125.0, True)]
     found = Found(1.0, 0.0, ("eth0",), (), queriers=asked, members=())
-    assert not any("mcast" in line.plain for line in found_lines(found, Surroundings()))
+    assert not any("mcast" in line.plain for line in found_lines(found, Surroundings(), 160))
 
 
 def test_a_scan_says_what_it_forgot(lab: Lab, mcast: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_queriers_and_members_as_lines() -> None:
             MemberSeen("eth0", "239.1.2.4", "10.0.0.6", False, ("10.0.0.8",)),
         ],
     )
-    assert [line.plain for line in found_lines(found, Surroundings())] == [
+    assert [line.plain for line in found_lines(found, Surroundings(), 160)] == [
         "0 streams to 0 groups in 10.0 s on eth0",
         "",
         "2 queriers",
