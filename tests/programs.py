@@ -16,7 +16,6 @@ PACKAGES = {
     **dict.fromkeys(["cc", "gcc"], "gcc"),
     "avahi-daemon": "avahi-daemon",
     "fish": "fish",
-    "git": "git",
     "iperf": "iperf",
     "mandoc": "mandoc",
     "minidlnad": "minidlna",

@@ -9,6 +9,7 @@ from documents import diagrams, os_errors
 from documents.screens import SCREENS
 from documents_text import BLOCKS, DOCUMENTS, ROOT
 from multicast_expert.cli import COMMANDS
+from programs import PACKAGES as DEBIAN_PACKAGES
 
 DOCS = ROOT / "docs"
 API = "\n".join(path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("reference/api/*.md")))
@@ -64,9 +65,22 @@ def test_installing_names_a_version() -> None:
 
     A line with the address of the repository fetches nothing else.
     """
-    lines = [line for block in BLOCKS for line in block.text.splitlines() if re.search(r"\bpip3? install\b", line)]
+    installs = re.compile(r"\b(pip3? install|pipx|uvx)\b")
+    lines = [line for block in BLOCKS for line in block.text.splitlines() if installs.search(line)]
     prose = [text for path in DOCUMENTS for text in re.findall(r"`(pip3? install [^`]+)`", path.read_text("utf-8"))]
     named = [line for line in lines + prose if "multicast" in line]
     assert named
     right = re.compile(r"'multicast-expert(\[\w+\])?>=2|git\+https://github\.com/multicast-expert/")
     assert [line for line in named if not right.search(line)] == []
+
+
+def test_the_readme_names_what_makes_the_tests_complete() -> None:
+    """Each Debian package that a skipped test can name is in the README, and `.ci/run` installs it."""
+    readme = re.search(r"All of it: `([^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert readme
+    assert set(DEBIAN_PACKAGES.values()) <= set(readme[1].split())
+    script = ROOT / ".ci" / "run"
+    if script.exists():  # a source distribution has none
+        installed = re.search(r"^programs=\((.*)\)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+        assert installed
+        assert set(readme[1].split()) - {"gcc"} <= set(installed[1].split())

@@ -181,8 +181,9 @@ def test_a_command_that_fails_or_hangs() -> None:
 
 def test_android() -> None:
     """Python on Android says `android`, and the kernel is Linux."""
+    # ctypes first: in Python 3.14 it looks for a file that Python was built with on that system.
     program = (
-        "import sys; sys.platform = 'android'; from multicast_expert.system import kernel; "
+        "import ctypes, sys; sys.platform = 'android'; from multicast_expert.system import kernel; "
         "print(kernel.SYSTEM.platform.name)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
