@@ -65,7 +65,7 @@ def show_everything(name: str, screen: io.StringIO) -> None:
     meter.take([Datagram(stamped(Stamp(1, 1, 0), b""), (name, 4000), name, 5, name)], 5000, 0)
     terminal.show_lines(interface_lines([iface], iface, None), screen)
     terminal.show_lines(group_lines([joined]), screen)
-    terminal.show_lines(trial_lines(demonstration), screen)
+    terminal.show_lines(trial_lines(demonstration, 160), screen)
     for line in (
         datagram_line(arrival, "noon"),
         headline(arrival, "noon"),

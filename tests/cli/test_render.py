@@ -1,5 +1,6 @@
 """What the command shows, as text at a fixed width: the same result always gives the same lines."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_address
@@ -116,7 +117,7 @@ def test_an_interface_as_json() -> None:
 
 def test_a_demonstration_that_went_well() -> None:
     """The table has a row for every datagram and a column for every listener."""
-    assert shown(trial_lines(GOOD)) == [
+    assert shown(trial_lines(GOOD, 80)) == [
         "IPv4 on lo, port 41234: nothing leaves this host",
         "                 receiver A   receiver B   neighbour",
         "sent to          239.255.7.1  239.255.7.2  239.255.7.3",
@@ -132,7 +133,7 @@ def test_the_widest_table_fits_80_columns() -> None:
     """Long IPv6 groups do not break the table."""
     groups = ("ff15::ffff:1", "ff15::ffff:2", "ff15::ffff:3")
     probes = tuple(Probe(group, (10, 10, 10), place) for place, group in enumerate(groups))
-    lines = shown(trial_lines(Trial(6, "enp0s31f6", 65535, 1, groups, probes)))
+    lines = shown(trial_lines(Trial(6, "enp0s31f6", 65535, 1, groups, probes), 160))
     assert lines[0] == "IPv6 on enp0s31f6, port 65535: hop limit 1"
     assert lines[3] == "ff15::ffff:1  10 times      10 times      10 times      LEAKED"
     assert len(lines) == 6
@@ -229,6 +230,38 @@ def test_hex_dump() -> None:
         "  0010  6b 6c                                            kl",
     ]
     assert list(hex_dump(b"")) == []
+
+
+def test_a_narrow_hex_dump() -> None:
+    """Where there is no room for sixteen bytes a row has eight, and fits 40 columns."""
+    assert list(hex_dump(bytes(range(0x5B, 0x65)), 40)) == [
+        " 0000 5b 5c 5d 5e 5f 60 61 62 [\\]^_`ab",
+        " 0008 63 64                   cd",
+    ]
+
+
+@given(st.lists(st.text("ab \u3042", max_size=30), min_size=1, max_size=4), st.integers(20, 60))
+def test_lines_break_between_words(texts: list[str], room: int) -> None:
+    """A terminal of any width breaks a line between words, and what is copied from it has the same words."""
+    filled = "".join(text for text, _ in Line(*((text, "bold") for text in texts)).filled(room).pieces)
+    assert filled.split() == "".join(texts).split()
+    column = 0
+    for part in re.findall(r" +|[^ ]+", filled):
+        width = columns(part)
+        assert part.isspace() or width > room - 22 or column % room + width <= room
+        column += width
+
+
+def test_a_line_that_is_filled_up() -> None:
+    """What follows the first row is indented; a payload keeps its blanks."""
+    line = Line(("239.1.2.3:5000", "bold"), ": nothing came for ten seconds")
+    assert "".join(text for text, _ in line.filled(24).pieces) == ("239.1.2.3:5000: nothing   came for ten seconds")
+    assert Line("a  b " * 20, is_set=True).filled(24).plain == ("a  b " * 20).rstrip()
+
+
+def test_a_narrow_demonstration() -> None:
+    """Where the table is too wide, each row names its columns."""
+    assert shown(trial_lines(GOOD, 40))[1].endswith(": receiver A received, receiver B -, neighbour -: ok")
 
 
 def counted_up(*arrivals: Arrival) -> Meter:

@@ -289,11 +289,20 @@ def test_cells() -> None:
 
 def test_the_plain_table() -> None:
     """Columns without anything in them are left out."""
-    lines = [
-        line.plain for line in table_lines(STREAMS[7:], NOW, AROUND, ("group", "loss", "bit/s", "joined by", "last"))
-    ]
+    names = ("group", "loss", "bit/s", "joined by", "last")
+    lines = [line.plain for line in table_lines(STREAMS[7:], NOW, AROUND, 160, names)]
     assert lines == [
         "GROUP             BIT/S  JOINED BY     LAST",
         "224.0.0.251:5353    900  avahi-daemon   now",
         "239.7.7.7:7777       55                 now",
+    ]
+
+
+def test_a_narrow_table_names_its_columns() -> None:
+    """Where the table is too wide, each stream is a sentence with the names of the columns."""
+    names = ("group", "loss", "bit/s", "joined by", "last")
+    lines = [line.plain for line in table_lines(STREAMS[7:], NOW, AROUND, 30, names)]
+    assert lines == [
+        "224.0.0.251:5353 bit/s 900, joined by avahi-daemon, last now",
+        "239.7.7.7:7777 bit/s 55, last now",
     ]

@@ -135,7 +135,7 @@ class Targets:
         list(self._links.expire(self._now))
         streams = list(look.streams.streams(self._now))
         found = Found(1.0, self._now, ["eth0"], streams, look.queriers(), look.members())
-        lines = list(found_lines(found, Surroundings()))
+        lines = list(found_lines(found, Surroundings(), 160))
         lines += [line for each in streams[:20] for line in detail_lines(each, self._now, Surroundings(), 80)]
         assert all(line.plain.isprintable() for line in lines)
         json.dumps(found_object(found, Surroundings()))

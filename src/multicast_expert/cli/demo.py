@@ -57,7 +57,7 @@ def run(iface: InterfaceOption = None) -> int:
         result = _no_sockets(version) or _show(version, iface, ifaces)
         results.append(result)
         if isinstance(result, Trial):
-            terminal.show_lines(trial_lines(result), sys.stdout)
+            terminal.show_lines(trial_lines(result, terminal.size(sys.stdout)[0]), sys.stdout)
             terminal.write()
     for result in results:
         for line in [conclusion(result)] if isinstance(result, Trial) else omission_lines(result):

@@ -67,7 +67,7 @@ def run(
     if as_json:
         terminal.write_json(found_object(found, around), 2)
     else:
-        terminal.show_lines(found_lines(found, around), sys.stdout)
+        terminal.show_lines(found_lines(found, around, terminal.size(sys.stdout)[0]), sys.stdout)
     for limit in found.limits:
         terminal.tell(f"mcast: {limit}")
     return 0 if found.streams or found.queriers or found.members else 1

@@ -49,9 +49,10 @@ def show_lines(full: bool) -> Callable[[Iterable[Arrival]], None]:
 
 def show_hex(batch: Iterable[Arrival]) -> None:
     """Write a line for each datagram, and the payload below it."""
+    room = terminal.size(sys.stdout)[0]
     for arrival in batch:
         terminal.write(headline(arrival, _clock_time(arrival)))
-        for row in hex_dump(arrival.datagram.data):
+        for row in hex_dump(arrival.datagram.data, room):
             terminal.write(row)
 
 

@@ -56,7 +56,7 @@ def show_warnings() -> None:
 
 def write(line: str = "") -> None:
     """Write a line of data."""
-    put(printable(line) + "\n")
+    show_lines([Line(line)], sys.stdout)
 
 
 def write_json(value: Any, indent: int | None = None) -> None:
@@ -98,9 +98,10 @@ def tell(message: str, style: str = "") -> None:
 
 
 def show_lines(lines: Iterable[Line], stream: Any) -> None:
-    """Write lines unwrapped and uncut, so that a copy of them is whole: styled to a terminal, plain to all else."""
-    styled = has_styles(stream)
-    text = "".join((_styled(line) if styled else line.plain) + "\n" for line in lines)
+    """Write lines without a break, so that a copy of them is whole: styled to a terminal, plain to all else."""
+    styled, room = has_styles(stream), size(stream)[0]
+    fitting = (line.filled(room) for line in lines)
+    text = "".join((_styled(line) if styled else line.plain) + "\n" for line in fitting)
     if stream is sys.stdout:
         put(text)
     else:

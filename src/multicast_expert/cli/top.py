@@ -114,7 +114,7 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
             }
         )
         return
-    lines = list(table_lines(view.rows, found.now, found.around, PLAIN_COLUMNS))
+    lines = list(table_lines(view.rows, found.now, found.around, terminal.size(sys.stdout)[0], PLAIN_COLUMNS))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
     troubles = [Line(text, style="red") for text in found.troubles()]
     terminal.show_lines([Line(head, style="bold"), *troubles, *lines, Line("")], sys.stdout)

@@ -120,7 +120,7 @@ class _Source:
         self._streams: dict[object, Stream] = {}
         self._sums: dict[str | None, Stream] = {}
         self._earlier: tuple[bytes, int, int] | None = None
-        self.tries = _TRIES
+        self.tries: int = _TRIES
 
     def take(self, payload: bytes, sender_port: int, moment_ns: int) -> bool:
         """Count a datagram; return True if it is an end mark, which is none of the sender's own."""

@@ -34,7 +34,7 @@ class Recording:
     """
 
     def __init__(self, path: str | PathLike[str], endpoints: Iterable[str | Endpoint] | str | None = None) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         """The file."""
         self._wanted = None if endpoints is None else list(_wanted(endpoints))
         self._file = self.path.open("rb")

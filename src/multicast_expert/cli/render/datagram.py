@@ -56,11 +56,14 @@ def datagram_line(arrival: Arrival, time: str, room: int | None = None) -> str:
 def styled_line(arrival: Arrival, time: str, width: int | None) -> Line:
     """Return the same for a terminal, where the payload ends with a row of `width` columns; with None it is whole."""
     group, facts = _head(arrival)
-    room = None if width is None else width - columns(f"{time} {group}{facts}: ") % width
-    if room is not None and width is not None and room < SHORT:
+    head = Line((time, "dim"), " ", (group, "bold"), facts + (": " if arrival.payload else ""))
+    if width is None:
+        return Line(*head.pieces, payload_text(arrival.payload), is_set=True)
+    head = head.filled(width)
+    room = width - sum(columns(text) for text, _ in head.pieces) % width
+    if room < SHORT:
         room += width
-    payload = payload_text(arrival.payload, room)
-    return Line((time, "dim"), " ", (group, "bold"), facts + (f": {payload}" if payload else ""))
+    return Line(*head.pieces, payload_text(arrival.payload, room), is_set=True)
 
 
 def headline(arrival: Arrival, time: str) -> str:
@@ -95,12 +98,13 @@ def _head_text(
     return printable(place), printable(f" from {host_and_port(sender[0], sender[1])}, {hops}{sizes}")
 
 
-def hex_dump(payload: bytes) -> Iterator[str]:
-    """Yield rows of offset, bytes and ASCII characters."""
-    for start in range(0, len(payload), ROW):
-        row = payload[start : start + ROW]
+def hex_dump(payload: bytes, room: int = 80) -> Iterator[str]:
+    """Yield rows of offset, bytes and ASCII characters; shorter ones where there is no room for 73 columns."""
+    count, gap = (ROW, "  ") if room >= ROW * 4 + 9 else (ROW // 2, " ")
+    for start in range(0, len(payload), count):
+        row = payload[start : start + count]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
-        yield f"  {start:04x}  {row.hex(' '):<{ROW * 3 - 1}}  {text}"
+        yield f"{gap}{start:04x}{gap}{row.hex(' '):<{count * 3 - 1}}{gap}{text}"
 
 
 def datagram_object(arrival: Arrival, time: str) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class Omission(NamedTuple):
     cure: str = ""
 
 
-def trial_lines(trial: Trial) -> Iterator[Line]:
-    """Yield a table: a row for every datagram, a column for every listener."""
+def trial_lines(trial: Trial, room: int) -> Iterator[Line]:
+    """Yield a table: a row for every datagram, a column for every listener; where it is too wide, rows with names."""
     reach = "nothing leaves this host" if trial.hop_limit == 0 else f"hop limit {trial.hop_limit}"
     yield Line(f"IPv{trial.version} on {trial.interface}, port {trial.port}: {reach}", style="bold")
     heads = [["", *_listener_names(len(trial.groups))], ["sent to", *trial.groups]]
@@ -67,6 +67,11 @@ def trial_lines(trial: Trial) -> Iterator[Line]:
     ]
     widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
     judgements = [probe.judgement() for probe in trial.probes]
+    if sum(widths) + 2 * len(widths) + max(map(len, judgements)) > room:
+        for row, judgement in zip(rows, judgements, strict=True):
+            listeners = ", ".join(f"{name} {cell}" for name, cell in zip(heads[0][1:], row[1:], strict=True))
+            yield Line(f"{row[0]}: {listeners}: ", (judgement, "green" if judgement == "ok" else "bold red"))
+        return
     for row, judgement in zip(heads + rows, ["", "", *judgements], strict=True):
         cells = (f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=True))
         yield Line("".join(cells), (judgement, "green" if judgement == "ok" else "bold red"))

@@ -167,10 +167,11 @@ def pair_lines(pairs: Sequence[Pair]) -> Iterator[Line]:
     """Yield a line for each pair with its distance, latency and time of set-up."""
     for sender, receiver, result, _ in pairs:
         hops = "? hops" if result.hops is None else counted(result.hops, "hop")
-        yield Line(
-            f"{sender} -> {receiver}: {hops}, unicast {milliseconds(result.unicast_ns)}, "
-            f"multicast {milliseconds(result.multicast_ns)}, set-up {milliseconds(result.setup_ns)}"
-        )
+        unicast = f"unicast {milliseconds(result.unicast_ns)}" if result.unicast else "no unicast"
+        multicast = "no multicast"
+        if result.multicast:
+            multicast = f"multicast {milliseconds(result.multicast_ns)}, set-up {milliseconds(result.setup_ns)}"
+        yield Line(f"{sender} -> {receiver}: {hops}, {unicast}, {multicast}")
 
 
 def pair_object(pair: Pair) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from multicast_expert.observe.found import Found, MemberSeen, QuerierSeen
 MEMBERS_SHOWN = 50
 
 
-def found_lines(found: Found, around: Surroundings) -> Iterator[Line]:
+def found_lines(found: Found, around: Surroundings, room: int) -> Iterator[Line]:
     """Yield tables of streams, queriers and members, and what the scan could not see."""
     groups = len({each.group for each in found.streams})
     streams = counted(len(found.streams), "stream")
     where = ", ".join(found.interfaces) or "no interface"
     yield Line((f"{streams} to {counted(groups, 'group')}", "bold"), f" in {found.seconds:.1f} s on {where}")
-    yield from table_lines(found.streams, found.now, around)
+    yield from table_lines(found.streams, found.now, around, room)
     if found.queriers is not None:
         yield Line("")
         yield from _querier_lines(found.queriers)

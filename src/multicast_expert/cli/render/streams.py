@@ -165,9 +165,12 @@ PLAIN = ("group", "source", "interface", "dgram/s", "bit/s", "loss", "last", "pr
 
 
 def table_lines(
-    streams: Sequence[Stream], now: float, around: Surroundings, names: Sequence[str] = PLAIN
+    streams: Sequence[Stream], now: float, around: Surroundings, room: int, names: Sequence[str] = PLAIN
 ) -> Iterator[Line]:
-    """Yield a table; a column in which nothing stands is left out."""
+    """Yield a table; a column in which nothing stands is left out.
+
+    Where it takes more than `room` columns, each row becomes a line with the names of its columns.
+    """
     columns = [COLUMNS[name] for name in names]
     rows = [[column.cell(each, now, around) for column in columns] for each in streams]
     kept = [turn for turn, _ in enumerate(columns) if any(row[turn] for row in rows)]
@@ -180,6 +183,12 @@ def table_lines(
         ]
         return Line("  ".join(aligned), style=style)
 
+    if sum(widths.values()) + 2 * len(kept) - 2 > room:
+        for each, row in zip(streams, rows, strict=True):
+            style = "red" if each.is_stalled else ""
+            facts = ", ".join(f"{columns[turn].name} {row[turn].strip()}" for turn in kept[1:] if row[turn])
+            yield Line((row[kept[0]].strip(), f"bold {style}".strip()), (f" {facts}", style))
+        return
     if rows:
         yield line([column.name.upper() for column in columns], "dim")
     for each, row in zip(streams, rows, strict=True):

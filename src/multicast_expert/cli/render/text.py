@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 READABLE = bytes(range(0x20, 0x7F)).replace(b"\\", b"")
 """ASCII characters that are shown as they are."""
+_NARROWEST = 20
+"""Columns of a terminal in which words are kept together."""
 FIRST_WIDE = "\u1100"
 """The first character that takes two columns."""
 
@@ -146,9 +148,41 @@ def columns(text: str) -> int:
 class Line:
     """A line for a terminal, in pieces with styles such as "bold red"; the text is escaped, so only styles steer it."""
 
-    def __init__(self, *pieces: str | tuple[str, str], style: str = "") -> None:
+    def __init__(self, *pieces: str | tuple[str, str], style: str = "", is_set: bool = False) -> None:
         marked = ((piece, style) if isinstance(piece, str) else piece for piece in pieces)
         self.pieces: list[tuple[str, str]] = [(printable(text), each) for text, each in marked]
+        self.is_set = is_set
+        """Whether its blanks mean something, as in a payload: it is never filled up."""
+
+    def filled(self, room: int) -> Line:
+        """Return it so that a terminal of so many columns breaks it between words, and indents what follows.
+
+        Blanks fill the rows up. There is no end of a line in between, so a copy of it is still one line.
+        """
+        text = "".join(text for text, _ in self.pieces)
+        if self.is_set or columns(text) <= room or room < _NARROWEST:
+            return self
+        indent = min(len(text) - len(text.lstrip(" ")) + 2, room // 2)
+        # Words with the blanks in front of them, and where blanks go that begin a new row.
+        gaps: dict[int, int] = {}
+        column = 0
+        for word in re.finditer(r"( *)([^ ]+)", text):
+            blanks, width = len(word[1]), columns(word[2])
+            if column and column + blanks + width > room:
+                gaps[word.start(2)] = gap = max(0, room - column - blanks + indent)
+                column = (column + blanks + gap) % room
+                blanks = 0
+            column += blanks + width
+            column = column % room if column > room else column
+        pieces, place = [], 0
+        for part, style in self.pieces:
+            ends = [place, *(each for each in gaps if place < each < place + len(part)), place + len(part)]
+            for start, end in pairwise(ends):
+                filling = gaps.get(start, 0)
+                pieces += [(" " * filling, "")] * bool(filling)
+                pieces.append((text[start:end], style))
+            place += len(part)
+        return Line(*pieces, is_set=True)
 
     def cut(self, room: int) -> Line:
         """Return so much of it as fits into so many columns."""
