@@ -80,6 +80,7 @@ PURE = {
     "ping.server",
     "ping.tally",
     "ping.verdict",
+    "ping.window",
     "bridge.election",
     "bridge.frames",
     "bridge.guards",
