@@ -84,6 +84,7 @@ PURE = {
     "ping.server",
     "ping.tally",
     "ping.verdict",
+    "ping.window",
     "bridge.election",
     "bridge.frames",
     "bridge.guards",

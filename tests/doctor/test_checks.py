@@ -641,6 +641,7 @@ ROWS = [
     ),
     Row("no-traffic", healthy(), "ok"),
     Row("no-traffic", deaf(), "problem", "Nothing of 239.1.2.3", "Check on the sender"),
+    Row("no-traffic", deaf(), "problem", "", "sudo mcast querier -i eth0 --for 60"),
     Row("no-traffic", deaf(source=FAR, routes=BEHIND_A_ROUTER), "problem", "", "hop limit (TTL) must be 2"),
     Row("no-traffic", deaf(interfaces=ON_LO), "problem", "", "on loopback"),
     Row("no-traffic", deaf(frames=(frames(port=6000),)), "ok", "100 frames"),

@@ -210,4 +210,4 @@ def test_memory_is_bounded_and_counts_are_right_whatever_is_lost() -> None:
     client = wire.client
     assert client.unicast.received == 5000 - sum(not way for _, way in wire.lost)
     assert client.multicast.received == 5000 - sum(way for _, way in wire.lost)
-    assert len(client._queries) <= 1024
+    assert len(client._window) <= 1024

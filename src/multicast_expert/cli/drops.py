@@ -174,11 +174,11 @@ def _names_of(socket: UdpSocket) -> tuple[str, ...]:
 
 
 def _tell_unjoined(endpoints: Sequence[Endpoint]) -> None:
-    """Say which groups no program has joined: of those, nothing can be lost."""
+    """Say which groups no program has joined: of those, only what this host sends can be lost."""
     joined = _receivers().groups
     for group in dict.fromkeys(each.group for each in endpoints):
         if group not in joined:
-            terminal.tell(f"no program of this host has joined {group}, so nothing of it can be lost")
+            terminal.tell(f"no program of this host has joined {group}: only what it sends there could be lost")
 
 
 def _show(found: Sequence[Loss], seconds: float, limits: str, as_json: bool) -> None:

@@ -8,7 +8,6 @@ gives what arrives to `take`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
 
@@ -32,10 +31,9 @@ from multicast_expert.ping.messages import (
 )
 from multicast_expert.ping.queries import Answer, Arrived, Outgoing, init_message, query_message
 from multicast_expert.ping.tally import Tally
+from multicast_expert.ping.window import Query, Window
 from multicast_expert.ping.wish import Wish
 
-WINDOW = 1024
-"""To how many queries answers are awaited at once."""
 OLD_TTL = 64
 """With which TTL servers of ssmping's dialect answer, which they do not say."""
 LINGER = 1.0
@@ -47,14 +45,6 @@ _INIT_EVERY = 20
 """Of so many queries in the old dialect one goes with a request for a session."""
 
 State = Literal["asking", "pinging", "refused", "other version", "over"]
-
-
-@dataclass(slots=True)
-class _Query:
-    stamp_ns: int
-    sent_at: float
-    unicast: bool = False
-    multicast: bool = False
 
 
 class Conversation:
@@ -114,8 +104,7 @@ class Conversation:
         self._turn = 0
         self._due = now
         self._ends_at = None if patience is None else now + patience
-        self._queries: dict[int, _Query] = {}
-        self._open = 0
+        self._window = Window()
         """Queries in the window that lack an answer."""
 
     @property
@@ -170,11 +159,7 @@ class Conversation:
     def note_sent(self, sequence: int, stamp_ns: int, now: float) -> None:
         """Note when a query was sent."""
         self.sent += 1
-        if len(self._queries) >= WINDOW:
-            oldest = self._queries.pop(next(iter(self._queries)))
-            self._open -= not (oldest.unicast and oldest.multicast)
-        self._queries[sequence] = _Query(stamp_ns, now)
-        self._open += 1
+        self._window.add(sequence, Query(stamp_ns, now))
         if self.state == "pinging" and self.wish.count is not None and self.sent >= self.wish.count:
             self._due = now + self.linger
 
@@ -189,13 +174,13 @@ class Conversation:
             self.state = "over"
         elif self.state == "pinging":
             self.wish = Wish(self.wish.version, self.wish.group, self.wish.source_specific, count=self.sent)
-            self._due = now + (self.linger if self._open else 0)
+            self._due = now + (self.linger if self._window.open else 0)
 
     def restart(self, wish: Wish, now: float) -> None:
         """Ping on in the same session with another wish for intervals, sizes and counts; all counts begin anew."""
         if self.joined_at is None:
             return
-        self._forget_queries()
+        self._window.clear()
         self.wish = wish
         self._interval = max(wish.interval, self._least_interval)
         self.unicast, self.multicast = Tally(), Tally()
@@ -218,20 +203,12 @@ class Conversation:
     @property
     def settled(self) -> int:
         """How many queries were sent, without those whose answers may still come."""
-        if self.is_over or not self._queries:
-            return self.sent
-        waiting, newest = 0, next(reversed(self._queries.values())).sent_at
-        for query in reversed(self._queries.values()):
-            # Everything before was sent earlier.
-            if (query.unicast and query.multicast) or newest - query.sent_at >= self.linger:
-                break
-            waiting += 1
-        return self.sent - waiting
+        return self.sent if self.is_over else self.sent - self._window.waiting(self.linger)
 
     def is_answered(self, sequence: int) -> bool:
         """Return whether both answers to a query came."""
-        query = self._queries.get(sequence)
-        return query is not None and query.unicast and query.multicast
+        query = self._window.get(sequence)
+        return query is not None and query.is_answered
 
     # Asking
 
@@ -267,8 +244,8 @@ class Conversation:
         elif (self.state == "asking" or (self.state == "pinging" and self.is_old)) and group in self.wish.range:
             if self.is_old:
                 # What was asked in the old dialect meanwhile, and is not answered, is no loss.
-                self.sent -= sum(not (each.unicast or each.multicast) for each in self._queries.values())
-                self._forget_queries()
+                self.sent -= self._window.unheard()
+                self._window.clear()
             self.state, self.is_old, self.port = "pinging", False, arrived.port
             self.wanted = self.group = group
             self._session = session
@@ -286,25 +263,19 @@ class Conversation:
         )
         return Outgoing(self.port or PORT, data, self.sequence)
 
-    def _forget_queries(self) -> None:
-        self._queries.clear()
-        self._open = 0
-
     def _take_reply(self, message: Message, arrived: Arrived) -> Answer | None:
         sequence = message.sequence
-        query = self._queries.get(sequence or 0)
+        query = self._window.get(sequence)
         if query is None or sequence is None or message.is_old != self.is_old:
             return None
         if self.state == "asking":
             self.state = "pinging"
             self._due = query.sent_at + self._interval
-            self._forget_queries()
-            self._queries[sequence], self.sent, self._open = query, 1, 1
+            self._window.clear()
+            self._window.add(sequence, query)
+            self.sent = 1
         tally = self.multicast if arrived.is_multicast else self.unicast
-        elapsed = int((arrived.now - query.sent_at) * 1e9)
-        round_trip = arrived.stamp_ns - query.stamp_ns
-        if not 0 <= round_trip <= elapsed + 1_000_000:
-            round_trip = elapsed  # the clock was set in between
+        round_trip = query.round_trip_ns(arrived)
         left_with = OLD_TTL if self.is_old else message.ttl
         hops = None if left_with is None or arrived.ttl is None else max(0, left_with - arrived.ttl)
         known = query.multicast if arrived.is_multicast else query.unicast
@@ -321,7 +292,7 @@ class Conversation:
             host, sequence, arrived.is_multicast, round_trip, hops, arrived.size, known, arrived.stamp_ns, server_ns
         )
 
-    def _count(self, tally: Tally, query: _Query, sequence: int, round_trip: int, arrived: Arrived) -> None:
+    def _count(self, tally: Tally, query: Query, sequence: int, round_trip: int, arrived: Arrived) -> None:
         if arrived.is_multicast:
             query.multicast = True
             if sequence >= self.multicast.last:
@@ -331,11 +302,11 @@ class Conversation:
             if self.multicast.received and sequence > self.multicast.last:
                 self.silence += 1
         tally.take(sequence, round_trip, arrived.now)
-        if not (query.unicast and query.multicast):
+        if not query.is_answered:
             return
-        self._open -= 1
+        self._window.open -= 1
         if self.state == "pinging" and self.wish.count is not None and self.sent >= self.wish.count:
-            if not self._open:
+            if not self._window.open:
                 self._due = arrived.now
         elif self.wish.flood:
             self._due = max(arrived.now, query.sent_at + self._least_interval)

@@ -99,7 +99,8 @@ def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
     lost = [each for each in losses if each.expected and each.joined]
     unjoined = [each for each in losses if each.expected and not each.joined]
     unknown = sum(each.drop.count for each in losses if each.drop.group is None)
-    rest = sum(each.drop.count for each in losses if not each.expected) - unknown
+    astray = [each for each in losses if each.on_other_ports]
+    rest = sum(each.drop.count for each in losses if not (each.expected or each.on_other_ports)) - unknown
     number = sum(each.drop.count for each in lost)
     if lost:
         groups = {each.drop.group for each in lost}
@@ -110,6 +111,10 @@ def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
     elif unjoined:
         count = sum(each.drop.count for each in unjoined)
         text = f"{counted(count, 'datagram')} dropped in {seconds:.1f} s, as no program asks for them."
+        yield Line(text, style="bold yellow")
+    elif astray:
+        count = sum(each.drop.count for each in astray)
+        text = f"{counted(count, 'datagram')} dropped in {seconds:.1f} s, on ports without a program."
         yield Line(text, style="bold yellow")
     elif unknown:
         yield Line(
@@ -125,7 +130,7 @@ def summary_lines(losses: Sequence[Loss], seconds: float) -> Iterator[Line]:
         )
     for group in dict.fromkeys(each.drop.group for each in unjoined):
         yield Line(f"No program of this host has joined {group}: start it, and look what has joined with mcast groups.")
-    for each in [each for each in losses if each.on_other_ports][:SHOWN]:
+    for each in astray[:SHOWN]:
         names = " and ".join(each.on_other_ports)
         text = f"{_group(each.drop)} has no receiver, and {names} joined the group: is that the wrong port?"
         yield Line(text, style="yellow")

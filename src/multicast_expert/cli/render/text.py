@@ -159,8 +159,10 @@ class Line:
 
         Blanks fill the rows up. There is no end of a line in between, so a copy of it is still one line.
         """
+        if self.is_set or room < _NARROWEST:
+            return self
         text = "".join(text for text, _ in self.pieces)
-        if self.is_set or columns(text) <= room or room < _NARROWEST:
+        if columns(text) <= room:
             return self
         indent = min(len(text) - len(text.lstrip(" ")) + 2, room // 2)
         # Words with the blanks in front of them, and where blanks go that begin a new row.

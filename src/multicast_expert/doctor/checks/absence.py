@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from multicast_expert.core.addresses import parse_group, scope
@@ -193,4 +194,8 @@ def _ask(facts: Facts) -> Iterator[str]:
         yield f"Have the routers on the way, such as {gateway}, forward groups to this network (PIM or fixed routes)."
     yield f"Check on the sender's host, with `mcast top`, whether it sends to {group} and out of which interface."
     yield "Check on the switch whether snooping knows this port, whether there is a querier, and the VLAN."
+    links = [each.name for each in this_host.chosen(facts) if not each.is_loopback]
+    if facts.machine.system == "linux" and links and trial_of(facts).queries == ():
+        ask = shlex.join(["sudo", "mcast", "querier", "-i", links[0], "--for", "60"])
+        yield f"No querier was heard. If datagrams come while `{ask}` runs here, the switch had forgotten this host."
     yield "If it sends rarely, listen longer with `--listen 60`."
