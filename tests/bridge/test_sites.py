@@ -133,7 +133,10 @@ def test_only_what_another_site_wants_crosses() -> None:
         first.status(lambda status: group_of(status, 4)["wanted_by"] == ["gate21"], "the second wants it")
         second.status(lambda status: status["speaking"] and status["sites"], "the second runs")
         with listening(places[1].host, 4) as receiver:
-            send(places[0].host, 4, numbered(100), group="239.9.9.9")
+            before = crossed(places[0].gates[0])
+            send(places[0].host, 4, numbered(300, size=1000), group="239.9.9.9")
+            assert received(receiver, 1, 0.5) == []
+            assert crossed(places[0].gates[0]) - before < 20_000
             send(places[0].host, 4, numbered(100))
             assert [each.data for each in received(receiver, 100)] == numbered(100)
         status = first.line()
@@ -145,6 +148,13 @@ def test_only_what_another_site_wants_crosses() -> None:
         first.status(lambda status: not status["sites"] and not group_of(status, 4)["wanted_by"], "it is forgotten")
         sleep(0.1)
         assert joined(places[0].gates[0]) & {GROUPS[4], "239.9.9.9"} == set()
+
+
+def crossed(gate: Host) -> int:
+    """Bytes that left on the way to other sites."""
+    (found,) = json.loads(gate.command("ip", "-j", "-s", "link", "show", "dev", "wan"))
+    size: int = found["stats64"]["tx"]["bytes"]
+    return size
 
 
 def joined(host: Host) -> set[str]:

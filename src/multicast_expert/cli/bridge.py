@@ -37,6 +37,18 @@ EVERY_OF_A_LOG = 60.0
 """Seconds between two statuses that go elsewhere."""
 
 
+DISCOVERY = (
+    "224.0.0.251:5353",
+    "[ff02::fb]:5353",
+    "239.255.255.250:1900",
+    "[ff02::c]:1900",
+    "[ff05::c]:1900",
+    "239.255.255.250:3702",
+    "[ff02::c]:3702",
+)
+"""mDNS, SSDP and WS-Discovery."""
+
+
 @command(
     """
     Run one at each site, each with the endpoints that its hosts want; they connect over Eclipse Zenoh
@@ -59,7 +71,7 @@ EVERY_OF_A_LOG = 60.0
 def run(
     texts: Annotated[
         Sequence[str], Parameter("ENDPOINT...", "[source@]group:port, what this site wants.", values="endpoint")
-    ],
+    ] = (),
     ifaces: InterfacesOption = (),
     listen: Annotated[
         Sequence[str], Parameter("--listen LOCATOR...", f"Where other sites connect: {USUAL_PLACE}. Repeatable.")
@@ -89,12 +101,17 @@ def run(
     most_megabits: Annotated[
         int, Parameter("--max-rate MBITS", "Megabits a second from other sites, at most (1000).", whole(1, 1_000_000))
     ] = MOST_BYTES // 125_000,
+    discovery: Annotated[
+        bool, Parameter("--discovery", "Also want the groups of mDNS, SSDP and WS-Discovery.")
+    ] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     as_json: JsonOption = False,
     metrics: MetricsOption = None,
 ) -> int:
     """Return 0 when the time is over, 130 if Ctrl-C ended it."""
-    wishes = _wishes(texts)
+    wishes = _wishes([*texts, *(DISCOVERY if discovery else ())])
+    if not wishes:
+        raise UsageError("Name an endpoint that this site wants, such as 239.1.2.3:5000.")
     settings = Settings(
         Connection(listen, connect, config, trust, identity),
         network,
