@@ -12,8 +12,8 @@ from multicast_expert.bridge.election import GREET_EVERY, Election, build_greeti
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.sockets.both_ways import McastSocket
 
-GREETINGS = {socket.AF_INET: "239.255.77.66", socket.AF_INET6: "ff15::4d42"}
-"""Of a scope for which hosts choose the same source address as for the groups that bridges carry."""
+GREETINGS = {socket.AF_INET: ["239.255.77.66"], socket.AF_INET6: ["ff15::4d42", "ff12::4d42"]}
+"""For IPv6 of both scopes for which hosts choose different source addresses: those of datagrams, and those of MLD."""
 PORT = 7448
 """Where bridges greet each other; no router forwards it, because the hop limit is 1."""
 
@@ -34,23 +34,23 @@ class Greeter:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._sockets: list[McastSocket] = []
-        for family, group in GREETINGS.items():
-            opened = McastSocket(family, [group], PORT, ifaces=ifaces, unicast=False, allow_missing=True)
+        for family, groups in GREETINGS.items():
+            opened = McastSocket(family, groups, PORT, ifaces=ifaces, unicast=False, allow_missing=True)
             opened.open()
             self._sockets.append(opened)
         self._threads = [
-            threading.Thread(target=self._run, args=(each, group), name="mcast-bridge-greeter", daemon=True)
-            for each, group in zip(self._sockets, GREETINGS.values(), strict=True)
+            threading.Thread(target=self._run, args=(each, groups), name="mcast-bridge-greeter", daemon=True)
+            for each, groups in zip(self._sockets, GREETINGS.values(), strict=True)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _run(self, opened: McastSocket, group: str) -> None:
+    def _run(self, opened: McastSocket, groups: Sequence[str]) -> None:
         due = monotonic()
         while not self._closed.is_set():
             if monotonic() >= due:
                 due = max(due + GREET_EVERY, monotonic())
-                self._greet(opened, group)
+                self._greet(opened, groups)
             try:
                 for datagram in opened.receive_many(64, timeout=max(0.0, due - monotonic())):
                     greeting = parse_greeting(datagram.data, self._network)
@@ -65,11 +65,12 @@ class Greeter:
                 self._closed.wait(GREET_EVERY)
             self._decide()
 
-    def _greet(self, opened: McastSocket, group: str) -> None:
+    def _greet(self, opened: McastSocket, groups: Sequence[str]) -> None:
         with self._lock:
             data = build_greeting(self._election.greeting, self._network)
-        with suppress(MulticastExpertError):
-            opened.sendto(data, (group, PORT))
+        for group in groups:
+            with suppress(MulticastExpertError):
+                opened.sendto(data, (group, PORT))
 
     def _decide(self) -> None:
         with self._lock:
