@@ -314,7 +314,7 @@ class Bridge:
                     by_group.setdefault(wish.group, []).append(names[bytes.fromhex(each.id)])
             groups = [
                 GroupStatus(
-                    group, carrier.gives, sorted(by_group.get(group, ())), carrier.is_stopped, carrier.ledger.totals()
+                    group, carrier.gives, sorted(by_group.get(group, ())), carrier.is_stopped, carrier.ledger.copy()
                 )
                 for group, carrier in self._carriers.items()
             ]
