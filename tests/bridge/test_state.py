@@ -255,6 +255,22 @@ def test_a_loop_is_stopped_within_two_seconds_and_tried_again_later() -> None:
     assert fuse.times_blown == 2
 
 
+def test_a_relay_beside_the_bridge_is_noticed_at_its_other_end() -> None:
+    """There all datagrams come from the relay; but they came by the bridge, too."""
+    fuse, blown = Fuse(), None
+    for tick in range(500):
+        fuse.expect([b"%d" % tick])
+        blown = blown or flow(
+            fuse,
+            100 if tick < 100 else 20_000,
+            0.01,
+            tick / 100,
+            lambda _, count, tick=tick: [(b"%d" % (tick - number % 30), "relay") for number in range(round(count))],
+        )
+    assert blown is not None
+    assert blown < 3.0
+
+
 @pytest.mark.parametrize("payloads", [fresh, constant, doubled])
 def test_a_sender_that_becomes_faster_is_not_stopped(payloads: Any) -> None:
     """From the first datagram on, and later; also if all its datagrams are the same."""

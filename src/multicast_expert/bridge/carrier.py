@@ -334,6 +334,7 @@ class Carrier:
         verdict = self._streams.take(frame.sender, frame.first, count)
         ledger.lost += verdict.lost
         payloads = frame.payloads()
+        self._fuse.expect(payloads)
         if verdict.is_new and (station.neighbours or station.spoof is not None):
             self._expect_echoes(frame, payloads)
         if not verdict.is_new:

@@ -78,7 +78,7 @@ def _site_line(site: SiteStatus, width: int) -> Line:
 
 def _group_lines(group: GroupStatus, rates: Rates) -> Iterator[Line]:
     wanted = [*(["this site"] if group.wanted_here else []), *map(printable, group.wanted_by)]
-    stopped = "  stopped: another relay brings its datagrams back" if group.stopped else ""
+    stopped = "  stopped: another relay brings it back" if group.stopped else ""
     head = f"{group.group!s:<24}{scaled(rates.out).strip():>9}{scaled(rates.into).strip():>9}  {_few(wanted)}"
     yield Line((head, ""), (stopped, "bold red"))
     if drops := drops_of(group.totals):
