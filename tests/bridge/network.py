@@ -87,9 +87,9 @@ def sites(*gates: int) -> Iterator[list[Site]]:
         yield made
 
 
-def bridge(gate: Host, *arguments: str, endpoints: Sequence[str] = ENDPOINTS) -> Running:
+def bridge(gate: Host, *arguments: str, endpoints: Sequence[str] = ENDPOINTS, before: Sequence[str] = ()) -> Running:
     """Start a bridge that shows its status as JSON, and return when it runs."""
-    words = [*COMMAND, *endpoints, "-i", "eth0", "--name", gate.name, "--json", *arguments]
+    words = [*before, *COMMAND, *endpoints, "-i", "eth0", "--name", gate.name, "--json", *arguments]
     process: subprocess.Popen[str] = gate.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = process.stderr.readline()

@@ -60,6 +60,12 @@ def test_a_program_sends_to_another(lab: None, endpoint: str) -> None:
             rx.receive(timeout=0.05)
         with pytest.raises(MulticastExpertError, match="too long"):
             tx.send(bytes(65536))
+        for number in range(1000):
+            tx.send(b"%d" % number)
+        burst: list[bytes] = []
+        while len(burst) < 1000:
+            burst += (each.data for each in rx.receive_many(timeout=5))
+        assert burst == [b"%d" % number for number in range(1000)]
         assert (rx.lost, rx.dropped, rx.malformed) == (0, 0, 0)
     with pytest.raises(NotOpenError):
         rx.receive(timeout=0)

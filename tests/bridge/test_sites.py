@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -133,7 +134,10 @@ def test_only_what_another_site_wants_crosses() -> None:
         first.status(lambda status: group_of(status, 4)["wanted_by"] == ["gate21"], "the second wants it")
         second.status(lambda status: status["speaking"] and status["sites"], "the second runs")
         with listening(places[1].host, 4) as receiver:
-            send(places[0].host, 4, numbered(100), group="239.9.9.9")
+            before = crossed(places[0].gates[0])
+            send(places[0].host, 4, numbered(300, size=1000), group="239.9.9.9")
+            assert received(receiver, 1, 0.5) == []
+            assert crossed(places[0].gates[0]) - before < 20_000
             send(places[0].host, 4, numbered(100))
             assert [each.data for each in received(receiver, 100)] == numbered(100)
         status = first.line()
@@ -145,6 +149,13 @@ def test_only_what_another_site_wants_crosses() -> None:
         first.status(lambda status: not status["sites"] and not group_of(status, 4)["wanted_by"], "it is forgotten")
         sleep(0.1)
         assert joined(places[0].gates[0]) & {GROUPS[4], "239.9.9.9"} == set()
+
+
+def crossed(gate: Host) -> int:
+    """Bytes that left on the way to other sites."""
+    (found,) = json.loads(gate.command("ip", "-j", "-s", "link", "show", "dev", "wan"))
+    size: int = found["stats64"]["tx"]["bytes"]
+    return size
 
 
 def joined(host: Host) -> set[str]:
@@ -263,3 +274,67 @@ def openssl(*words: object) -> None:
         subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("the program openssl is not installed")
+
+
+def test_no_privilege_is_needed_and_ipv6_connects() -> None:
+    """A user without capabilities runs it, and the sites reach each other by IPv6."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    place = "tcp/[fd11::1]:7447"
+    with sites(1, 1) as places:
+        for site, other in zip(places, (2, 1), strict=True):
+            site.gates[0].ip(f"route add fd1{other}::/64 via fd1{site.number}::ff")
+        running = [
+            bridge(places[0].gates[0], "--listen", place, before=drop),
+            bridge(places[1].gates[0], "--connect", place, before=drop),
+        ]
+        for each in running:
+            each.status(lambda status: status["speaking"] and status["groups"][0]["wanted_by"], "wanted")
+        with listening(places[1].host, 4) as receiver:
+            send(places[0].host, 4, numbered(100), pause=0.01)
+            assert [each.data for each in received(receiver, 100)] == numbered(100)
+
+
+RELAY = """
+import socket, sys
+group, own, peer = "239.1.2.3", *sys.argv[1:]
+rx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+rx.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+rx.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+rx.bind((group, 5000))
+rx.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
+tx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+tx.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+tx.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 8)
+way = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+way.bind(("0.0.0.0", 4444))
+import threading
+def back():
+    while True:
+        tx.sendto(way.recv(65535), (group, 5000))
+threading.Thread(target=back, daemon=True).start()
+while True:
+    data, sender = rx.recvfrom(65535)
+    if sender[1] != tx.getsockname()[1]:
+        way.sendto(data, (peer, 4444))
+"""
+
+
+def test_the_fuse_stops_what_another_relay_brings_back() -> None:
+    """A script between the same two sites makes a loop: the group stops within seconds, and says why."""
+    with sites(1, 1) as places:
+        running = hub_and_spokes(places)
+        for place, peer in zip(places, (2, 1), strict=True):
+            words = [sys.executable, "-c", RELAY, f"10.{place.number}.0.1", f"192.0.{peer}.1"]
+            place.gates[0].popen(words, stderr=subprocess.DEVNULL)
+        sleep(1.0)
+        for start in range(0, 100, 10):
+            send(places[0].host, 4, numbered(10, start))
+            sleep(0.1)
+        statuses = [each.line() for each in running]
+        deadline = monotonic() + 20
+        while not all(group_of(each, 4)["stopped"] for each in statuses):
+            assert monotonic() < deadline, statuses
+            statuses = [each.line() for each in running]
+        taken = [group_of(each.line(), 4)["published"] for each in running]
+        sleep(1.5)
+        assert [group_of(each.line(), 4)["published"] for each in running] == taken

@@ -252,6 +252,22 @@ def test_a_loop_is_stopped_within_two_seconds_and_tried_again_later() -> None:
     assert fuse.times_blown == 2
 
 
+def test_a_relay_beside_the_bridge_is_noticed_at_its_other_end() -> None:
+    """There all datagrams come from the relay; but they came by the bridge, too."""
+    fuse, blown = Fuse(), None
+    for tick in range(500):
+        fuse.expect([b"%d" % tick])
+        blown = blown or flow(
+            fuse,
+            100 if tick < 100 else 20_000,
+            0.01,
+            tick / 100,
+            lambda _, count, tick=tick: [(b"%d" % (tick - number % 30), "relay") for number in range(round(count))],
+        )
+    assert blown is not None
+    assert blown < 3.0
+
+
 @pytest.mark.parametrize("payloads", [fresh, constant, doubled])
 def test_a_sender_that_becomes_faster_is_not_stopped(payloads: Any) -> None:
     """From the first datagram on, and later; also if all its datagrams are the same."""
@@ -295,7 +311,7 @@ def test_a_wish_to_and_from_a_key(wish: Wish) -> None:
     "key",
     [
         "6161616161616161/10.0.0.1/5000/-",
-        "6161616161616161/239.1.2.3/0/-",
+        "6161616161616161/239.1.2.3/x/-",
         "6161616161616161/239.1.2.3/65536/-",
         "6161616161616161/239.1.2.3/5000/fd00::1",
         "6161616161616161/239.1.2.3/5000/239.1.1.1",
@@ -408,4 +424,6 @@ def test_a_ledger_balances() -> None:
     assert ledger.balance == (0, 1)
     ledger.sending_drops["duplicate"] += 1
     assert ledger.balance == (0, 0)
-    assert ledger.totals().taking_drops == {"hop limit": 3}
+    before = ledger.copy()
+    ledger.taking_drops["hop limit"] += 1
+    assert before.taking_drops == {"hop limit": 3}

@@ -7,19 +7,22 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from time import monotonic, monotonic_ns
 from types import TracebackType
 from typing import Self
 
 from multicast_expert.bridge.carrier import Carrier, Station
 from multicast_expert.bridge.election import Election
-from multicast_expert.bridge.frames import ID_BYTES
+from multicast_expert.bridge.frames import ID_BYTES, MalformedFrameError, Origin, parse_frame
 from multicast_expert.bridge.greeter import Greeter
 from multicast_expert.bridge.guards import Allowance
 from multicast_expert.bridge.interest import Group, Interest, Keys, Policy, Wish, first_groups, parse_wish
-from multicast_expert.bridge.network import USUAL_PLACE, Connection, ZenohNetwork
+from multicast_expert.bridge.network import USUAL_PLACE, Connection, Subscriber, ZenohNetwork
 from multicast_expert.bridge.pulse import EVERY, Pulses, sender_of
 from multicast_expert.bridge.status import GroupStatus, SiteStatus, Status
+from multicast_expert.bridge.surroundings import ANY_PORT, Found, Surroundings
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
 
 MOST_GROUPS = 256
@@ -45,6 +48,8 @@ class Settings:
     most_groups: int = MOST_GROUPS
     most_bytes: int = MOST_BYTES
     keep_source: bool = False
+    follows: bool = False
+    """Whether this site wants what its hosts have joined, on any port; needs root."""
 
 
 class Bridge:
@@ -66,8 +71,13 @@ class Bridge:
         self._wishes: set[Wish] = set(settings.wishes)
         self._carriers: dict[Group, Carrier] = {}
         self._tokens: dict[Wish, Callable[[], None]] = {}
-        self._refused, self._unnoted = 0, 0
+        self._refused = self._unnoted = self._malformed = 0
         self._problems: dict[str, None] = {}
+        self._surroundings: Surroundings | None = None
+        self._found: dict[Group, None] = {}
+        self._feeds: dict[IPAddress, Subscriber] = {}
+        self._fed: dict[Group, None] = {}
+        """Ports of groups that are wanted on any: seen on this network, and in frames of other sites."""
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._due = threading.Event()
@@ -99,6 +109,8 @@ class Bridge:
         self._greeter = Greeter(
             self._election, self.settings.network, self.settings.ifaces, self._is_connected, self._due.set
         )
+        if self.settings.follows:
+            self._surroundings = Surroundings(self.settings.ifaces, self.want, self._take_found, self._bridges)
         self._worker = threading.Thread(target=self._work, name="mcast-bridge", daemon=True)
         self._worker.start()
 
@@ -115,6 +127,8 @@ class Bridge:
             self._worker.join(5.0)
         if hasattr(self, "_greeter"):
             self._greeter.close()
+        if self._surroundings is not None:
+            self._surroundings.close()
         for carrier in self._carriers.values():
             carrier.close()
         self._network.close()
@@ -189,20 +203,89 @@ class Bridge:
         station.neighbours = self._election.neighbours
         station.speaking = self._election.speaking
         remote = self._interest.wanted({self._own, *station.neighbours})
-        here = {wish.group for wish in self._wishes}
-        allowed = [each for each in {*remote, *here} if policy.allows(each)]
+        here = {wish.group for wish in self._wishes if policy.allows(wish.group)}
+        refused = [each for each in {*remote} if each.port != ANY_PORT and not policy.allows(each)]
+        anywhere = {each.group: remote.pop(each) for each in list(remote) if each.port == ANY_PORT}
+        self._follow(anywhere, {each.group for each in here if each.port == ANY_PORT})
+        for group in [*policy.groups, *self._found]:
+            if group.group in anywhere:
+                remote[group] = remote.get(group, set()) | anywhere[group.group]
+        allowed = {each for each in {*remote, *here, *self._fed} if each.port != ANY_PORT and policy.allows(each)}
         carried = list(first_groups(allowed, settings.most_groups))
-        self._refused = len({*remote, *here}) - len(carried)
+        self._refused = len(refused) + len(allowed) - len(carried)
         for group in [each for each in self._carriers if each not in carried]:
             self._carriers[group].update((), False)
+            if len(self._carriers) > 4 * settings.most_groups:
+                self._carriers.pop(group).close()
         for group in carried:
-            if group not in self._carriers:
-                self._carriers[group] = Carrier(group, self._keys.data(group), self._network, station)
             try:
-                self._carriers[group].update(remote.get(group, ()), group in here)
+                self._carrier(group).update(remote.get(group, ()), group in here, group in self._fed)
             except MulticastExpertError as error:
                 self._note_problem(f"{group}: {error}")
-        self._announce({wish for wish in self._wishes if wish.group in carried})
+        self._announce({wish for wish in self._wishes if wish.group in here})
+
+    def _carrier(self, group: Group) -> Carrier:
+        if group not in self._carriers:
+            self._carriers[group] = Carrier(group, self._keys.data(group), self._network, self._station)
+        return self._carriers[group]
+
+    # Groups that are wanted on any port
+
+    def _bridges(self) -> Collection[str]:
+        return frozenset[str]().union(*self._station.neighbours.values())
+
+    def _follow(self, anywhere: Collection[IPAddress], here: Collection[IPAddress]) -> None:
+        """Look here for ports of the groups that other sites want, and listen to all ports of those wanted here."""
+        allowed = [each for each in anywhere if self.settings.policy.allows(Group(each, ANY_PORT))]
+        self._found = {each: None for each in self._found if each.group in allowed}
+        self._fed = {each: None for each in self._fed if each.group in here}
+        if self._surroundings is not None:
+            try:
+                self._surroundings.seek(allowed[: self.settings.most_groups], self._found)
+            except MulticastExpertError as error:
+                self._note_problem(str(error))
+        for group in [each for each in self._feeds if each not in here]:
+            self._feeds.pop(group).close()
+        for group in here:
+            if group not in self._feeds and len(self._feeds) < self.settings.most_groups:
+                subscriber = self._network.subscriber(self._keys.data(Group(group, ANY_PORT)))
+                self._feeds[group] = subscriber
+                threading.Thread(target=self._feed, args=(group, subscriber), daemon=True).start()
+
+    def _feed(self, group: IPAddress, subscriber: Subscriber) -> None:
+        while (data := subscriber.receive()) is not None:
+            try:
+                frame = parse_frame(data)
+            except MalformedFrameError:
+                self._malformed += 1
+                continue
+            to = Group(ip_address(frame.group), frame.port)
+            carrier = None
+            with self._lock:
+                if to.group == group and self._feeds.get(group) is subscriber and to not in self._fed:
+                    self._add(self._fed, to)
+                if to in self._fed:
+                    carrier = self._carriers.get(to)
+            if carrier is not None:
+                carrier.feed(frame, len(data))
+
+    def _add(self, ports: dict[Group, None], group: Group) -> None:
+        """Carry another port of a group, at once, if there is room for it; to be called with the lock."""
+        if len(ports) < self.settings.most_groups:
+            ports[group] = None
+            self._reconcile()
+
+    def _take_found(self, seen: Sequence[Found]) -> None:
+        """Publish the first datagrams at ports of groups that other sites want, then receive those ports."""
+        with self._lock:
+            fresh = {each.group: None for each in seen if self.settings.policy.allows(each.group)}
+            for each in seen:
+                if each.group in fresh and each.payload and each.group not in self._found:
+                    origin = Origin(each.address, each.port, each.hop_limit)
+                    self._carrier(each.group).take_found(origin, each.timestamp_ns or 0, each.payload)
+            for group in fresh:
+                if group not in self._found:
+                    self._add(self._found, group)
 
     def _announce(self, wishes: Collection[Wish]) -> None:
         for wish in [each for each in self._tokens if each not in wishes]:
@@ -231,7 +314,7 @@ class Bridge:
                     by_group.setdefault(wish.group, []).append(names[bytes.fromhex(each.id)])
             groups = [
                 GroupStatus(
-                    group, carrier.gives, sorted(by_group.get(group, ())), carrier.is_stopped, carrier.ledger.totals()
+                    group, carrier.gives, sorted(by_group.get(group, ())), carrier.is_stopped, carrier.ledger.copy()
                 )
                 for group, carrier in self._carriers.items()
             ]

@@ -18,6 +18,7 @@ from time import monotonic, sleep
 from typing import Protocol
 
 from multicast_expert.bridge.frames import (
+    Buffer,
     Frame,
     MalformedFrameError,
     Origin,
@@ -94,7 +95,9 @@ class Carrier:
         self._address = str(group.group), group.port
         self._family = socket.AF_INET if group.group.version == 4 else socket.AF_INET6
         self._socket: McastSocket | None = None
-        self._publisher: Publisher | None = None
+        self._publisher = network.publisher(key)
+        self._numbering = threading.Lock()
+        self._fed = False
         self._subscriber: Subscriber | None = None
         self._memberships: dict[IPAddress | None, Membership] = {}
         self._threads: list[threading.Thread] = []
@@ -114,22 +117,26 @@ class Carrier:
     @property
     def gives(self) -> bool:
         """Whether this site wants the group."""
-        return self._subscriber is not None
+        return self._subscriber is not None or self._fed
 
     @property
     def is_stopped(self) -> bool:
         """Whether the fuse stopped the group."""
         return self._fuse.is_blown(monotonic())
 
-    def update(self, sources: Collection[IPAddress | None], wanted_here: bool) -> None:
+    def update(self, sources: Collection[IPAddress | None], wanted_here: bool, fed: bool = False) -> None:
         """Take what other sites want, from these sources (None: all), and give if it is wanted here.
 
-        Raises MulticastExpertError for what the OS refuses; called again, it goes on from there.
+        fed: whether what comes from other sites is given to `feed`. Raises MulticastExpertError for what the OS
+        refuses; called again, it goes on from there.
         """
         wanted: set[IPAddress | None] = {None} if None in sources else set(sources)
-        if (wanted or wanted_here) and self._socket is None:
+        if (wanted or wanted_here or fed) and self._socket is None:
             self._open()
         self._join(wanted)
+        if fed and not self._fed:
+            self._streams.clear()
+        self._fed = fed
         if wanted_here and self._subscriber is None:
             self._streams.clear()
             self._subscriber = self._network.subscriber(self._key)
@@ -137,11 +144,15 @@ class Carrier:
         elif not wanted_here and self._subscriber is not None:
             self._subscriber.close()
             self._subscriber = None
-        if not wanted and not wanted_here:
-            self.close()
+        if not (wanted or wanted_here or fed):
+            self._close_socket()
 
     def close(self) -> None:
         """Stop carrying, and wait for the threads."""
+        self._close_socket()
+        self._publisher.close()
+
+    def _close_socket(self) -> None:
         self._memberships.clear()
         subscriber, self._subscriber = self._subscriber, None
         if subscriber is not None:
@@ -152,9 +163,6 @@ class Carrier:
         for thread in self._threads:
             thread.join(5.0)
         self._threads.clear()
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            publisher.close()
 
     def count_kernel_drops(self) -> None:
         """Note in the ledger what the kernel dropped. It counts the own echo, too, where there may be any."""
@@ -176,8 +184,7 @@ class Carrier:
         )
         opened.open()
         self._socket = opened
-        self._publisher = self._network.publisher(self._key)
-        self._start(self._take, opened, self._publisher)
+        self._start(self._take, opened)
 
     def _start(self, work: object, *arguments: object) -> None:
         self._threads = [each for each in self._threads if each.is_alive()]
@@ -196,13 +203,13 @@ class Carrier:
 
     # From this network
 
-    def _take(self, opened: McastSocket, publisher: Publisher) -> None:
+    def _take(self, opened: McastSocket) -> None:
         buffer = DatagramBuffer(CAPACITY, MEMORY)
         with suppress(MulticastExpertError):  # closed
             while True:
                 opened.receive_into(buffer, timeout=None)
                 self._linger(opened, buffer)
-                self._publish(buffer, publisher)
+                self._publish(buffer)
                 buffer.clear()
 
     def _linger(self, opened: McastSocket, buffer: DatagramBuffer) -> None:
@@ -219,7 +226,7 @@ class Carrier:
             now = monotonic()
         self._window_count += len(buffer)
 
-    def _publish(self, buffer: DatagramBuffer, publisher: Publisher) -> None:
+    def _publish(self, buffer: DatagramBuffer) -> None:
         now, count, ledger, station = monotonic(), len(buffer), self.ledger, self._station
         ledger.taken += count
         if not station.speaking:
@@ -245,13 +252,34 @@ class Carrier:
             )
             data = b"".join(buffer[row].data for row in kept)
             count = len(kept)
+        self._put(count, origins, lengths, sources, times, data)
+
+    def _put(
+        self, count: int, origins: list[Origin], lengths: Buffer, sources: Buffer, times: Buffer, data: Buffer
+    ) -> None:
+        station, port = self._station, self.group.port
         hops = [station.own, *station.neighbours]
-        frame = Frame(
-            station.own, self._next, self._address[0], self.group.port, hops, origins, lengths, sources, times, data
-        )
-        self._next += count
-        publisher.put(build_frame(frame))
-        ledger.published += count
+        with self._numbering:
+            parts = (hops, origins, lengths, sources, times, data)
+            self._publisher.put(build_frame(Frame(station.own, self._next, self._address[0], port, *parts)))
+            self._next += count
+        self.ledger.published += count
+
+    def take_found(self, origin: Origin, timestamp_ns: int, payload: bytes) -> None:
+        """Publish a datagram that was seen on the wire before this received the port; its origin as it was there."""
+        ttl, ledger = self._station.ttl, self.ledger
+        hops = origin.hop_limit - 1 if ttl is None else ttl
+        ledger.taken += 1
+        if not self._station.speaking:
+            ledger.taking_drops["standby"] += 1
+        elif hops < 1:
+            ledger.taking_drops["hop limit"] += 1
+        elif origin.address in frozenset[str]().union(*self._station.neighbours.values()) | self._remote_sources:
+            # Another bridge re-sent it.
+            ledger.taking_drops["echo"] += 1
+        else:
+            length, time = len(payload).to_bytes(4, "little"), timestamp_ns.to_bytes(8, "little")
+            self._put(1, [origin._replace(hop_limit=hops)], length, bytes(4), time, payload)
 
     def _judge(self, buffer: DatagramBuffer) -> tuple[list[Origin], list[int] | None]:
         """Return the origins as other sites see them, and which rows may go there; None: all."""
@@ -281,6 +309,10 @@ class Carrier:
 
     # From other sites
 
+    def feed(self, frame: Frame, size: int) -> None:
+        """Take a frame of another site, of so many bytes."""
+        self._take_frame(frame, size, None)
+
     def _give(self, subscriber: Subscriber) -> None:
         while (data := subscriber.receive()) is not None:
             try:
@@ -293,7 +325,7 @@ class Carrier:
                 continue
             self._take_frame(frame, len(data), subscriber)
 
-    def _take_frame(self, frame: Frame, size: int, subscriber: Subscriber) -> None:
+    def _take_frame(self, frame: Frame, size: int, subscriber: Subscriber | None) -> None:
         ledger, station, drops, count = self.ledger, self._station, self.ledger.sending_drops, frame.size
         ledger.arrived += count
         if station.own in frame.hops or station.own == frame.sender:
@@ -302,11 +334,12 @@ class Carrier:
         verdict = self._streams.take(frame.sender, frame.first, count)
         ledger.lost += verdict.lost
         payloads = frame.payloads()
+        self._fuse.expect(payloads)
         if verdict.is_new and (station.neighbours or station.spoof is not None):
             self._expect_echoes(frame, payloads)
         if not verdict.is_new:
             drops["duplicate"] += count
-        elif self._subscriber is not subscriber:
+        elif self._subscriber is not subscriber or not self.gives:
             drops["unwanted"] += count
         elif not station.speaking:
             drops["standby"] += count

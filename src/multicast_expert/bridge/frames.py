@@ -27,8 +27,8 @@ MOST_DATAGRAMS, MOST_ORIGINS, MOST_HOPS = 4096, 1024, 64
 """In one frame, at most."""
 LONGEST_PAYLOAD = 65527
 """Bytes of a UDP datagram over IPv6 (over IPv4: 65,507)."""
-LARGEST_FRAME = 1 << 18
-"""Bytes of a frame that is read at all; those that a bridge makes have half of it at most."""
+LARGEST_FRAME = 1 << 17
+"""Bytes of a frame that is read at all; those that a bridge makes are shorter."""
 UNKNOWN_MARK = 255
 """Stands for a priority mark (DSCP) that the taking side does not know."""
 

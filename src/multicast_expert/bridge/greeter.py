@@ -32,23 +32,23 @@ class Greeter:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._sockets: list[McastSocket] = []
-        for version, group in GREETINGS.items():
-            opened = McastSocket(_FAMILIES[version], [group], PORT, ifaces=ifaces, unicast=False, allow_missing=True)
+        for version, groups in GREETINGS.items():
+            opened = McastSocket(_FAMILIES[version], groups, PORT, ifaces=ifaces, unicast=False, allow_missing=True)
             opened.open()
             self._sockets.append(opened)
         self._threads = [
-            threading.Thread(target=self._run, args=(each, group), name="mcast-bridge-greeter", daemon=True)
-            for each, group in zip(self._sockets, GREETINGS.values(), strict=True)
+            threading.Thread(target=self._run, args=(each, groups), name="mcast-bridge-greeter", daemon=True)
+            for each, groups in zip(self._sockets, GREETINGS.values(), strict=True)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _run(self, opened: McastSocket, group: str) -> None:
+    def _run(self, opened: McastSocket, groups: Sequence[str]) -> None:
         due = monotonic()
         while not self._closed.is_set():
             if monotonic() >= due:
                 due = max(due + GREET_EVERY, monotonic())
-                self._greet(opened, group)
+                self._greet(opened, groups)
             try:
                 for datagram in opened.receive_many(64, timeout=max(0.0, due - monotonic())):
                     greeting = parse_greeting(datagram.data, self._network)
@@ -63,11 +63,12 @@ class Greeter:
                 self._closed.wait(GREET_EVERY)
             self._decide()
 
-    def _greet(self, opened: McastSocket, group: str) -> None:
+    def _greet(self, opened: McastSocket, groups: Sequence[str]) -> None:
         with self._lock:
             data = build_greeting(self._election.greeting, self._network)
-        with suppress(MulticastExpertError):
-            opened.sendto(data, (group, PORT))
+        for group in groups:
+            with suppress(MulticastExpertError):
+                opened.sendto(data, (group, PORT))
 
     def _decide(self) -> None:
         with self._lock:

@@ -92,6 +92,12 @@ class Fuse:
         self._count += datagrams
         return blows
 
+    def expect(self, payloads: Iterable[bytes]) -> None:
+        """Note what comes from other sites: if it is taken in here, another relay brought it."""
+        if self.inspecting and len(self._first) <= MOST_INSPECTED:
+            for payload in payloads:
+                self._first.setdefault(hash(payload), None)
+
     def inspect(self, datagrams: Iterable[tuple[bytes, object]]) -> None:
         """Look at payloads and their origins: a repetition is one that another origin had before."""
         for payload, origin in datagrams:
@@ -107,7 +113,10 @@ class Fuse:
         """Judge the period that is over, and begin another."""
         rate = self._count / elapsed
         has_risen = rate >= max(MULTIPLE * self._usual, LEAST_RATE)
-        returns = self._repeated >= max(REPEATED * self._seen, (MULTIPLE - 1) * len(self._again), 1)
+        # A single payload may be one that two senders repeat, such as `hello`.
+        returns = len(self._again) > 1 and self._repeated >= max(
+            REPEATED * self._seen, (MULTIPLE - 1) * len(self._again)
+        )
         blows = self._suspects and has_risen and returns
         self._suspects, suspected = has_risen and not self._suspects, self._suspects
         if not has_risen or suspected:

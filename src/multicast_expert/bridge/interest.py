@@ -1,7 +1,7 @@
 """Which site wants which groups, as keys of Zenoh; and which groups a bridge carries. Pure.
 
     mcast/NETWORK/here/BRIDGE/NAME                   a bridge or program takes part
-    mcast/NETWORK/want/BRIDGE/GROUP/PORT/SOURCE      it wants a group; SOURCE is - for all
+    mcast/NETWORK/want/BRIDGE/GROUP/PORT/SOURCE      it wants a group; PORT is 0 for any, SOURCE - for all
     mcast/NETWORK/data/GROUP/PORT                    where frames go
     mcast/NETWORK/pulse/BRIDGE                       what it reports about itself, each second
 
@@ -30,13 +30,13 @@ _FORBIDDEN = set("/#?$*")
 
 
 class Group(NamedTuple):
-    """A group with its port, as bridges carry it."""
+    """A group with its port, as bridges carry it; port 0 in a wish is any."""
 
     group: IPAddress
     port: int
 
     def __str__(self) -> str:
-        return str(Endpoint(self.group, self.port))
+        return str(Endpoint(self.group, self.port or None))
 
 
 class Wish(NamedTuple):
@@ -64,8 +64,8 @@ class Keys:
         return f"{self.root}/want/{own.hex()}/{wish.group.group}/{wish.group.port}/{wish.source or _ANY}"
 
     def data(self, group: Group) -> str:
-        """Return the key of a group's frames."""
-        return f"{self.root}/data/{group.group}/{group.port}"
+        """Return the key of a group's frames; port 0: of those to any port."""
+        return f"{self.root}/data/{group.group}/{group.port or '*'}"
 
     def parts(self, key: str) -> tuple[str, ...]:
         """Return the parts of a key behind its kind; none if it is not of this network."""
@@ -85,11 +85,11 @@ def parse_wish(parts: Sequence[str]) -> tuple[bytes, Wish] | None:
     if len(parts) != 4 or (sender := parse_id(parts[0])) is None:
         return None
     try:
-        group, port = ip_address(parts[1]), int(parts[2]) if parts[2].isascii() and parts[2].isdecimal() else 0
+        group, port = ip_address(parts[1]), int(parts[2]) if parts[2].isascii() and parts[2].isdecimal() else -1
         source = None if parts[3] == _ANY else ip_address(parts[3])
     except ValueError:
         return None
-    if not is_multicast(group.packed) or not 1 <= port <= 0xFFFF:
+    if not is_multicast(group.packed) or not 0 <= port <= 0xFFFF:
         return None
     if source is not None and (source.version != group.version or is_multicast(source.packed)):
         return None

@@ -7,7 +7,7 @@ On the taking side: taken = published + the drops of `TAKING`. On the other: arr
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 TAKING = {
     "hop limit": "used up their hops: send with a higher TTL, or give --ttl",
@@ -27,65 +27,37 @@ SENDING = {
 """Why datagrams from other sites are not sent here."""
 
 
-class Totals(NamedTuple):
-    """Counts of datagrams of one group and port, since the bridge started."""
+@dataclass(slots=True)
+class Ledger:
+    """Counts of datagrams of one group and port, since the bridge started. Its two threads add to different ones."""
 
-    taken: int
+    taken: int = 0
     """From this network."""
-    published: int
+    published: int = 0
     """To other sites."""
-    arrived: int
+    arrived: int = 0
     """From other sites."""
-    delivered: int
+    delivered: int = 0
     """Sent to this network."""
-    lost: int
+    lost: int = 0
     """Missing between other sites and this one."""
-    taking_drops: dict[str, int]
+    taking_drops: Counter[str] = field(default_factory=Counter)
     """By the causes of TAKING."""
-    sending_drops: dict[str, int]
+    sending_drops: Counter[str] = field(default_factory=Counter)
     """By the causes of SENDING."""
-    kernel_drops: int | None
+    kernel_drops: int | None = None
     """That the kernel dropped before the bridge took them; None: unknown, because it also counts the own echo."""
-    malformed: int
+    malformed: int = 0
     """What came from other sites and is no frame of this group."""
-    blown: int
+    blown: int = 0
     """How often the fuse stopped the group."""
 
-
-class Ledger:
-    """The counts of one group and port; its two threads add to different ones."""
-
-    def __init__(self) -> None:
-        self.taken: int = 0
-        self.published: int = 0
-        self.arrived: int = 0
-        self.delivered: int = 0
-        self.lost: int = 0
-        self.kernel_drops: int | None = None
-        self.malformed: int = 0
-        self.blown: int = 0
-        self.taking_drops: Counter[str] = Counter()
-        self.sending_drops: Counter[str] = Counter()
-
-    def totals(self) -> Totals:
+    def copy(self) -> Ledger:
         """Return the counts of this moment."""
-        taking, sending = dict(self.taking_drops), dict(self.sending_drops)
-        return Totals(
-            self.taken,
-            self.published,
-            self.arrived,
-            self.delivered,
-            self.lost,
-            taking,
-            sending,
-            self.kernel_drops,
-            self.malformed,
-            self.blown,
-        )
+        return replace(self, taking_drops=Counter(self.taking_drops), sending_drops=Counter(self.sending_drops))
 
     @property
     def balance(self) -> tuple[int, int]:
         """What is not accounted for on each side; 0 and 0 while nothing is under way."""
-        taking = self.taken - self.published - sum(self.taking_drops.values())
-        sending = self.arrived - self.delivered - sum(self.sending_drops.values())
-        return taking, sending
+        taking = self.taken - self.published - self.taking_drops.total()
+        return taking, self.arrived - self.delivered - self.sending_drops.total()

@@ -14,7 +14,7 @@ from multicast_expert.core.errors import MulticastExpertError
 
 USUAL_PLACE = "tcp/127.0.0.1:7447"
 """Where a bridge listens that is told neither to listen nor to connect."""
-QUEUE = 256
+QUEUE = 1024
 """Frames of one group that wait to be sent here, at most; then the oldest is dropped, and its datagrams are lost."""
 LEASE = 1500
 """Milliseconds of silence after which another site counts as unreachable."""
@@ -34,7 +34,7 @@ _ALWAYS: dict[str, Any] = {
     "transport/link/rx/max_message_size": LARGEST_FRAME,
     "transport/link/tx/queue/size/data": 16,
     # A site that does not keep up may hold up the others for so many microseconds a frame.
-    "transport/link/tx/queue/congestion_control/drop/wait_before_drop": 500,
+    "transport/link/tx/queue/congestion_control/drop/wait_before_drop": 2000,
 }
 
 
@@ -89,13 +89,6 @@ class Subscriber:
         with suppress(*self._failures):
             data: bytes = self._handler.recv().payload.to_bytes()
             return data
-        return None
-
-    def take(self) -> bytes | None:
-        """Return a frame that waits, or None."""
-        with suppress(*self._failures):
-            sample = self._handler.try_recv()
-            return None if sample is None else bytes(sample.payload.to_bytes())
         return None
 
     def close(self) -> None:
@@ -190,14 +183,13 @@ class ZenohNetwork:
         made = self._session.declare_publisher(
             key,
             congestion_control=zenoh.CongestionControl.DROP,
-            express=True,
             allowed_destination=zenoh.Locality.REMOTE,
         )
         return Publisher(made, self._failures)
 
-    def subscriber(self, key: str) -> Subscriber:
-        """Return what receives frames with this key."""
-        made = self._session.declare_subscriber(key, self._zenoh.handlers.RingChannel(QUEUE))
+    def subscriber(self, key: str, queue: int = QUEUE) -> Subscriber:
+        """Return what receives frames with this key, of which so many may wait."""
+        made = self._session.declare_subscriber(key, self._zenoh.handlers.RingChannel(queue))
         return Subscriber(made, self._failures)
 
     def links(self) -> list[str]:

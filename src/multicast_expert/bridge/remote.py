@@ -34,6 +34,8 @@ from multicast_expert.core.plan import check_hop_limit
 
 MOST_WAITING = 64 << 20
 """Bytes of payload that wait to be received, at most; then the newest are dropped, and counted in `dropped`."""
+MOST_FRAMES = 8192
+"""The same of frames that a thread has not read yet."""
 MOST_TOGETHER = 64
 """Datagrams of a frame that a sender makes."""
 LARGEST_TOGETHER = 49152
@@ -125,7 +127,7 @@ class RemoteReceiver(_Participant):
         self._bytes = 0
         self._change = threading.Condition()
         self._streams = Streams()
-        self._subscriber = session.subscriber(self._keys.data(self.group))
+        self._subscriber = session.subscriber(self._keys.data(self.group), MOST_FRAMES)
         session.announce(self._keys.want(self._own, Wish(self.group, self._source)))
         self._thread = threading.Thread(target=self._run, args=(self._subscriber,), daemon=True)
         self._thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from multicast_expert.bridge.interest import Group, Wish
-from multicast_expert.bridge.ledger import Totals
+from multicast_expert.bridge.ledger import Ledger
 
 
 class SiteStatus(NamedTuple):
@@ -30,7 +30,7 @@ class GroupStatus(NamedTuple):
     """The names of the sites that want it."""
     stopped: bool
     """Whether the fuse stopped it."""
-    totals: Totals
+    totals: Ledger
 
 
 class Status(NamedTuple):

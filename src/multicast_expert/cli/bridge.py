@@ -6,11 +6,12 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from ipaddress import ip_network
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Annotated
 
 from multicast_expert.bridge.bridge import MOST_BYTES, MOST_GROUPS, Bridge, Settings
-from multicast_expert.bridge.interest import Group, Policy, Wish
+from multicast_expert.bridge.interest import USUAL_RANGES, Group, Network, Policy, Wish
 from multicast_expert.bridge.network import USUAL_PLACE, Connection
 from multicast_expert.bridge.status import Status
 from multicast_expert.cli import terminal
@@ -37,11 +38,32 @@ EVERY_OF_A_LOG = 60.0
 """Seconds between two statuses that go elsewhere."""
 
 
+DISCOVERY = (
+    "224.0.0.251:5353",
+    "[ff02::fb]:5353",
+    "239.255.255.250:1900",
+    "[ff02::c]:1900",
+    "[ff05::c]:1900",
+    "239.255.255.250:3702",
+    "[ff02::c]:3702",
+)
+"""mDNS, SSDP and WS-Discovery."""
+
+
+def read_range(text: str) -> Network:
+    """Return a range of groups. Raises ValueError."""
+    network = ip_network(text)
+    if not network.is_multicast:
+        raise ValueError(f"{text}: these are no groups.")
+    return network
+
+
 @command(
     """
     Run one at each site, each with the endpoints that its hosts want; they connect over Eclipse Zenoh
-    (python -m pip install 'multicast-expert[bridge]'), by TCP, TLS or QUIC. A group crosses only while another site
-    wants it. Several bridges on one network elect the one that speaks, and another takes over when it dies.
+    (python -m pip install 'multicast-expert[bridge]'), by TCP, TLS or QUIC. Without endpoints, as root on Linux, a site
+    wants what its hosts have joined. A group crosses only while another site wants it. Several bridges on one network
+    elect the one that speaks, and another takes over when it dies.
 
     Every datagram loses a hop on its way, as at a router, and one without hops left is dropped: give --ttl if the
     senders' TTL is 1. Receivers see the address of their bridge as the sender, unless it runs with --keep-source.
@@ -59,7 +81,7 @@ EVERY_OF_A_LOG = 60.0
 def run(
     texts: Annotated[
         Sequence[str], Parameter("ENDPOINT...", "[source@]group:port, what this site wants.", values="endpoint")
-    ],
+    ] = (),
     ifaces: InterfacesOption = (),
     listen: Annotated[
         Sequence[str], Parameter("--listen LOCATOR...", f"Where other sites connect: {USUAL_PLACE}. Repeatable.")
@@ -89,23 +111,36 @@ def run(
     most_megabits: Annotated[
         int, Parameter("--max-rate MBITS", "Megabits a second from other sites, at most (1000).", whole(1, 1_000_000))
     ] = MOST_BYTES // 125_000,
+    ranges: Annotated[
+        Sequence[Network],
+        Parameter("--allow RANGE...", "Without endpoints: only these groups, not 239/8, 232/8, ff00::/8.", read_range),
+    ] = (),
+    link_local: Annotated[
+        bool, Parameter("--link-local", "Without endpoints: also groups that must not leave their link.")
+    ] = False,
+    discovery: Annotated[
+        bool, Parameter("--discovery", "Also want the groups of mDNS, SSDP and WS-Discovery.")
+    ] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     as_json: JsonOption = False,
     metrics: MetricsOption = None,
 ) -> int:
     """Return 0 when the time is over, 130 if Ctrl-C ended it."""
-    wishes = _wishes(texts)
+    wishes = _wishes([*texts, *(DISCOVERY if discovery else ())])
+    if wishes and (ranges or link_local):
+        raise UsageError("--allow and --link-local are for a bridge without endpoints.")
     settings = Settings(
         Connection(listen, connect, config, trust, identity),
         network,
         name or socket.gethostname(),
         wishes,
-        Policy(groups=frozenset(each.group for each in wishes)),
+        Policy(ranges or USUAL_RANGES, frozenset(each.group for each in wishes), link_local),
         list(ifaces) or None,
         ttl,
         most_groups,
         most_megabits * 125_000,
         keep_source,
+        not wishes,
     )
     with ExitStack() as opened:
         exporter = open_exporter(metrics, opened)
@@ -130,6 +165,8 @@ def _wishes(texts: Sequence[str]) -> list[Wish]:
 
 
 def _carried(settings: Settings) -> str:
+    if settings.follows:
+        return f"what other sites have joined of {', '.join(map(str, settings.policy.ranges))}"
     first = [str(each.group) for each in settings.wishes[:3]]
     more = len(settings.wishes) - len(first)
     return f"{', '.join(first)}{f' and {more} more' if more else ''}"

@@ -6,8 +6,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
 
-GREETINGS = {4: "239.255.77.66", 6: "ff15::4d42"}
-"""Of a scope for which hosts choose the same source address as for the groups that bridges carry."""
+GREETINGS = {4: ["239.255.77.66"], 6: ["ff15::4d42", "ff12::4d42"]}
+"""For IPv6 of both scopes for which hosts choose different source addresses: those of datagrams, and those of MLD."""
 PORT = 7448
 """Where bridges greet each other; no router forwards it, because the hop limit is 1."""
 

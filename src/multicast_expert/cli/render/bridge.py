@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from multicast_expert.bridge.interest import Wish
-from multicast_expert.bridge.ledger import SENDING, TAKING, Totals
+from multicast_expert.bridge.ledger import SENDING, TAKING, Ledger
 from multicast_expert.bridge.status import GroupStatus, SiteStatus, Status
 from multicast_expert.cli.render.metrics import Families, Family
 from multicast_expert.cli.render.text import Line, counted, printable, scaled
@@ -40,7 +41,7 @@ def rates_between(before: Status, now: Status, seconds: float) -> dict[str, Rate
     return found
 
 
-def drops_of(totals: Totals) -> dict[str, int]:
+def drops_of(totals: Ledger) -> dict[str, int]:
     """Return all drops by cause, and the losses on the way and in the kernel."""
     drops = dict(totals.taking_drops)
     for cause, count in totals.sending_drops.items():
@@ -77,7 +78,7 @@ def _site_line(site: SiteStatus, width: int) -> Line:
 
 def _group_lines(group: GroupStatus, rates: Rates) -> Iterator[Line]:
     wanted = [*(["this site"] if group.wanted_here else []), *map(printable, group.wanted_by)]
-    stopped = "  stopped: another relay brings its datagrams back" if group.stopped else ""
+    stopped = "  stopped: another relay brings it back" if group.stopped else ""
     head = f"{group.group!s:<24}{scaled(rates.out).strip():>9}{scaled(rates.into).strip():>9}  {_few(wanted)}"
     yield Line((head, ""), (stopped, "bold red"))
     if drops := drops_of(group.totals):
@@ -119,7 +120,7 @@ def status_object(time: float, name: str, status: Status, rates: Mapping[str, Ra
 
 
 def _group_object(group: GroupStatus, rates: Rates) -> dict[str, Any]:
-    totals = group.totals._asdict()
+    totals = {each.name: getattr(group.totals, each.name) for each in fields(group.totals)}
     return {
         "group": str(group.group.group),
         "port": group.group.port,

@@ -23,7 +23,7 @@ class SiteBridges:
         self._found: dict[tuple[str, str], bool] = {}
         self.receiver: Receiver = Receiver(ReceiveSettings(version, PORT), self._note)
         for iface in ifaces:
-            self.receiver.join(Join(ip_address(GREETINGS[version]), None, InterfaceChoice(iface)))
+            self.receiver.join(Join(ip_address(GREETINGS[version][0]), None, InterfaceChoice(iface)))
 
     def _note(self, datagram: Datagram) -> None:
         greeting = parse_greeting(datagram.data, None)

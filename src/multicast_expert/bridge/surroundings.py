@@ -1,0 +1,170 @@
+"""What this network has and wants, as it is on the wire: members of groups, and datagrams. Linux, as root.
+
+Two threads read frames. One follows IGMP and MLD, so that the bridge wants what hosts here have joined. The other looks
+for datagrams of groups that other sites want without naming a port; it hands over the first ones, until a carrier
+receives their port by itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from struct import unpack_from
+from time import monotonic
+from typing import NamedTuple
+
+from multicast_expert.bridge.interest import Group, Wish
+from multicast_expert.core.addresses import IPAddress, address_text
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.observe.links import Links
+from multicast_expert.observe.messages import Watch
+from multicast_expert.observe.source import FrameSource
+from multicast_expert.sockets.both_ways import McastSocket
+from multicast_expert.sockets.subscriptions import Membership
+from multicast_expert.system.interfaces import scan_interfaces
+from multicast_expert.wire.frame import Frame
+from multicast_expert.wire.udp_place import udp_place
+
+GLANCE = 0.25
+"""Seconds between two looks at what else has changed."""
+RING = 4 << 20
+ANY_PORT = 0
+_UDP_HEADER = 8
+
+
+class Found(NamedTuple):
+    """A datagram that was seen on the wire."""
+
+    group: Group
+    address: str
+    port: int
+    """Of its sender."""
+    hop_limit: int
+    timestamp_ns: int | None
+    payload: bytes
+
+
+class Surroundings:
+    """Follows a network until it is closed.
+
+    wants: called with what hosts here want, whenever that changes. found: called with datagrams of groups that `seek`
+    named, at ports that it did not know. bridges: returns the addresses of other bridges on this network: they join
+    what they take, and no host needs that. Raises MulticastExpertError without the privilege.
+    """
+
+    def __init__(
+        self,
+        ifaces: Sequence[str] | None,
+        wants: Callable[[Collection[Wish]], None],
+        found: Callable[[Sequence[Found]], None],
+        bridges: Callable[[], Collection[str]],
+    ) -> None:
+        self._wants, self._found, self._bridges, self._ifaces = wants, found, bridges, ifaces
+        self._closed = threading.Event()
+        self._sought: frozenset[bytes] = frozenset()
+        self._known: Collection[Group] = ()
+        self._joiners: dict[int, McastSocket] = {}
+        self._joined: dict[IPAddress, Membership] = {}
+        self._messages = FrameSource(ifaces)
+        try:
+            self._datagrams = FrameSource(ifaces, udp=True, ring=RING)
+        except BaseException:
+            self._messages.close()
+            raise
+        self._threads = [
+            threading.Thread(target=work, name="mcast-bridge-surroundings", daemon=True)
+            for work in (self._follow, self._search)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def seek(self, groups: Collection[IPAddress], known: Collection[Group]) -> None:
+        """Join these groups and look for their datagrams, except at the ports that are known."""
+        for group in [each for each in self._joined if each not in groups]:
+            with suppress(MulticastExpertError):
+                self._joined.pop(group).leave()
+        for group in groups:
+            if group not in self._joined:
+                self._joined[group] = self._joiner(group.version).join_group(group)
+        self._known = frozenset(known)
+        self._sought = frozenset(each.packed for each in groups)
+
+    def _joiner(self, version: int) -> McastSocket:
+        if version not in self._joiners:
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            made = McastSocket(family, (), 0, ifaces=self._ifaces, unicast=False, allow_missing=True)
+            self._joiners[version] = made.open()
+        return self._joiners[version]
+
+    def _follow(self) -> None:
+        watch, before, due = Watch(self._messages), set[Wish](), 0.0
+        while not self._closed.is_set():
+            happened = watch.step(GLANCE)
+            if happened or monotonic() >= due:
+                due = monotonic() + 2.0
+                wishes = wishes_of(watch.links, {*self._bridges(), *_own_addresses()})
+                if wishes != before:
+                    before = wishes
+                    self._wants(wishes)
+
+    def _search(self) -> None:
+        source = self._datagrams
+        while not self._closed.is_set():
+            if not self._sought:
+                # Nothing is looked for; what came meanwhile is of no interest then.
+                self._closed.wait(GLANCE / 10)
+                while source.take(4096):
+                    pass
+                continue
+            source.wait(GLANCE)
+            found = [each for frame in source.take(4096) if (each := self._read(frame))]
+            if found:
+                self._found(found)
+
+    def _read(self, frame: Frame) -> Found | None:
+        """Return the datagram of a frame, if it is one that is looked for."""
+        packet = frame.packet
+        place = None if frame.outgoing or frame.vlan is not None else udp_place(packet)
+        if place is None or place.group not in self._sought:
+            return None
+        sender_port, port, length = unpack_from("!HHH", packet, place.start)
+        group = Group(ip_address(place.group), port)
+        if group in self._known or not port:
+            return None
+        payload = packet[place.start + _UDP_HEADER : place.start + length]
+        whole = payload if len(payload) == length - _UDP_HEADER else b""
+        return Found(group, address_text(place.source), sender_port, place.hop_limit, frame.timestamp_ns, whole)
+
+    def close(self) -> None:
+        """Follow nothing any more."""
+        self._closed.set()
+        for thread in self._threads:
+            thread.join(5.0)
+        self._messages.close()
+        self._datagrams.close()
+        for each in self._joiners.values():
+            each.close()
+
+
+def _own_addresses() -> Iterable[str]:
+    return (
+        str(each.ip).partition("%")[0] for iface in scan_interfaces() for v in (4, 6) for each in iface.addresses(v)
+    )
+
+
+def wishes_of(links: Links, without: Collection[str]) -> set[Wish]:
+    """Return what the hosts of all links want, but for these: any port of a group, from some sources or from all."""
+    found: dict[IPAddress, set[IPAddress | None]] = {}
+    for link in links.known.values():
+        for (group, host), member in link.members.items():
+            if host not in without:
+                sources: set[IPAddress | None] = {ip_address(each) for each in member.sources}
+                found.setdefault(ip_address(group), set()).update(sources if member.includes else {None})
+    return {
+        Wish(Group(group, ANY_PORT), source)
+        for group, sources in found.items()
+        for source in ({None} if None in sources else sources)
+    }

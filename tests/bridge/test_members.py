@@ -1,0 +1,126 @@
+"""`mcast bridge` without endpoints: what hosts of a site join is what it wants."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from bridge.network import FAMILIES, GROUPS, HUB, Running, Site, bridge, listening, numbered, received, send, sites
+from multicast_expert import McastRxSocket, McastTxSocket
+from multicast_expert.testing import Host
+
+pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
+versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+
+
+def started(places: Sequence[Site], *arguments: str) -> list[Running]:
+    """A bridge without endpoints on every gate; return when all see each other."""
+    gates = [gate for site in places for gate in site.gates]
+    running = [
+        bridge(gate, *(("--connect", HUB) if number else ("--listen", HUB)), *arguments, endpoints=[])
+        for number, gate in enumerate(gates)
+    ]
+    for each in running:
+        each.status(lambda status: len(status["sites"]) == len(gates) - 1, "sees the others")
+    return running
+
+
+def wants(status: dict[str, Any], name: str) -> list[str]:
+    """What a site wants, as another one knows."""
+    return next(each["wants"] for each in status["sites"] if each["name"] == name)
+
+
+def say(host: Host, version: int, port: int, words: bytes) -> None:
+    """Send one datagram."""
+    with host.entered(), McastTxSocket(FAMILIES[version], iface="eth0", ttl=8) as tx:
+        tx.sendto(words, (GROUPS[version], port))
+
+
+@versions
+def test_a_join_brings_the_group_on_any_port(version: int) -> None:
+    """From the first datagram at each port on, once and in order; the last leave ends it."""
+    with sites(1, 1) as places:
+        first, _ = started(places)
+        with listening(places[1].host, version) as rx, places[1].host.entered(), ExitStack() as opened:
+            other = opened.enter_context(McastRxSocket(FAMILIES[version], [GROUPS[version]], 6000, iface="eth0"))
+            first.status(lambda status: wants(status, "gate21") == [GROUPS[version]], "the other wants it")
+            say(places[0].host, version, 5000, b"first")
+            sleep(0.5)
+            send(places[0].host, version, numbered(500), pause=0.01)
+            say(places[0].host, version, 6000, b"another port")
+            found = [each.data for each in received(rx, 501)]
+            assert found == [b"first", *numbered(500)]
+            assert [each.data for each in received(other, 1)] == [b"another port"]
+            status = first.line()
+            assert sorted(each["port"] for each in status["groups"] if each["wanted_by"] or each["taken"]) == [
+                5000,
+                6000,
+            ]
+        first.status(lambda status: wants(status, "gate21") == [], "nobody wants it any more")
+        sleep(0.2)
+        text = places[0].gates[0].command("ip", "-j", "maddr", "show", "dev", "eth0")
+        assert GROUPS[version] not in {each.get("address") for each in json.loads(text)[0]["maddr"]}
+
+
+@versions
+def test_bridges_do_not_keep_each_other_interested(version: int) -> None:
+    """Two at each site: what they join for others is not what their network wants."""
+    with sites(2, 2) as places:
+        running = started(places)
+        with listening(places[1].host, version) as rx:
+            for each in running[:2]:
+                each.status(lambda status: wants(status, "gate21") == [GROUPS[version]], "it is wanted")
+            send(places[0].host, version, numbered(10), pause=0.01)
+            sleep(1.0)
+            send(places[0].host, version, numbered(100, 10), pause=0.01)
+            found = [each.data for each in received(rx, 100)]
+            assert found[-100:] == numbered(100, 10)
+            assert len(found) == len(set(found))
+            assert wants(running[2].line(), "gate11") == []
+        deadline = monotonic() + 15
+        while any(site["wants"] for each in running for site in each.line()["sites"]):
+            assert monotonic() < deadline, [each.line()["sites"] for each in running]
+
+
+def test_one_source_of_a_group() -> None:
+    """A host joins from one source only: datagrams of that one cross, others do not."""
+    group, source = "232.1.2.3", "10.1.0.100"
+    with sites(2, 1) as places:
+        first, *_ = started(places, "--keep-source")
+        with listening(places[1].host, 4, group, source_ips=[source]) as rx:
+            first.status(lambda status: wants(status, "gate21") == [f"{source}@{group}"], "it is wanted")
+            for start in (0, 100):
+                send(places[0].host, 4, numbered(100, start), group=group, pause=0.05)
+                send(places[0].gates[1], 4, numbered(100, 1000), group=group, pause=0.05)
+            found = [each.data for each in received(rx, 200)]
+            assert found[-100:] == numbered(100, 100)
+            assert all(int.from_bytes(each[:4], "big") < 1000 for each in found)
+
+
+@pytest.mark.parametrize("option", [["--allow", "239.9.0.0/16"], []])
+def test_only_what_is_allowed(option: list[str]) -> None:
+    """A group outside of the ranges, or of the link, stays where it is."""
+    group = "239.1.2.3" if option else "224.0.0.77"
+    with sites(1, 1) as places:
+        _, second = started(places, *option)
+        with places[1].host.entered(), McastRxSocket(FAMILIES[4], [group, "239.9.1.1"], 5000, iface="eth0"):
+            second.status(lambda status: True, "a status")
+            sleep(1.0)
+        assert group not in str(second.line())
+
+
+def test_it_needs_a_privilege() -> None:
+    """Without it, the error names it."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
+    words = [*drop, sys.executable, "-m", "multicast_expert", "bridge"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("the program setpriv is not installed")
+    assert done.returncode == 1
+    assert "CAP_NET_RAW" in done.stderr

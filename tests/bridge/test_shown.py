@@ -1,0 +1,130 @@
+"""What a bridge shows: lines, JSON and metrics, for a status that is made up; and how Zenoh is set up."""
+
+from collections import Counter
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multicast_expert.bridge.interest import Group, Wish
+from multicast_expert.bridge.ledger import Ledger
+from multicast_expert.bridge.network import Connection, ZenohNetwork
+from multicast_expert.bridge.status import GroupStatus, SiteStatus, Status
+from multicast_expert.cli.render.bridge import (
+    Rates,
+    bridge_families,
+    drops_of,
+    rates_between,
+    status_lines,
+    status_object,
+)
+from multicast_expert.core.errors import MulticastExpertError
+
+VIDEO, VOICE = Group(ip_address("239.1.2.3"), 5000), Group(ip_address("ff15::1234"), 6000)
+LEDGER = Ledger(
+    taken=1100, published=1000, arrived=50, delivered=40, lost=7, kernel_drops=3,
+    taking_drops=Counter({"hop limit": 100}), sending_drops=Counter({"duplicate": 10}),
+)  # fmt: skip
+STATUS = Status(
+    "00" * 8,
+    True,
+    ["tcp/192.0.2.1:7447"],
+    [
+        SiteStatus("11" * 8, "plant", False, True, 0.0123, [Wish(VIDEO), Wish(VOICE, ip_address("fd00::7"))]),
+        SiteStatus("22" * 8, "office\x1b", True, False, None, []),
+    ],
+    [GroupStatus(VIDEO, True, ["plant"], False, LEDGER), GroupStatus(VOICE, False, list("abcd"), True, Ledger())],
+    2,
+    ["239.1.2.3:5000: no memory"],
+)
+
+
+def test_the_lines() -> None:
+    """Sites with delays and wishes, groups with rates, drops by cause, and what is wrong; no control characters."""
+    lines = [each.plain for each in status_lines("here", STATUS, {str(VIDEO): Rates(1000.0, 40.0)})]
+    assert lines == [
+        "here speaks, 2 other sites",
+        "  plant        12.3 ms  wants 239.1.2.3:5000, fd00::7@[ff15::1234]:6000",
+        "  office\\x1b            wants nothing, on this network",
+        "GROUP                       OUT/s     IN/s  WANTED BY",
+        "239.1.2.3:5000                1 k       40  this site, plant",
+        "  dropped: 100 hop limit, 10 duplicate, 7 lost on the way, 3 kernel",
+        "[ff15::1234]:6000               0        0  a, b, c and 1 more  stopped: another relay brings it back",
+        "2 wanted groups not carried: not allowed, or no room",
+        "239.1.2.3:5000: no memory",
+    ]
+    alone = STATUS._replace(speaking=False, sites=[], groups=[], refused_groups=0, problems=[])
+    assert [each.plain for each in status_lines("x", alone, {})] == [
+        "x stands by for another bridge on this network, no other site"
+    ]
+
+
+def test_rates_are_of_the_time_between() -> None:
+    """Of a group that is new, too."""
+    before = STATUS._replace(groups=[GroupStatus(VIDEO, True, [], False, Ledger(published=800, delivered=40))])
+    assert rates_between(before, STATUS, 2.0) == {str(VIDEO): Rates(100.0, 0.0), str(VOICE): Rates(0.0, 0.0)}
+    assert drops_of(Ledger()) == {}
+
+
+def test_the_object() -> None:
+    """All counts have their names."""
+    told = status_object(1.5, "here", STATUS, {})
+    assert told["sites"][0]["wants"] == ["239.1.2.3:5000", "fd00::7@[ff15::1234]:6000"]
+    group = told["groups"][0]
+    assert (group["taken"], group["taking_drops"], group["kernel_drops"]) == (1100, {"hop limit": 100}, 3)
+
+
+def test_the_metrics() -> None:
+    """A count for each group and cause, sites and delays."""
+    found: dict[str, Any] = {each.name: dict(each.samples) for each in bridge_families(STATUS)()}
+    video = ("239.1.2.3", "5000")
+    assert found["mcast_bridge_published_datagrams_total"][video] == 1000
+    assert found["mcast_bridge_dropped_datagrams_total"] == {
+        (*video, "out", "hop limit"): 100,
+        (*video, "in", "duplicate"): 10,
+    }
+    assert found["mcast_bridge_stopped"] == {video: 0, ("ff15::1234", "6000"): 1}
+    assert found["mcast_bridge_site_delay_seconds"] == {("plant", "11" * 8): 0.0123}
+    assert found["mcast_bridge_sites"] == {(): 2}
+
+
+def settings_of(connection: Connection) -> Any:
+    """Zenoh's settings for a connection, without opening anything."""
+    zenoh = pytest.importorskip("zenoh", reason="eclipse-zenoh is not installed")
+    network = object.__new__(ZenohNetwork)
+    network._zenoh = zenoh
+    return network._configured(connection)
+
+
+def test_zenoh_looks_for_nobody_unless_it_is_asked(tmp_path: Path) -> None:
+    """No scouting by multicast, and it listens nowhere, unless a file or an option says so."""
+    usual = settings_of(Connection(connect=["tcp/192.0.2.1:7447"]))
+    assert usual.get_json("scouting/multicast/enabled") == "false"
+    assert usual.get_json("scouting/gossip/enabled") == "false"
+    assert usual.get_json("listen/endpoints") == "[]"
+    file = tmp_path / "zenoh.json5"
+    file.write_text('{mode: "peer", listen: {endpoints: ["tcp/127.0.0.1:1"]}, /* why */ }')
+    told = settings_of(Connection(config=str(file)))
+    assert told.get_json("mode") == '"peer"'
+    assert told.get_json("listen/endpoints") == '["tcp/127.0.0.1:1"]'
+    assert told.get_json("scouting/multicast/enabled") == "false"
+    file.write_text("{scouting: {multicast: {enabled: true}}}")
+    assert settings_of(Connection(config=str(file))).get_json("scouting/multicast/enabled") == "true"
+
+
+@pytest.mark.parametrize(
+    "connection",
+    [
+        Connection(config="/nowhere.json5"),
+        Connection(connect=["tls/a:1"], trust="/nowhere.pem"),
+        Connection(listen=["nonsense"]),
+        Connection(listen=["tcp/192.0.2.99:7447"]),
+    ],
+)
+def test_what_zenoh_cannot_do_is_an_error_of_this_library(connection: Connection) -> None:
+    """A file that is not there, a locator that is none, an address of another host."""
+    pytest.importorskip("zenoh", reason="eclipse-zenoh is not installed")
+    with pytest.raises(MulticastExpertError) as caught:
+        ZenohNetwork(connection)
+    assert ".rs:" not in str(caught.value)
