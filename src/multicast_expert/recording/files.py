@@ -128,6 +128,10 @@ class Files:
             try:
                 before, self._descriptor = self._descriptor, self._open()
                 os.close(before)
+                while self._limits.keep is not None and len(self.names) > self._limits.keep:
+                    with suppress(FileNotFoundError):
+                        self.names[0].unlink()
+                    del self.names[0]
             except OSError as error:
                 self.error = error
 
@@ -139,11 +143,6 @@ class Files:
         self._is_on_disk = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self.begun += 1
         self.names.append(name)
-        keep = self._limits.keep
-        while keep is not None and len(self.names) > keep:
-            with suppress(FileNotFoundError):
-                self.names[0].unlink()
-            del self.names[0]
         return descriptor
 
     def _name(self) -> Path:
