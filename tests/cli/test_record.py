@@ -164,6 +164,19 @@ def test_a_full_disk_ends_it(host: Host, recording: Program, tmp_path: Path) -> 
         assert not opened.is_cut
 
 
+def test_into_a_pipe(host: Host, program: Program, tmp_path: Path) -> None:
+    """Standard output is a file, too, whatever `--spare` says about disks; a reader sees packets as they come."""
+    process = program("record", "/dev/stdout", ENDPOINTS[0], "-i", "eth0", "-c", "5", "--spare", "9999TB")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    process.stderr.readline()
+    host.run(send, 5)
+    copy = tmp_path / "it.pcapng"
+    copy.write_bytes(process.stdout.buffer.read())
+    assert process.wait(30) == 0
+    assert numbers(copy) == [0, 1, 2, 3, 4]
+
+
 def test_what_the_kernel_drops_is_in_the_file(host: Host, recording: Program, tmp_path: Path) -> None:
     """What a small receive buffer had no room for is told, and counted in the statistics: nothing is missing else."""
     path = tmp_path / "it.pcapng"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue, SimpleQueue
 from typing import NamedTuple
 
 CHUNK = 1 << 20
@@ -58,7 +59,8 @@ class Files:
         self.error: OSError | None = None
         self._looked = 0.0
         self._descriptor = self._open()
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        # The last one that was written comes first: it is in the caches, and most of the others are never touched.
+        self._free: LifoQueue[bytearray] = LifoQueue()
         for _ in range(CHUNKS):
             self._free.put(bytearray(CHUNK))
         self._filled: SimpleQueue[tuple[bytearray, int] | bool] = SimpleQueue()
@@ -114,7 +116,7 @@ class Files:
     def _look(self) -> None:
         """Raise OSError when the disk has less free space than is to stay."""
         now = time.monotonic()
-        if self._limits.spare and now >= self._looked + _LOOK_EVERY:
+        if self._limits.spare and self._is_on_disk and now >= self._looked + _LOOK_EVERY:
             self._looked = now
             free = shutil.disk_usage(self._path.parent).free
             if free < self._limits.spare:
@@ -126,6 +128,10 @@ class Files:
             try:
                 before, self._descriptor = self._descriptor, self._open()
                 os.close(before)
+                while self._limits.keep is not None and len(self.names) > self._limits.keep:
+                    with suppress(FileNotFoundError):
+                        self.names[0].unlink()
+                    del self.names[0]
             except OSError as error:
                 self.error = error
 
@@ -133,13 +139,10 @@ class Files:
         name = self._name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
         descriptor = os.open(name, flags, 0o666)
+        # Not a pipe to Wireshark, for instance.
+        self._is_on_disk = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self.begun += 1
         self.names.append(name)
-        keep = self._limits.keep
-        while keep is not None and len(self.names) > keep:
-            with suppress(FileNotFoundError):
-                self.names[0].unlink()
-            del self.names[0]
         return descriptor
 
     def _name(self) -> Path:

@@ -22,7 +22,7 @@ _ROWS, _MEMORY = 8192, 4 << 20
 """Room for the datagrams that one look finds."""
 _PATIENCE = 0.2
 """Seconds until an end is noticed where nothing comes."""
-_LONGEST_PAUSE = 0.002
+_LONGEST_PAUSE = 0.01
 _FASTEST = 1 << 30
 """Bytes a second that a receive buffer has to hold during a pause: 8 Gbit/s."""
 _FRAMES = 1024

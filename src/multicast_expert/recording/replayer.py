@@ -10,7 +10,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -65,7 +65,7 @@ class Punctuality:
         left = self.count * percent / 100
         for step, count in enumerate(self._counts):
             left -= count
-            if left <= 0:
+            if left <= 0 and step < _STEPS:
                 return min(self.longest, (step + 1) * _STEP)
         return self.longest
 
@@ -198,14 +198,15 @@ class Replayer:
         self.failed += len(run) - sent
 
 
-class _on_continue(ExitStack):  # noqa: N801 - it is used as a function
-    """While it is open, `call` is called when the process goes on after a stop, where the system knows such a thing."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        super().__init__()
-        number = getattr(signal, "SIGCONT", None)
-        if number is not None:
-            # Only the main thread may set a handler.
-            with suppress(ValueError):
-                before = signal.signal(number, call)
-                self.callback(signal.signal, number, before)
+@contextmanager
+def _on_continue(call: Callable[..., None]) -> Iterator[None]:
+    """Inside the block, `call` is called when the process goes on after a stop, where the system knows such a thing."""
+    number, before = getattr(signal, "SIGCONT", None), None
+    # Only the main thread may set a handler.
+    with suppress(ValueError):
+        before = None if number is None else signal.signal(number, call)
+    try:
+        yield
+    finally:
+        if number is not None and before is not None:
+            signal.signal(number, before)

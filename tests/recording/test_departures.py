@@ -1,0 +1,65 @@
+"""The schedule of a replay is absolute, and its report is right."""
+
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from multicast_expert import Datagram
+from multicast_expert.recording import Recording, write_recording
+from multicast_expert.recording.departures import Score
+from multicast_expert.recording.replayer import LATE, Punctuality
+
+START_NS = 1_700_000_000_123_456_789
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of an hour, at distances that no float holds exactly."""
+    path = tmp_path_factory.mktemp("hour") / "it.pcapng"
+    times = range(START_NS, START_NS + 3_600_000_000_000, 333_333_333)
+    datagrams = (Datagram(b"x", ("10.9.0.7", 4000), "239.1.2.3", timestamp_ns=time) for time in times)
+    write_recording(path, ((each, 5000) for each in datagrams))
+    return path
+
+
+@pytest.mark.parametrize("speed", [1.0, 2.0, 0.1])
+def test_nothing_adds_up(hour: Path, speed: float) -> None:
+    """After an hour a departure is due where the recording says, to the microsecond."""
+    with Recording(hour) as recording:
+        due = [each.due for each in Score(speed).departures(recording)]
+    assert len(due) == 10_801
+    assert max(abs(each - turn * 0.333333333 / speed) for turn, each in enumerate(due)) < 1e-6
+
+
+def test_loops_do_not_drift(hour: Path) -> None:
+    """Each turn is as long as the one before."""
+    with Recording(hour) as recording:
+        departures = Score(loop=True, begin=3590.0).departures(recording)
+        due = [next(departures).due for _ in range(30 * 20)]
+    turns = [each for number, each in enumerate(due) if number % 30 == 0]
+    assert [later - earlier for earlier, later in pairwise(turns)] == pytest.approx([10.0] * 19)
+
+
+def test_an_older_datagram_leaves_at_once(tmp_path: Path) -> None:
+    """Where a file is out of order, times never go back."""
+    order = (0, 5, 3, 4, 9)
+    datagrams = [Datagram(b"x", ("10.9.0.7", 1), "239.1.2.3", timestamp_ns=START_NS + each * 10**9) for each in order]
+    write_recording(tmp_path / "it.pcapng", [(each, 5000) for each in datagrams])
+    with Recording(tmp_path / "it.pcapng") as recording:
+        assert [each.due for each in Score().departures(recording)] == [0, 5, 5, 5, 9]
+
+
+def test_punctuality() -> None:
+    """Percentiles are those of the departures, to two microseconds; what is beyond all steps is the longest."""
+    random, punctuality = Random(1), Punctuality()
+    late = sorted(random.expovariate(1 / 0.0005) for _ in range(10_000))
+    for each in late:
+        punctuality.note(each)
+    for percent in (50, 90, 99):
+        assert punctuality.percentile(percent) == pytest.approx(late[percent * 100 - 1], abs=2.1e-6)
+    assert punctuality.percentile(100) == punctuality.longest == late[-1]
+    assert punctuality.late == sum(each > LATE for each in late)
+    punctuality.note(7.0)
+    assert punctuality.percentile(100) == 7.0
