@@ -27,7 +27,6 @@ PACKAGES = {
     "setpriv": "util-linux",
     "socat": "socat",
     "tcpdump": "tcpdump",
-    "tcpreplay": "tcpreplay",
     "unshare": "util-linux",
     "vtysh": "frr",
     "valgrind": "valgrind",
