@@ -10,6 +10,8 @@ from multicast_expert import Datagram
 from multicast_expert.recording import Recording, write_recording
 from multicast_expert.recording.departures import Score
 from multicast_expert.recording.replayer import LATE, Punctuality
+from multicast_expert.wire.frames import udp_packet
+from recording import captures
 
 START_NS = 1_700_000_000_123_456_789
 
@@ -49,6 +51,19 @@ def test_an_older_datagram_leaves_at_once(tmp_path: Path) -> None:
     write_recording(tmp_path / "it.pcapng", [(each, 5000) for each in datagrams])
     with Recording(tmp_path / "it.pcapng") as recording:
         assert [each.due for each in Score().departures(recording)] == [0, 5, 5, 5, 9]
+
+
+def test_what_cannot_be_sent_is_skipped(tmp_path: Path) -> None:
+    """A port 0, which no socket can send to, and a datagram to a host: each is counted with its reason."""
+    packets = [
+        udp_packet(("10.9.0.7", 4000), (destination, port), b"x")
+        for destination, port in (("239.1.2.3", 0), ("10.9.0.1", 5000), ("239.1.2.3", 5000))
+    ]
+    (tmp_path / "it.pcap").write_bytes(captures.pcap(101, packets))
+    score = Score()
+    with Recording(tmp_path / "it.pcap") as recording:
+        assert [each.address for each in score.departures(recording)] == [("239.1.2.3", 5000)]
+    assert score.skipped == {"to port 0": 1, "not to a group": 1}
 
 
 def test_punctuality() -> None:

@@ -13,6 +13,7 @@ from multicast_expert.recording.recording import Recording
 from multicast_expert.wire.captured import CapturedDatagram
 
 NOT_TO_A_GROUP, CUT, NOT_JOINED = "not to a group", "cut by the capture", "to a group without a member"
+TO_NO_PORT = "to port 0"
 """Why datagrams are skipped."""
 _BILLION = 1e9
 _PAUSE = 1.0
@@ -83,6 +84,8 @@ class Score:
         new = targets.get((entry.destination, entry.port)) or targets.get((entry.destination, None))
         if entry.truncated:
             self.skipped[CUT] += 1
+        elif not entry.port:
+            self.skipped[TO_NO_PORT] += 1
         elif new is not None:
             return str(new.group), entry.port if new.port is None else new.port
         elif entry.is_to_group:
