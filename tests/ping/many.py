@@ -16,25 +16,32 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic, sleep
 
+from multicast_expert.core.addresses import ethernet_address
+from multicast_expert.ping.messages import DEFAULT_GROUPS
 from multicast_expert.testing import Host, Lab
 from multicast_expert.testing.private_network import enter_private_network
 from ping.network import plugged, pong, start
 
 MOST = 0.20
 """Of a core."""
+MOST_GROUPS = 10
+"""Over which pings of many hosts are spread."""
 SETTLING = 25.0
 """Seconds until all sessions are there, at most."""
 
 
 def know_each_other(hosts: list[Host]) -> None:
-    """Enter all hosts as permanent neighbours of each."""
+    """Enter all hosts, and the groups that pings and reports go to, as permanent neighbours of each."""
+    usual = ip_address(DEFAULT_GROUPS[4, True])
+    groups = [ip_address("224.0.0.22"), *(usual + 256 * number for number in range(MOST_GROUPS))]
     stations = {
         f"10.0.0.{number}": host.run(Path("/sys/class/net/eth0/address").read_text).strip()
         for number, host in enumerate(hosts, 1)
-    }
+    } | {str(group): ethernet_address(group) for group in groups}
     for own, host in enumerate(hosts, 1):
         host.ip(
             *(
