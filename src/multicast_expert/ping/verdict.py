@@ -182,7 +182,8 @@ def _kind(result: Result) -> Kind:
     # In this order: where unicast is lost too, the path is at fault, not multicast.
     cases: tuple[tuple[Kind, bool], ...] = (
         ("silent", not result.unicast and not multicast),
-        ("unknown", result.unicast < ENOUGH and multicast < ENOUGH),
+        # A few that all came show that it works; a few that did not show nothing.
+        ("unknown", max(result.unicast, multicast) < ENOUGH and bool(lost or unicast_lost or not multicast)),
         ("unicast lost", unicast_lost > 1 and (alike or multicast <= result.unicast < 0.9 * result.sent)),
         ("unicast only", not multicast),
         ("died", result.silence >= DEAD),
