@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 @versions
 def test_iperf(version: int) -> None:
-    """Five hundred datagrams a second, for which its own buffer is large enough: none lost and none out of order at two other sites."""
+    """Five hundred datagrams a second, which its own buffer can hold: none lost or out of order at two other sites."""
     iperf = [program("iperf"), "-u", "-p", str(PORT), *(["-V"] if version == 6 else [])]
     with sites(1, 1, 1) as places:
         hub_and_spokes(places)
