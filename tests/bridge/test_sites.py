@@ -269,16 +269,13 @@ def certificate(folder: Path, name: str, address: str) -> Path:
 
 
 def openssl(*words: object) -> None:
-    """Run openssl, or skip the test."""
-    try:
-        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("the program openssl is not installed")
+    """Run openssl."""
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
 
 
 def test_no_privilege_is_needed_and_ipv6_connects() -> None:
-    """A user without capabilities runs it, and the sites reach each other by IPv6."""
-    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    """It runs without any capability, and the sites reach each other by IPv6."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     place = "tcp/[fd11::1]:7447"
     with sites(1, 1) as places:
         for site, other in zip(places, (2, 1), strict=True):
