@@ -10,13 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from doctor.hand_made import ETH0, healthy
 from multicast_expert import MulticastExpertError
 from multicast_expert.cli.render.doctor import report_lines
 from multicast_expert.doctor import judge
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Machine, Target, Trial, Unread
 from multicast_expert.doctor.saved import LONGEST, facts_from_text, facts_to_text
 from multicast_expert.system.listings import JoinedGroup, Process, SourceUse, UdpSocket
-from multicast_expert.wire.tallies import Queries
+from multicast_expert.wire.tallies import Queries, Reporter
 
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=8),
@@ -243,3 +244,12 @@ def test_any_facts_can_be_judged_and_shown(facts: Facts) -> None:
     report = judge(facts)
     assert json.loads(json.dumps(report.as_dict()))["target"]["group"] == facts.target.group
     assert all(line.plain.isprintable() for line in report_lines(report, facts, "now", 80))
+
+
+def test_an_address_that_is_none() -> None:
+    """The addresses of an interface may be any text in a file: those that are none are no address of this host."""
+    interfaces = (replace(ETH0, addresses=("", "none", "10.1.0.1/24")),)
+    facts = healthy(interfaces=interfaces, reporters=(Reporter("eth0", "10.1.0.1", 3), Reporter("eth0", "10.1.0.9", 3)))
+    seen = judge(facts).seen
+    assert seen is not None
+    assert [each.host for each in seen.members or ()] == ["10.1.0.9"]

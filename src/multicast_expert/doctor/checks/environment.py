@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, sightings, this_host
@@ -52,7 +52,7 @@ def container(facts: Facts) -> Finding:
     if trial_of(facts).arrivals or sightings.frames(facts):
         return ok(f"This is a container ({kind}), and datagrams get in.", evidence)
     pools = [ip_network(pool) for pool in _POOLS.get(kind, ())]
-    mine = [ip_interface(address) for each in this_host.chosen(facts) for address in each.addresses]
+    mine = [address for each in this_host.chosen(facts) for address in this_host.addresses(each)]
     translated = any(each.ip in pool for each in mine if each.version == 4 for pool in pools)
     source = facts.target.source
     if not translated or (source is not None and this_host.is_near(facts, source)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from ipaddress import ip_interface
 
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.checks.early import on_a_closed_port
@@ -136,10 +135,7 @@ def interface_address(facts: Facts) -> Finding:
 
 def _usable(interface: InterfaceFacts, version: int | None) -> bool:
     """Return whether it has an address of the IP version that is not tentative."""
-    return any(
-        ip_interface(address).version == version and address not in interface.tentative
-        for address in interface.addresses
-    )
+    return any(address.version == version for address in this_host.addresses(interface, usable=True))
 
 
 def _give_address(facts: Facts, bare: list[InterfaceFacts]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from ipaddress import ip_interface
 
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, sightings, this_host
@@ -206,4 +205,4 @@ def _is_of_child(facts: Facts, frame: Frames) -> bool:
         # The child is in another network namespace, as those of containers are.
         return frame.ethernet_source != parent.ethernet_address
     children = [each for each in this_host.interfaces(facts) if each.kind in _CHILDREN and each.parent == parent.name]
-    return any(sender == ip_interface(text).ip for each in children for text in each.addresses)
+    return any(sender == address.ip for each in children for address in this_host.addresses(each))

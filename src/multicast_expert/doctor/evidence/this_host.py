@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
@@ -57,13 +58,24 @@ def may_be_rewritten(facts: Facts) -> bool:
 
 def own_addresses(facts: Facts) -> set[IPAddress]:
     """Return the addresses of this host."""
-    return {_parsed(address).ip for each in interfaces(facts) for address in each.addresses}
+    return {address.ip for each in interfaces(facts) for address in addresses(each)}
+
+
+def addresses(interface: InterfaceFacts, *, usable: bool = False) -> Iterator[IPv4Interface | IPv6Interface]:
+    """Yield the addresses of an interface, with their networks; `usable`: but for the tentative ones."""
+    for text in interface.addresses:
+        address = _parsed(text)
+        if address is not None and not (usable and text in interface.tentative):
+            yield address
 
 
 @lru_cache(maxsize=4096)
-def _parsed(address: str) -> IPv4Interface | IPv6Interface:
-    """Return an address with its network; checks ask for those of all interfaces again and again."""
-    return ip_interface(address)
+def _parsed(address: str) -> IPv4Interface | IPv6Interface | None:
+    """Return an address with its network, None for other text; checks ask for all of them again and again."""
+    try:
+        return ip_interface(address)
+    except ValueError:
+        return None
 
 
 def setting(facts: Facts, interface: str, name: str) -> int | None:
@@ -100,7 +112,7 @@ def gateway_to(facts: Facts, destination: str) -> str | None:
 def is_near(facts: Facts, address: str) -> bool:
     """Return whether an interface of this host is in the network of the address."""
     found = address_of(address)
-    networks = (_parsed(each).network for interface in interfaces(facts) for each in interface.addresses)
+    networks = (each.network for interface in interfaces(facts) for each in addresses(interface))
     return found is not None and any(found.version == network.version and found in network for network in networks)
 
 
