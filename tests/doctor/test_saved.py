@@ -252,4 +252,4 @@ def test_an_address_that_is_none() -> None:
     facts = healthy(interfaces=interfaces, reporters=(Reporter("eth0", "10.1.0.1", 3), Reporter("eth0", "10.1.0.9", 3)))
     seen = judge(facts).seen
     assert seen is not None
-    assert [each.host for each in seen.members or ()] == ["10.1.0.9"]
+    assert [each.address for each in seen.members or ()] == ["10.1.0.9"]
