@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from multicast_expert.testing import Host, Lab, wait_until
@@ -14,8 +16,11 @@ from multicast_expert.testing import Host, Lab, wait_until
 MCAST = [sys.executable, "-m", "multicast_expert"]
 FOLDER = Path(__file__).parent.parent / "docs" / "screens"
 GROUP = "239.1.2.3:5000%eth0"
-RECORDING = "/tmp/day.pcapng"
+RECORDING = "day.pcapng"
 """A file that `mcast record` writes on these screens."""
+
+REPORTS = 3
+"""Seconds in which a host repeats its reports of a group that it joined (RFC 3810, 9.11: twice, a second apart)."""
 
 
 class Network(NamedTuple):
@@ -34,8 +39,8 @@ class Screen(NamedTuple):
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """Inside the block there is a network of two hosts."""
-    with Lab() as lab:
+    """Inside the block there is a network of two hosts, and the current directory is an empty one."""
+    with TemporaryDirectory() as place, chdir(place), Lab() as lab:
         desk, camera = lab.host("desk"), lab.host("camera")
         lab.link(desk, camera, ipv4=("10.9.0.1/24", "10.9.0.7/24"), ipv6=("fd09::1/64", "fd09::7/64"))
         desk.ip("route add default via 10.9.0.254", "route add default via fd09::ffff")
@@ -61,6 +66,12 @@ def _bytes_sent(host: Host) -> int:
     (eth0,) = json.loads(host.command("ip", "-j", "-s", "link", "show", "dev", "eth0"))
     size: int = eth0["stats64"]["tx"]["bytes"]
     return size
+
+
+def stream_alone(places: Network) -> None:
+    """The same, and the hosts report the groups of their own addresses no more, as they do at first."""
+    stream(places)
+    time.sleep(REPORTS)
 
 
 def members(places: Network) -> None:
@@ -150,7 +161,7 @@ SCREENS = {
     "doctor": Screen(filtered, (f"sudo mcast doctor {GROUP} --listen 2",)),
     "drops": Screen(overflow, ("sudo mcast drops --for 2",)),
     "top": Screen(stream, ("sudo mcast top --for 2 | cat",)),
-    "scan": Screen(stream, ("sudo mcast scan -i eth0 --for 3",)),
+    "scan": Screen(stream_alone, ("sudo mcast scan -i eth0 --for 3",)),
     "watch": Screen(joins, ("sudo mcast watch 239.1.2.3 -i eth0 --for 7",)),
     "querier": Screen(silence, ("sudo mcast querier -i eth0 -4 --for 1",)),
     "ping": Screen(answering, ("mcast ping 10.9.0.7 -c 5",)),
