@@ -685,7 +685,7 @@ def dead_querier(made: Stage) -> Arguments:
     switch = made.switch()
     made.talker.send_datagrams(GROUP, PORT, interface="eth0")
     switch.one_query()
-    made.seconds = 5
+    made.seconds = 7
     return [ENDPOINT]
 
 
@@ -695,7 +695,7 @@ def dead_querier_ipv6(made: Stage) -> Arguments:
     switch = made.switch()
     made.talker.send_datagrams(GROUP6, PORT, interface="eth0")
     switch.one_query()
-    made.seconds = 5
+    made.seconds = 7
     return [ENDPOINT6]
 
 

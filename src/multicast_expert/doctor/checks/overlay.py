@@ -102,7 +102,7 @@ def site_bridge(facts: Facts) -> Finding:
     """
     found = known(facts.trial).site_bridges
     evidence: dict[str, object] = {
-        f"bridge {each.address} on {each.interface}": "connected" if each.is_connected else "reaches no other site"
+        f"greeting of {each.address} on {each.interface}": "connected" if each.is_connected else "reaches no other site"
         for each in found
     }
     if received(facts) or sightings.seen(facts):
