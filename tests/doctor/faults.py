@@ -684,7 +684,7 @@ def dead_querier(made: Stage) -> Arguments:
     """The querier has died, so that the switch forgets who joined: the datagrams come and then cease."""
     switch = made.switch()
     made.talker.send_datagrams(GROUP, PORT, interface="eth0")
-    switch.one_query()
+    switch.one_query(membership=2)
     made.seconds = 7
     return [ENDPOINT]
 
@@ -694,7 +694,7 @@ def dead_querier_ipv6(made: Stage) -> Arguments:
     """The same with IPv6."""
     switch = made.switch()
     made.talker.send_datagrams(GROUP6, PORT, interface="eth0")
-    switch.one_query()
+    switch.one_query(membership=2)
     made.seconds = 7
     return [ENDPOINT6]
 

@@ -455,7 +455,7 @@ class Trial:
     reporters: tuple[Reporter, ...] | Unread = Unread("The reports of other hosts were not captured.")
     """Other hosts that reported their membership of the group."""
     site_bridges: tuple[SiteBridge, ...] = ()
-    """Looked for if nothing arrived in the first half of the time."""
+    """Listened to after the trial, if nothing arrived."""
 
 
 @dataclass(frozen=True, slots=True)

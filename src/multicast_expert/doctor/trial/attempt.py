@@ -29,7 +29,7 @@ from multicast_expert.doctor.host.any_os import Counters, Host
 from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
 from multicast_expert.doctor.trial.receiver import Listening, Progress
-from multicast_expert.doctor.trial.site_bridges import SiteBridges
+from multicast_expert.doctor.trial.site_bridges import hear_bridges
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.wire.capture import Capture
 
@@ -67,7 +67,6 @@ class Attempt:
         self._usual: dict[str, float] = {}
         self._aside = 0.0
         self._course: list[Moment] = []
-        self._bridges: SiteBridges | None = None
 
     def watch_beforehand(self) -> None:
         """Measure the usual growth of the counters; other groups may lose datagrams all the time."""
@@ -120,7 +119,11 @@ class Attempt:
                 for each in receivers:
                     each.receiver.close()
                 trial = replace(trial, afterwards=self._watch_afterwards(trial))
-            return replace(trial, probes=self._probe(facts), usual=self._usual, aside=self._aside)
+            trial = replace(trial, probes=self._probe(facts), usual=self._usual, aside=self._aside)
+            if trial.arrivals or listening.stopped:
+                return trial
+            # Last, because it sends reports of its own.
+            return replace(trial, site_bridges=hear_bridges(self._group.version, self._host.scanned))
 
     def _noting(self, before: Counters, step: float, progress: Progress | None) -> Progress:
         """Return a progress function that also records the growth of the counters every `step` seconds."""
@@ -166,9 +169,6 @@ class Attempt:
                 wider.join(self._wider({join.interface.iface.index for join in blocked}))
                 listening.add(wider.receiver.filenos(), wider.receiver.drain)
                 receivers.append(wider)
-                self._bridges = SiteBridges(self._group.version, self._host.scanned)
-                opened.callback(self._bridges.receiver.close)
-                listening.add(self._bridges.receiver.filenos(), self._bridges.receiver.drain)
         listening.run(listen, lambda: asked.received)
         return receivers
 
@@ -219,7 +219,6 @@ class Attempt:
             socket_drops=None if None in drops else sum(each or 0 for each in drops),
             sockets=() if isinstance(sockets, Unread) else sockets,
             buffer=None if granted is None else Buffer(requested, granted, maximum_buffer(facts)),
-            site_bridges=() if self._bridges is None else self._bridges.found(),
         )
 
     def _passages(self, trial: Trial) -> tuple[Passage, ...]:

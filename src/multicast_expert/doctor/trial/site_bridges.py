@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing, suppress
 from ipaddress import ip_address
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice
 from multicast_expert.core.plan import Join, ReceiveSettings
 from multicast_expert.doctor.facts import SiteBridge
-from multicast_expert.doctor.trial.receiver import Receiver
+from multicast_expert.doctor.trial.receiver import Listening, Receiver
 from multicast_expert.wire.bridge_greeting import GREETINGS, PORT, parse_greeting
 
+PATIENCE = 0.4
+"""Seconds that are enough for two greetings."""
 MOST = 64
 """Bridges that are noted: anybody may greet as if there were more."""
 
 
-class SiteBridges:
-    """Joins the group of the greetings on these interfaces. Raises OSError if it cannot open a socket."""
+def hear_bridges(version: int, ifaces: Iterable[IfaceInfo]) -> tuple[SiteBridge, ...]:
+    """Return the bridges that greet on these interfaces, as they said last; none without a descriptor for it."""
+    found: dict[tuple[str, str], bool] = {}
 
-    def __init__(self, version: int, ifaces: Iterable[IfaceInfo]) -> None:
-        self._found: dict[tuple[str, str], bool] = {}
-        self.receiver: Receiver = Receiver(ReceiveSettings(version, PORT), self._note)
-        for iface in ifaces:
-            self.receiver.join(Join(ip_address(GREETINGS[version][0]), None, InterfaceChoice(iface)))
-
-    def _note(self, datagram: Datagram) -> None:
+    def note(datagram: Datagram) -> None:
         greeting = parse_greeting(datagram.data, None)
         place = datagram.interface_name or "", datagram.sender[0].partition("%")[0]
-        if greeting is not None and (place in self._found or len(self._found) < MOST):
-            self._found[place] = greeting.connected
+        if greeting is not None and (place in found or len(found) < MOST):
+            found[place] = greeting.connected
 
-    def found(self) -> tuple[SiteBridge, ...]:
-        """Return the bridges that greeted, as they said last."""
-        return tuple(SiteBridge(*place, connected) for place, connected in self._found.items())
+    with suppress(OSError), closing(Receiver(ReceiveSettings(version, PORT), note)) as receiver:
+        for iface in ifaces:
+            receiver.join(Join(ip_address(GREETINGS[version][0]), None, InterfaceChoice(iface)))
+        with closing(Listening()) as listening:
+            listening.add(receiver.filenos(), receiver.drain)
+            listening.run(PATIENCE, lambda: 0)
+    return tuple(SiteBridge(*place, connected) for place, connected in found.items())
