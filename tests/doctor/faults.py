@@ -651,10 +651,11 @@ def firewall_drops_later_fragments(made: Stage) -> Arguments:
 def forced_igmp_version(made: Stage) -> Arguments:
     """The host is set to speak IGMPv2, which names no sources, and the network serves source-specific groups only."""
     switch = made.switch()
+    # Before a query comes: an answer that is under way would still be of the new version.
+    made.listener.force_igmp_version("eth0", 2)
     switch.start_querier()
     switch.ignore_old_reports()
     made.talker.send_datagrams(SSM, PORT, interface="eth0")
-    made.listener.force_igmp_version("eth0", 2)
     return [SSM_ENDPOINT, "--source", TALKER]
 
 
@@ -662,10 +663,11 @@ def forced_igmp_version(made: Stage) -> Arguments:
 def forced_mld_version(made: Stage) -> Arguments:
     """The same with IPv6 and MLDv1."""
     switch = made.switch()
+    # Before a query comes: an answer that is under way would still be of the new version.
+    made.listener.force_mld_version("eth0", 1)
     switch.start_querier()
     switch.ignore_old_reports()
     made.talker.send_datagrams("ff35::8000:1", PORT, interface="eth0")
-    made.listener.force_mld_version("eth0", 1)
     return [f"[ff35::8000:1]:{PORT}", "--source", TALKER6]
 
 
