@@ -13,24 +13,15 @@ from bridge.network import ENDPOINTS, FAMILIES, GROUPS, HUB, PORT, bridge, hub_a
 from multicast_expert import McastTxSocket
 from multicast_expert.bridge import receiver
 from multicast_expert.testing import wait_until
-from multicast_expert.testing.private_network import find_tool
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
 
-def program(name: str) -> str:
-    """The path of a program; skips the test where it is not installed."""
-    path = find_tool(name)
-    if path is None:
-        pytest.skip(f"the program {name} is not installed")
-    return path
-
-
 @versions
 def test_iperf(version: int) -> None:
     """Five hundred datagrams a second, which its own buffer can hold: none lost or out of order at two other sites."""
-    iperf = [program("iperf"), "-u", "-p", str(PORT), *(["-V"] if version == 6 else [])]
+    iperf = ["iperf", "-u", "-p", str(PORT), *(["-V"] if version == 6 else [])]
     with sites(1, 1, 1) as places:
         hub_and_spokes(places)
         for place in places:
@@ -50,7 +41,7 @@ def test_iperf(version: int) -> None:
 
 def test_socat_and_its_source(tmp_path: Path) -> None:
     """What socat sends from a port, socat receives at the other site, from that address and port."""
-    socat = program("socat")
+    socat = "socat"
     with sites(1, 1) as places:
         hub_and_spokes(places, "--keep-source")
         heard = tmp_path / "heard"
@@ -68,7 +59,7 @@ def test_socat_and_its_source(tmp_path: Path) -> None:
 
 def test_ffmpeg() -> None:
     """A transport stream arrives whole: ffmpeg at the other site finds no error in it."""
-    ffmpeg = [program("ffmpeg"), "-hide_banner", "-nostdin"]
+    ffmpeg = ["ffmpeg", "-hide_banner", "-nostdin"]
     with sites(1, 1) as places:
         hub_and_spokes(places)
         address = f"udp://{GROUPS[4]}:{PORT}"

@@ -81,7 +81,7 @@ def parse_id(text: str) -> bytes | None:
 
 
 def parse_wish(parts: Sequence[str]) -> tuple[bytes, Wish] | None:
-    """Return who wants what, from the parts of a key; None if they make no sense."""
+    """Return the bridge and its wish that the parts of a key name; None if they name none."""
     if len(parts) != 4 or (sender := parse_id(parts[0])) is None:
         return None
     try:

@@ -18,7 +18,7 @@ _OWN_EVERY = 1.0
 
 
 class Members:
-    """Follows, in a thread, who has joined; raises as FrameSource does.
+    """Follows the members of groups in a thread; raises as FrameSource does.
 
     ifaces: the interfaces that members count on; None: all. groups: those that `has_any` is about; empty: any group.
     """

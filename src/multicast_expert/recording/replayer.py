@@ -34,7 +34,7 @@ _STEP, _STEPS = 2e-6, 5000
 
 
 class Audience(Protocol):
-    """Who has joined."""
+    """The members of groups."""
 
     def has(self, group: str, /) -> bool:
         """Return whether a host has joined the group."""
