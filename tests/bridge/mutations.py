@@ -15,11 +15,13 @@ from multicast_expert.bridge.interest import Interest, Keys, parse_wish
 from multicast_expert.bridge.pulse import Pulses
 from multicast_expert.bridge.streams import Streams
 from multicast_expert.wire.bridge_greeting import network_mark, parse_greeting
+from mutating import mutated
 
 MOST = 64
 KEYS = Keys("net")
 TOKENS = ["mcast/net/want/0001020304050607/239.1.2.3/5000/-", "mcast/net/want/08090a0b0c0d0e0f/ff15::1/9/fd00::7"]
 PULSE = b'{"clock": 5, "speaking": true, "heard": {"0001020304050607": [1, 2]}}'
+PAYLOADS = [*FORMS, PULSE, *map(str.encode, TOKENS)]
 
 
 class Machines:
@@ -56,28 +58,11 @@ class Machines:
         assert len(self.interest) <= MOST
 
 
-def mutated(random: Random) -> bytes:
-    """Return one of the forms with some bytes changed, cut out or put in."""
-    data = bytearray(random.choice([*FORMS, PULSE, *map(str.encode, TOKENS)]))
-    for _ in range(random.randrange(4)):
-        at = random.randrange(len(data) + 1)
-        what = random.randrange(4)
-        if what == 0 and at < len(data):
-            data[at] = random.choice((0, 1, 2, 4, 0x2F, 0x7F, 0xFF, random.randrange(256)))
-        elif what == 1:
-            del data[at : at + random.randrange(9)]
-        elif what == 2:
-            data[at:at] = random.randbytes(random.randrange(9))
-        elif at < len(data):
-            data[at] ^= 1 << random.randrange(8)
-    return bytes(data)
-
-
 def run(count: int, seed: int) -> Machines:
     """Give the machines so many mutated payloads."""
     random, machines = Random(seed), Machines()
     for number in range(count):
-        machines.take(mutated(random), number)
+        machines.take(mutated(random, PAYLOADS), number)
     return machines
 
 

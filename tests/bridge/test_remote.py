@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.forms import OTHER, data
-from bridge.mutations import mutated
+from bridge.mutations import PAYLOADS
 from bridge.network import ENDPOINTS, GROUPS, HUB, bridge, listening, numbered, received, send, sites
 from multicast_expert.bridge import Connection, RemoteReceiver, RemoteSender, receiver, sender
 from multicast_expert.bridge.carrier import Carrier, Station
@@ -20,6 +20,7 @@ from multicast_expert.bridge.frames import parse_frame
 from multicast_expert.bridge.guards import Allowance
 from multicast_expert.bridge.interest import Group
 from multicast_expert.core.errors import MulticastExpertError, NotOpenError
+from mutating import mutated
 
 OWN = b"ourselve"
 HERE = "tcp/127.0.0.1:7450"
@@ -213,7 +214,7 @@ def test_hostile_frames_are_dropped_and_counted() -> None:
     from random import Random
 
     random = Random(5)
-    frames = [mutated(random) for _ in range(5000)]
+    frames = [mutated(random, PAYLOADS) for _ in range(5000)]
     frames += [data(b"x", group="239.1.2.4"), data(b"x", hops=[OTHER, OWN]), data(b"x", sender=OWN)]
     ledger = carried(frames).ledger
     assert ledger.balance == (0, 0)

@@ -14,6 +14,7 @@ from multicast_expert.ping.messages import CLIENT_TIME, SERVER_TIME, MalformedMe
 from multicast_expert.ping.queries import Arrived
 from multicast_expert.ping.server import STRANGERS_RATE, PingServer, ServerSettings
 from multicast_expert.ping.wish import Wish
+from mutating import mutated
 from ping.recorded import FORMS
 
 MOST = 50
@@ -58,28 +59,11 @@ class Machines:
                 self.client.note_sent(outgoing.sequence, number, now)
 
 
-def mutated(random: Random) -> bytes:
-    """Return one of the forms with some bytes changed, cut out or put in."""
-    data = bytearray(random.choice(FORMS))
-    for _ in range(random.randrange(4)):
-        at = random.randrange(len(data) + 1)
-        what = random.randrange(4)
-        if what == 0 and at < len(data):
-            data[at] = random.choice((0, 1, 2, 4, 0xFF, random.randrange(256)))
-        elif what == 1:
-            del data[at : at + random.randrange(9)]
-        elif what == 2:
-            data[at:at] = random.randbytes(random.randrange(9))
-        else:
-            data += random.choice(FORMS)[1:]
-    return bytes(data)
-
-
 def run(count: int, seed: int) -> Machines:
     """Give the machines so many mutated messages."""
     random, machines = Random(seed), Machines()
     for number in range(count):
-        machines.take(mutated(random), number)
+        machines.take(mutated(random, FORMS), number)
     return machines
 
 
