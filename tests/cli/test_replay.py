@@ -191,6 +191,13 @@ def test_only_while_a_host_has_joined(lab: Lab, mcast: Run, program: Program, tm
     assert report["seconds"] < 5
 
 
+def test_the_time_is_over_while_it_waits_for_members(host: Host, program: Program, file: Path) -> None:
+    """--for also ends a replay for which nobody joins; nothing is sent."""
+    process = program("replay", str(file), "-i", "eth0", "--while-joined", "--for", "0.5", "--json")
+    output, messages = process.communicate(timeout=20)
+    assert json.loads(output)["datagrams"] == 0, messages
+
+
 def test_a_stop_is_a_pause(host: Host, program: Program, tmp_path: Path) -> None:
     """After Ctrl-Z and fg it goes on where it was, with the same distances; nothing comes in a burst."""
     path = tmp_path / "it.pcapng"

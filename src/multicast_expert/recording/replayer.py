@@ -6,6 +6,7 @@ departures the next datagrams are read, as long as there is time for it.
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 from collections import deque
@@ -93,6 +94,7 @@ class Replayer:
         self._transmitters: dict[tuple[bool, int], McastTxSocket] = {}
         self._queue: deque[Departure] = deque()
         self._was_stopped = False
+        self._deadline = math.inf
         self._failure: MulticastExpertError | None = None
 
     def run(self, departures: Iterator[Departure], duration: float | None, idle: Callable[[], None]) -> None:
@@ -108,11 +110,13 @@ class Replayer:
                 pass
             start = monotonic()
             shown = 0.0
+            if duration is not None:
+                self._deadline = start + duration
             while self._queue or self._read(departures):
                 due = start + self.paused + self._queue[0].due
                 now = monotonic()
                 self.elapsed = now - start
-                if duration is not None and max(now, due) - start >= duration:
+                if max(now, due) >= self._deadline:
                     return
                 left = due - now
                 if left > _TIME_TO_READ and len(self._queue) < _AHEAD and self._read(departures):
@@ -163,7 +167,7 @@ class Replayer:
         if self._audience is None or self._audience.has_any():
             return False
         begin = monotonic()
-        while not self._audience.has_any():
+        while not self._audience.has_any() and monotonic() < self._deadline:
             idle()
             sleep(0.02)
         self.paused += late + monotonic() - begin
