@@ -10,22 +10,23 @@ can change a Datagram, so every cycle goes through another object, and the colle
 typedef struct {
     PyObject_HEAD
     PyObject *data;
-    PyObject *origin; /* a tuple: sender, group, interface's index and name, hop limit, destination */
+    PyObject *origin; /* a tuple of ORIGIN_PARTS: sender, group, interface's index and name, hop limit, destination, traffic
+                         class */
     PyObject *timestamp;
     PyObject *truncated;
     bool collected; /* whether it has the header of the garbage collector */
 } Datagram;
 
 /* In the order of the arguments; the parts behind the first, but for the time and the truth value, are those of the origin. */
-enum { PARTS = 9, FROM_ORIGIN = 6, DESTINATION_PART = 8 };
+enum { PARTS = 10, DESTINATION_PART = 8 };
 
 static char *const NAMES[PARTS + 1] = {
     "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated",
-    "destination", NULL,
+    "destination", "traffic_class", NULL,
 };
 
 /* Return a Datagram that is not the garbage collector's. `data` is bytes, the reference to which goes over to it, and may be
-NULL after a failure; `origin` is a tuple of FROM_ORIGIN. */
+NULL after a failure; `origin` is a tuple of ORIGIN_PARTS. */
 PyObject *
 received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated)
 {
@@ -45,13 +46,14 @@ received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject
 static PyObject *
 datagram_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    PyObject *parts[PARTS] = {NULL, NULL, Py_None, Py_None, Py_None, Py_None, Py_None, Py_False, Py_None};
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|OOOOOOO:Datagram", (char **)NAMES, &parts[0], &parts[1],
-                                     &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[DESTINATION_PART])) {
+    PyObject *parts[PARTS] = {NULL, NULL, Py_None, Py_None, Py_None, Py_None, Py_None, Py_False, Py_None, Py_None};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|OOOOOOOO:Datagram", (char **)NAMES, &parts[0], &parts[1],
+                                     &parts[2], &parts[3], &parts[4], &parts[5], &parts[6], &parts[7], &parts[DESTINATION_PART],
+                                     &parts[9])) {
         return NULL;
     }
     PyObject *destination = parts[DESTINATION_PART] == Py_None ? parts[2] : parts[DESTINATION_PART];
-    PyObject *origin = PyTuple_Pack(FROM_ORIGIN, parts[1], parts[2], parts[3], parts[4], parts[5], destination);
+    PyObject *origin = PyTuple_Pack(ORIGIN_PARTS, parts[1], parts[2], parts[3], parts[4], parts[5], destination, parts[9]);
     Datagram *self = origin == NULL ? NULL : (Datagram *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         Py_XDECREF(origin);
@@ -71,8 +73,8 @@ arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = PyModule_GetState(module);
     if (count != 4 || !PyBytes_CheckExact(arguments[0]) || !PyTuple_Check(arguments[1]) ||
-        PyTuple_Size(arguments[1]) != FROM_ORIGIN) {
-        PyErr_SetString(PyExc_TypeError, "a Datagram that arrived has bytes, an origin of six parts, a time and a truth value");
+        PyTuple_Size(arguments[1]) != ORIGIN_PARTS) {
+        PyErr_SetString(PyExc_TypeError, "a Datagram that arrived has bytes, an origin of seven parts, a time and a truth value");
         return NULL;
     }
     return received_datagram(state->datagram, shared(arguments[0]), arguments[1], arguments[2], arguments[3] == Py_True);
@@ -153,12 +155,12 @@ datagram_traverse(Datagram *self, visitproc visit, void *arg)
 static PyObject *
 parts_of(Datagram *self, PyObject *Py_UNUSED(nothing))
 {
-    PyObject *origin[FROM_ORIGIN];
-    for (Py_ssize_t part = 0; part < FROM_ORIGIN; part++) {
+    PyObject *origin[ORIGIN_PARTS];
+    for (Py_ssize_t part = 0; part < ORIGIN_PARTS; part++) {
         origin[part] = PyTuple_GetItem(self->origin, part);
     }
     return PyTuple_Pack(PARTS, self->data, origin[0], origin[1], origin[2], origin[3], origin[4], self->timestamp,
-                        self->truncated, origin[5]);
+                        self->truncated, origin[5], origin[6]);
 }
 
 static PyObject *
@@ -176,6 +178,8 @@ static PyGetSetDef datagram_parts[] = {
     {"hop_limit", (getter)datagram_part, NULL, "The hops that it had left on arrival (IPv4: the TTL).", (void *)4},
     {"destination", (getter)datagram_part, NULL, "The address that it was sent to: a group, or an address of this host.",
      (void *)5},
+    {"traffic_class", (getter)datagram_part, NULL,
+     "Its traffic class (IPv4: the TOS) on arrival, DSCP * 4 + ECN, 0 to 255; only with `traffic_class=True`.", (void *)6},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -196,7 +200,7 @@ static PyMethodDef datagram_methods[] = {
 
 static PyType_Slot datagram_slots[] = {
     {Py_tp_doc, "Datagram(data, sender, group=None, interface_index=None, interface_name=None, hop_limit=None, "
-                "timestamp_ns=None, truncated=False, destination=None)\n--\n\n"
+                "timestamp_ns=None, truncated=False, destination=None, traffic_class=None)\n--\n\n"
                 "One datagram with all that the kernel reported about it. Parts that an OS does not report are None."},
     {Py_tp_new, datagram_new},
     {Py_tp_dealloc, datagram_dealloc},

@@ -26,6 +26,8 @@ arguments. */
 
 /* datagram.c */
 extern PyType_Spec datagram_spec;
+enum { ORIGIN_PARTS = 7 };
+
 PyObject *received_datagram(PyTypeObject *type, PyObject *data, PyObject *origin, PyObject *timestamp, bool truncated);
 PyObject *arrived(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
@@ -42,7 +44,18 @@ typedef struct Arena Arena;
 
 /* messages.c: the control messages that come with a payload. */
 
-typedef enum { PKTINFO, PKTINFO6, DESTINATION, SOCKADDR_DL, HOP_LIMIT, TIMESPEC, TIMEVAL, SEGMENT_SIZE, FIELDS } Field;
+typedef enum {
+    PKTINFO,
+    PKTINFO6,
+    DESTINATION,
+    SOCKADDR_DL,
+    HOP_LIMIT,
+    TRAFFIC_CLASS,
+    TIMESPEC,
+    TIMEVAL,
+    SEGMENT_SIZE,
+    FIELDS
+} Field;
 
 enum { MOST_KINDS = 16 };
 
@@ -78,9 +91,11 @@ typedef struct {
     int32_t hop_limit;
     uint8_t sender_size;
     uint8_t destination_size;
-    uint8_t has_index;
-    uint8_t has_hop_limit;
+    uint8_t traffic_class;
+    uint8_t known; /* HAS_… */
 } Source;
+
+enum { HAS_INDEX = 1, HAS_HOP_LIMIT = 2, HAS_TRAFFIC_CLASS = 4 };
 
 typedef struct {
     Source source;
@@ -89,6 +104,7 @@ typedef struct {
 
 typedef struct {
     KnownOrigin *entries;
+    KnownOrigin *last; /* the one that was found last: most often the next one, too */
     size_t size;
     size_t misses;
     size_t forgotten; /* how many times */

@@ -10,7 +10,7 @@ static const struct {
     size_t least;
 } KNOWN[FIELDS] = {
     {"pktinfo", 12}, {"pktinfo6", 20}, {"destination", 4}, {"sockaddr_dl", 4},
-    {"hop_limit", 1}, {"timespec", 8}, {"timeval", 12}, {"segment_size", 4},
+    {"hop_limit", 1}, {"traffic_class", 1}, {"timespec", 8}, {"timeval", 12}, {"segment_size", 4},
 };
 
 /* Read the table of control messages: (level, type) to the name of a field. */
@@ -66,13 +66,13 @@ read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
         memcpy(&source->index, data, 4);
         memcpy(source->destination, data + 8, 4);
         source->destination_size = 4;
-        source->has_index = true;
+        source->known |= HAS_INDEX;
         break;
     case PKTINFO6: /* struct in6_pktinfo: destination, index */
         memcpy(source->destination, data, 16);
         memcpy(&source->index, data + 16, 4);
         source->destination_size = 16;
-        source->has_index = true;
+        source->known |= HAS_INDEX;
         break;
     case DESTINATION: /* struct in_addr */
         memcpy(source->destination, data, 4);
@@ -81,14 +81,23 @@ read_field(Facts *facts, Field field, const unsigned char *data, size_t size)
     case SOCKADDR_DL: /* length, family, index */
         memcpy(&index, data + 2, 2);
         source->index = index;
-        source->has_index = true;
+        source->known |= HAS_INDEX;
         break;
     case HOP_LIMIT: /* an int or a byte */
         source->hop_limit = data[0];
         if (size >= 4) {
             memcpy(&source->hop_limit, data, 4);
         }
-        source->has_hop_limit = true;
+        source->known |= HAS_HOP_LIMIT;
+        break;
+    case TRAFFIC_CLASS: /* likewise */
+        source->traffic_class = data[0];
+        if (size >= 4) {
+            int32_t number;
+            memcpy(&number, data, 4);
+            source->traffic_class = (uint8_t)number;
+        }
+        source->known |= HAS_TRAFFIC_CLASS;
         break;
     case TIMESPEC:
         if (size >= 16) {

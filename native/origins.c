@@ -11,7 +11,7 @@ enum { FIRST_SIZE = 16, LARGEST_SIZE = 32768, WORDS = sizeof(Source) / sizeof(ui
 
 /* A source has no room between its members: its bytes would differ by chance. */
 _Static_assert(sizeof(Source) == WORDS * sizeof(uint64_t), "a source is compared as bytes");
-_Static_assert(offsetof(Source, has_hop_limit) == sizeof(Source) - 1, "a source is compared as bytes");
+_Static_assert(offsetof(Source, known) == sizeof(Source) - 1, "a source is compared as bytes");
 
 void
 forget_origins(Origins *origins)
@@ -37,8 +37,11 @@ place_in(const Origins *origins, const Source *source)
 }
 
 static PyObject *
-find(const Origins *origins, const Source *source)
+find(Origins *origins, const Source *source)
 {
+    if (origins->last != NULL && memcmp(&origins->last->source, source, sizeof *source) == 0) {
+        return origins->last->origin;
+    }
     if (origins->size == 0) {
         return NULL;
     }
@@ -46,6 +49,7 @@ find(const Origins *origins, const Source *source)
     for (size_t place = 0; place < 2; place++) {
         KnownOrigin *entry = &origins->entries[first ^ place];
         if (entry->origin != NULL && memcmp(&entry->source, source, sizeof *source) == 0) {
+            origins->last = entry;
             return entry->origin;
         }
     }
@@ -112,13 +116,14 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
     PyObject *group, *text, *name, *learned = NULL;
     size_t forgotten = origins->forgotten;
     PyObject *sender = sender_of(source);
-    PyObject *index = source->has_index ? PyLong_FromUnsignedLong(source->index) : shared(Py_None);
-    PyObject *hop_limit = source->has_hop_limit ? PyLong_FromLong(source->hop_limit) : shared(Py_None);
-    if (sender != NULL && index != NULL && hop_limit != NULL) {
+    PyObject *index = source->known & HAS_INDEX ? PyLong_FromUnsignedLong(source->index) : shared(Py_None);
+    PyObject *hop_limit = source->known & HAS_HOP_LIMIT ? PyLong_FromLong(source->hop_limit) : shared(Py_None);
+    PyObject *class = source->known & HAS_TRAFFIC_CLASS ? PyLong_FromLong(source->traffic_class) : shared(Py_None);
+    if (sender != NULL && index != NULL && hop_limit != NULL && class != NULL) {
         learned = PyObject_CallFunction(learn, "y#O", destination, (Py_ssize_t)source->destination_size, index);
     }
     if (learned != NULL && PyArg_ParseTuple(learned, "OOO", &group, &text, &name)) {
-        origin = PyTuple_Pack(6, sender, group, index, name, hop_limit, text);
+        origin = PyTuple_Pack(ORIGIN_PARTS, sender, group, index, name, hop_limit, text, class);
         /* An interface without a name may get one, and a name may have changed while it was learned. */
         if (origin != NULL && name != Py_None && forgotten == origins->forgotten) {
             remember(origins, source, origin);
@@ -128,5 +133,6 @@ origin_of(Origins *origins, const Source *source, PyObject *learn)
     Py_XDECREF(sender);
     Py_XDECREF(index);
     Py_XDECREF(hop_limit);
+    Py_XDECREF(class);
     return origin;
 }

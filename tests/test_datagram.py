@@ -14,20 +14,20 @@ from multicast_expert import Datagram
 from multicast_expert.core.datagram import PythonDatagram, arrived, cut
 
 SENDER = ("10.0.0.1", 40_000)
-WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3")
+WHOLE = Datagram(b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3", 0xB8)
 NAMES = (
     "data", "sender", "group", "interface_index", "interface_name", "hop_limit", "timestamp_ns", "truncated",
-    "destination",
+    "destination", "traffic_class",
 )  # fmt: skip
 
 
 def test_its_parts() -> None:
     """Each has its name; what is not known is None, and a datagram is whole unless told otherwise."""
     assert [getattr(WHOLE, name) for name in NAMES] == [
-        b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3"
+        b"payload", SENDER, "239.1.2.3", 2, "eth0", 7, 1_700_000_000_000_000_001, True, "239.1.2.3", 0xB8
     ]  # fmt: skip
     bare = Datagram(b"", sender=SENDER)
-    assert [getattr(bare, name) for name in NAMES] == [b"", SENDER, None, None, None, None, None, False, None]
+    assert [getattr(bare, name) for name in NAMES] == [b"", SENDER, None, None, None, None, None, False, None, None]
 
 
 def test_the_destination() -> None:
@@ -174,7 +174,8 @@ def test_datagrams_in_datagrams(kind: str) -> None:
         (b"", [], None, False),
         (b"", (), None, False),
         (b"", (1, 2, 3, 4), None, False),
-        ([], (SENDER, None, None, None, None, None), None, False),
+        (b"", (SENDER, None, None, None, None, None), None, False),
+        ([], (SENDER, None, None, None, None, None, None), None, False),
     ],
 )
 def test_wrong_parts(arguments: tuple[object, ...]) -> None:

@@ -1,5 +1,6 @@
 """What importing the package costs, and that its names, which Python loads on first use, are all there."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -67,3 +68,18 @@ def test_public_names_can_be_pickled(name: str) -> None:
     assert pickle.loads(pickle.dumps(value)) == value
     load = f"import multicast_expert, pickle; assert pickle.loads({pickle.dumps(value)!r}) == multicast_expert.{name}"
     assert "multicast_expert" in loaded_by(load)
+
+
+def test_an_extension_of_another_version_is_named() -> None:
+    """As after `git pull` in an editable install: the cure is said, instead of an AttributeError."""
+    fake = "import types; sys.modules['multicast_expert._fast'] = types.ModuleType('multicast_expert._fast')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {fake}; from multicast_expert import McastRxSocket"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "MULTICAST_EXPERT_PURE"},
+    )
+    assert done.returncode == 1
+    assert "another version" in done.stderr.splitlines()[-1]
+    assert "install the package again" in done.stderr.splitlines()[-1]

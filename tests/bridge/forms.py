@@ -42,7 +42,7 @@ def frames(draw: st.DrawFn) -> Frame:
     group = draw(st.ip_addresses(network="224.0.0.0/4" if version == 4 else "ff00::/8"))
     origins = draw(
         st.lists(
-            st.builds(Origin, hosts, st.integers(0, 65535), st.integers(0, 255), st.integers(0, 255)),
+            st.builds(Origin, hosts, st.integers(0, 65535), st.integers(0, 255), st.none() | st.integers(0, 63)),
             min_size=1,
             max_size=4,
         )

@@ -128,10 +128,17 @@ def listening(host: Host, version: int, group: str | None = None, **more: Any) -
 
 
 def send(
-    host: Host, version: int, payloads: Sequence[bytes], *, ttl: int = 8, pause: float = 0.0, group: str | None = None
+    host: Host,
+    version: int,
+    payloads: Sequence[bytes],
+    *,
+    ttl: int = 8,
+    pause: float = 0.0,
+    group: str | None = None,
+    dscp: int | None = None,
 ) -> None:
     """Send payloads to the group, 50 at a time with a pause between."""
-    with host.entered(), McastTxSocket(FAMILIES[version], iface="eth0", ttl=ttl) as sender:
+    with host.entered(), McastTxSocket(FAMILIES[version], iface="eth0", ttl=ttl, dscp=dscp) as sender:
         for start in range(0, len(payloads), 50):
             sender.send_many(payloads[start : start + 50], (group or GROUPS[version], PORT))
             sleep(pause)

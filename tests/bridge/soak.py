@@ -26,6 +26,10 @@ RING = [
 ]
 """The options of the bridges: one at the first site, two at the second, one at the third."""
 ENDPOINT = f"{GROUPS[4]}:{PORT}"
+RECOVERED = 2.0
+"""Seconds within which datagrams come again, once they can."""
+STARTED = 2.0
+"""Seconds that a bridge takes to start."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,17 +40,21 @@ class Hearer:
     came: bytearray
     backwards: int = 0
     highest: int = -1
-    arrivals: list[float] = field(default_factory=list)
+    longest_gap: float = 0.0
+    """Seconds without anything, at most, once something had come."""
     over: Event = field(default_factory=Event)
 
     def run(self, rx: McastRxSocket) -> None:
         """Receive until it is over."""
+        before = None
         while not self.over.is_set():
             try:
                 datagrams = rx.receive_many(1024, timeout=0.2)
             except TimeoutError:
                 continue
-            self.arrivals.append(monotonic())
+            now = monotonic()
+            self.longest_gap = max(self.longest_gap, now - (before or now))
+            before = now
             for each in datagrams:
                 number = int.from_bytes(each.data[:4], "big")
                 self.came[number] += self.came[number] < 255
@@ -63,18 +71,12 @@ class Hearer:
         """How many did not come."""
         return self.came.count(0)
 
-    @property
-    def longest_gap(self) -> float:
-        """Seconds without anything, at most."""
-        return max(
-            (later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)), default=0
-        )
-
 
 class Ring:
     """The bridges of the ring, and what happens to them."""
 
-    def __init__(self, places: Sequence[Site]) -> None:
+    def __init__(self, places: Sequence[Site], outage: float) -> None:
+        self._outage = outage
         self.gates: list[Host] = [gate for place in places for gate in place.gates]
         self.running: list[Running] = [self._start(number) for number in range(len(self.gates))]
         self.statuses: list[dict[str, Any]] = []
@@ -105,10 +107,10 @@ class Ring:
         self.running[number] = self._start(number)
 
     def cut(self) -> None:
-        """Cut the third site off for three seconds."""
+        """Cut the third site off for a while."""
         gate = self.gates[3]
         rules = [gate.firewall_drop("meta l4proto tcp", direction=each) for each in ("input", "output")]
-        sleep(3.0)
+        sleep(self._outage)
         for rule in rules:
             rule.remove()
 
@@ -128,6 +130,7 @@ class Outcome:
     """What came of it."""
 
     count: int
+    outage: float
     hearers: list[Hearer]
     memory: list[int]
     """Of the bridge at the first site: after the first quarter, and at the end."""
@@ -144,11 +147,16 @@ class Outcome:
         assert self.statuses[0]["groups"][0]["published"] == self.count
         assert self.memory[1] < self.memory[0] * 1.1 + (8 << 20), self.memory
 
+    def check_times(self) -> None:
+        """All recovered soon, once they could; for a machine that has time."""
+        assert self.hearers[0].longest_gap < RECOVERED, self.hearers[0].longest_gap
+        assert self.hearers[1].longest_gap < self.outage + RECOVERED + STARTED, self.hearers[1].longest_gap
 
-def run(count: int, rate: int, events: int) -> Outcome:
-    """Let so many datagrams through at a rate, while so many things happen."""
+
+def run(count: int, rate: int, events: int, outage: float = 3.0) -> Outcome:
+    """Let so many datagrams through at a rate, while so many things happen; a cut lasts for `outage` seconds."""
     with sites(1, 2, 1) as places:
-        ring = Ring(places)
+        ring = Ring(places, outage)
         hearers = [Hearer(bytearray(count)) for _ in places[1:]]
         with listening(places[1].host, 4) as first, listening(places[2].host, 4) as second:
             threads = [Thread(target=each.run, args=(rx,)) for each, rx in zip(hearers, (first, second), strict=True)]
@@ -169,7 +177,7 @@ def run(count: int, rate: int, events: int) -> Outcome:
             for each in threads:
                 each.join()
             memory.append(ring.memory(0))
-            return Outcome(count, hearers, memory, [each.line() for each in ring.running])
+            return Outcome(count, outage, hearers, memory, [each.line() for each in ring.running])
 
 
 def send(host: Host, count: int, rate: int, ring: Ring, memory: list[int]) -> None:
@@ -189,13 +197,16 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=9, help="kills, cuts and restarts, by turns")
+    parser.add_argument("--outage", type=float, default=3.0, help="seconds that a cut lasts")
     arguments = parser.parse_args()
     enter_private_network()
-    done = run(arguments.count, arguments.rate, arguments.events)
+    done = run(arguments.count, arguments.rate, arguments.events, arguments.outage)
     for name, hearer in zip(("two bridges", "one bridge"), done.hearers, strict=True):
         print(
             f"site with {name}: {done.count - hearer.missing:,} of {done.count:,}, {hearer.doubled} doubled, "
             f"{hearer.backwards} out of order, longest gap {hearer.longest_gap:.2f} s"
         )
+    done.check()
+    done.check_times()
     print(f"memory: {' -> '.join(f'{each >> 20} MiB' for each in done.memory)}")
     done.check()

@@ -55,7 +55,7 @@ def test_a_program_sends_to_another(lab: None, endpoint: str) -> None:
             if len(found) == len(payloads):
                 break
         assert [each.data for each in found] == payloads
-        assert (first.group, first.hop_limit) == (str(tx.group.group), 32)
+        assert (first.group, first.hop_limit, first.traffic_class) == (str(tx.group.group), 32, None)
         assert first.timestamp_ns is not None
         with pytest.raises(TimeoutError):
             rx.receive(timeout=0.05)

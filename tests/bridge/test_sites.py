@@ -75,6 +75,23 @@ def test_the_hop_limit_ends_at_zero(version: int) -> None:
 
 
 @versions
+@pytest.mark.parametrize("options", [(), ("--keep-source",)], ids=["own source", "kept source"])
+def test_the_priority_crosses(version: int, options: tuple[str, ...]) -> None:
+    """The DSCP is what it was at the other site, also where it changes."""
+    with sites(1, 1) as places:
+        hub_and_spokes(places, *options)
+        if version == 4:
+            for place in places:
+                place.host.set_reverse_path_filter("eth0", 0)
+        with listening(places[1].host, version, traffic_class=True) as receiver:
+            for dscp in (46, None, 10):
+                send(places[0].host, version, numbered(20), dscp=dscp)
+                found = received(receiver, 20)
+                assert [each.data for each in found] == numbered(20)
+                assert {each.traffic_class for each in found} == {(dscp or 0) << 2}
+
+
+@versions
 def test_with_the_source_that_it_had(version: int) -> None:
     """With --keep-source a receiver sees the sender of the other site, and filters by it; long datagrams too."""
     with sites(1, 1) as places:

@@ -27,7 +27,7 @@ ENDPOINTS = (f"{GROUP}:{PORT}", f"[{GROUP6}]:6001")
 def send(count: int, group: str = GROUP, port: int = PORT, interface: str = "eth0", size: int = 0) -> None:
     """Send numbered datagrams, for receivers on this host, too."""
     family = socket.AF_INET6 if ":" in group else socket.AF_INET
-    with McastTxSocket(family, [group], interface, 3, enable_external_loopback=True) as sender:
+    with McastTxSocket(family, [group], interface, 3, enable_external_loopback=True, dscp=46) as sender:
         for number in range(count):
             sender.sendto((b"%d " % number).ljust(size, b"."), (group, port))
 
@@ -87,7 +87,7 @@ def test_it_records_what_comes(host: Host, recording: Program, tmp_path: Path) -
     with Recording(path) as opened:
         found = list(opened)
         assert opened.dropped == {"eth0": 0}
-    assert {(each.interface_name, each.hop_limit) for each in found} == {("eth0", 3)}
+    assert {(each.interface_name, each.hop_limit, each.traffic_class) for each in found} == {("eth0", 3, 46 << 2)}
     assert {each.sender[0] for each in found} == {"10.9.0.1", "fd09::1"}
     times = [each.timestamp_ns for each in found]
     assert times == sorted(times, key=lambda time: time or 0)

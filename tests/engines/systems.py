@@ -95,6 +95,11 @@ class System:
         return kernel
 
     @property
+    def is_old_windows(self) -> bool:
+        """Whether it is a Windows that lacks what came later."""
+        return self.name == "windows-legacy"
+
+    @property
     def is_windows(self) -> bool:
         """Whether it is a Windows, old or new."""
         return self.platform is WINDOWS
@@ -133,7 +138,7 @@ class System:
 
     def knows_sources(self, version: int) -> bool:
         """Whether it can join one source: an old Winsock has no call for it with IPv6."""
-        return self.name != "windows-legacy" or version == 4
+        return not self.is_old_windows or version == 4
 
     def interface(self, name: str, host: str = "a") -> IfaceInfo:
         """Return the interface of this name."""
@@ -159,10 +164,10 @@ class System:
         options = {"timeout": 0, "heal": False, **options}
         return McastSocket(10 if version == 6 else 2, groups or [], port, ifaces=ifaces, **options)
 
-    def arrive(self, group: str, data: bytes, link: str = "lan0", source: str = "", hop_limit: int = 1) -> None:
+    def arrive(self, group: str, data: bytes, link: str = "lan0", source: str = "", **header: int) -> None:
         """Let a machine on the link send to a group, or to a unicast address."""
         source = source or PEER[6 if ":" in group else 4]
-        self.network.inject(link, source, group, PORT, data, hop_limit)
+        self.network.inject(link, source, group, PORT, data, **header)
 
 
 def heard(receiver: McastRxSocket) -> list[bytes]:

@@ -145,6 +145,16 @@ class TestReceiving:
         time = None if system.is_windows else 1_700_000_000_123_456_000
         assert datagram == Datagram(b"facts", datagram.sender, GROUP[version], 3, "eth1", 7, time)
 
+    def test_the_traffic_class(self, system: System, version: int) -> None:
+        """Where it was asked for; a system of Windows that is older than its option tells none, and receives."""
+        with (
+            system.receiver([GROUP[version]], "eth1", traffic_class=True) as receiver,
+            system.receiver([GROUP[version]], "eth1") as other,
+        ):
+            system.arrive(GROUP[version], b"marked", "lan1", traffic_class=0xB9)
+            assert receiver.receive().traffic_class == (None if system.is_old_windows else 0xB9)
+            assert other.receive().traffic_class is None
+
     def test_small_buffers(self, system: System, version: int) -> None:
         """What is longer than bufsize is cut and raises nothing; the next datagram is whole."""
         with system.receiver([GROUP[version]]) as receiver:

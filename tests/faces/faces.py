@@ -36,6 +36,15 @@ class Awaited:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
+    @property
+    def dscp(self) -> Any:
+        """That of the socket."""
+        return self._socket.dscp
+
+    @dscp.setter
+    def dscp(self, dscp: int) -> None:
+        self._socket.dscp = dscp
+
     def open(self) -> Self:
         """Open the socket and return this, not the socket."""
         self._socket.open()

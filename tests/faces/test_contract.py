@@ -13,7 +13,7 @@ import pytest
 from faces.faces import Face
 from faces.network import GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
-from multicast_expert import Datagram, MulticastExpertError, NotOpenError
+from multicast_expert import Datagram, DatagramBuffer, MulticastExpertError, NotOpenError
 
 
 def receiver_of(face: Face, version: int, *groups: str, **keywords: Any) -> Any:
@@ -98,6 +98,31 @@ class TestReceiving:
                     assert before - 20_000_000 <= stamp <= time_ns() + 20_000_000
                 else:
                     assert stamp is None
+
+    async def test_the_traffic_class_is_there_when_asked_for(self, face: Face, network: Network, version: int) -> None:
+        """`traffic_class=True` tells it, from the next datagram on also where the sender changes its `dscp`."""
+        with network.far[0].node.entered():
+            transmitter = face.transmitter(family(version), [GROUP[version]], "eth0", dscp=46).open()
+        buffer = DatagramBuffer(10, 1 << 16)
+        async with (
+            receiver_of(face, version, traffic_class=True) as receiver,
+            receiver_of(face, version, traffic_class=True) as into,
+            receiver_of(face, version) as other,
+        ):
+            try:
+                await transmitter.sendto(b"x", (GROUP[version], PORT))
+                transmitter.dscp = 10
+                assert await transmitter.send_many([b"x", b"x"], (GROUP[version], PORT)) == 2
+                with pytest.raises(MulticastExpertError, match="dscp 64"):
+                    transmitter.dscp = 64
+            finally:
+                transmitter.close()
+            assert [(await receiver.receive()).traffic_class for _ in range(3)] == [46 << 2, 10 << 2, 10 << 2]
+            assert [(await other.receive()).traffic_class for _ in range(3)] == [None] * 3
+            while len(buffer) < 3:
+                await into.receive_into(buffer)
+        assert [buffer.origins[each].traffic_class for each in buffer.sources] == [46 << 2, 10 << 2, 10 << 2]
+        assert buffer[2].traffic_class == 10 << 2
 
     async def test_the_hop_limit_as_it_was_sent(self, face: Face, network: Network, version: int) -> None:
         """`ttl=` for all datagrams and `hop_limit=` for one arrive as given, and the one leaves the others alone."""

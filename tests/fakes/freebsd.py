@@ -70,6 +70,8 @@ class FakeFreeBSD(BsdKernel):
         (IP, 12): Option("IP_ADD_MEMBERSHIP", (8, 12), _join4),
         (IP, 13): Option("IP_DROP_MEMBERSHIP", (8, 12), _leave4),
         (IP, 65): flag("IP_RECVTTL", "receive_hop_limit"),
+        (IP, 68): flag("IP_RECVTOS", "receive_traffic_class"),
+        (IPV6, 57): flag("IPV6_RECVTCLASS", "receive_traffic_class"),
         (IPV6, 36): flag("IPV6_RECVPKTINFO", "receive_packet_info"),
         (IPV6, 61): number("IPV6_TCLASS", "traffic_class", -1, 255),
     }
@@ -80,6 +82,8 @@ class FakeFreeBSD(BsdKernel):
         Control(4, "receive_interface", IP, 20, _link_address),
         Control(6, "receive_packet_info", IPV6, 46, in6_pktinfo),
         Control(6, "receive_hop_limit", IPV6, 47, lambda a: pack("=i", a.packet.hop_limit)),
+        Control(4, "receive_traffic_class", IP, 68, lambda a: pack("B", a.packet.traffic_class)),
+        Control(6, "receive_traffic_class", IPV6, 61, lambda a: pack("=i", a.packet.traffic_class)),
     )
 
     def unfiltered(self, sock: FakeSocket) -> bool:

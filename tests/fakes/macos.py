@@ -94,6 +94,8 @@ class FakeMacOS(BsdKernel):
         (IP, 25): Option("IP_BOUND_IF", (4,), _bound_interface),
         (IP, 26): flag("IP_RECVPKTINFO", "receive_packet_info"),
         (IP, 66): Option("IP_MULTICAST_IFINDEX", (4,), _multicast_ifindex),
+        (IP, 27): flag("IP_RECVTOS", "receive_traffic_class"),
+        (IPV6, 35): flag("IPV6_RECVTCLASS", "receive_traffic_class"),
         (IPV6, 36): number("IPV6_TCLASS", "traffic_class", -1, 255),
         (IPV6, 61): flag("IPV6_RECVPKTINFO", "receive_packet_info"),
         (IPV6, 125): Option("IPV6_BOUND_IF", (4,), _bound_interface),
@@ -108,6 +110,8 @@ class FakeMacOS(BsdKernel):
         ),
         Control(6, "receive_packet_info", IPV6, 46, in6_pktinfo),
         Control(6, "receive_hop_limit", IPV6, 47, lambda a: pack("=i", a.packet.hop_limit)),
+        Control(4, "receive_traffic_class", IP, 27, lambda a: pack("B", a.packet.traffic_class)),
+        Control(6, "receive_traffic_class", IPV6, 36, lambda a: pack("=i", a.packet.traffic_class)),
     )
 
     def __init__(self, network: FakeNetwork, host: str, *, privacy_denied: bool = False) -> None:

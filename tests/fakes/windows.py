@@ -22,6 +22,7 @@ from .sockets import FakeSocket
 
 IP, IPV6, SOL_SOCKET = 0, 41, 0xFFFF
 IP_TTL, IP_HOPLIMIT = 4, 21
+NEW = "MCAST_", "IP_RECVTOS", "IPV6_RECVTCLASS"
 SIO_UDP_CONNRESET = 0x9800000C
 SIO_UDP_NETRESET = 0x9800000F
 LAYOUT = Layout(group_offset=8, length_byte=False, af_inet6=23)
@@ -115,7 +116,7 @@ def _exclusive(name: str, key: str, other: str) -> Option:
 
 
 class FakeWindows(FakeKernel):
-    """Windows. ``legacy``: an old stack, without the MCAST_* options, that labels the hop limit IP_HOPLIMIT."""
+    """Windows. ``legacy``: an old stack, which lacks what is NEW, and labels the hop limit IP_HOPLIMIT."""
 
     AF_INET6 = 23
     ERRORS: ClassVar = {
@@ -172,6 +173,8 @@ class FakeWindows(FakeKernel):
         (IP, 18): _classic_source("IP_UNBLOCK_SOURCE", options.unblock),
         (IP, 19): flag("IP_PKTINFO", "receive_packet_info"),
         (IP, 21): flag("IP_HOPLIMIT", "receive_hop_limit"),
+        (IP, 40): flag("IP_RECVTOS", "receive_traffic_class"),
+        (IPV6, 40): flag("IPV6_RECVTCLASS", "receive_traffic_class"),
         (IPV6, 4): number("IPV6_UNICAST_HOPS", "unicast_hops", -1, 255),
         (IPV6, 9): Option("IPV6_MULTICAST_IF", (4,), _multicast_interface6, options.read_multicast_interface),
         (IPV6, 10): number("IPV6_MULTICAST_HOPS", "multicast_hops", -1, 255),
@@ -194,12 +197,14 @@ class FakeWindows(FakeKernel):
             6, "receive_packet_info", IPV6, 19, lambda a: pack("=16sI", a.packet.destination.packed, a.interface.index)
         ),
         Control(6, "receive_hop_limit", IPV6, 21, lambda a: pack("=i", a.packet.hop_limit)),
+        Control(4, "receive_traffic_class", IP, 3, lambda a: pack("=i", a.packet.traffic_class)),
+        Control(6, "receive_traffic_class", IPV6, 39, lambda a: pack("=i", a.packet.traffic_class)),
     )
 
     def __init__(self, network: FakeNetwork, host: str, *, legacy: bool = False) -> None:
         super().__init__(network, host)
         if legacy:
-            self.options = {key: row for key, row in self.options.items() if not row.name.startswith("MCAST_")}
+            self.options = {key: row for key, row in self.options.items() if not row.name.startswith(NEW)}
             self.CONTROL = tuple(  # type: ignore[misc]  # of this kernel only
                 row._replace(type=IP_HOPLIMIT) if (row.version, row.type) == (4, IP_TTL) else row
                 for row in self.CONTROL

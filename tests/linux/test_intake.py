@@ -197,7 +197,7 @@ class TestIntake:
         link.sender.setsockopt(level, *((1, 0x28) if link.version == 4 else (67, 0x28)))
         handle = form.handle(link.receiver)
         link.send(b"unknown")
-        assert drained(form.intake(), handle) == [link.expected(b"unknown")]
+        assert drained(form.intake(), handle) == [link.expected(b"unknown", traffic_class=0x28)]
         kind = (0, 1) if link.version == 4 else (41, 67)
         link.send(b"a byte, or an int")
         assert drained(form.intake({kind: "hop_limit"}), handle)[0].hop_limit == 0x28
@@ -209,7 +209,17 @@ class TestIntake:
 
     @pytest.mark.parametrize(
         "field",
-        ["pktinfo", "pktinfo6", "destination", "sockaddr_dl", "hop_limit", "timespec", "timeval", "segment_size"],
+        [
+            "pktinfo",
+            "pktinfo6",
+            "destination",
+            "sockaddr_dl",
+            "hop_limit",
+            "traffic_class",
+            "timespec",
+            "timeval",
+            "segment_size",
+        ],
     )
     def test_every_kind_of_field(self, form: Form, version: int, field: str) -> None:
         """Whatever a message is called, all forms read the same out of it, and take no more than it has."""
@@ -221,6 +231,7 @@ class TestIntake:
                 told = decode_arrival(messages, {kind: field})
                 [received] = drained(form.intake({kind: field}), form.handle(link.receiver))
                 assert (received.interface_index, received.hop_limit) == (told.interface_index, told.hop_limit)
+                assert received.traffic_class == told.traffic_class
                 assert (received.timestamp_ns is None) == (told.timestamp_ns is None)
                 # The extension has 64 bits for what no clock will show.
                 assert ((received.timestamp_ns or 0) - (told.timestamp_ns or 0)) % 2**64 == 0

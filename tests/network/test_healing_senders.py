@@ -1,14 +1,16 @@
 """Senders go on sending after their interface was deleted and recreated, or got other addresses."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
 
 from linux.plain_sockets import FAMILY, member_on, nothing_for, udp_socket, until
-from multicast_expert import AsyncMcastTxSocket, McastTxSocket, MulticastOSError
+from multicast_expert import AsyncMcastTxSocket, McastRxSocket, McastSocket, McastTxSocket, MulticastOSError
 from multicast_expert.testing import Host
 from network.faults import ADDRESS, FAULTS, NEW_ADDRESS, delete_and_recreate, readdress
 from network.traffic import GROUP, PORT, TwoWires, two_wires
@@ -141,6 +143,37 @@ def test_the_hop_limit_of_the_call_is_kept(wires: TwoWires, version: int) -> Non
             _, messages, _, _ = judge["a"].recvmsg(100, 100)
             hops += [int.from_bytes(data, "little") for _, number, data in messages if number == kind]
     assert hops == [7, 3]
+
+
+@both_versions
+@pytest.mark.parametrize("kind", [McastTxSocket, McastSocket], ids=["one way", "both ways"])
+def test_a_priority_that_was_changed_is_kept(wires: TwoWires, version: int, kind: Any) -> None:
+    """A `dscp` that was set meanwhile holds on the new socket; what the child of a fork sets is the child's alone."""
+    with (
+        wires.talkers["a"].node.entered(),
+        McastRxSocket(FAMILY[version], [GROUP[version]], PORT, "eth0", timeout=5, traffic_class=True) as judge,
+    ):
+        with wires.listener.entered(), kind(FAMILY[version], [GROUP[version]], iface="eth0", dscp=10) as sender:
+            sender.sendto(b"first", (GROUP[version], PORT))
+            sender.dscp = 46
+            assert sender.dscp == 46
+            delete_and_recreate(wires.listener)
+            sender.sendto(b"back", (GROUP[version], PORT))
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    sender.dscp = 8
+                    sender.sendto(b"child", (GROUP[version], PORT))
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            sender.sendto(b"parent", (GROUP[version], PORT))
+        heard = [judge.receive() for _ in range(4)]
+    assert [(each.data, (each.traffic_class or 0) >> 2) for each in heard] == [
+        (b"first", 10), (b"back", 46), (b"child", 8), (b"parent", 46),
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

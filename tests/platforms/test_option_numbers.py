@@ -35,6 +35,7 @@ OPTIONS = [
     (IP, "IP_RECVTTL", 12, 24, None, 65),
     (IP, "IP_HOPLIMIT", None, None, 21, None),
     (IP, "IP_TOS", 1, 3, 3, 3),
+    (IP, "IP_RECVTOS", 13, 27, 40, 68),
     (IP, "IP_MULTICAST_ALL", 49, None, None, None),
     (IPV6, "IPV6_UNICAST_HOPS", 16, 4, 4, 4),
     (IPV6, "IPV6_MULTICAST_IF", 17, 9, 9, 9),
@@ -48,6 +49,7 @@ OPTIONS = [
     (IPV6, "IPV6_PKTINFO", None, None, 19, None),
     (IPV6, "IPV6_HOPLIMIT", None, None, 21, None),
     (IPV6, "IPV6_TCLASS", 67, 36, 39, 61),
+    (IPV6, "IPV6_RECVTCLASS", 66, 35, 40, 57),
     (IPV6, "IPV6_MULTICAST_ALL", 29, None, None, None),
     (ANY_SOCKET, "SO_REUSEADDR", 2, 4, 4, 4),
     (ANY_SOCKET, "SO_REUSEPORT", 15, 0x200, None, 0x200),
@@ -110,10 +112,10 @@ def test_facts_that_no_plan_shows(system: str) -> None:
 def test_control_messages(system: str) -> None:
     """The types that the kernels label their control messages with, which differ from the options that ask for them."""
     expected = {
-        "linux": {(0, 8), (0, 2), (41, 50), (41, 52), (1, 35), (1, 64), (17, 104)},
-        "macos": {(0, 26), (0, 24), (41, 46), (41, 47), (0xFFFF, 2)},
-        "windows": {(0, 19), (0, 4), (0, 21), (41, 19), (41, 21)},
-        "freebsd": {(0, 7), (0, 20), (0, 65), (41, 46), (41, 47), (0xFFFF, 2)},
+        "linux": {(0, 8), (0, 2), (0, 1), (41, 50), (41, 52), (41, 67), (1, 35), (1, 64), (17, 104)},
+        "macos": {(0, 26), (0, 24), (0, 27), (41, 46), (41, 47), (41, 36), (0xFFFF, 2)},
+        "windows": {(0, 19), (0, 4), (0, 21), (0, 3), (41, 19), (41, 21), (41, 39)},
+        "freebsd": {(0, 7), (0, 20), (0, 65), (0, 68), (41, 46), (41, 47), (41, 61), (0xFFFF, 2)},
     }
     assert set(PLATFORMS[system].ancillary.fields) == expected[system]
 

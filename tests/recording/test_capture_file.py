@@ -44,7 +44,7 @@ def test_every_link_in_every_form(form: Callable[..., bytes], link: str, order: 
     first, second = found[:2]
     assert (first.source, first.source_port, first.destination, first.port) == ("10.9.0.7", 4000, "239.1.2.3", 5000)
     assert (second.source, second.destination, second.hop_limit) == ("fd09::7", "ff15::1", 5)
-    assert all(each.is_to_group and not each.truncated and each.dscp == 0 for each in found)
+    assert all(each.is_to_group and not each.truncated and each.traffic_class == 0 for each in found)
     assert first.interface == ("eth0" if form is captures.pcapng else None)
     assert [each.time_ns for each in found] == [
         (START_NS + turn * 1_000_000) // 1000 * 1000 for turn in range(len(frames))

@@ -14,7 +14,7 @@ from typing import Self
 
 from multicast_expert.bridge.carrier import Carrier, Station
 from multicast_expert.bridge.election import Election
-from multicast_expert.bridge.frames import ID_BYTES, MalformedFrameError, Origin, parse_frame
+from multicast_expert.bridge.frames import ID_BYTES, MalformedFrameError, parse_frame
 from multicast_expert.bridge.greeter import Greeter
 from multicast_expert.bridge.guards import Allowance
 from multicast_expert.bridge.interest import Group, Interest, Keys, Policy, Wish, first_groups, parse_wish
@@ -281,8 +281,7 @@ class Bridge:
             fresh = {each.group: None for each in seen if self.settings.policy.allows(each.group)}
             for each in seen:
                 if each.group in fresh and each.payload and each.group not in self._found:
-                    origin = Origin(each.address, each.port, each.hop_limit)
-                    self._carrier(each.group).take_found(origin, each.timestamp_ns or 0, each.payload)
+                    self._carrier(each.group).take_found(each.origin, each.timestamp_ns or 0, each.payload)
             for group in fresh:
                 if group not in self._found:
                     self._add(self._found, group)

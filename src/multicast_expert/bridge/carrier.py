@@ -179,6 +179,7 @@ class Carrier:
             ifaces=self._station.ifaces,
             unicast=False,
             timestamps=True,
+            traffic_class=True,
             receive_buffer="largest",
             allow_missing=True,
         )
@@ -289,7 +290,8 @@ class Carrier:
         for place, origin in enumerate(buffer.origins):
             hops = (origin.hop_limit or 1) - 1 if ttl is None else ttl
             address = origin.sender[0].partition("%")[0]
-            origins.append(Origin(address, origin.sender[1], hops))
+            dscp = None if origin.traffic_class is None else origin.traffic_class >> 2
+            origins.append(Origin(address, origin.sender[1], hops, dscp))
             if hops < 1:
                 dead.add(place)
             elif address in bridges or address in self._remote_sources:
@@ -364,7 +366,8 @@ class Carrier:
         if len(frame.origins) == 1:
             return self._send_run(frame.origins[0], payloads)
         # What only differs in its sender travels together, unless it is sent from there.
-        keys = [each if self._station.spoof else Origin("", 0, each.hop_limit) for each in frame.origins]
+        whole = self._station.spoof is not None
+        keys = [each if whole else Origin("", 0, each.hop_limit, each.dscp or 0) for each in frame.origins]
         origins = map(keys.__getitem__, integers(frame.sources, "i"))
         runs = groupby(zip(origins, payloads, strict=True), itemgetter(0))
         return sum(self._send_run(origin, [payload for _, payload in rows]) for origin, rows in runs)
@@ -375,6 +378,10 @@ class Carrier:
             return 0
         if spoof is not None:
             return spoof.send(origin, payloads, self.group)
+        dscp = origin.dscp or 0
+        if dscp != (opened.dscp or 0):
+            with suppress(MulticastExpertError):  # its interface is just going
+                opened.dscp = dscp
         return _send_all(opened, payloads, self._address, origin.hop_limit)
 
 

@@ -29,8 +29,8 @@ LONGEST_PAYLOAD = 65527
 """Bytes of a UDP datagram over IPv6 (over IPv4: 65,507)."""
 LARGEST_FRAME = 1 << 17
 """Bytes of a frame that is read at all; those that a bridge makes are shorter."""
-UNKNOWN_MARK = 255
-"""Stands for a priority mark (DSCP) that the taking side does not know."""
+_MOST_DSCP, _NO_DSCP = 63, 255
+"""The greatest priority mark (RFC 2474), and what stands for one that the taking side does not know."""
 
 _HEADER = Struct("<4sBxHI8sQH2x16s")
 _ORIGIN = Struct("<BBBxHxx16s")
@@ -53,7 +53,8 @@ class Origin(NamedTuple):
     port: int
     hop_limit: int
     """How many hops are left to it."""
-    dscp: int = UNKNOWN_MARK
+    dscp: int | None = None
+    """Their priority mark; None: not known."""
 
 
 class Frame(NamedTuple):
@@ -124,7 +125,8 @@ def build_frame(frame: Frame) -> bytes:
 
 def _pack_origin(origin: Origin) -> bytes:
     address = ip_address(origin.address).packed
-    return _ORIGIN.pack(4 if len(address) == 4 else 6, origin.hop_limit, origin.dscp, origin.port, address)
+    dscp = _NO_DSCP if origin.dscp is None else origin.dscp
+    return _ORIGIN.pack(4 if len(address) == 4 else 6, origin.hop_limit, dscp, origin.port, address)
 
 
 def parse_frame(data: bytes) -> Frame:
@@ -174,4 +176,4 @@ def _parse_origin(parts: tuple[int, int, int, int, bytes], size: int) -> Origin:
     version, hop_limit, dscp, port, address = parts
     if version != (4 if size == 4 else 6) or any(address[size:]) or is_multicast(address[:size]):
         raise MalformedFrameError("an origin that is no host of this version of IP")
-    return Origin(address_text(address[:size]), port, hop_limit, dscp)
+    return Origin(address_text(address[:size]), port, hop_limit, dscp if dscp <= _MOST_DSCP else None)

@@ -175,7 +175,8 @@ class RemoteReceiver(_Participant):
         sender: IPv4Or6Address = (
             (origin.address, origin.port) if ":" not in group else (origin.address, origin.port, 0, 0)
         )
-        return sender, group, None, None, origin.hop_limit, group
+        traffic_class = None if origin.dscp is None else origin.dscp << 2
+        return sender, group, None, None, origin.hop_limit, group, traffic_class
 
     def _take(self, limit: int) -> list[Datagram]:
         """Return what waits; to be called with the lock."""

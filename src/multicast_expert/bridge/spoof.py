@@ -47,7 +47,12 @@ class RawSpoof:
         for payload in payloads:
             identity = int.from_bytes(os.urandom(2), "big")
             packet = udp_packet(
-                source, (str(group.group), group.port), payload, hop_limit=origin.hop_limit, identity=identity
+                source,
+                (str(group.group), group.port),
+                payload,
+                hop_limit=origin.hop_limit,
+                traffic_class=(origin.dscp or 0) << 2,
+                identity=identity,
             )
             went = [self._send_out_of(each, version, packet, identity, group) for each in ifaces]
             sent += any(went)

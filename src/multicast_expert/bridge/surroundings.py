@@ -16,6 +16,7 @@ from struct import unpack_from
 from time import monotonic
 from typing import NamedTuple
 
+from multicast_expert.bridge.frames import Origin
 from multicast_expert.bridge.interest import Group, Wish
 from multicast_expert.core.addresses import IPAddress, address_text
 from multicast_expert.core.errors import MulticastExpertError
@@ -39,10 +40,7 @@ class Found(NamedTuple):
     """A datagram that was seen on the wire."""
 
     group: Group
-    address: str
-    port: int
-    """Of its sender."""
-    hop_limit: int
+    origin: Origin
     timestamp_ns: int | None
     payload: bytes
 
@@ -136,7 +134,8 @@ class Surroundings:
             return None
         payload = packet[place.start + _UDP_HEADER : place.start + length]
         whole = payload if len(payload) == length - _UDP_HEADER else b""
-        return Found(group, address_text(place.source), sender_port, place.hop_limit, frame.timestamp_ns, whole)
+        origin = Origin(address_text(place.source), sender_port, place.hop_limit, place.traffic_class >> 2)
+        return Found(group, origin, frame.timestamp_ns, whole)
 
     def close(self) -> None:
         """Follow nothing any more."""

@@ -40,6 +40,8 @@ def open_to(
     excluded: Collection[IPAddress],
     buffer: int | None,
     wait: bool,
+    *,
+    traffic_class: bool = False,
 ) -> dict[McastRxSocket, list[Endpoint]]:
     """Return a receiver for every IP version, port, set of sources and interfaces, with the endpoints that share it."""
     shared: dict[tuple[int, int, tuple[IPAddress, ...], tuple[str, ...]], list[Endpoint]] = defaultdict(list)
@@ -60,6 +62,7 @@ def open_to(
             enable_external_loopback=True,
             receive_buffer=buffer or "largest",
             timestamps=True,
+            traffic_class=traffic_class,
             allow_missing=wait,
             on_event=_report,
         ): members

@@ -153,7 +153,7 @@ def run(
 def _opened(
     endpoints: Sequence[Endpoint], ifaces: Sequence[str], buffer: int | None, wait: bool, opened: ExitStack
 ) -> list[McastRxSocket]:
-    receivers = list(open_to(endpoints, ifaces, (), (), buffer, wait))
+    receivers = list(open_to(endpoints, ifaces, (), (), buffer, wait, traffic_class=True))
     allow_descriptors(receivers)
     for receiver in receivers:
         opened.enter_context(receiver)

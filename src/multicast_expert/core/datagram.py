@@ -16,8 +16,9 @@ MAX_PAYLOAD = {4: MAX_DATAGRAM - 20 - 8, 6: MAX_DATAGRAM - 8}
 """Bytes in a datagram by IP version: the header of UDP counts, and for IPv4 its own (RFC 791, RFC 8200)."""
 
 
-Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None, str | None]
-"""What datagrams that came the same way share: sender, group, interface index and name, hop limit, destination."""
+Origin = tuple[IPv4Or6Address, str | None, int | None, str | None, int | None, str | None, int | None]
+"""What datagrams that came the same way share: sender, group, interface index and name, hop limit, destination, traffic
+class."""
 
 
 class Datagram:
@@ -34,6 +35,7 @@ class Datagram:
         "timestamp_ns",
         "truncated",
         "destination",
+        "traffic_class",
     )
 
     def __init__(
@@ -47,6 +49,7 @@ class Datagram:
         timestamp_ns: int | None = None,
         truncated: bool = False,
         destination: str | None = None,
+        traffic_class: int | None = None,
     ) -> None:
         self._data = data
         self._sender = sender
@@ -57,6 +60,7 @@ class Datagram:
             interface_name,
             hop_limit,
             group if destination is None else destination,
+            traffic_class,
         )
         self._timestamp_ns = timestamp_ns
         self._truncated = truncated
@@ -106,8 +110,13 @@ class Datagram:
         """The address that it was sent to: a group, or an address of this host."""
         return self._origin[5]
 
+    @property
+    def traffic_class(self) -> int | None:
+        """Its traffic class (IPv4: the TOS) on arrival, DSCP * 4 + ECN, 0 to 255; only with `traffic_class=True`."""
+        return self._origin[6]
+
     def _parts(self) -> tuple[Any, ...]:
-        return self._data, *self._origin[:5], self._timestamp_ns, self._truncated, self._origin[5]
+        return self._data, *self._origin[:5], self._timestamp_ns, self._truncated, *self._origin[5:]
 
     def __eq__(self, other: object) -> bool:
         return self._parts() == other._parts() if isinstance(other, Datagram | PythonDatagram) else NotImplemented
@@ -159,6 +168,7 @@ def cut(datagram: Datagram, size: int) -> Datagram:
         datagram.interface_name,
         datagram.hop_limit,
         datagram.destination,
+        datagram.traffic_class,
     )
     return arrived(datagram.data[:size], origin, datagram.timestamp_ns, True)
 
@@ -189,6 +199,7 @@ class Arrival(NamedTuple):
     interface_index: int | None = None
     hop_limit: int | None = None
     timestamp_ns: int | None = None
+    traffic_class: int | None = None
     segment_size: int = 0
     """Bytes of each coalesced datagram but the last, which may be shorter; 0: it is one datagram."""
 
@@ -211,7 +222,7 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
     Unknown messages, and those that the kernel had to cut, are ignored.
     """
     destination: bytes | None = None
-    interface_index = hop_limit = timestamp_ns = None
+    interface_index = hop_limit = timestamp_ns = traffic_class = None
     segment_size = 0
     for level, kind, data in messages:
         field = fields.get((level, kind))
@@ -221,7 +232,9 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
         elif field == "pktinfo6" and size >= _PKTINFO6.size:
             destination, interface_index = _PKTINFO6.unpack_from(data)
         elif field == "hop_limit" and size:
-            hop_limit = _INT.unpack_from(data)[0] if size >= _INT.size else data[0]
+            hop_limit = _number(data)
+        elif field == "traffic_class" and size:
+            traffic_class = _number(data) & 0xFF
         elif field == "timespec" and size >= _TIMESPEC_OF_32_BITS.size:
             seconds, nanoseconds = (_TIMESPEC if size >= _TIMESPEC.size else _TIMESPEC_OF_32_BITS).unpack_from(data)
             timestamp_ns = seconds * 1_000_000_000 + nanoseconds
@@ -236,4 +249,10 @@ def decode_arrival(messages: Iterable[tuple[int, int, bytes]], fields: Mapping[t
             (interface_index,) = _SOCKADDR_DL.unpack_from(data)
         elif field == "segment_size" and size >= _INT.size:
             (segment_size,) = _INT.unpack_from(data)
-    return Arrival(destination, interface_index, hop_limit, timestamp_ns, segment_size)
+    return Arrival(destination, interface_index, hop_limit, timestamp_ns, traffic_class, segment_size)
+
+
+def _number(data: bytes) -> int:
+    """Return an int, or a byte where there are no more."""
+    number: int = _INT.unpack_from(data)[0] if len(data) >= _INT.size else data[0]
+    return number

@@ -28,6 +28,8 @@ class DatagramOrigin(NamedTuple):
     hop_limit: int | None
     """The hops that it had left on arrival (IPv4: the TTL)."""
     destination: str | None
+    traffic_class: int | None = None
+    """DSCP * 4 + ECN (IPv4: the TOS); only with `traffic_class=True`."""
 
 
 class Rows(Sized, Protocol):

@@ -124,6 +124,8 @@ class ReceiveSettings(NamedTuple):
     """Whether datagrams that this host sent on other than loopback interfaces are wanted (matters on Windows)."""
     gro: bool = True
     """Whether the kernel may hand over datagrams in runs (generic receive offload, Linux)."""
+    traffic_class: bool = False
+    """Whether the kernel shall report the traffic class of each datagram."""
     shares: bool = False
     """Whether the port is shared with programs that set SO_REUSEPORT only, too."""
 
@@ -197,6 +199,8 @@ def receive_options(platform: Platform, settings: ReceiveSettings) -> tuple[Opti
         options = platform.sharing + unshared(platform, options)
     if settings.timestamps and platform.ancillary.timestamp is not None:
         options += (platform.ancillary.timestamp,)
+    if settings.traffic_class:
+        options += (platform.ancillary.traffic_class[settings.version],)
     if settings.receive_buffer == "largest":
         options += platform.largest_buffer
     elif settings.receive_buffer is not None:
@@ -252,12 +256,16 @@ def plan_send(
     if platform.loopback_at == "sender":
         options += (platform.loopback(version, loopback or iface.is_localhost()),)
     if dscp is not None:
-        # The DSCP is the upper six bits of the old type-of-service byte; the lower two are ECN.
-        options += (platform.option("IP_TOS" if version == 4 else "IPV6_TCLASS", dscp << 2, f"DSCP {dscp}"),)
+        options += (dscp_option(platform, version, dscp),)
     scope = iface.index if source is not None and source.is_link_local else 0
     text = unspecified(version) if source is None else str(source).partition("%")[0]
     address = bind_address(text, version, port, scope)
     return SocketPlan((None, iface.index, 0), version, platform.family(version), options, address)
+
+
+def dscp_option(platform: Platform, version: int, dscp: int) -> Option:
+    """Return the call that sets the DSCP: the upper six bits of the traffic class; the lower two are ECN."""
+    return platform.option("IP_TOS" if version == 4 else "IPV6_TCLASS", dscp << 2, f"DSCP {dscp}")
 
 
 def plan_waiting(platform: Platform, version: int, port: int = 0) -> SocketPlan:

@@ -140,13 +140,13 @@ class Streams:
         """Count an IP packet if it carries a datagram to a group; its end may be missing."""
         # Plain IPv4 by fixed offsets; udp_place finds its way through options and other headers.
         if len(packet) >= 28 and packet[0] == 0x45 and packet[9] == UDP and not packet[6] & 0x3F and not packet[7]:
-            start, hops, dscp = 20, packet[8], packet[1] >> 2
+            start, hops, traffic_class = 20, packet[8], packet[1]
             source, group = packet[12:16], packet[16:20]
         else:
             place = udp_place(packet)
             if place is None:
                 return
-            source, group, start, hops, dscp = place
+            source, group, start, hops, traffic_class = place
         sender_port, port, size = _PORTS.unpack_from(packet, start)
         if size < 8 or (outgoing and interface in self._loopbacks):
             return
@@ -158,7 +158,7 @@ class Streams:
             row = self._new(key, (interface, address_text(group), port, address_text(source)), outgoing, now)
             if row is None:
                 return
-        row.hops, row.dscp = hops, dscp
+        row.hops, row.dscp = hops, traffic_class >> 2
         if len(packet) > _HEAD:
             packet = packet[:_HEAD]
         self._count(row, packet, (start + 8, start + size), sender_port, now)

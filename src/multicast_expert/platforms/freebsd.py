@@ -35,6 +35,7 @@ OPTIONS = {
     "IP_DROP_MEMBERSHIP": (IPPROTO_IP, 13),
     "IP_RECVIF": (IPPROTO_IP, 20),
     "IP_RECVTTL": (IPPROTO_IP, 65),
+    "IP_RECVTOS": (IPPROTO_IP, 68),
     "IP_ADD_SOURCE_MEMBERSHIP": (IPPROTO_IP, 70),
     "IP_DROP_SOURCE_MEMBERSHIP": (IPPROTO_IP, 71),
     "IP_BLOCK_SOURCE": (IPPROTO_IP, 72),
@@ -54,6 +55,7 @@ OPTIONS = {
     "IPV6_V6ONLY": (IPPROTO_IPV6, 27),
     "IPV6_RECVPKTINFO": (IPPROTO_IPV6, 36),
     "IPV6_RECVHOPLIMIT": (IPPROTO_IPV6, 37),
+    "IPV6_RECVTCLASS": (IPPROTO_IPV6, 57),
     "IPV6_TCLASS": (IPPROTO_IPV6, 61),
 }
 
@@ -98,12 +100,15 @@ FREEBSD = Platform(
             6: (make_option(OPTIONS, "IPV6_RECVPKTINFO", 1), make_option(OPTIONS, "IPV6_RECVHOPLIMIT", 1)),
         },
         timestamp=make_option(OPTIONS, "SO_TIMESTAMP", 1),
+        traffic_class={4: make_option(OPTIONS, "IP_RECVTOS", 1), 6: make_option(OPTIONS, "IPV6_RECVTCLASS", 1)},
         fields={
             (IPPROTO_IP, 7): "destination",
             (IPPROTO_IP, 20): "sockaddr_dl",
             (IPPROTO_IP, 65): "hop_limit",
+            (IPPROTO_IP, 68): "traffic_class",
             (IPPROTO_IPV6, 46): "pktinfo6",
             (IPPROTO_IPV6, 47): "hop_limit",
+            (IPPROTO_IPV6, 61): "traffic_class",
             (SOL_SOCKET, 2): "timeval",
         },
     ),

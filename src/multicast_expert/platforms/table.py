@@ -60,6 +60,8 @@ class Ancillary(NamedTuple):
     """By IP version: group and interface, hop limit."""
     timestamp: Option | None
     """Switches on the time of arrival."""
+    traffic_class: Mapping[int, Option]
+    """By IP version, switches on the traffic class."""
     fields: Mapping[tuple[int, int], str]
     """(level, type) of a control message to the name of its decoder in `datagram`."""
 

@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[int | None, int]] = {
     "IP_UNBLOCK_SOURCE": (IPPROTO_IP, 18),
     "IP_PKTINFO": (IPPROTO_IP, 19),
     "IP_HOPLIMIT": (IPPROTO_IP, 21),
+    "IP_RECVTOS": (IPPROTO_IP, 40),
     "MCAST_JOIN_GROUP": (IPPROTO_IP, 41),
     "MCAST_LEAVE_GROUP": (IPPROTO_IP, 42),
     "MCAST_BLOCK_SOURCE": (IPPROTO_IP, 43),
@@ -51,6 +52,7 @@ OPTIONS: dict[str, tuple[int | None, int]] = {
     "IPV6_HOPLIMIT": (IPPROTO_IPV6, 21),
     "IPV6_V6ONLY": (IPPROTO_IPV6, 27),
     "IPV6_TCLASS": (IPPROTO_IPV6, 39),
+    "IPV6_RECVTCLASS": (IPPROTO_IPV6, 40),
 }
 
 # A datagram that one of our replies provoked ("port unreachable", "TTL expired") would make the next receive fail.
@@ -98,13 +100,20 @@ WINDOWS = Platform(
             6: (make_option(OPTIONS, "IPV6_PKTINFO", 1), make_option(OPTIONS, "IPV6_HOPLIMIT", 1)),
         },
         timestamp=None,
+        # They came with Windows 10.
+        traffic_class={
+            4: make_option(OPTIONS, "IP_RECVTOS", 1, may_fail=("ENOPROTOOPT", "EINVAL")),
+            6: make_option(OPTIONS, "IPV6_RECVTCLASS", 1, may_fail=("ENOPROTOOPT", "EINVAL")),
+        },
         fields={
             (IPPROTO_IP, 19): "pktinfo_windows",
             # The hop limit comes as IP_TTL on current versions of Windows, as IP_HOPLIMIT on older ones.
             (IPPROTO_IP, 4): "hop_limit",
             (IPPROTO_IP, 21): "hop_limit",
+            (IPPROTO_IP, 3): "traffic_class",
             (IPPROTO_IPV6, 19): "pktinfo6",
             (IPPROTO_IPV6, 21): "hop_limit",
+            (IPPROTO_IPV6, 39): "traffic_class",
         },
     ),
     interface_by_mreqn=False,

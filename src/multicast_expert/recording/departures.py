@@ -69,7 +69,7 @@ class Score:
                 address = self._address(entry, targets)
                 if address is not None:
                     hops = entry.hop_limit if self.hop_limit is None else self.hop_limit
-                    dscp = entry.dscp if self.dscp is None else self.dscp
+                    dscp = entry.traffic_class >> 2 if self.dscp is None else self.dscp
                     count += 1
                     yield Departure(last, entry.data, address, hops, dscp)
             if not self.loop or not count:

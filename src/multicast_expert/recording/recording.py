@@ -61,7 +61,7 @@ class Recording:
             yield as_datagram(each)
 
     def entries(self) -> Iterator[CapturedDatagram]:
-        """Yield the datagrams as tuples that have port and DSCP, too.
+        """Yield the datagrams as tuples that have the port, too.
 
         They come from the same place in the file as those of `__iter__`.
         """
@@ -141,6 +141,7 @@ def as_datagram(entry: CapturedDatagram) -> Datagram:
         entry.time_ns,
         entry.truncated,
         entry.destination,
+        entry.traffic_class,
     )
 
 
@@ -161,7 +162,9 @@ def write_recording(path: str | PathLike[str], arrivals: Iterable[tuple[Datagram
             if name not in numbers:
                 numbers[name] = len(numbers)
                 file.write(pcapng.interface(name, pcapng.RAW_IP))
-            origin = DatagramOrigin(datagram.sender, None, None, None, datagram.hop_limit, datagram.destination)
+            origin = DatagramOrigin(
+                datagram.sender, None, None, None, datagram.hop_limit, datagram.destination, datagram.traffic_class
+            )
             content = pcapng.datagram_packet(pcapng.datagram_head(numbers[name], origin, port), datagram.data)
             time_ns = time_ns if datagram.timestamp_ns is None else datagram.timestamp_ns
             file.write(pcapng.packet(numbers[name], time_ns, content, len(content)))

@@ -68,6 +68,7 @@ class BothWays(Receiver):
         allow_missing: bool = False,
         on_event: Callable[[HealingEvent], None] | None = None,
         gro: bool = True,
+        traffic_class: bool = False,
     ) -> None:
         check_hop_limit(ttl)
         check_dscp(dscp)
@@ -88,6 +89,7 @@ class BothWays(Receiver):
             allow_missing=allow_missing,
             on_event=on_event,
             gro=gro,
+            traffic_class=traffic_class,
         )
         self.ttl = ttl
         sending = SendSettings(ttl, enable_external_loopback, dscp, own)
@@ -98,6 +100,16 @@ class BothWays(Receiver):
         self._replies: dict[Origin, Prepared] = {}
         self._shortcut: Shortcut | None = None
         """That of the only sending socket, for groups that were sent to before."""
+
+    @property
+    def dscp(self) -> int | None:
+        """The priority mark of what it sends; it may be changed. Raises MulticastExpertError and MulticastOSError."""
+        return self._equipment.dscp
+
+    @dscp.setter
+    def dscp(self, dscp: int) -> None:
+        check_dscp(dscp)
+        self._equipment.dscp = dscp
 
     def _parsed_groups(self, mcast_ips: Iterable[MulticastAddress]) -> list[ScopedGroup]:
         return parse_scoped_groups(mcast_ips, self._version, may_be_empty=True)
@@ -344,8 +356,8 @@ class McastSocket(BothWays, McastRxSocket):
         these, also where another socket had them; False: none.
     own: whether it receives what it sent itself. Other sockets of this host hear it in any case.
     enable_external_loopback: whether receivers on this host hear what it sends.
-    dscp: the priority mark of what it sends, 0 to 63 (RFC 2474); None leaves it as it is.
-    receive_buffer, timestamps, heal, allow_missing, on_event, gro: as for McastRxSocket.
+    dscp: the priority mark of what it sends, 0 to 63 (RFC 2474); None leaves it as it is. The attribute may be changed.
+    receive_buffer, timestamps, heal, allow_missing, on_event, gro, traffic_class: as for McastRxSocket.
 
     Any thread, and a signal handler, may call any method, also while others receive.
 

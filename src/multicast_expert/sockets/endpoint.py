@@ -281,6 +281,7 @@ async def create_multicast_endpoint(
     allow_missing: bool = False,
     on_event: Callable[[HealingEvent], None] | None = None,
     gro: bool = True,
+    traffic_class: bool = False,
 ) -> tuple[MulticastTransport, Protocol]:
     """Return a datagram transport and a protocol, as `loop.create_datagram_endpoint` does, on asyncio and uvloop.
 
@@ -307,6 +308,7 @@ async def create_multicast_endpoint(
         allow_missing=allow_missing,
         on_event=on_event,
         gro=gro,
+        traffic_class=traffic_class,
     ).open()
     try:
         protocol = protocol_factory()

@@ -17,7 +17,9 @@ from multicast_expert.core.plan import SocketPlan, plan_waiting
 from multicast_expert.core.tracking import Place, asked_name, holds, locate, seen
 from multicast_expert.engine import SendSocket, error_name
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
+from multicast_expert.engine.opening import set_option
 from multicast_expert.engine.waitset import WaitSet
+from multicast_expert.platforms import Option
 from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.system import kernel
 from multicast_expert.system.changes import Changes
@@ -182,10 +184,7 @@ class Outlet:
                         if hop_limit is None:
                             return send(sock)
                         if self._inherited and hop_limit != sock.hop_limit:
-                            # The copy of the parent's holds the port until it is closed.
-                            self.socket = self._opened(self._planned(self.choice, self._shared_port))
-                            self._inherited = False
-                            sock.close()
+                            self._own_socket()
                             continue
                         sock.set_hop_limit(hop_limit)
                         return send(sock)
@@ -201,6 +200,24 @@ class Outlet:
                     self.socket.forget_hop_limit()
                 elif interrupting and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
+
+    def change_option(self, option: Option) -> None:
+        """Set an option that the plan has from now on. Raises MulticastOSError."""
+        with self._lock:
+            self._plan = self._planned(self.choice, self._plan.address[1])
+            if self._closed or self.is_missing:
+                return
+            if self._inherited:
+                self._own_socket()
+            else:
+                set_option(kernel.SYSTEM, self.socket.socket, option)
+
+    def _own_socket(self) -> None:
+        """In the child of a fork: send with a socket that is not the parent's."""
+        old, self.socket = self.socket, self._opened(self._planned(self.choice, self._shared_port))
+        self._inherited = False
+        # The copy of the parent's holds the port until it is closed.
+        old.close()
 
     def cope(self, error: OSError, data: bytes, address: IPv4Or6Address) -> None:
         """Raise the error of a datagram that the shortcut could not send, unless there is a new socket to try."""

@@ -71,6 +71,7 @@ class Receiver(Openable):
         allow_missing: bool = False,
         on_event: Callable[[HealingEvent], None] | None = None,
         gro: bool = True,
+        traffic_class: bool = False,
     ) -> None:
         self._version = version = ip_version(addr_family)
         groups = self._parsed_groups(mcast_ips)
@@ -80,7 +81,7 @@ class Receiver(Openable):
         if isinstance(receive_buffer, int) and not 1 <= receive_buffer <= MAX_BUFFER:
             raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
         self._settings = ReceiveSettings(
-            version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro
+            version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro, traffic_class
         )
         specifiers: list[IfaceSpecifier] | None
         if isinstance(iface, IfaceInfo) and ifaces is iface_ip is iface_ips is None:
@@ -392,6 +393,7 @@ class McastRxSocket(Receiver):
     gro: whether the kernel may hand over equally long datagrams, sent or arriving back to back, in one piece (generic
         receive offload, Linux). They come out as they were sent, for a fraction of the cost; nothing waits for more to
         come. A time of arrival is then that of the run. See `filenos` for what it means to selectors of your own.
+    traffic_class: whether datagrams carry their traffic class, which has the DSCP; costs the kernel a little for each.
 
     Any thread, and a signal handler, may call any method, also while others receive. An exception that a signal handler
     raises (Ctrl-C) loses no datagram. The child of a fork reads what the parent's sockets get, as with plain sockets;

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, check_socket_address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
-from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, dscp_option, plan_send
 from multicast_expert.core.scopes import (
     Scope,
     ScopedGroup,
@@ -66,10 +66,11 @@ class Transmitter(Openable):
 
         def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
             platform = kernel.SYSTEM.platform
-            return plan_send(platform, version, choice, ttl, enable_external_loopback, dscp, port)
+            return plan_send(platform, version, choice, ttl, enable_external_loopback, self._dscp, port)
 
         check_hop_limit(ttl)
         check_dscp(dscp)
+        self._dscp = dscp
         absence = Absence(allow_missing, self._events, len(set(wanted)))
         self._outlets = [Outlet(version, choice, ttl, planned, heal, absence) for choice in choices]
         self._groups = None if groups is None else self._ways(groups)
@@ -81,6 +82,18 @@ class Transmitter(Openable):
         """That of the socket that sent last, where there is but one."""
         self.addr_family = addr_family
         self.ttl = ttl
+
+    @property
+    def dscp(self) -> int | None:
+        """The priority mark of what it sends; it may be changed. Raises MulticastExpertError and MulticastOSError."""
+        return self._dscp
+
+    @dscp.setter
+    def dscp(self, dscp: int) -> None:
+        check_dscp(dscp)
+        self._dscp = dscp
+        for outlet in self._outlets:
+            outlet.change_option(dscp_option(kernel.SYSTEM.platform, self._version, dscp))
 
     def _open(self) -> None:
         opened: list[Outlet] = []
@@ -275,7 +288,7 @@ class McastTxSocket(Transmitter):
     ttl: how many hops a datagram may go, 0 to 255; 1 stays on the link, every router takes one.
     enable_external_loopback: whether receivers on this host hear it too. On the loopback interface they always do; on
         Windows the receiver decides.
-    dscp: the priority mark of the datagrams, 0 to 63 (RFC 2474); None leaves it as it is.
+    dscp: the priority mark of the datagrams, 0 to 63 (RFC 2474); None leaves it as it is. The attribute may be changed.
     heal: whether the socket is opened anew when its interface was deleted and is back, got another address, or became a
         port of a bridge or bond, and when the address that names the interface moved to another one.
     allow_missing: whether named interfaces may be missing, or have no address, to be used once they are there; without

@@ -33,7 +33,8 @@ class CapturedDatagram(NamedTuple):
     destination: str
     port: int
     hop_limit: int
-    dscp: int
+    traffic_class: int
+    """DSCP * 4 + ECN."""
     data: bytes
     truncated: bool
     """Whether the capture cut its end off."""
@@ -89,7 +90,7 @@ def _datagram(captured: CapturedPacket, packet: bytes) -> CapturedDatagram | Non
         address_text(place.group),
         port,
         place.hop_limit,
-        place.dscp,
+        place.traffic_class,
         packet[place.start + 8 : data_end],
         data_end > len(packet),
         place.group[0] >> 4 == 0xE if is_v4 else place.group[0] == 0xFF,

@@ -211,9 +211,11 @@ def ipv4_packet(
     return bytes(header + payload)
 
 
-def ipv6_packet(source: str, destination: str, next_header: int, payload: bytes, *, hop_limit: int = 1) -> bytes:
+def ipv6_packet(
+    source: str, destination: str, next_header: int, payload: bytes, *, hop_limit: int = 1, traffic_class: int = 0
+) -> bytes:
     """Return an IPv6 packet (RFC 8200)."""
-    header = pack("!IHBB", 0x60000000, len(payload), next_header, hop_limit)
+    header = pack("!IHBB", 6 << 28 | traffic_class << 20, len(payload), next_header, hop_limit)
     return header + IPv6Address(source).packed + IPv6Address(destination).packed + payload
 
 
@@ -223,6 +225,7 @@ def udp_packet(
     data: bytes,
     *,
     hop_limit: int = 1,
+    traffic_class: int = 0,
     wrong_checksum: bool = False,
     only_first: int | None = None,
     identity: int = 0,
@@ -236,11 +239,15 @@ def udp_packet(
     datagram = (header[:6] + _SHORT.pack(checksum) + data)[:only_first]
     more = only_first is not None
     if ip_address(sender).version == 4:
-        return ipv4_packet(sender, receiver, UDP, datagram, ttl=hop_limit, identity=identity, more_fragments=more)
+        return ipv4_packet(
+            sender, receiver, UDP, datagram, ttl=hop_limit, tos=traffic_class, identity=identity, more_fragments=more
+        )
     if more:
         fragment = pack("!BBHI", UDP, 0, 1, identity) + datagram
-        return ipv6_packet(sender, receiver, FRAGMENT_HEADER, fragment, hop_limit=hop_limit)
-    return ipv6_packet(sender, receiver, UDP, datagram, hop_limit=hop_limit)
+        return ipv6_packet(
+            sender, receiver, FRAGMENT_HEADER, fragment, hop_limit=hop_limit, traffic_class=traffic_class
+        )
+    return ipv6_packet(sender, receiver, UDP, datagram, hop_limit=hop_limit, traffic_class=traffic_class)
 
 
 def fragments(packet: bytes, mtu: int, identity: int) -> list[bytes]:

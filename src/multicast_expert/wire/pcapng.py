@@ -85,16 +85,18 @@ def statistics(number: int, time_ns: int, received: int, dropped: int | None, co
 def datagram_head(number: int, origin: DatagramOrigin, port: int) -> bytes:
     """Return what the packets of an origin share: the interface's number, and IP and UDP headers without lengths.
 
-    What no system reports to a receiver is 0 (DSCP, identity, flow label); an unknown hop limit is 64.
+    What no system reports to a receiver is 0 (identity, flow label), as is an unknown traffic class; an unknown hop
+    limit is 64.
     """
     sender, sender_port = origin.sender[0].partition("%")[0], origin.sender[1]
     source = ip_address(sender)
     destination = ip_address((origin.destination or ("0.0.0.0" if source.version == 4 else "::")).partition("%")[0])
     hops = _USUAL_HOPS if origin.hop_limit is None else origin.hop_limit
+    traffic_class = origin.traffic_class or 0
     if source.version == 4:
-        ip = pack("!BxHHHBBH", 0x45, 0, 0, 0, hops, UDP, 0)
+        ip = pack("!BBHHHBBH", 0x45, traffic_class, 0, 0, 0, hops, UDP, 0)
     else:
-        ip = pack("!IHBB", 0x60000000, 0, UDP, hops)
+        ip = pack("!IHBB", 6 << 28 | traffic_class << 20, 0, UDP, hops)
     ports = pack("!HHHH", sender_port, port, 0, 0)
     return _LENGTH.pack(number) + ip + source.packed + destination.packed + ports
 

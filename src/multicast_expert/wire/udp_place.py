@@ -19,7 +19,8 @@ class UdpPlace(NamedTuple):
     start: int
     """The offset of the UDP header."""
     hop_limit: int
-    dscp: int
+    traffic_class: int
+    """DSCP * 4 + ECN."""
 
 
 def udp_place(packet: bytes) -> UdpPlace | None:
@@ -30,12 +31,12 @@ def udp_place(packet: bytes) -> UdpPlace | None:
         is_later = unpack_from("!H", packet, 6)[0] & 0x1FFF
         if start < 20 or packet[9] != UDP or is_later or len(packet) < start + 8:
             return None
-        return UdpPlace(packet[12:16], packet[16:20], start, packet[8], packet[1] >> 2)
+        return UdpPlace(packet[12:16], packet[16:20], start, packet[8], packet[1])
     start6 = _behind_headers(packet) if version == 6 and len(packet) >= 48 else None
     if start6 is None or len(packet) < start6 + 8:
         return None
     traffic_class = unpack_from("!H", packet)[0] >> 4 & 0xFF
-    return UdpPlace(packet[8:24], packet[24:40], start6, packet[7], traffic_class >> 2)
+    return UdpPlace(packet[8:24], packet[24:40], start6, packet[7], traffic_class)
 
 
 def _behind_headers(packet: bytes) -> int | None:

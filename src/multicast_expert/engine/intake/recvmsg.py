@@ -21,7 +21,7 @@ ANCILLARY_SIZE = 256
 """Bytes: more than all control messages of one datagram take on any OS."""
 # How many messages are received before they are decoded.
 MOST_MESSAGES = 64
-# How many combinations of group, interface and hop limit are remembered.
+# How many combinations of group, interface, hop limit and traffic class are remembered.
 MOST_KNOWN = 32768
 _ALL = slice(None)
 _ONE_SIZE = (MAX_DATAGRAM,)
@@ -32,8 +32,8 @@ Learn = Callable[[bytes | None, int | None], tuple[str | None, str | None, str |
 Messages = list[tuple[int, int, bytes]]
 Received = tuple[bytes, Messages, int, Any]
 """What `recvmsg` returns: payload, control messages, flags, sender."""
-Place = tuple[str | None, int | None, str | None, int | None, str | None]
-"""Group, interface index and name, hop limit, destination: what follows the sender in the origin of a Datagram."""
+Place = tuple[str | None, int | None, str | None, int | None, str | None, int | None]
+"""Group, interface index and name, hop limit, destination, traffic class: what follows the sender in an Origin."""
 
 
 class Facts(NamedTuple):
@@ -51,7 +51,7 @@ class PythonIntake:
         self._fields = fields
         self._msg_trunc = msg_trunc
         self._learn = learn
-        self._last: tuple[Messages | None, Facts] = None, Facts((None,) * 5, None, MAX_DATAGRAM)
+        self._last: tuple[Messages | None, Facts] = None, Facts((None,) * 6, None, MAX_DATAGRAM)
         self._known: dict[tuple[tuple[int, int, bytes], ...], Facts] = {}
         self._left: list[Received] = []
         """What an exception kept, oldest first."""
@@ -200,7 +200,7 @@ class PythonIntake:
             index = arrival.interface_index
             group, destination, name = self._learn(arrival.destination, index)
             size = arrival.segment_size
-            place = group, index, name, arrival.hop_limit, destination
+            place = group, index, name, arrival.hop_limit, destination, arrival.traffic_class
             facts = Facts(place, arrival.timestamp_ns, MAX_DATAGRAM if size <= 0 else size)
             # A time does not come again, and an interface without a name may get one.
             if name is None or arrival.timestamp_ns is not None:
