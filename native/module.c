@@ -2,23 +2,20 @@
 
 #include "fast.h"
 
-#include <errno.h>
-
 #ifdef SYSTEM_CALLS
 
-/* set_options(descriptor, options, first): set the options, tuples of name, level, number and value, from `first` on. Return
-how many of all are set, and the error number of the next one, or 0. */
+/* set_options(descriptor, options): set the options, tuples of name, level, number and value; return whether the kernel took
+all. At the first that it refuses it stops. */
 static PyObject *
 set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    int descriptor, error = 0;
+    int descriptor;
     PyObject *options;
-    Py_ssize_t next;
-    if (!PyArg_ParseTuple(arguments, "iO!n:set_options", &descriptor, &PyTuple_Type, &options, &next)) {
+    if (!PyArg_ParseTuple(arguments, "iO!:set_options", &descriptor, &PyTuple_Type, &options)) {
         return NULL;
     }
-    for (; next < PyTuple_Size(options); next++) {
-        PyObject *option = PyTuple_GetItem(options, next);
+    for (Py_ssize_t place = 0; place < PyTuple_Size(options); place++) {
+        PyObject *option = PyTuple_GetItem(options, place);
         int level, number;
         char *value;
         Py_ssize_t size;
@@ -32,11 +29,10 @@ set_options(PyObject *Py_UNUSED(module), PyObject *arguments)
         }
         /* No option waits, so releasing the interpreter lock would cost more than it gains. */
         if (setsockopt(descriptor, level, number, value, (socklen_t)size) < 0) {
-            error = errno;
-            break;
+            return shared(Py_False);
         }
     }
-    return Py_BuildValue("ni", next, error);
+    return shared(Py_True);
 }
 
 #endif

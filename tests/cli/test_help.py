@@ -201,6 +201,7 @@ def completes(host: Host, tmp_path: Path) -> "object":
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 def test_in_a_real_shell(host: Host, mcast: Run, completes: "object", shell: str) -> None:
     """The shell offers commands, options, the interfaces and the joined groups of this host."""

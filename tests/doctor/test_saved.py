@@ -237,6 +237,7 @@ def test_damage_never_crashes(data: st.DataObject) -> None:
     assert message or facts_from_text(facts_to_text(facts)) == facts
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=40)
 @given(values(Facts))
 def test_any_facts_can_be_judged_and_shown(facts: Facts) -> None:

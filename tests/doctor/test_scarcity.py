@@ -18,7 +18,10 @@ from multicast_expert.doctor.host.linux import LinuxHost
 from multicast_expert.system import commands
 from multicast_expert.testing import Host, lab_unavailable
 
-pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}"),
+]
 
 
 @pytest.fixture

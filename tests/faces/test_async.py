@@ -268,6 +268,7 @@ async def test_a_thousand_cancellations(face: Face, network: Network, version: i
         await cancelled_often(face, network, version, give_up, 1000 // len(ways))
 
 
+@pytest.mark.slow
 async def test_tasks_share_one_receiver(face: Face, network: Network, version: int) -> None:
     """Four tasks that receive from one receiver lose nothing between them, and each gets a fair share."""
     shares: list[list[int]] = [[], [], [], []]

@@ -4,6 +4,8 @@ import pytest
 
 from interruptions.running import EXTENSION, SLOW, async_setups, blocking_setups, run
 
+pytestmark = pytest.mark.slow
+
 SECONDS, ROUNDS = 1.0, 100
 """For how long, and how often at most."""
 

@@ -8,6 +8,8 @@ import pytest
 
 from interruptions.running import EXTENSION, run
 
+pytestmark = pytest.mark.slow
+
 
 def time_of_ending(function: str, **arguments: object) -> float:
     """Return how many seconds after its last line a program was gone."""

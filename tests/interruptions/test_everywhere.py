@@ -6,7 +6,7 @@ from interruptions.programs.everywhere import STEPS
 from interruptions.programs.interrupting import LOOPS
 from interruptions.running import EXTENSION, run
 
-pytestmark = pytest.mark.parametrize("pure", EXTENSION)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("pure", EXTENSION)]
 # A single socket goes by the fast path; several take turns.
 counts = pytest.mark.parametrize("count", [pytest.param(1, id="one"), pytest.param(3, id="several")])
 loops = pytest.mark.parametrize("loop", LOOPS)

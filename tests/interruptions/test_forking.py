@@ -5,6 +5,8 @@ import pytest
 from interruptions.programs.forking import ACTS, ACTS_BESIDE_TASKS
 from interruptions.running import EXTENSION, SLOW, blocking_setups, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("act", ACTS)
 @blocking_setups

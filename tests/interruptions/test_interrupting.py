@@ -5,6 +5,8 @@ import pytest
 from interruptions.programs.interrupting import LOOPS
 from interruptions.running import EXTENSION, SLOW, async_setups, blocking_setups, run
 
+pytestmark = pytest.mark.slow
+
 
 @blocking_setups
 def test_interrupts_of_loops_that_receive(pure: bool, count: int) -> None:

@@ -212,6 +212,7 @@ def mcast(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["uplink", "eth0:1", MAC, "10.2.0.0/16", "eth0@far0"])
 def test_the_command(host: Host, name: str) -> None:
     """Each command that takes an interface takes each of its names, by -i and in the endpoint."""

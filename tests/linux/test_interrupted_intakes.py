@@ -227,6 +227,7 @@ class TestMemory:
             break
         return failures
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("form", "way"),
         [("extension", "batch"), ("extension", "one"), ("extension", "expect"), ("recvmmsg", "batch")],

@@ -102,7 +102,11 @@ def test_elections_and_members(network: Network, versions: Versions) -> None:
             assert len(asking.find(event="query", host="10.0.0.4")) > asked
             views.agree(lambda: entries(views, "p2") == expected)
 
+            # A host whose last report was another's leaves in silence (RFC 2236, 3); one that has just joined does not.
             anything.close()
+            views.agree(lambda: entries(views, "p2") == expected - {(GROUP, "exclude", ())})
+            with member_of(GROUP, listener):
+                views.agree(lambda: entries(views, "p2") == expected)
             views.agree(lambda: entries(views, "p2") == expected - {(GROUP, "exclude", ())})
             asking.wait_for(event="query", host="10.0.0.4", group=GROUP)
             one_source.close()

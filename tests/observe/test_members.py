@@ -159,6 +159,7 @@ QUERIES = st.builds(
 MESSAGES = st.builds(GroupMessage, HOSTS, QUERIES | st.builds(GroupReport, st.sampled_from([1, 2, 3]), RECORDS))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TIMES, MESSAGES), max_size=40))
 def test_any_sequence_keeps_the_bound_and_empties_in_the_end(steps: list[tuple[float, GroupMessage]]) -> None:
     """Joins minus leaves and timeouts are the members; the size is within the limit; all of it times out."""

@@ -236,6 +236,7 @@ def test_streams_that_stopped_give_room(source: str | None) -> None:
     assert (total.untold, total.worst_percent) == (total.runs // 2, pytest.approx(100 / 3))
 
 
+@pytest.mark.slow
 def test_a_sum_adds_nothing_to_an_interval() -> None:
     """What was in the intervals of a stream is not in those of the sum that it becomes a part of."""
     meter = Meter(NOON)

@@ -148,6 +148,7 @@ def test_a_port_that_another_program_holds(hosts: tuple[Host, Host]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_joining_makes_a_snooping_switch_forward() -> None:
     """A switch that forwards to members only hides the stream from a passive look, and shows it after the join."""
     with Lab() as lab:

@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from multicast_expert.testing import Host, wait_until
 from multicast_expert.wire.frames import udp_packet
 from ping.network import ended, pong, start, two_hosts
 from ping.recorded import INIT, MEASURE, OLD_BARE, OLD_QUERY, QUERY
+
+pytestmark = pytest.mark.slow
 
 COUNT = 6_000
 TARGET = "10.0.0.2"

@@ -9,6 +9,8 @@ from multicast_expert.testing import Host, Lab, wait_until
 from ping.network import ping, pong, two_hosts
 from programs import need
 
+pytestmark = pytest.mark.slow
+
 ADDRESS = {4: "10.0.0.2", 6: "fd00::2"}
 GROUPS = {4: ("232.43.211.234", "239.1.2.234"), 6: ("ff3e::4321:1234", "ff15::4321:1234")}
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])

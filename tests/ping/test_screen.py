@@ -2,12 +2,16 @@
 
 import re
 
+import pytest
+
 from cli.conftest import on_terminal
 from multicast_expert.cli.render.ping import matrix_lines
 from multicast_expert.ping.measuring import Result
 from multicast_expert.ping.verdict import Pair
 from multicast_expert.testing import Lab
 from ping.network import plugged, pong
+
+pytestmark = pytest.mark.slow
 
 NAMES = [f"10.0.0.{number}" for number in range(1, 13)]
 

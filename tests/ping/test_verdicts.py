@@ -13,6 +13,8 @@ import pytest
 from multicast_expert.testing import CommandError, Lab
 from ping.network import COMMAND, ended, ping, plugged, pong, start, two_hosts
 
+pytestmark = pytest.mark.slow
+
 TARGET = "10.0.0.2"
 QUICK = ["-i", "0.1", "--json"]
 

@@ -5,9 +5,8 @@ Every refusal leaves as a MulticastOSError that says what was being done, why it
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from multicast_expert import extension
@@ -50,31 +49,23 @@ def set_options(kernel: Kernel, sock: Any, plan: SocketPlan) -> bool:
 
     An option that this kernel does not have is replaced by its fallback, or passed over where the plan allows it.
     """
+    # All at once; where one is refused, one by one.
+    native = extension.native if type(sock) is socket.socket else None
+    if native is not None and native.set_options(sock.fileno(), plan.options):
+        return True
     isolated = True
-    for option, error in _refused_options(sock, plan.options):
-        name = error_name(kernel, error)
-        if option.fallback is not None and name in ("ENOPROTOOPT", "EINVAL"):
-            set_option(kernel, sock, option.fallback)
-        elif name not in option.may_fail:
-            raise _option_error(kernel, option, error, _purpose(plan)) from error
-        else:
-            isolated = isolated and not option.isolates
-    return isolated
-
-
-def _refused_options(sock: Any, options: tuple[Option, ...]) -> Iterator[tuple[Option, OSError]]:
-    """Set the options, and yield those that the kernel refuses."""
-    if extension.native is not None and type(sock) is socket.socket:
-        done, number = extension.native.set_options(sock.fileno(), options, 0)
-        while number:
-            yield options[done], OSError(number, os.strerror(number))
-            done, number = extension.native.set_options(sock.fileno(), options, done + 1)
-        return
-    for option in options:
+    for option in plan.options:
         try:
             _call(sock, option)
         except OSError as error:
-            yield option, error
+            name = error_name(kernel, error)
+            if option.fallback is not None and name in ("ENOPROTOOPT", "EINVAL"):
+                set_option(kernel, sock, option.fallback)
+            elif name not in option.may_fail:
+                raise _option_error(kernel, option, error, _purpose(plan)) from error
+            else:
+                isolated = isolated and not option.isolates
+    return isolated
 
 
 def _call(sock: Any, option: Option) -> None:

@@ -14,7 +14,7 @@ from multicast_expert.core.both_ways import SendSettings, Unicast, plan_outlet, 
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, warn
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.core.memberships import Attachment
-from multicast_expert.core.plan import ReceiveSettings, SocketPlan, dscp_option
+from multicast_expert.core.plan import ReceiveSettings, SocketPlan
 from multicast_expert.engine import ReceiveSockets, SendSocket, error_name, os_error
 from multicast_expert.engine.own_echo import OwnEcho
 from multicast_expert.sockets.healing import Events
@@ -124,18 +124,19 @@ class Equipment:
     def dscp(self, dscp: int) -> None:
         self._sending = self._sending._replace(dscp=dscp)
         for outlet in self.outlets.values():
-            outlet.change_option(dscp_option(kernel.SYSTEM.platform, self._version, dscp))
+            outlet.change_dscp(dscp)
 
     def _new_outlet(self, choice: InterfaceChoice) -> Outlet:
-        settings, unicast = self._settings, self._unicast
+        settings, sending, unicast = self._settings, self._sending, self._unicast
 
-        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
-            return plan_outlet(kernel.SYSTEM.platform, settings, self._sending, choice, unicast, port)
+        def planned(choice: InterfaceChoice, port: int, dscp: int | None) -> SocketPlan:
+            marked = sending._replace(dscp=dscp)
+            return plan_outlet(kernel.SYSTEM.platform, settings, marked, choice, unicast, port)
 
         # The healing of memberships reports what there is to report.
         silent = Absence(False, Events(None), 0)
         lender = Lender(self._sockets, self.echo, settings.port, self._version)
-        return Outlet(self._version, choice, self._sending.hop_limit, planned, self._heal, silent, lender)
+        return Outlet(self._version, choice, sending.hop_limit, sending.dscp, planned, self._heal, silent, lender)
 
     def close(self) -> None:
         """Close the outlets. A second call does no harm."""

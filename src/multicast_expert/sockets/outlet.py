@@ -13,13 +13,12 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError, NotOpenError
 from multicast_expert.core.interfaces import IfaceInfo, InterfaceChoice, missing_interface
-from multicast_expert.core.plan import SocketPlan, plan_waiting
+from multicast_expert.core.plan import SocketPlan, dscp_option, plan_waiting
 from multicast_expert.core.tracking import Place, asked_name, holds, locate, seen
 from multicast_expert.engine import SendSocket, error_name
 from multicast_expert.engine.batches import LONGEST_BATCH, batches
 from multicast_expert.engine.opening import set_option
 from multicast_expert.engine.waitset import WaitSet
-from multicast_expert.platforms import Option
 from multicast_expert.sockets.healing import Events, HealingEvent
 from multicast_expert.system import kernel
 from multicast_expert.system.changes import Changes
@@ -78,12 +77,13 @@ class Outlet:
         version: int,
         choice: InterfaceChoice,
         hop_limit: int,
-        planned: Callable[[InterfaceChoice, int], SocketPlan],
+        dscp: int | None,
+        planned: Callable[[InterfaceChoice, int, int | None], SocketPlan],
         heal: bool,
         absence: Absence,
         owner: Owner | None = None,
     ) -> None:
-        """`planned` returns the socket to open for an interface and a port."""
+        """`planned` returns the socket to open for an interface, a port and a DSCP."""
         self.asked: InterfaceChoice = choice
         """The interface that was asked for, as it was last seen; another one is in use while it is a port of that."""
         if absence.allowed and not choice.iface.addresses(version):
@@ -93,7 +93,7 @@ class Outlet:
         self.is_missing: bool = choice.iface.index == 0
         """Whether there is no interface to send from at this moment."""
         self._version = version
-        self._hop_limit = hop_limit
+        self._hop_limit, self._dscp = hop_limit, dscp
         self._plan_present = planned
         self._heal = heal
         self._absence = absence
@@ -112,7 +112,7 @@ class Outlet:
     def _planned(self, choice: InterfaceChoice, port: int) -> SocketPlan:
         if not choice.iface.index:
             return plan_waiting(kernel.SYSTEM.platform, self._version, port)
-        return self._plan_present(choice, port)
+        return self._plan_present(choice, port, self._dscp)
 
     @property
     def _shared_port(self) -> int:
@@ -201,15 +201,17 @@ class Outlet:
                 elif interrupting and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
 
-    def change_option(self, option: Option) -> None:
-        """Set an option that the plan has from now on. Raises MulticastOSError."""
+    def change_dscp(self, dscp: int) -> None:
+        """Let what leaves from now on have another priority mark. Raises MulticastOSError."""
         with self._lock:
+            self._dscp = dscp
             self._plan = self._planned(self.choice, self._plan.address[1])
             if self._closed or self.is_missing:
                 return
             if self._inherited:
                 self._own_socket()
             else:
+                option = dscp_option(kernel.SYSTEM.platform, self._version, dscp)
                 set_option(kernel.SYSTEM, self.socket.socket, option)
 
     def _own_socket(self) -> None:

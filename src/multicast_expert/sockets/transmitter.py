@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address, MulticastAddress, check_socket_address
 from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
-from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, dscp_option, plan_send
+from multicast_expert.core.plan import SocketPlan, check_dscp, check_hop_limit, plan_send
 from multicast_expert.core.scopes import (
     Scope,
     ScopedGroup,
@@ -64,15 +64,15 @@ class Transmitter(Openable):
         self._namespace: int | None = None
         self._events = Events(on_event)
 
-        def planned(choice: InterfaceChoice, port: int) -> SocketPlan:
+        def planned(choice: InterfaceChoice, port: int, dscp: int | None) -> SocketPlan:
             platform = kernel.SYSTEM.platform
-            return plan_send(platform, version, choice, ttl, enable_external_loopback, self._dscp, port)
+            return plan_send(platform, version, choice, ttl, enable_external_loopback, dscp, port)
 
         check_hop_limit(ttl)
         check_dscp(dscp)
         self._dscp = dscp
         absence = Absence(allow_missing, self._events, len(set(wanted)))
-        self._outlets = [Outlet(version, choice, ttl, planned, heal, absence) for choice in choices]
+        self._outlets = [Outlet(version, choice, ttl, dscp, planned, heal, absence) for choice in choices]
         self._groups = None if groups is None else self._ways(groups)
         self._is_routed = specifiers is None
         """Whether the interface was chosen by the routes of this host."""
@@ -93,7 +93,7 @@ class Transmitter(Openable):
         check_dscp(dscp)
         self._dscp = dscp
         for outlet in self._outlets:
-            outlet.change_option(dscp_option(kernel.SYSTEM.platform, self._version, dscp))
+            outlet.change_dscp(dscp)
 
     def _open(self) -> None:
         opened: list[Outlet] = []
