@@ -23,6 +23,7 @@ ready_slots(Arena *arena, int count)
     }
     arena->filled = arena->slot = 0;
     arena->offset = 0;
+    arena->told = -1;
 }
 
 static unsigned char *
@@ -115,6 +116,8 @@ take_arena(State *state)
     }
     arena->aimed = 0;
     memset(arena->headers, 0, sizeof arena->headers);
+    /* The kernel leaves gaps between control messages, and messages are compared. */
+    memset(arena->control, 0, sizeof arena->control);
     for (size_t slot = 0; slot < SLOTS; slot++) {
         struct msghdr *header = &arena->headers[slot].msg_hdr;
         header->msg_iov = arena->pieces[slot];

@@ -3,6 +3,8 @@ that the user gets: its sender, group and interface are looked up among those th
 
 #include "intake.h"
 
+#include <string.h>
+
 void
 release_message(Message *message)
 {
@@ -10,21 +12,33 @@ release_message(Message *message)
     Py_CLEAR(message->timestamp);
 }
 
+/* Return whether the same came with two messages beside the payload, as it does most often. */
+static bool
+same_facts(const struct msghdr *one, const struct msghdr *other)
+{
+    return one->msg_controllen == other->msg_controllen && one->msg_namelen == other->msg_namelen &&
+           memcmp(one->msg_control, other->msg_control, one->msg_controllen) == 0 &&
+           memcmp(one->msg_name, other->msg_name, one->msg_namelen) == 0;
+}
+
 /* Read the arena's current message; return whether that worked. In either case the message is to be released. */
 bool
 read_message(Intake *self, Arena *arena, Message *message)
 {
     Slot *slot = &arena->headers[arena->slot];
-    Facts facts;
-    read_facts(&self->kinds, &slot->msg_hdr, &facts);
+    const Facts *facts = &arena->facts;
+    if (arena->told < 0 || !same_facts(&slot->msg_hdr, &arena->headers[arena->told].msg_hdr)) {
+        read_facts(&self->kinds, &slot->msg_hdr, &arena->facts);
+    }
+    arena->told = arena->slot;
     message->payload = slot->msg_hdr.msg_iov->iov_base;
     message->size = slot->msg_len < PAYLOAD ? slot->msg_len : PAYLOAD;
-    message->segment_size = facts.segment_size > 0 ? facts.segment_size : PAYLOAD;
+    message->segment_size = facts->segment_size > 0 ? facts->segment_size : PAYLOAD;
     message->truncated = (slot->msg_hdr.msg_flags & self->msg_trunc) != 0;
     message->timestamp = NULL;
-    message->has_timestamp = facts.has_timestamp;
-    message->nanoseconds = facts.has_timestamp ? facts.timestamp : 0;
-    message->origin = origin_of(&self->origins, &facts.source, self->learn);
+    message->has_timestamp = facts->has_timestamp;
+    message->nanoseconds = facts->has_timestamp ? facts->timestamp : 0;
+    message->origin = origin_of(&self->origins, &facts->source, self->learn);
     return message->origin != NULL;
 }
 

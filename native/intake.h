@@ -32,6 +32,9 @@ struct Arena {
     Py_ssize_t offset;
     /* How many slots write into Rows instead of `payloads`: see `aim`. */
     int aimed;
+    /* What came beside the payload of one slot, the one that was read last; -1: of none. */
+    int told;
+    Facts facts;
     Slot headers[SLOTS];
     struct iovec pieces[SLOTS][2];
     struct sockaddr_in6 senders[SLOTS];

@@ -37,5 +37,5 @@ if not os.environ.get("MULTICAST_EXPERT_PURE"):
         native = _fast if hasattr(_fast, "Intake") else None
     except ImportError:
         pass
-    except AttributeError as error:
-        raise ImportError(f"The C extension is of another version ({error}): install the package again.") from error
+    except AttributeError as _error:
+        raise ImportError(f"The C extension is of another version ({_error}): install the package again.") from _error

@@ -68,6 +68,20 @@ def test_a_join_brings_the_group_on_any_port(version: int) -> None:
 
 
 @versions
+def test_a_program_beside_the_bridge(version: int) -> None:
+    """What a program of the bridge's own host has joined is wanted, on its port, until it leaves."""
+    with sites(1, 1) as places:
+        first, _ = started(places)
+        endpoint = f"{GROUPS[version]}:5000" if version == 4 else f"[{GROUPS[version]}]:5000"
+        with listening(places[1].gates[0], version) as rx:
+            first.status(lambda status: wants(status, "gate21") == [endpoint], "the other wants it")
+            sleep(0.5)
+            send(places[0].host, version, numbered(200), pause=0.01)
+            assert [each.data for each in received(rx, 200)] == numbered(200)
+        first.status(lambda status: wants(status, "gate21") == [], "nobody wants it any more")
+
+
+@versions
 def test_bridges_do_not_keep_each_other_interested(version: int) -> None:
     """Two at each site: what they join for others is not what their network wants."""
     with sites(2, 2) as places:

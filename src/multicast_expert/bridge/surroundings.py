@@ -1,8 +1,8 @@
 """What this network has and wants, as it is on the wire: members of groups, and datagrams. Linux, as root.
 
-Two threads read frames. One follows IGMP and MLD, so that the bridge wants what hosts here have joined. The other looks
-for datagrams of groups that other sites want without naming a port; it hands over the first ones, until a carrier
-receives their port by itself.
+Two threads read frames. One follows IGMP and MLD, so that the bridge wants what hosts here have joined, and asks the
+kernel what programs of its own host have. The other looks for datagrams of groups that other sites want without naming
+a port; it hands over the first ones, until a carrier receives their port by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from multicast_expert.observe.messages import Watch
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.sockets.both_ways import McastSocket
 from multicast_expert.sockets.subscriptions import Membership
+from multicast_expert.system.groups import group_members, joined_groups, udp_sockets
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.udp_place import udp_place
@@ -99,11 +100,16 @@ class Surroundings:
 
     def _follow(self) -> None:
         watch, before, due = Watch(self._messages), set[Wish](), 0.0
+        names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
         while not self._closed.is_set():
             happened = watch.step(GLANCE)
             if happened or monotonic() >= due:
                 due = monotonic() + 2.0
-                wishes = wishes_of(watch.links, {*self._bridges(), *_own_addresses()})
+                bridges, own = self._bridges(), set(_own_addresses())
+                wishes = wishes_of(watch.links, {*bridges, *own})
+                if own.isdisjoint(bridges):
+                    # Else a bridge runs beside this one, and what it joins is not what a program here wants.
+                    wishes |= wishes_here(names)
                 if wishes != before:
                     before = wishes
                     self._wants(wishes)
@@ -152,6 +158,18 @@ def _own_addresses() -> Iterable[str]:
     return (
         str(each.ip).partition("%")[0] for iface in scan_interfaces() for v in (4, 6) for each in iface.addresses(v)
     )
+
+
+def wishes_here(interfaces: Collection[str]) -> set[Wish]:
+    """Return what other programs of this host have joined on these interfaces, each on the port of its socket."""
+    found: set[Wish] = set()
+    with suppress(MulticastExpertError):
+        joined = [each for each in joined_groups(()) if not each.kept_by_system and each.interface in interfaces]
+        for member in group_members(udp_sockets(), joined) if joined else ():
+            for membership in member.memberships:
+                group = Group(membership.group, member.socket.port)
+                found.update(Wish(group, each) for each in (membership.sources if membership.includes else (None,)))
+    return found
 
 
 def wishes_of(links: Links, without: Collection[str]) -> set[Wish]:
