@@ -82,6 +82,7 @@ RAW_RECVFROM = Subject("raw recvfrom", "raw_recvfrom")
 RAW_SENDTO = Subject("raw sendto", "raw_sendto")
 RECEIVE_MANY = Subject("receive_many", "receive_many")
 RECEIVE_INTO = Subject("receive_into", "receive_into")
+INTO_WITHOUT_GRO = Subject("receive_into, GRO off", "receive_into", load={"gro": False})
 BY_NUMPY, BY_LOOP = "receive_into and numpy", "receive_many and a loop"
 RECEIVE = Subject("receive", "receive")
 BOTH_WAYS_MANY = Subject("receive_many of McastSocket", "both_ways_many")
@@ -101,7 +102,7 @@ CASES = (
         "receive",
         (
             RECEIVE_MANY,
-            RECEIVE_INTO,
+            INTO_WITHOUT_GRO,
             C_RECVMMSG,
             C_BARE,
             BOTH_WAYS_MANY,
@@ -286,7 +287,8 @@ TARGETS = (
         beside=True,
     ),
     Target(
-        "`receive_into` / C `recvmmsg` with the same metadata", "receive-many", "receive_into", C_RECVMMSG.label, 1.05
+        "`receive_into` without GRO / C `recvmmsg` with the same metadata",
+        *("receive-many", INTO_WITHOUT_GRO.label, C_RECVMMSG.label, 1.05),
     ),
     Target(
         "`receive` one at a time / raw `socket.recvmsg` with the same metadata",
