@@ -26,7 +26,7 @@ settings.load_profile("suite")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-WORKERS_PER_PROCESSOR = 3
+WORKERS_PER_PROCESSOR = 4
 """Most tests wait most of their time: until something comes, or for as long as nothing may come."""
 
 

@@ -110,7 +110,9 @@ def test_zenoh_looks_for_nobody_unless_it_is_asked(tmp_path: Path) -> None:
     assert told.get_json("listen/endpoints") == '["tcp/127.0.0.1:1"]'
     assert told.get_json("scouting/multicast/enabled") == "false"
     file.write_text("{scouting: {multicast: {enabled: true}}}")
-    assert settings_of(Connection(config=str(file))).get_json("scouting/multicast/enabled") == "true"
+    told = settings_of(Connection(config=str(file)))
+    assert told.get_json("scouting/multicast/enabled") == "true"
+    assert told.get_json("listen/endpoints") == "[]"
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,10 @@ class ZenohNetwork:
                 config.insert_json5(key, json.dumps(value))
         for key, value in _ALWAYS.items():
             config.insert_json5(key, json.dumps(value))
-        if connection.config is None or connection.listen:
-            config.insert_json5("listen/endpoints", json.dumps(list(connection.listen)))
+        # Left alone, Zenoh listens on all interfaces.
+        places = "listen/endpoints"
+        if connection.listen or config.get_json(places) == self._zenoh.Config().get_json(places):
+            config.insert_json5(places, json.dumps(list(connection.listen)))
         if connection.connect:
             config.insert_json5("connect/endpoints", json.dumps(list(connection.connect)))
         for key, value in _tls(connection).items():
