@@ -288,7 +288,7 @@ def session(pid: int, *, alone: bool = False) -> Iterator[list[str]]:
     """The fields of proc_pid_stat(5), from the state on, of a process and, unless alone, of all of its session."""
     for path in [Path(f"/proc/{pid}/stat")] if alone else Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
         if alone or int(fields[3]) == pid:

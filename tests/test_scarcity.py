@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from linux.plain_sockets import descriptor_limit, lowest_free_descriptor, open_descriptors
+from linux.plain_sockets import descriptors_left, open_descriptors
 from multicast_expert import (
     McastRxSocket,
     MulticastOSError,
@@ -59,7 +59,7 @@ def watches_of_earlier_tests() -> None:
 def test_no_descriptor(step: str, ask: Callable[[], Any]) -> None:
     """It is not taken for "there is none", and it is explained."""
     before = open_descriptors()
-    with descriptor_limit(lowest_free_descriptor()), pytest.raises(MulticastOSError) as caught:
+    with descriptors_left(0), pytest.raises(MulticastOSError) as caught:
         ask()
     assert (caught.value.errno, caught.value.step) == (errno.EMFILE, step)
     assert "limit of open descriptors" in caught.value.reason
@@ -75,7 +75,7 @@ def test_few_descriptors(spare: int, ask: Callable[[], Any]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("", 0))
         before, whole = open_descriptors(), [key(each) for each in ask()]
-        with descriptor_limit(lowest_free_descriptor() + spare):
+        with descriptors_left(spare):
             try:
                 found = [key(each) for each in ask()]
             except MulticastOSError as error:
@@ -92,7 +92,7 @@ def test_a_diagnosis_with_few_descriptors() -> None:
         diagnose("239.1.2.3:5000%lo", listen=0.01)
         before = open_descriptors()
         for spare in (0, 1, 2, 4, 8, 16):
-            with descriptor_limit(lowest_free_descriptor() + spare):
+            with descriptors_left(spare):
                 try:
                     report = diagnose("239.1.2.3:5000%lo", listen=0.01)
                 except MulticastOSError as error:

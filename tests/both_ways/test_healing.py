@@ -16,9 +16,8 @@ from faces.faces import is_waiting, wait_until
 from linux.plain_sockets import (
     FAMILY,
     any_address,
-    descriptor_limit,
+    descriptors_left,
     join,
-    lowest_free_descriptor,
     open_descriptors,
     own_address,
     udp_socket,
@@ -297,7 +296,7 @@ def test_too_few_descriptors(cables: list[tuple[Interface, Interface]], version:
         refused = 0
         for spare in range(1, needed):
             other = McastSocket(FAMILY[version], [GROUP[version]], PORT + 1, ifaces=["eth0", "eth1"])
-            with descriptor_limit(lowest_free_descriptor() + spare):
+            with descriptors_left(spare):
                 try:
                     other.open()
                 except MulticastOSError as error:

@@ -11,7 +11,7 @@ import pytest
 
 from faces.faces import ASYNC_FACES, BLOCKING, Face, by_turns, wait_until
 from faces.network import GROUP, PORT, Network, family
-from linux.plain_sockets import descriptor_limit, lowest_free_descriptor, open_descriptors
+from linux.plain_sockets import descriptor_limit, descriptors_left, open_descriptors
 from multicast_expert import Datagram, MulticastOSError
 from multicast_expert.system import watch as watcher
 from multicast_expert.testing import Lab
@@ -112,7 +112,7 @@ async def test_more_groups_than_descriptors(face: Face, network: Network, versio
     before = network.kernel_memberships(), open_descriptors()
     receiver = face.receiver(family(version), groups, PORT, "eth0")
     with (
-        descriptor_limit(open_descriptors() + 100),
+        descriptors_left(100),
         pytest.raises(MulticastOSError, match="limit of open descriptors") as refused,
     ):
         receiver.open()
@@ -127,7 +127,7 @@ async def test_a_join_too_many(face: Face, network: Network, version: int) -> No
     async with face.receiver(family(version), groups[:1], PORT, "eth0", timeout=10) as receiver:
         membership_by_membership = map(receiver.join_group, groups[1:])
         with (
-            descriptor_limit(open_descriptors() + 20),
+            descriptors_left(20),
             pytest.raises(MulticastOSError, match="limit of open descriptors"),
         ):
             list(membership_by_membership)
@@ -150,11 +150,10 @@ async def test_the_last_descriptors(face: Face, network: Network, version: int) 
         with pytest.raises(TimeoutError):
             await receiver.receive()  # the first one imports, which takes a descriptor, too
     before = open_descriptors()
-    free = lowest_free_descriptor()
     outcomes = []
     for spare in range(8):
         receiver = face.receiver(family(version), [GROUP[version]], PORT, "eth0", timeout=0)
-        with descriptor_limit(free + spare):
+        with descriptors_left(spare):
             try:
                 with receiver, pytest.raises(TimeoutError):
                     await receiver.receive()
@@ -183,10 +182,9 @@ async def test_no_descriptor_to_watch_interfaces_with(
     with fresh.entered():
         receiver = face.receiver(family(version), [GROUP[version]], PORT, "lo", timeout=0)
         before = open_descriptors()
-        free = lowest_free_descriptor()
         explained: list[bool] = []
         while True:
-            with descriptor_limit(free + len(explained)):
+            with descriptors_left(len(explained)):
                 try:
                     receiver.open()
                     break

@@ -1,12 +1,14 @@
 """Sockets made without the library, in a host of the lab: the other programs, and the judges of the library."""
 
 import contextlib
+import itertools
 import os
 import selectors
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
+from itertools import filterfalse, islice
 from pathlib import Path
 from time import monotonic
 
@@ -148,14 +150,20 @@ def descriptor_limit(soft: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
 
 
+def descriptors_left(count: int) -> contextlib.AbstractContextManager[None]:
+    """Inside the block this process may open so many more descriptors; each gets the lowest free number."""
+    return descriptor_limit(next(islice(filterfalse(_is_open, itertools.count()), count, None)))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def two_hosts(lab: Lab) -> tuple[Interface, Interface]:
     """Two hosts and a cable between them: the interfaces of the near and the far one, both named eth0."""
     near, far = lab.host("near"), lab.host("far")
     return lab.link(near, far, ipv4=("10.1.0.1/24", "10.1.0.2/24"), ipv6=("fd01::1/64", "fd01::2/64"))
-
-
-def lowest_free_descriptor() -> int:
-    """The number that the next descriptor gets."""
-    number = os.dup(0)
-    os.close(number)
-    return number

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.plain_sockets import descriptor_limit, lowest_free_descriptor, open_descriptors
+from linux.plain_sockets import descriptors_left, open_descriptors
 from multicast_expert import IfaceInfo, MulticastExpertError, MulticastOSError
 from multicast_expert.system import changes as reported
 from multicast_expert.system import kernel
@@ -365,7 +365,7 @@ def test_no_descriptor() -> None:
     """With too few descriptors for a watch, that is explained and nothing is left open."""
     before = open_descriptors(watches=True)
     for spare in range(3):
-        with descriptor_limit(lowest_free_descriptor() + spare):
+        with descriptors_left(spare):
             with pytest.raises(MulticastOSError, match="Cannot watch for interface changes") as caught:
                 watcher.watch(Recorder(), NOWHERE)
         assert open_descriptors(watches=True) == before
