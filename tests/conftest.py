@@ -30,6 +30,10 @@ WORKERS_PER_PROCESSOR = 4
 """Most tests wait most of their time: until something comes, or for as long as nothing may come."""
 
 
+LONG = 8.0
+"""Seconds of a test that should begin before most others."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` means."""
@@ -98,6 +102,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     with Path(__file__).open() as room:
         fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that should be marked `slow`: they run late, and one worker may be left with several of them."""
+    reports = [report for report in terminalreporter.stats.get("passed", ()) if report.when == "call"]
+    for report in reports:
+        if report.duration > LONG and "slow" not in report.keywords:
+            terminalreporter.write_line(f"took {report.duration:.0f} s, and is not marked slow: {report.nodeid}")
 
 
 @pytest.fixture(scope="module")
