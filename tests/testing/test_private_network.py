@@ -10,6 +10,7 @@ import pytest
 
 import multicast_expert
 from multicast_expert.testing import enter_private_network, lab_unavailable
+from multicast_expert.testing.private_network import _name_of
 from multicast_expert.testing.user_namespaces import MAPPING, Surroundings, refusal
 from programs import need
 
@@ -261,6 +262,35 @@ def test_what_a_refusal_means(step: str, number: int, settings: dict[str, str], 
     error = refusal(step, OSError(number, "refused"), Surroundings(settings, seccomp=False))
     assert expected in str(error)
     assert f"({step}: {errno.errorcode[number]})" in str(error)
+
+
+def test_root_without_its_capabilities() -> None:
+    """It is told which one it lacks, and a refusal changes nothing; CAP_SYS_ADMIN alone does for a user namespace."""
+    without = ORDINARY_USER.replace("1 << 31, 1 << 31", "0, 0") + "become_ordinary()\nbefore = os.getuid()" + ENTER
+    printed = python(without + "assert os.getuid() == before\nassert os.path.exists('/proc/self/ns/net')\n")
+    assert "refuses root a user namespace" in printed
+    assert "CAP_SETFCAP" in printed
+    administrator = ORDINARY_USER.replace("1 << 31, 1 << 31", "1 << 21 | 1 << 31, 1 << 21 | 1 << 31")
+    lab = "from multicast_expert.testing import Lab\nwith Lab() as lab:\n    print(lab.host('h').name)\n"
+    assert python(administrator + "become_ordinary()" + ENTER + lab) == "h\n"
+
+
+def test_a_thread_that_has_just_ended_keeps_nobody_out() -> None:
+    """What is tried in a thread, to know whether there may be a lab, is over for the kernel, too."""
+    looks = "from multicast_expert.testing.private_network import may_make_namespaces\nfor _ in range(200):\n"
+    looks += "    may_make_namespaces()\n    assert len(os.listdir('/proc/self/task')) == 1\n"
+    administrator = ORDINARY_USER.replace("1 << 31, 1 << 31", "1 << 12, 1 << 12")
+    assert python(administrator + "become_ordinary()\n" + looks) == ""
+
+
+@pytest.mark.parametrize(("logname", "user"), [("somebody", None), ("", "root")])
+def test_the_name_of_the_user_stays(logname: str, user: str | None) -> None:
+    """Programs that look it up by the number would find root's, and quarrel about /tmp/pytest-of-root."""
+    names = f"os.environ.update(LOGNAME={logname!r}, USER='', LNAME='', USERNAME='')\n"
+    shown = "print(os.environ['USER'] or None)\n"
+    assert python(ORDINARY_USER + "become_ordinary()\n" + names + ENTER + shown) == f"{user}\n"
+    assert _name_of(65534) == "nobody"
+    assert _name_of(4_000_000) == "user4000000"
 
 
 @pytest.mark.parametrize(

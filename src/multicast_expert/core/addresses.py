@@ -131,7 +131,9 @@ def parse_host(address: MulticastAddress, version: int) -> IPAddress:
 
 def parse_port(port: int) -> int:
     """Return the port if a receiver can use it (1 to 65535), else raise MulticastExpertError."""
-    if not isinstance(port, int) or not 1 <= port <= 65535 or port is True:
+    if not isinstance(port, int) or port is True:
+        raise MulticastExpertError(f"port {port!r} is not a number: 1 to 65535.")
+    if not 1 <= port <= 65535:
         raise MulticastExpertError(f"port {port!r} is out of range: 1 to 65535.")
     return port
 

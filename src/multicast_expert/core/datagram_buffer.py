@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple, Protocol
 
@@ -215,13 +216,11 @@ class DatagramBuffer:
         Raises MulticastExpertError if the buffer is empty or a payload has another size.
         """
         lengths = self.lengths
-        if (
-            not len(lengths)
-            or size < 1
-            or lengths.tobytes() != lengths[:1].tobytes() * len(lengths)
-            or lengths[0] != size
-        ):
-            raise MulticastExpertError(f"Not every payload has {size} bytes, or there is none.")
+        if not len(lengths) or size < 1:
+            raise MulticastExpertError(f"There is no payload of {size} bytes.")
+        if lengths.tobytes() != array("i", [size]).tobytes() * len(lengths):
+            odd = next(row for row, length in enumerate(lengths) if length != size)
+            raise MulticastExpertError(f"Payload {odd} has {lengths[odd]} bytes, not {size}.")
         return self.data.cast("B", (len(lengths), size))
 
     def clear(self) -> None:

@@ -29,6 +29,7 @@ class Openable:
     is_opened: bool = False
     _entered = False
     _is_closing = False
+    _was_opened = False
 
     def _open(self) -> None:
         raise AssertionError
@@ -54,7 +55,7 @@ class Openable:
         except BaseException:
             _open_sockets.pop(id(self), None)
             raise
-        self.is_opened = True
+        self.is_opened = self._was_opened = True
         return self
 
     def close(self) -> None:
@@ -80,6 +81,8 @@ class Openable:
 
     def _check_open(self) -> None:
         if not self.is_opened:
+            if self._was_opened:
+                raise NotOpenError(f"This {type(self).__name__} was closed.")
             raise NotOpenError(f"This {type(self).__name__} is not open: use it in a with block, or call open().")
 
     def __enter__(self) -> Self:

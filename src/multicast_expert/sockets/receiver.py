@@ -246,7 +246,8 @@ class Receiver(Openable):
         return self.timeout if isinstance(timeout, Default) else checked_timeout(timeout)
 
     def _timed_out(self, timeout: float | Default | None) -> TimeoutError:
-        return TimeoutError(f"Nothing was received within {self._effective(timeout)} s.")
+        hint = "" if self._source.counts()[0] else " If something should have come, explain() looks for the cause."
+        return TimeoutError(f"Nothing was received within {self._effective(timeout)} s.{hint}")
 
     def stats(self) -> ReceiveStats:
         """Return what was received and lost since it was opened; the kernel's drops as of this moment."""

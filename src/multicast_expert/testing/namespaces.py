@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,11 @@ def in_new_thread(
     thread = threading.Thread(target=call, name=f"lab-{getattr(function, '__name__', 'call')}", daemon=True)
     thread.start()
     thread.join()
+    # To Python it has ended after its last bytecode; to the kernel, which gives no user namespace to a process with
+    # several threads, a moment later.
+    task, deadline = Path(f"/proc/self/task/{thread.native_id}"), time.monotonic() + 1
+    while task.exists() and time.monotonic() < deadline:
+        time.sleep(0.0001)
     if failures:
         try:
             raise failures[0]

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from multicast_expert.testing.user_namespaces import MAPPING, refusal, surroundi
 
 SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
 
+CAP_NET_ADMIN = 12
+"""Its number in linux/capability.h."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1  # linux/sockios.h, linux/if.h
 
 # linux/netlink.h, linux/rtnetlink.h
@@ -93,7 +96,13 @@ def lab_unavailable() -> str | None:
 
 def may_make_namespaces() -> bool:
     """Return whether this process may make network namespaces now, by making one: only the kernel knows."""
-    return in_new_thread(_try_namespace)
+    return _may_configure_networks() and in_new_thread(_try_namespace)
+
+
+def _may_configure_networks() -> bool:
+    """Return whether this process has CAP_NET_ADMIN, without which a namespace is of no use."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return bool(int(status.get("CapEff", "0"), 16) >> CAP_NET_ADMIN & 1)
 
 
 def _try_namespace() -> bool:
@@ -128,33 +137,65 @@ def _user_namespaces_forbidden() -> str | None:
 
 
 def _unshare_process() -> None:
-    try:
-        unshare(CLONE_NEWNET | CLONE_NEWNS)
-        return
-    except OSError:
-        pass  # an ordinary user may still do it in a user namespace
+    if _may_configure_networks():
+        with contextlib.suppress(OSError):
+            unshare(CLONE_NEWNET | CLONE_NEWNS)
+            return
+    # An ordinary user may still do it in a user namespace.
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise LabError(
+            "A private network was refused because this process has more than one thread already: enter it earlier "
+            "(with pytest: the ini option multicast_private_network = true)"
+        )
     system: Any = os  # these do not exist on Windows, which has no namespaces
     user, group = system.geteuid(), system.getegid()
+    # What the kernel refuses halfway would leave this process without any rights.
+    if reason := _in_child(functools.partial(_enter_user_namespace, user, group)):
+        raise LabError(reason)
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        # Programs that look the name up by the user's number would find that of root.
+        os.environ["USER"] = _name_of(user)
+    _enter_user_namespace(user, group)
+
+
+def _enter_user_namespace(user: int, group: int) -> None:
+    step = "unshare"
     try:
         unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
-    except OSError as error:
-        raise _refusal(error) from error
-    try:
+        step = MAPPING
         # An ordinary user may map a group only after giving up setgroups(2): user_namespaces(7)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     except OSError as error:
-        raise refusal(MAPPING, error, surroundings()) from error
+        raise refusal(step, error, surroundings(user == 0)) from error
 
 
-def _refusal(error: OSError) -> LabError:
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        return LabError(
-            "A private network was refused because this process has more than one thread already: enter it earlier "
-            "(with pytest: the ini option multicast_private_network = true)"
-        )
-    return refusal("unshare", error, surroundings())
+def _in_child(attempt: Callable[[], None]) -> str:
+    """Return why an attempt fails in a child of this process; empty if it does not."""
+    system: Any = os
+    reading, writing = os.pipe()
+    child = system.fork()
+    if child == 0:
+        try:
+            attempt()
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as answer:
+        reason = answer.read()
+    system.waitpid(child, 0)
+    return reason
+
+
+def _name_of(user: int) -> str:
+    try:
+        name: str = import_module("pwd").getpwuid(user).pw_name
+    except (ImportError, KeyError):
+        return f"user{user}"
+    return name
 
 
 def allow_ipv6() -> None:

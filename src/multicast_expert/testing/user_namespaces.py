@@ -26,10 +26,12 @@ class Surroundings(NamedTuple):
 
     settings: Mapping[str, str]
     seccomp: bool
+    root: bool = False
+    """Whether it is root, with fewer capabilities than root usually has."""
 
 
-def surroundings() -> Surroundings:
-    """Return those of this process. A setting that this kernel lacks, or that cannot be read, is left out."""
+def surroundings(root: bool) -> Surroundings:
+    """Return those of this process, run by root or not. What this kernel lacks, or keeps to itself, is left out."""
     settings = {}
     for name in SETTINGS:
         try:
@@ -40,11 +42,12 @@ def surroundings() -> Surroundings:
         seccomp = "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
     except OSError:
         seccomp = False
-    return Surroundings(settings, seccomp)
+    return Surroundings(settings, seccomp, root)
 
 
 def refusal(step: str, error: OSError, around: Surroundings) -> LabError:
     """Return the error for a step that the kernel refused, with its cause and the cure."""
+    whom = "root" if around.root else "an ordinary user"
     forbidding = [name for name, (value, _) in SETTINGS.items() if around.settings.get(name) == value]
     if forbidding:
         what = " and ".join(f"{name} is {around.settings[name]}" for name in forbidding)
@@ -59,12 +62,17 @@ def refusal(step: str, error: OSError, around: Surroundings) -> LabError:
             "and a seccomp filter is in force, as containers have it. Start the container with --cap-add SYS_ADMIN or "
             "--security-opt seccomp=unconfined"
         )
+    elif step == MAPPING and around.root:
+        why = (
+            "because root needs CAP_SETFCAP for that, or CAP_SYS_ADMIN and CAP_NET_ADMIN to do without (docker run "
+            "--cap-add SYS_ADMIN --cap-add NET_ADMIN)"
+        )
     elif step == MAPPING:
         why = "because a security module, such as SELinux or AppArmor, gives no rights in it. Run as root"
     else:
         why = (
             "although no setting forbids it: the kernel does so in a chroot. Use a root of its own instead "
-            "(systemd-nspawn, bubblewrap), or run as root"
+            "(systemd-nspawn, bubblewrap), or run as root with CAP_SYS_ADMIN and CAP_NET_ADMIN"
         )
     code = errno.errorcode.get(error.errno or 0, error.errno)
-    return LabError(f"This machine refuses an ordinary user a user namespace ({step}: {code}), {why}")
+    return LabError(f"This machine refuses {whom} a user namespace ({step}: {code}), {why}")
