@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from subprocess import run
+from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from bridge.forms import OTHER, data
 from bridge.mutations import PAYLOADS
 from bridge.network import ENDPOINTS, GROUPS, HUB, bridge, listening, numbered, received, send, sites
-from multicast_expert.bridge import Connection, RemoteReceiver, RemoteSender, receiver, sender
+from multicast_expert.bridge import Connection, RemoteReceiver, RemoteSender, network, receiver, sender
 from multicast_expert.bridge.carrier import Carrier, Station
 from multicast_expert.bridge.frames import parse_frame
 from multicast_expert.bridge.guards import Allowance
@@ -75,6 +76,30 @@ def test_a_program_sends_to_another(lab: None, endpoint: str) -> None:
     tx.close()
 
 
+def test_a_program_waits_for_the_place_that_it_connects_to(lab: None) -> None:
+    """The one that listens may start later; where nothing ever answers, an error says so."""
+    rx = receiver(ENDPOINTS[0], [HERE])
+    opening = Thread(target=rx.open)
+    opening.start()
+    sleep(1.0)
+    with sender(ENDPOINTS[0], connection=Connection(listen=[HERE])) as tx:
+        opening.join(20)
+        deadline = monotonic() + 20
+        while not tx.is_wanted:
+            assert monotonic() < deadline
+            sleep(0.01)
+        tx.send(b"late")
+        assert rx.receive(timeout=5).data == b"late"
+    rx.close()
+
+
+def test_nothing_answers(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error names the place."""
+    monkeypatch.setattr(network, "PATIENCE", 0.5)
+    with pytest.raises(MulticastExpertError, match=f"Nothing answers at {HERE}"):
+        receiver(ENDPOINTS[0], [HERE]).open()
+
+
 def test_tasks_receive(lab: None) -> None:
     """By asyncio; a timeout, an iteration, and a cancelled receive that loses nothing."""
 
@@ -109,6 +134,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     for make, message in (
         (lambda: receiver("239.1.2.3:5000"), "where a bridge is"),
         (lambda: receiver("239.1.2.3", [HERE]), "names no port"),
+        (lambda: receiver("239.1.2.3:5000", HERE), "a list of locators"),
+        (lambda: receiver("239.1.2.3:5000", ["127.0.0.1:7447"]).open(), "no locator such as tcp/"),
         (lambda: receiver("239.1.2.3:5000", [HERE], network="a/b"), "no name of a network"),
         (lambda: sender("239.1.2.3:5000", [HERE], hop_limit=256), "256"),
     ):

@@ -50,6 +50,7 @@ def test_the_lines() -> None:
         "GROUP                       OUT/s     IN/s  WANTED BY",
         "239.1.2.3:5000                1 k       40  this site, plant",
         "  dropped: 100 hop limit, 10 duplicate, 7 lost on the way, 3 kernel",
+        "  hop limit: send with a higher TTL, or give --ttl",
         "[ff15::1234]:6000               0        0  a, b, c and 1 more  stopped: another relay brings it back",
         "2 wanted groups not carried: not allowed, or no room",
         "239.1.2.3:5000: no memory",

@@ -74,6 +74,16 @@ def test_the_hop_limit_ends_at_zero(version: int) -> None:
             assert {each.hop_limit for each in received(receiver, 10)} == {5}
 
 
+def test_sites_may_start_in_any_order() -> None:
+    """A bridge that is refused at its start connects when the other one listens."""
+    with sites(1, 1) as places:
+        first = bridge(places[1].gates[0], "--connect", HUB)
+        sleep(2.0)
+        second = bridge(places[0].gates[0], "--listen", HUB)
+        for each in (first, second):
+            each.status(lambda status: len(status["sites"]) == 1, "sees the other")
+
+
 @versions
 @pytest.mark.parametrize("options", [(), ("--keep-source",)], ids=["own source", "kept source"])
 def test_the_priority_crosses(version: int, options: tuple[str, ...]) -> None:
@@ -214,6 +224,32 @@ def test_two_bridges_on_one_network_and_a_death() -> None:
             drops = group_of(status, 4)["sending_drops"]
             assert drops["standby"] >= 2000
             assert drops["loop"] == 1000
+
+
+def test_another_bridge_on_the_network_is_no_other_site() -> None:
+    """What only that one wants is not even taken."""
+    with sites(2) as places:
+        running = hub_and_spokes(places)
+        send(places[0].host, 4, numbered(50), pause=0.1)
+        for each in running:
+            status = each.line()
+            assert len(status["sites"]) == 1
+            assert status["sites"][0]["same_network"]
+            assert [group["taken"] for group in status["groups"]] == [0] * len(status["groups"])
+
+
+def test_a_program_on_the_host_of_a_bridge_that_stands_by() -> None:
+    """What it sends has the address of a bridge, and is no echo."""
+    with sites(2, 1) as places:
+        running = hub_and_spokes(places)
+        with listening(places[1].host, 4) as receiver:
+            send(places[1].host, 4, numbered(10))  # which the bridges re-send from their addresses
+            received(receiver, 1, 0.5)
+            quiet = next(
+                gate for gate, each in zip(places[0].gates, running, strict=False) if not each.line()["speaking"]
+            )
+            send(quiet, 4, numbered(100, 500), pause=0.02)
+            assert [each.data for each in received(receiver, 100)] == numbered(100, 500)
 
 
 def test_a_cut_link_recovers_and_the_loss_is_counted_exactly() -> None:

@@ -13,7 +13,7 @@ from time import sleep
 
 import pytest
 
-from cli.conftest import Done, Program, Run
+from cli.conftest import COMMAND, ENVIRONMENT, Done, Program, Run
 from multicast_expert import McastTxSocket
 from multicast_expert.recording import Recording
 from multicast_expert.testing import Host, Lab, wait_until
@@ -146,6 +146,26 @@ def test_a_kill_leaves_a_file_that_opens(host: Host, recording: Program, tmp_pat
         assert len(found) > 400
         if which("capinfos"):
             subprocess.run(["capinfos", path], capture_output=True, check=True, timeout=60)
+
+
+def test_standard_output(host: Host, tmp_path: Path) -> None:
+    """`-` is for another program that reads it."""
+    words = [*COMMAND, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "3"]
+    process = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(b"recording ")
+    host.run(send, 3)
+    path = tmp_path / "it.pcapng"
+    path.write_bytes(process.communicate(timeout=30)[0])
+    assert numbers(path) == [0, 1, 2]
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--every", "60"]])
+def test_standard_output_is_for_one_file(mcast: Run, more: list[str]) -> None:
+    """Two things in one stream are refused."""
+    done = mcast("record", "-", ENDPOINTS[0], "-i", "eth0", *more)
+    assert done.returncode == 2
 
 
 def test_a_full_disk_ends_it(host: Host, recording: Program, tmp_path: Path) -> None:

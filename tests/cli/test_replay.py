@@ -143,6 +143,26 @@ def test_files_of_other_programs(host: Host, mcast: Run, tmp_path: Path) -> None
     assert [len(each.data) for each in found] == [6, 5000, 9]
 
 
+def test_a_mapping_that_maps_nothing_is_said(host: Host, mcast: Run, file: Path) -> None:
+    """It may be misspelt, and the datagrams go where they went before: before the first leaves, and by the status."""
+    words = ["replay", str(file), "-i", "eth0", "--map"]
+    done, found = heard(host, lambda: mcast(*words, "239.1.2.9=239.9.9.9"), (GROUP, 5000))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "none of the first datagrams goes to 239.1.2.9, which --map names"
+    assert done.stderr.splitlines()[-1] == f"no datagram of {file} goes to 239.1.2.9, which --map names"
+    assert len(found) == 40
+    done, found = heard(host, lambda: mcast(*words, f"{GROUP}=239.9.9.9"), ("239.9.9.9", 5000))
+    assert (done.returncode, len(found)) == (0, 40)
+    assert "--map" not in done.stderr
+
+
+def test_a_time_behind_the_end_is_said(mcast: Run, file: Path) -> None:
+    """With the length of the recording."""
+    done = mcast("replay", str(file), "-i", "eth0", "--from", "600")
+    assert done.returncode == 1
+    assert f"nothing of {file} is within that time: it ends 0.2 s after its beginning" in done.stderr
+
+
 def test_the_priority_is_kept(host: Host, mcast: Run, program: Program, tmp_path: Path) -> None:
     """DSCP as in the file, or as asked."""
     path, wire = tmp_path / "it.pcap", tmp_path / "wire.pcapng"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from multicast_expert.cli.live import pause_after
 from multicast_expert.cli.render.streams import Place, Surroundings, ago, sparkline, stream_object, table_lines
 from multicast_expert.cli.render.top import Snapshot, View
 from multicast_expert.cli.top_screen import TopScreen
@@ -168,6 +169,11 @@ async def test_the_screen_is_drawn_anew_when_its_size_changes() -> None:
         await pilot.resize_terminal(160, 50)
         await pilot.pause()
         assert "JITTER" in picture_text(app.export_screenshot())
+
+
+def test_questions_that_take_long_come_less_often() -> None:
+    """But never so seldom that what is shown is old."""
+    assert [pause_after(spent) for spent in (0.0, 0.05, 9.0)] == [2.0, 5.0, 10.0]
 
 
 @pytest.mark.anyio

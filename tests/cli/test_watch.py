@@ -19,6 +19,7 @@ from multicast_expert.observe.hooks import AT_ONCE, WAITING, Hooks
 from multicast_expert.observe.members import Event
 from multicast_expert.observe.messages import Happening
 from multicast_expert.observe.source import FrameSource
+from multicast_expert.system.groups import joined_groups
 from multicast_expert.testing import Host, Lab, wait_until
 from multicast_expert.wire.group_messages import (
     GroupMessage,
@@ -57,6 +58,20 @@ def lines_until(process: "subprocess.Popen[str]", end: str) -> list[str]:
         assert line, lines
         lines.append(line.rstrip("\n"))
     return lines
+
+
+def test_what_a_look_at_memberships_joins_is_not_shown(hosts: tuple[Host, Host], program: Program) -> None:
+    """`mcast groups` joins on the loopback interface for a moment; what others join there is shown."""
+    one, _ = hosts
+    process = started(program, on=one)
+    for _ in range(3):
+        one.run(joined_groups)
+    member = one.join_and_never_read(GROUP, 5000, interface="eth0")
+    found = lines_until(process, f"joined {GROUP}")
+    assert not any("232.255.255.254" in line or "ff31::6d63" in line for line in found)
+    member.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
 
 
 def test_lines(hosts: tuple[Host, Host], program: Program) -> None:

@@ -87,6 +87,8 @@ KEPT_PIECES = deaf(
 )
 CEASED = healthy(arrivals=(arrivals(50, last=1.0),), seconds=5.0, queries=())
 ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(arrivals(interface="eth1", asked=False),))
+OUT_OF_ETH1 = arrivals(interface="eth1", sender="10.7.0.1", asked=False)
+SENT_ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(OUT_OF_ETH1,))
 DOCKER = replace(ETH0, addresses=("172.17.0.2/16",))
 ON_LO = (replace(LO, chosen=True), replace(ETH0, chosen=False))
 BLOCKS_ALL = rule("block all", tool="windows", chain="profile Public", packets=None)
@@ -429,6 +431,7 @@ ROWS = [
     Row("no-traffic", unprivileged(deaf(counters=counted(IpExt__OutMcastPkts=99))), "unknown", "", SUDO),
     Row("wrong-interface", healthy(), "ok"),
     Row("wrong-interface", ELSEWHERE, "problem", "eth1", "mcast recv 239.1.2.3:5000%eth1"),
+    Row("wrong-interface", SENT_ELSEWHERE, "problem", "sends them, out of eth1", "mcast send 239.1.2.3:5000%eth0"),
     Row(
         "wrong-interface",
         deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), frames=(frames(interface="eth1"),)),

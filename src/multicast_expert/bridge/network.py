@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from multicast_expert.bridge.frames import LARGEST_FRAME
@@ -18,13 +20,17 @@ QUEUE = 1024
 """Frames of one group that wait to be sent here, at most; then the oldest is dropped, and its datagrams are lost."""
 LEASE = 1500
 """Milliseconds of silence after which another site counts as unreachable."""
+PATIENCE = 10.0
+"""Seconds that a program waits for the place that it connects to."""
+_LOCATOR = re.compile(r"[a-z][a-z0-9_+-]*/\S+")
 _EVENTS = 1024
 _WITHOUT_ZENOH = "The bridge needs Eclipse Zenoh: python -m pip install 'multicast-expert[bridge]'"
 _USUAL: dict[str, Any] = {
     "mode": "router",
     "scouting/multicast/enabled": False,
     "scouting/gossip/enabled": False,
-    "connect/timeout_ms": 0,
+    # Try for ever, and do not wait for it; a client, which Zenoh never lets go on without a connection, tries once.
+    "connect/timeout_ms": {"router": -1, "peer": -1, "client": 0},
     "connect/exit_on_failure": False,
     "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 1.5},
 }
@@ -107,14 +113,30 @@ class ZenohNetwork:
             if error.name != "zenoh":
                 raise
             raise MulticastExpertError(_WITHOUT_ZENOH) from None
+        for place in (*listed(connection.listen, "listen"), *listed(connection.connect, "connect")):
+            try:
+                read_locator(place)
+            except ValueError as error:
+                raise MulticastExpertError(str(error)) from None
         self._zenoh: Any = zenoh
         self._failures: tuple[type[Exception], ...] = (zenoh.ZError,)
-        try:
-            self._session: Any = zenoh.open(self._configured(connection))
-        except zenoh.ZError as error:
-            raise MulticastExpertError(f"Zenoh cannot start: {_first_sentence(error)}") from None
+        self._session: Any = self._opened(connection)
         self._threads: list[threading.Thread] = []
         self._tokens: dict[Any, None] = {}
+
+    def _opened(self, connection: Connection) -> Any:
+        """Return a session. One that only takes part waits some seconds for a place that is just starting to listen."""
+        deadline = monotonic() + (PATIENCE if connection.mode == "client" else 0)
+        while True:
+            try:
+                return self._zenoh.open(self._configured(connection))
+            except self._zenoh.ZError as error:
+                reason = _first_sentence(error)
+                if "Unable to connect" not in reason:
+                    raise MulticastExpertError(f"Zenoh cannot start: {reason}") from None
+            if monotonic() >= deadline:
+                raise MulticastExpertError(f"Nothing answers at {', '.join(connection.connect)}.")
+            sleep(0.2)
 
     def _configured(self, connection: Connection) -> Any:
         config = self._zenoh.Config()
@@ -208,6 +230,20 @@ class ZenohNetwork:
             thread.join(5.0)
 
 
+def read_locator(text: str) -> str:
+    """Return the text if it has the form of a locator. Raises ValueError."""
+    if not _LOCATOR.fullmatch(text):
+        raise ValueError(f"{text!r} is no locator such as tcp/192.0.2.1:7447.")
+    return text
+
+
+def listed(places: Sequence[str], name: str) -> Sequence[str]:
+    """Return the places. Raises for a single text, because its characters would be taken for places."""
+    if isinstance(places, str):
+        raise MulticastExpertError(f"{name} is a list of locators; {places!r} alone goes into brackets.")
+    return places
+
+
 def _tls(connection: Connection) -> dict[str, Any]:
     """Return Zenoh's settings for the certificates. Raises MulticastExpertError for a file that is not there."""
     for path in (connection.trust, connection.identity, connection.config):
@@ -226,5 +262,5 @@ def _tls(connection: Connection) -> dict[str, Any]:
 
 def _first_sentence(error: Exception) -> str:
     """Return what Zenoh says without the places in its source."""
-    text = str(error).partition(" at /")[0]
-    return f"{text.rstrip('.')}."
+    text = re.sub(r" \(os error \d+\)", "", str(error).partition(" at /")[0]).strip("[]. ")
+    return f"{text}."

@@ -23,7 +23,7 @@ from multicast_expert.bridge.frames import (
     parse_frame,
 )
 from multicast_expert.bridge.interest import Group, Keys, Wish
-from multicast_expert.bridge.network import Connection, Subscriber, ZenohNetwork
+from multicast_expert.bridge.network import Connection, Subscriber, ZenohNetwork, listed
 from multicast_expert.bridge.streams import Streams
 from multicast_expert.core.addresses import IPAddress, IPv4Or6Address
 from multicast_expert.core.datagram import MAX_PAYLOAD, Datagram, arrived
@@ -51,7 +51,7 @@ class _Participant:
         self.group: Group = Group(parsed.group, parsed.port or 0)
         self._source: IPAddress | None = parsed.source
         self._connection = (connection or Connection(mode="client"))._replace(
-            connect=[*(connection.connect if connection else ()), *connect]
+            connect=[*(connection.connect if connection else ()), *listed(connect, "connect")]
         )
         if not self._connection.connect and not self._connection.listen and self._connection.config is None:
             raise MulticastExpertError("Say where a bridge is: connect=['tcp/192.0.2.1:7447'].")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from multicast_expert.bridge.bridge import MOST_BYTES, MOST_GROUPS, Bridge, Settings
 from multicast_expert.bridge.interest import USUAL_RANGES, Group, Network, Policy, Wish
-from multicast_expert.bridge.network import USUAL_PLACE, Connection
+from multicast_expert.bridge.network import USUAL_PLACE, Connection, read_locator
 from multicast_expert.bridge.status import Status
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, until_interrupted
@@ -84,10 +84,12 @@ def run(
     ] = (),
     ifaces: InterfacesOption = (),
     listen: Annotated[
-        Sequence[str], Parameter("--listen LOCATOR...", f"Where other sites connect: {USUAL_PLACE}. Repeatable.")
+        Sequence[str],
+        Parameter("--listen LOCATOR...", f"Where other sites connect: {USUAL_PLACE}. Repeatable.", read_locator),
     ] = (),
     connect: Annotated[
-        Sequence[str], Parameter("--connect LOCATOR...", "Another site, or a router of Zenoh. Repeatable.")
+        Sequence[str],
+        Parameter("--connect LOCATOR...", "Another site, or a router of Zenoh. Repeatable.", read_locator),
     ] = (),
     config: Annotated[str | None, Parameter("--config FILE", "Settings of Zenoh's own (JSON5).", values="file")] = None,
     trust: Annotated[

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from multicast_expert.cli.render.drops import Receivers, losses
 from multicast_expert.cli.render.streams import Place
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.doctor.host.drops import named_drops
+from multicast_expert.system.drops.running_kernel import kernel_symbols
 from multicast_expert.system.drops.watch import Watch, open_watch
 from multicast_expert.system.groups import group_members, joined_groups, udp_sockets
 from multicast_expert.system.interfaces import scan_interfaces
@@ -38,6 +40,9 @@ class KernelDrops:
 
     def __init__(self) -> None:
         self._watch: Watch = open_watch()
+        # The list of the kernel's functions is read once, and takes long: not when the first drop is told.
+        with suppress(OSError):
+            kernel_symbols()
 
     def read(self) -> Mapping[tuple[Place, int | None], int]:
         """Return the datagrams dropped so far, by group, interface and port; the port of fragments is not known."""

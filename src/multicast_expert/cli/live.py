@@ -24,7 +24,14 @@ BATCH = 2048
 _HOST_EVERY = 2.0
 """Seconds between two questions who joined, and what was dropped."""
 _HOST_SHARE = 0.01
-"""Of a core, at most, for these questions: with 1,000 kinds of drops they take long."""
+"""Of a core for these questions: with 1,000 kinds of drops they take long, and come less often."""
+_HOST_LATEST = 10.0
+"""Seconds after which what is shown would be too old, whatever it costs."""
+
+
+def pause_after(spent: float) -> float:
+    """Return how many seconds to wait after a question that took so many of processor time."""
+    return min(max(_HOST_EVERY, spent / _HOST_SHARE), _HOST_LATEST)
 
 
 class Live:
@@ -81,7 +88,7 @@ class Live:
                 self._joined = joined_here()
                 if drops is not None:
                     self._drops = drops.read()
-                if self._closed.wait(max(_HOST_EVERY, (thread_time() - start) / _HOST_SHARE)):
+                if self._closed.wait(pause_after(thread_time() - start)):
                     return
         except (MulticastExpertError, OSError):
             # What was known is too old to be shown.

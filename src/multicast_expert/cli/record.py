@@ -79,7 +79,7 @@ def _interval(text: str) -> float:
     ("mcast record --wire all.pcapng -i eth0 --for 60", "All multicast on the wire of eth0, for a minute"),
 )
 def run(
-    file: Annotated[str, Parameter("FILE", "The file to write; it is replaced.", values="file")],
+    file: Annotated[str, Parameter("FILE", "The file to write; it is replaced. -: standard output.", values="file")],
     texts: Annotated[Sequence[str], Parameter("ENDPOINT...", "group:port; several, ranges.", values="endpoint")] = (),
     ifaces: InterfacesOption = (),
     wire: Annotated[bool, Parameter("--wire", "Record the frames on the wire; needs root.")] = False,
@@ -112,6 +112,8 @@ def run(
         raise UsageError("--keep needs --every or --size.")
     if all_groups and not wire:
         raise UsageError("--all-groups needs --wire.")
+    if as_json and file == "-":
+        raise UsageError("--json and - both write to standard output.")
     if not texts and not wire:
         raise UsageError("name the groups to record, or add --wire to record all that is on the wire.")
     endpoints = read_endpoints(texts, needs_port=not wire)
@@ -161,6 +163,10 @@ def _opened(
 
 
 def _files(path: Path, limits: Limits) -> Files:
+    if str(path) == "-":
+        if limits.is_divided:
+            raise UsageError("--every and --size need a name for their files, not -.")
+        path = Path("/dev/stdout")
     try:
         return Files(path, limits)
     except OSError as error:

@@ -116,7 +116,7 @@ def run(
         raise UsageError("--json and --csv - both write to standard output: name a file, or leave one out.")
     show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = hosts(exclude)
-    wanted = open_to(read_endpoints(texts), ifaces, hosts(source), excluded, buffer, wait)
+    wanted = open_to(read_endpoints(texts), ifaces, hosts(source), excluded, buffer, wait, traffic_class=as_json)
     receivers = list(wanted)
     unheard = Unheard(wanted)
     allow_descriptors(receivers)

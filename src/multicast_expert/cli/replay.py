@@ -6,6 +6,7 @@ import gc
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
+from itertools import islice
 from typing import Annotated
 
 from multicast_expert.cli import terminal
@@ -30,6 +31,8 @@ from multicast_expert.recording.recording import Recording
 from multicast_expert.recording.replayer import LATE, Replayer
 
 BAR = 24
+LOOKED_AT = 256
+"""How many datagrams are read before the first leaves, to see whether --map names any of them."""
 """Columns of the progress bar."""
 
 
@@ -111,6 +114,8 @@ def run(
             recording = opened.enter_context(Recording(file))
         except OSError as error:
             raise MulticastExpertError(f"Cannot read {file}: {error.strerror}.") from error
+        for old in _never_first(recording, score):
+            terminal.tell(f"none of the first datagrams goes to {old}, which --map names", "red")
         members = Members(ifaces or None, _groups(recording, score)) if while_joined else None
         if members is not None:
             opened.enter_context(closing(members))
@@ -133,7 +138,24 @@ def run(
     if interrupted:
         terminal.end_line()
     _tell_result(replayer, score, as_json)
-    return STATUS if interrupted else int(not replayer.sent or replayer.failed > 0)
+    if not (replayer.sent or score.skipped or interrupted):
+        terminal.tell(
+            f"nothing of {file} is within that time: it ends {recording.read_ns / 1e9:,.1f} s after its beginning"
+        )
+    unmapped = [] if interrupted else score.unmapped
+    for old in unmapped:
+        terminal.tell(f"no datagram of {file} goes to {old}, which --map names", "red")
+    return STATUS if interrupted else int(not replayer.sent or replayer.failed > 0 or bool(unmapped))
+
+
+def _never_first(recording: Recording, score: Score) -> list[Endpoint]:
+    """Return what --map names and the first datagrams do not go to: it may be misspelt, and they go elsewhere then."""
+    if not score.maps:
+        return []
+    first = Score(None, score.begin, score.end, maps=score.maps)
+    for _ in islice(first.departures(recording), LOOKED_AT):
+        pass
+    return first.unmapped
 
 
 def _groups(recording: Recording, score: Score) -> set[str]:

@@ -49,6 +49,13 @@ class Score:
     dscp: int | None = None
     skipped: Counter[str] = field(default_factory=Counter)
     """How many datagrams are left out, by reason."""
+    mapped: set[tuple[str, int | None]] = field(default_factory=set)
+    """The groups and ports of `maps` that a datagram went to."""
+
+    @property
+    def unmapped(self) -> list[Endpoint]:
+        """Those of `maps` that no datagram went to."""
+        return [old for old, _ in self.maps if (str(old.group), old.port) not in self.mapped]
 
     def departures(self, recording: Recording) -> Iterator[Departure]:
         """Yield the datagrams in the order of the file; when one is older than the one before, they leave together."""
@@ -81,7 +88,11 @@ class Score:
         self, entry: CapturedDatagram, targets: dict[tuple[str, int | None], Endpoint]
     ) -> tuple[str, int] | None:
         """Return where a datagram goes; None to skip it."""
-        new = targets.get((entry.destination, entry.port)) or targets.get((entry.destination, None))
+        keys = ((entry.destination, port) for port in (entry.port, None))
+        old = next((key for key in keys if key in targets), None)
+        new = None if old is None else targets[old]
+        if old is not None:
+            self.mapped.add(old)
         if entry.truncated:
             self.skipped[CUT] += 1
         elif not entry.port:

@@ -40,8 +40,10 @@ class Recording:
         self._file = self.path.open("rb")
         try:
             self._packets = CaptureFile(self._file)
-        except BaseException:
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, MulticastExpertError):
+                raise MulticastExpertError(f"{self.path}: {error}") from None
             raise
         self._entries = self._read()
         self._start_ns: int | None = None
@@ -103,6 +105,11 @@ class Recording:
         return (
             int(time.timestamp() * _BILLION) if isinstance(time, datetime) else self.start_ns + round(time * _BILLION)
         )
+
+    @property
+    def read_ns(self) -> int:
+        """How many nanoseconds after the first packet the latest one was captured that was read."""
+        return max(0, self._packets.latest_ns - self.start_ns)
 
     @property
     def position(self) -> float:

@@ -82,7 +82,7 @@ class Openable:
     def _check_open(self) -> None:
         if not self.is_opened:
             if self._was_opened:
-                raise NotOpenError(f"This {type(self).__name__} was closed.")
+                raise NotOpenError(f"This {type(self).__name__} is not open any more: it was closed.")
             raise NotOpenError(f"This {type(self).__name__} is not open: use it in a with block, or call open().")
 
     def __enter__(self) -> Self:

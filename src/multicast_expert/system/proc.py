@@ -36,6 +36,8 @@ _MARKERS = {
     4: (socket.AF_INET, IPPROTO_IP, "232.255.255.254", "127.0.0.1", "mcfilter"),
     6: (socket.AF_INET6, IPPROTO_IPV6, "ff31::6d63:6173:7400", "::1", "mcfilter6"),
 }
+MARKER_GROUPS: frozenset[str] = frozenset(marker[2] for marker in _MARKERS.values())
+"""The groups that a look at memberships joins; its reports are seen on the loopback interface."""
 _LOOPBACK = 1
 """The index of the loopback interface, in every network namespace (LOOPBACK_IFINDEX in the kernel's net/flow.h)."""
 _ATTEMPTS = 5

@@ -111,7 +111,8 @@ class CaptureFile:
         self._input = _Input(file)
         self._order = "<"
         self._interfaces: list[_Interface] = []
-        self._latest = -1
+        self.latest_ns: int = -1
+        """The latest time of all packets that were read, in nanoseconds since 1970; -1 before the first."""
         self._marks: list[_Mark] = []
         self._kept: CapturedPacket | None = None
         self.is_cut: bool = False
@@ -151,8 +152,8 @@ class CaptureFile:
                 return None
             packet = self._read_pcap() if self._is_pcap else self._read_block()
             if packet is not None:
-                if packet.time_ns is not None and packet.time_ns > self._latest:
-                    self._latest = packet.time_ns
+                if packet.time_ns is not None and packet.time_ns > self.latest_ns:
+                    self.latest_ns = packet.time_ns
                 return packet
             if self.is_cut:
                 return None
@@ -166,7 +167,7 @@ class CaptureFile:
         mark = self._marks[place]
         self._input.go_to(mark.offset)
         self._order, self._interfaces = mark.order, list(mark.interfaces)
-        self._latest, self._kept, self.is_cut = mark.latest_ns, None, False
+        self.latest_ns, self._kept, self.is_cut = mark.latest_ns, None, False
         for packet in self:
             if (packet.time_ns or 0) >= time_ns:
                 self._kept = packet
@@ -179,7 +180,7 @@ class CaptureFile:
         return self._input.offset
 
     def _mark(self) -> None:
-        self._marks.append(_Mark(self._latest, self._input.offset, self._order, list(self._interfaces)))
+        self._marks.append(_Mark(self.latest_ns, self._input.offset, self._order, list(self._interfaces)))
 
     def _damage(self, what: str) -> MulticastExpertError:
         return MulticastExpertError(f"The capture file is damaged at byte {self._input.offset:,}: {what}.")

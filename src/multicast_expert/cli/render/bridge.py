@@ -83,6 +83,8 @@ def _group_lines(group: GroupStatus, rates: Rates) -> Iterator[Line]:
     yield Line((head, ""), (stopped, "bold red"))
     if drops := drops_of(group.totals):
         yield Line(f"  dropped: {', '.join(f'{count:,} {cause}' for cause, count in drops.items())}", style="yellow")
+        if "hop limit" in group.totals.taking_drops:
+            yield Line("  hop limit: send with a higher TTL, or give --ttl", style="yellow")
 
 
 def _few(texts: Sequence[str]) -> str:

@@ -127,6 +127,7 @@ def datagram_object(arrival: Arrival, time: str) -> dict[str, Any]:
         "sender": datagram.sender[0],
         "sender_port": datagram.sender[1],
         "hop_limit": datagram.hop_limit,
+        "dscp": None if datagram.traffic_class is None else datagram.traffic_class >> 2,
         "length": len(datagram.data),
         "truncated": datagram.truncated,
         "stamp": _stamp_object(arrival),

@@ -47,7 +47,7 @@ def _querier_lines(queriers: Sequence[QuerierSeen]) -> Iterator[Line]:
 
 def _member_lines(members: Sequence[MemberSeen]) -> Iterator[Line]:
     if not members:
-        yield Line(("no member heard", "bold"), "; hosts answer after a query only")
+        yield Line(("no member heard", "bold"), "; hosts report when they join, and when a querier asks")
         return
     hosts = len({(each.interface, each.host) for each in members})
     yield Line((f"{counted(len(members), 'membership')} of {counted(hosts, 'host')}", "bold"))

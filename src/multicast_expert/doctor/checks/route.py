@@ -248,6 +248,11 @@ def wrong_interface(facts: Facts) -> Finding:
         if sightings.frames(facts) is None and (background.beyond_usual(facts, counters.filtered) or 0) > 0:
             text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
+        own = {str(each.ip) for iface in this_host.interfaces(facts) for each in this_host.addresses(iface)}
+        if own.issuperset(sightings.senders(elsewhere)):
+            summary = f"This host itself sends them, out of {phrases.named(places)}, not out of {phrases.named(names)}."
+            step = f"Send there, as in `mcast send {phrases.endpoint(facts, interface=names[0])} hello`."
+            return problem(summary, evidence, (step,))
         summary = f"The datagrams come in on {phrases.named(places)}, not on {phrases.named(names)}."
         step = f"Listen there, as in `mcast recv {phrases.endpoint(facts, interface=places[0])}`."
         return problem(summary, evidence, (step,))
