@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=200_000, help="datagrams that are recorded in each round")
     options = parser.parse_args()
+    # A shell that starts this in the background lets it, and so the recorders, ignore the interrupt that ends them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Lab() as lab, tempfile.TemporaryDirectory() as folder:
         desk, camera = lab.host("desk"), lab.host("camera")
         lab.link(desk, camera, ipv4=("10.9.0.1/24", "10.9.0.7/24"))
