@@ -99,7 +99,7 @@ def test_scope_belongs_to_the_interface() -> None:
 @pytest.mark.parametrize("port", [0, -1, 65536, True, "5000", 5000.0, None])
 def test_ports_out_of_range(port: object) -> None:
     """A port is a whole number from 1 to 65535."""
-    with pytest.raises(MulticastExpertError, match="out of range: 1 to 65535"):
+    with pytest.raises(MulticastExpertError, match=": 1 to 65535"):
         parse_port(port)
 
 

@@ -2,43 +2,17 @@
 
 import contextlib
 import struct
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from time import monotonic
 
 import pytest
 
+from both_ways.avahi import GROUP, HOST_ADDRESS, PATIENCE, PORT, THEIRS, ask, avahi, is_answer, question
 from both_ways.kinds import KINDS, Kind, everything
 from linux.plain_sockets import FAMILY
 from multicast_expert import Datagram, McastSocket
 from multicast_expert.testing import Interface, Lab
-from multicast_expert.testing.private_network import find_tool
 
-PORT = 5353
-GROUP = {4: "224.0.0.251", 6: "ff02::fb"}
-PATIENCE = 20.0
-OURS, THEIRS = b"\x04ours\x05local\x00", b"\x05avahi\x05local\x00"
-HOST_ADDRESS = {4: 1, 6: 28}
-"""The types A and AAAA of DNS records."""
-CONFIGURATION = """[server]
-host-name=avahi
-domain-name=local
-use-ipv4=yes
-use-ipv6=yes
-enable-dbus=no
-allow-interfaces=eth0
-[wide-area]
-enable-wide-area=no
-[publish]
-publish-hinfo=no
-publish-workstation=no
-"""
-
-
-def question(name: bytes, version: int) -> bytes:
-    """Ask for the address of a name."""
-    return struct.pack("!6H", 0, 0, 1, 0, 0, 0) + name + struct.pack("!HH", HOST_ADDRESS[version], 1)
+OURS = b"\x04ours\x05local\x00"
 
 
 def answer(name: bytes) -> bytes:
@@ -47,39 +21,13 @@ def answer(name: bytes) -> bytes:
     return struct.pack("!6H", 0, 0x8400, 0, 1, 0, 0) + record
 
 
-def is_answer(datagram: Datagram, name: bytes) -> bool:
-    """Whether it tells something about the name."""
-    return len(datagram.data) > 12 and datagram.data[2] & 0x80 != 0 and name.lower() in datagram.data.lower()
-
-
 @pytest.fixture(scope="module")
 def cable(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Interface, Interface]]:
     """A host that runs Avahi, and another one."""
-    daemon = find_tool("avahi-daemon")
-    if daemon is None:
-        pytest.skip("the program avahi-daemon is not installed (Debian package avahi-daemon)")
     near, far = lab.host("near"), lab.host("far")
     interfaces = lab.link(near, far, ipv4=("10.1.0.1/24", "10.1.0.2/24"), ipv6=("fd01::1/64", "fd01::2/64"))
-    configuration = tmp_path_factory.mktemp("avahi") / "avahi-daemon.conf"
-    Path(configuration).write_text(CONFIGURATION)
-    # It keeps its process number in a fixed place.
-    script = (
-        "mount -t tmpfs tmpfs /run && mkdir /run/avahi-daemon && "
-        f"exec {daemon} --no-drop-root --no-chroot --no-rlimits -f {configuration}"
-    )
-    running = near.popen(["unshare", "-m", "sh", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield interfaces
-    near.end_process(running)
-
-
-def ask(asker: McastSocket, version: int, name: bytes) -> Datagram:
-    """Ask until there is an answer: Avahi takes a while to begin."""
-    deadline = monotonic() + PATIENCE
-    while monotonic() < deadline:
-        for datagram in asker.query(question(name, version), (GROUP[version], PORT), timeout=0.5):
-            if is_answer(datagram, name):
-                return datagram
-    pytest.fail(f"nobody answered for {name!r}")
+    with avahi(near, tmp_path_factory.mktemp("avahi")):
+        yield interfaces
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ WRONG: dict[int, list[tuple[Any, str]]] = {
         ((["239.1.2.3"], PORT), "is not an address to send to"),
         ((4009754625, PORT), "is not an address to send to"),
         (("239.1.2.3%", PORT), "'239.1.2.3%' is not an IP address"),
-        (("239.1.2.3", True), "port True is out of range"),
-        (("239.1.2.3", "5000"), "port '5000' is out of range"),
+        (("239.1.2.3", True), "port True is not a number"),
+        (("239.1.2.3", "5000"), "port '5000' is not a number"),
     ],
     6: [
         ((), r"is not an address to send to: \(ip, port\) or \(ip, port, flow info, scope id\)"),

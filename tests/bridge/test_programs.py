@@ -1,6 +1,7 @@
-"""Programs that others wrote, at sites without multicast between them: iperf 2, socat, ffmpeg and zeroconf."""
+"""Programs that others wrote, at sites without multicast between them: iperf 2, socat, ffmpeg, zeroconf and Avahi."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,11 @@ from time import monotonic, sleep
 
 import pytest
 
+from both_ways.avahi import GROUP as MDNS
+from both_ways.avahi import PORT as MDNS_PORT
+from both_ways.avahi import THEIRS, ask, avahi
 from bridge.network import ENDPOINTS, FAMILIES, GROUPS, HUB, PORT, bridge, hub_and_spokes, sites
-from multicast_expert import McastTxSocket
+from multicast_expert import McastSocket, McastTxSocket
 from multicast_expert.bridge import receiver
 from multicast_expert.testing import wait_until
 
@@ -110,6 +114,58 @@ def test_discovery_by_zeroconf() -> None:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         assert places[1].host.command(*command, "10.2.0.100", "browse").strip() == "['10.1.0.100']"
+
+
+def test_avahi(tmp_path: Path) -> None:
+    """A name that Avahi has at one site is found at another."""
+    with sites(1, 1) as places, avahi(places[0].host, tmp_path):
+        for gate, place in ((places[0].gates[0], "--listen"), (places[1].gates[0], "--connect")):
+            running = bridge(gate, place, HUB, "--discovery", endpoints=[])
+        running.status(lambda status: status["groups"] and status["groups"][0]["wanted_by"], "carries them")
+        with (
+            places[1].host.entered(),
+            McastSocket(socket.AF_INET, [MDNS[4]], MDNS_PORT, iface="eth0", ttl=255) as asker,
+        ):
+            assert socket.inet_aton("10.1.0.100") in ask(asker, 4, THEIRS).data
+
+
+PARTICIPANT = """
+import socket, sys, time
+own, wanted = sys.argv[1], int(sys.argv[2])
+group, port = "239.255.0.1", 7400
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(("", port))
+sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
+sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+sock.settimeout(0.1)
+known, until = set(), time.monotonic() + 30
+while time.monotonic() < until:
+    sock.sendto(b"I am at " + own.encode(), (group, port))
+    try:
+        while True:
+            known.add(sock.recv(100).removeprefix(b"I am at ").decode())
+    except TimeoutError:
+        pass
+    if len(known) == wanted:
+        # Others may not know this one yet.
+        until = min(until, time.monotonic() + 2)
+print(*sorted(known))
+"""
+
+
+def test_participants_announce_themselves() -> None:
+    """As those of ROS do (RTPS), with the usual TTL of 1: at three sites each finds all others."""
+    with sites(1, 1, 1) as places:
+        hub_and_spokes(places, "--ttl", "2", endpoints=["239.255.0.1:7400"])
+        addresses = [f"10.{place.number}.0.100" for place in places]
+        words = [sys.executable, "-c", PARTICIPANT]
+        running = [
+            place.host.popen([*words, address, str(len(places))], stdout=subprocess.PIPE, text=True)
+            for place, address in zip(places, addresses, strict=True)
+        ]
+        for each in running:
+            assert each.communicate(timeout=60)[0].split() == addresses
 
 
 def test_from_a_join_to_the_first_datagram() -> None:

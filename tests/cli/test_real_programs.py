@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from both_ways.test_beside_avahi import CONFIGURATION as AVAHI
-from both_ways.test_beside_avahi import THEIRS as HOST
-from both_ways.test_beside_avahi import question
+from both_ways.avahi import THEIRS as HOST
+from both_ways.avahi import question, start_avahi
 from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE
 from linux.plain_sockets import sender_on
 from multicast_expert.testing import Host, Interface, Lab, wait_until
@@ -84,17 +83,12 @@ def multicat(talker: Host, _: Host, folder: Path) -> list[subprocess.Popen[Any]]
 
 
 def avahi(talker: Host, third: Host, folder: Path) -> list[subprocess.Popen[Any]]:
-    """It answers for its host. Its process number is kept in a fixed place."""
-    (folder / "avahi.conf").write_text(AVAHI)
-    script = (
-        "mount -t tmpfs tmpfs /run && mkdir /run/avahi-daemon && "
-        f"exec {find_tool('avahi-daemon')} --no-drop-root --no-chroot --no-rlimits -f {folder}/avahi.conf"
-    )
+    """It answers for its host."""
     for group in ("224.0.0.251", "ff02::fb"):
         asker = sender_on(third.interface("eth0"), 6 if ":" in group else 4)
         ask = partial(asker.sendto, question(HOST, 6 if ":" in group else 4), (group, 5353))
         third.programs.enter_context(Traffic(asker, lambda _, ask=ask: ask(), 1.5, third.entered()))
-    return [run(talker, "unshare", "-m", "sh", "-c", script)]
+    return [start_avahi(talker, folder)]
 
 
 def minidlna(talker: Host, _: Host, folder: Path) -> list[subprocess.Popen[Any]]:

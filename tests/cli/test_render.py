@@ -186,6 +186,7 @@ def test_a_datagram_with_all_facts() -> None:
         "interface_index": 2,
         "sender": "fe80::1%eth0",
         "sender_port": 40000,
+        "dscp": None,
         "hop_limit": 7,
         "length": 5,
         "truncated": False,
