@@ -177,7 +177,8 @@ def intake_round() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, waker, alarm:
         receiver.bind(("127.0.0.1", 0))
         handle = receiver.fileno()
-        waiting = threading.Thread(target=intake.expect, args=(alarm.fileno(), 9, 0, [], alarm.fileno(), 60.0))
+        found: list[bool] = []
+        waiting = threading.Thread(target=lambda: found.append(intake.expect(alarm.fileno(), [], alarm.fileno(), 60.0)))
         waiting.start()
         received: list[Datagram] = []
         for _ in range(20):
@@ -205,6 +206,7 @@ def intake_round() -> int:
         waker.send(b"!")
         assert intake.settle(60)
         waiting.join()
+        assert found == [False], "the waiting thread was not woken by its alarm"
         intake.abandon()
     deep: Datagram | bytes = b""
     for _ in range(1000):

@@ -17,6 +17,8 @@ MILLION = 1_000_000
 """Enough for what grows by little to become visible."""
 SOME = 60_000
 """Two rounds of the hammer, for tools that report the first wrong access and each lost block."""
+KEPT = {"execute", "gc_alloc"}
+"""Functions of the interpreter that make what valgrind cannot see is kept: a module at its import, a container."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,8 +75,10 @@ def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
 def test_valgrind_finds_nothing(tmp_path: Path) -> None:
     """No use of uninitialised memory, and no block lost, with the extension in the call stack.
 
-    What the import of the extension makes is left out where valgrind calls it possibly lost: the names of its types'
-    attributes, which the interpreter keeps to its end by pointers into their middle.
+    Where valgrind calls a block possibly lost, two kinds are left out, to which the interpreter keeps pointers into
+    their middle only: the names of the types' attributes, which the import makes, and containers, because a freed dict
+    goes from its free list to whoever asks next, with the call stack of its first owner. One that is really lost has no
+    pointer at all, and counts.
     """
     extension = build(tmp_path, "-O1")
     report = tmp_path / "report.xml"
@@ -85,6 +89,6 @@ def test_valgrind_finds_nothing(tmp_path: Path) -> None:
         ElementTree.tostring(error, encoding="unicode")
         for error in errors
         if any(frame.text == str(extension) for frame in error.iter("obj"))
-        and not (error.findtext("kind") == "Leak_PossiblyLost" and any(of.text == "execute" for of in error.iter("fn")))
+        and not (error.findtext("kind") == "Leak_PossiblyLost" and any(of.text in KEPT for of in error.iter("fn")))
     ]
     assert not ours, "\n".join(ours)
