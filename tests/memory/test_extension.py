@@ -76,8 +76,8 @@ def test_valgrind_finds_nothing(tmp_path: Path) -> None:
     """No use of uninitialised memory, and no block lost, with the extension in the call stack.
 
     Where valgrind calls a block possibly lost, two kinds are left out, to which the interpreter keeps pointers into
-    their middle only: the names of the types' attributes, which the import makes, and containers, because a freed dict
-    goes from its free list to whoever asks next, with the call stack of its first owner. One that is really lost has no
+    their middle only: the names of the types' attributes, which the import makes, and containers, because the
+    interpreter hands a freed dict to its next owner with the call stack of the first. One that is really lost has no
     pointer at all, and counts.
     """
     extension = build(tmp_path, "-O1")
