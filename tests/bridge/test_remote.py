@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from subprocess import run
 from threading import Thread
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,19 @@ def test_a_program_sends_to_another(lab: None, endpoint: str) -> None:
     with pytest.raises(NotOpenError):
         tx.send(b"x")
     tx.close()
+
+
+def test_what_was_announced_is_withdrawn_before_the_session_ends(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours of some versions of Zenoh panic otherwise, about once in a hundred times."""
+    order: list[str] = []
+    with pair() as (_, rx):
+        session: Any = rx._session
+        announced = len(session._tokens)
+        withdraw, end = session._withdraw, session._session
+        monkeypatch.setattr(session, "_withdraw", lambda token: (order.append("token"), withdraw(token)))
+        monkeypatch.setattr(session, "_session", SimpleNamespace(close=lambda: (order.append("session"), end.close())))
+    assert announced == 2
+    assert order == ["token", "token", "session"]
 
 
 def test_a_program_waits_for_the_place_that_it_connects_to(lab: None) -> None:

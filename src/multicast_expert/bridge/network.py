@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -162,13 +163,12 @@ class ZenohNetwork:
         token = self._session.liveliness().declare_token(key)
         # Zenoh withdraws a token that nothing refers to.
         self._tokens[token] = None
+        return partial(self._withdraw, token)
 
-        def withdraw() -> None:
-            self._tokens.pop(token, None)
-            with suppress(*self._failures):
-                token.undeclare()
-
-        return withdraw
+    def _withdraw(self, token: Any) -> None:
+        self._tokens.pop(token, None)
+        with suppress(*self._failures):
+            token.undeclare()
 
     def follow(self, keys: str, changed: Callable[[str, bool], None]) -> None:
         """Call a function, in a thread of its own, for each token that is there, appears (True) or goes (False)."""
@@ -224,6 +224,9 @@ class ZenohNetwork:
 
     def close(self) -> None:
         """End the session; whatever waits for it ends, too."""
+        # Its tokens first: a neighbour with Zenoh 1.5 to 1.7 can panic if it finds them and the link gone at once.
+        for token in list(self._tokens):
+            self._withdraw(token)
         with suppress(*self._failures):
             self._session.close()
         for thread in self._threads:
