@@ -231,7 +231,7 @@ static void answer(double value) {
     fflush(stdout);
 }
 
-static void measure(int sending, size_t room) {
+static void measure_sending(size_t room) {
     struct vector *out = new_vector(room), *in = new_vector(room);
     int sender = open_sender();
     char line[64];
@@ -242,11 +242,35 @@ static void measure(int sending, size_t room) {
         for (int i = 0; i < load.repeats; i++) {
             double start = seconds(CLOCK_THREAD_CPUTIME_ID);
             fill(sender, out);
-            double middle = seconds(CLOCK_THREAD_CPUTIME_ID);
+            spent += seconds(CLOCK_THREAD_CPUTIME_ID) - start;
             drain(in);
-            spent += sending ? middle - start : seconds(CLOCK_THREAD_CPUTIME_ID) - middle;
         }
         answer(spent / load.repeats / load.batch);
+    }
+}
+
+/* Receives a batch that is there. */
+static void measure_receiving(size_t room) {
+    struct vector *in = new_vector(room);
+    char line[64];
+    open_receivers();
+    answer(0);
+    while (fgets(line, sizeof line, stdin)) {
+        double start = seconds(CLOCK_THREAD_CPUTIME_ID);
+        drain(in);
+        answer((seconds(CLOCK_THREAD_CPUTIME_ID) - start) / load.batch);
+    }
+}
+
+/* Sends a batch to whatever receives it. */
+static void feed(size_t room) {
+    struct vector *out = new_vector(room);
+    int sender = open_sender();
+    char line[64];
+    answer(0);
+    while (fgets(line, sizeof line, stdin)) {
+        fill(sender, out);
+        answer(0);
     }
 }
 
@@ -336,7 +360,11 @@ int main(int argc, char **argv) {
         count(room);
     else if (!strcmp(load.task, "pace"))
         pace(room);
+    else if (!strcmp(load.task, "feed"))
+        feed(room);
+    else if (!strcmp(load.task, "send"))
+        measure_sending(room);
     else
-        measure(!strcmp(load.task, "send"), room);
+        measure_receiving(room);
     return 0;
 }

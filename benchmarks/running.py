@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, product
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks import network
@@ -13,8 +15,9 @@ from benchmarks.cases import TARGETS, Case, Runs, Subject
 from benchmarks.load import Load
 from benchmarks.rate import highest_rates
 from benchmarks.results import Result
-from benchmarks.workers import Programs, by_turns, started
+from benchmarks.workers import Programs, Worker, by_turns, started
 
+FEEDER, FEEDER_IN_PYTHON = Subject("C sender", "C", Runs.C), Subject("sender", "feed")
 _PORTS = count(21_000)
 """Every worker has a port of its own, so that none hears the traffic of another."""
 
@@ -83,12 +86,40 @@ def _measured(
         if case.task == "count":
             found = highest_rates(workers, loads, programs, effort.rate_rounds, effort.rate_precision)
             measured = [[[rate] for rate in rates] for rates in found]
+        elif case.task == "receive":
+            measured = _fed(workers, loads, programs, effort)
         else:
-            measured = by_turns(workers, effort.rounds, effort.seconds)
+            measured = by_turns([worker.measure for worker in workers], effort.rounds, effort.seconds)
     return [
         Result(case.name, subject.label, point, [median(values) for values in rounds], _tail(rounds))
         for (point, subject), rounds in zip(pairs, measured, strict=True)
     ]
+
+
+def _fed(
+    receivers: Sequence[Worker], loads: Sequence[Load], programs: Programs, effort: Effort
+) -> list[list[list[float]]]:
+    """Measure workers that receive. All find what the same program has sent, on the same core."""
+    feeders = [programs.start(FEEDER if programs.c else FEEDER_IN_PYTHON, replace(load, task="feed")) for load in loads]
+    with started(feeders):
+        for worker in (*receivers, *feeders):
+            worker.pin(max(os.sched_getaffinity(0)))
+
+        def measured(receiver: Worker, feeder: Worker, repeats: int) -> list[float]:
+            found = []
+            for _ in range(repeats):
+                feeder.measure()
+                found += receiver.measure()
+            return [fmean(found)]
+
+        return by_turns(
+            [
+                partial(measured, receiver, feeder, load.repeats)
+                for receiver, feeder, load in zip(receivers, feeders, loads, strict=True)
+            ],
+            effort.rounds,
+            effort.seconds,
+        )
 
 
 def _load(case: Case, subject: Subject, point: int | None) -> Load:

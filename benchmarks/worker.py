@@ -21,15 +21,22 @@ Round = Callable[[], list[float]]
 
 @contextmanager
 def measure_receiving(load: Load) -> Iterator[Round]:
-    """Processor seconds per datagram, taken from receive buffers that were filled before."""
-    with sending_socket() as sender, RECEIVERS[load.subject](load) as receive:
+    """Processor seconds per datagram, taken from receive buffers that another worker has filled."""
+    with RECEIVERS[load.subject](load) as receive:
+        yield lambda: [receive(load.batch) / load.batch]
+
+
+@contextmanager
+def feed(load: Load) -> Iterator[Round]:
+    """Send a batch to what receives it, where there is no C program that does."""
+    with sending_socket() as sender:
         fill = filler(load, sender)
 
-        def measured() -> float:
+        def fed() -> list[float]:
             fill()
-            return receive(load.batch)
+            return []
 
-        yield lambda: [sum(measured() for _ in range(load.repeats)) / load.repeats / load.batch]
+        yield fed
 
 
 @contextmanager
@@ -67,6 +74,7 @@ def measure_counting(load: Load) -> Iterator[Round]:
 
 TASKS = {
     "receive": measure_receiving,
+    "feed": feed,
     "send": measure_sending,
     "count": measure_counting,
     "latency": measure_latency,

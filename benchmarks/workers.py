@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -136,18 +136,18 @@ def started(workers: Sequence[Worker]) -> Iterator[Sequence[Worker]]:
         yield workers
 
 
-def by_turns(workers: Sequence[Worker], rounds: int, seconds: float) -> list[list[list[float]]]:
-    """For each worker, what it measured in each round: A B C, C B A, and so on, after a round for warming up.
+def by_turns(measures: Sequence[Callable[[], list[float]]], rounds: int, seconds: float) -> list[list[list[float]]]:
+    """For each of them, what it measured in each round: A B C, C B A, and so on, after a round for warming up.
 
     At least 5 rounds, or as many as wanted if less; more while there is time.
     """
-    for worker in workers:
-        worker.measure()
-    measured: list[list[list[float]]] = [[] for _ in workers]
+    for measure in measures:
+        measure()
+    measured: list[list[list[float]]] = [[] for _ in measures]
     deadline = monotonic() + seconds
     for number in range(rounds):
         if number >= 5 and monotonic() > deadline:
             break
-        for place in range(len(workers))[:: -1 if number % 2 else 1]:
-            measured[place].append(workers[place].measure())
+        for place in range(len(measures))[:: -1 if number % 2 else 1]:
+            measured[place].append(measures[place]())
     return measured

@@ -21,21 +21,26 @@ same_facts(const struct msghdr *one, const struct msghdr *other)
            memcmp(one->msg_name, other->msg_name, one->msg_namelen) == 0;
 }
 
-/* Read the arena's current message; return whether that worked. In either case the message is to be released. */
+/* Read the arena's current message; return whether that worked. In either case the message is to be released. It begins
+as zeros, or as the message before: then what is the same is not looked up again. */
 bool
 read_message(Intake *self, Arena *arena, Message *message)
 {
     Slot *slot = &arena->headers[arena->slot];
-    const Facts *facts = &arena->facts;
-    if (arena->told < 0 || !same_facts(&slot->msg_hdr, &arena->headers[arena->told].msg_hdr)) {
-        read_facts(&self->kinds, &slot->msg_hdr, &arena->facts);
-    }
+    bool told = arena->told >= 0 && same_facts(&slot->msg_hdr, &arena->headers[arena->told].msg_hdr);
     arena->told = arena->slot;
     message->payload = slot->msg_hdr.msg_iov->iov_base;
     message->size = slot->msg_len < PAYLOAD ? slot->msg_len : PAYLOAD;
-    message->segment_size = facts->segment_size > 0 ? facts->segment_size : PAYLOAD;
     message->truncated = (slot->msg_hdr.msg_flags & self->msg_trunc) != 0;
-    message->timestamp = NULL;
+    if (told && message->origin != NULL) {
+        return true;
+    }
+    release_message(message);
+    const Facts *facts = &arena->facts;
+    if (!told) {
+        read_facts(&self->kinds, &slot->msg_hdr, &arena->facts);
+    }
+    message->segment_size = facts->segment_size > 0 ? facts->segment_size : PAYLOAD;
     message->has_timestamp = facts->has_timestamp;
     message->nanoseconds = facts->has_timestamp ? facts->timestamp : 0;
     message->origin = origin_of(&self->origins, &facts->source, self->learn);
@@ -93,20 +98,20 @@ append_segments(Intake *self, Arena *arena, Message *message, PyObject *list, Co
 Py_ssize_t
 append_messages(Intake *self, Arena *arena, PyObject *list, Counts *counts)
 {
-    Py_ssize_t total = 0, longest = 1;
+    Py_ssize_t total = 0, longest = 1, run = 0;
+    Message message = {0};
     for (; arena->slot < arena->filled; arena->slot++) {
-        Message message;
-        Py_ssize_t run = -1;
-        if (read_message(self, arena, &message)) {
-            run = append_segments(self, arena, &message, list, counts);
-        }
-        release_message(&message);
+        run = read_message(self, arena, &message) ? append_segments(self, arena, &message, list, counts) : -1;
         if (run < 0) {
-            return -1;
+            break;
         }
         arena->offset = 0;
         longest = run > longest ? run : longest;
         total += run;
+    }
+    release_message(&message);
+    if (run < 0) {
+        return -1;
     }
     self->run = longest;
     return total;
@@ -141,16 +146,19 @@ store_segments(Intake *self, Arena *arena, const Message *message, Rows *rows)
 Py_ssize_t
 store_messages(Intake *self, Arena *arena, Rows *rows)
 {
-    Py_ssize_t total = 0, longest = 1;
+    Py_ssize_t total = 0, longest = 1, run = 0;
+    Message message = {0};
     while (arena->slot < arena->filled && !rows->refused) {
-        Message message;
-        Py_ssize_t run = read_message(self, arena, &message) ? store_segments(self, arena, &message, rows) : -1;
-        release_message(&message);
+        run = read_message(self, arena, &message) ? store_segments(self, arena, &message, rows) : -1;
         if (run < 0) {
-            return -1;
+            break;
         }
         longest = run > longest ? run : longest;
         total += run;
+    }
+    release_message(&message);
+    if (run < 0) {
+        return -1;
     }
     self->run = longest;
     return total;

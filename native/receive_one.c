@@ -37,7 +37,7 @@ hand_over(Intake *self, Arena *arena, PyObject *waiting)
     int slot = arena->slot;
     Py_ssize_t offset = arena->offset;
     Counts counts = {0, 0, 0};
-    Message message;
+    Message message = {0};
     bool done = read_message(self, arena, &message);
     if (done && slot + 1 == arena->filled && message.size - offset <= message.segment_size) {
         /* A single datagram needs no list of its own. */
@@ -214,7 +214,7 @@ intake_next(Intake *self, PyObject *key)
         give_back(self, arena);
         return failed(error) ? NULL : shared(Py_None);
     }
-    Message message;
+    Message message = {0};
     PyObject *datagram = NULL;
     bool run = false;
     if (read_message(self, arena, &message)) {

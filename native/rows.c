@@ -47,15 +47,6 @@ end_rows(Rows *rows)
     rows->busy = 0;
 }
 
-/* Return whether there is room for a payload, and note if there is none. */
-bool
-has_room(Rows *rows, Py_ssize_t size)
-{
-    bool room = rows->count < rows->capacity && size <= rows->memory.len - end_of(rows);
-    rows->refused = rows->refused || !room;
-    return room;
-}
-
 /* Return the index of an origin in the list, or -1 with an exception set. */
 Py_ssize_t
 place_of(Rows *rows, PyObject *origin)
@@ -81,23 +72,6 @@ place_of(Rows *rows, PyObject *origin)
     rows->last = PyList_GetItem(rows->origins, place);
     rows->last_place = place;
     return place;
-}
-
-/* Add a row, for which there is room. `place` is the index of its origin. */
-void
-add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp)
-{
-    Py_ssize_t offset = end_of(rows);
-    char *home = (char *)rows->memory.buf + offset;
-    if (home != payload) {
-        /* It may be in the rows already, further on. */
-        memmove(home, payload, (size_t)size);
-    }
-    rows->offsets[rows->count] = offset;
-    rows->lengths[rows->count] = (int32_t)size;
-    rows->timestamps[rows->count] = timestamp;
-    rows->sources[rows->count] = (int32_t)place;
-    rows->count++;
 }
 
 /* Copy one Datagram into a row; return 1, 0 if there is no room for it, -1 with an exception set. */

@@ -5,6 +5,8 @@
 
 #include "fast.h"
 
+#include <string.h>
+
 typedef struct {
     PyObject_HEAD
     Py_ssize_t capacity;
@@ -31,10 +33,34 @@ end_of(const Rows *rows)
     return last < 0 ? 0 : (Py_ssize_t)rows->offsets[last] + rows->lengths[last];
 }
 
+/* Return whether there is room for a payload, and note if there is none. */
+static inline bool
+has_room(Rows *rows, Py_ssize_t size)
+{
+    bool room = rows->count < rows->capacity && size <= rows->memory.len - end_of(rows);
+    rows->refused = rows->refused || !room;
+    return room;
+}
+
+/* Add a row, for which there is room. `place` is the index of its origin. */
+static inline void
+add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp)
+{
+    Py_ssize_t offset = end_of(rows);
+    char *home = (char *)rows->memory.buf + offset;
+    if (home != payload) {
+        /* It may be in the rows already, further on. */
+        memmove(home, payload, (size_t)size);
+    }
+    rows->offsets[rows->count] = offset;
+    rows->lengths[rows->count] = (int32_t)size;
+    rows->timestamps[rows->count] = timestamp;
+    rows->sources[rows->count] = (int32_t)place;
+    rows->count++;
+}
+
 bool begin_rows(Rows *rows);
 void end_rows(Rows *rows);
-bool has_room(Rows *rows, Py_ssize_t size);
 Py_ssize_t place_of(Rows *rows, PyObject *origin);
-void add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp);
 
 #endif

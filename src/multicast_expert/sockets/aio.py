@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multicast_expert.doctor.report import Report
     from multicast_expert.sockets.loops import LoopWaits
 
-YIELD_EVERY = 128
+YIELD_EVERY = 256
 """How many datagrams are handed out before other tasks get their turn, although more are there."""
 
 
