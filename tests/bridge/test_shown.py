@@ -29,6 +29,7 @@ LEDGER = Ledger(
 STATUS = Status(
     "00" * 8,
     True,
+    True,
     ["tcp/192.0.2.1:7447"],
     [
         SiteStatus("11" * 8, "plant", False, True, 0.0123, [Wish(VIDEO), Wish(VOICE, ip_address("fd00::7"))]),
@@ -58,6 +59,10 @@ def test_the_lines() -> None:
     alone = STATUS._replace(speaking=False, sites=[], groups=[], refused_groups=0, problems=[])
     assert [each.plain for each in status_lines("x", alone, {})] == [
         "x stands by for another bridge on this network, no other site"
+    ]
+    early = alone._replace(is_settled=False)
+    assert [each.plain for each in status_lines("x", early, {})] == [
+        "x listens for other bridges on this network, no other site"
     ]
 
 

@@ -4,13 +4,16 @@ import json
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from html import unescape
+from itertools import pairwise
 from math import sin
 from pathlib import Path
 
 import pytest
 
 from multicast_expert.cli.live import pause_after
+from multicast_expert.cli.render.fitting import Room, fit, padded, shortened, shortened_address
 from multicast_expert.cli.render.streams import Place, Surroundings, ago, sparkline, stream_object, table_lines
 from multicast_expert.cli.render.top import Snapshot, View
 from multicast_expert.cli.top_screen import TopScreen
@@ -22,7 +25,7 @@ NOW = 1_700_000_000.0
 GOLDEN = Path(__file__).with_name("top")
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 """Those of the documents show the same screens."""
-SIZES = [(80, 24), (160, 50)]
+SIZES = [(40, 24), (80, 24), (160, 50)]
 
 
 def stream(number: int, group: str, port: int, protocol: Protocol | None = None, **changes: object) -> Stream:
@@ -204,6 +207,80 @@ def test_every_size_is_filled(width: int, height: int) -> None:
         assert max(len(line.plain) for line in lines) <= width
 
 
+def columns_at(width: int, snapshot: Snapshot = SNAPSHOT) -> list[str]:
+    """The titles of the table."""
+    title = next(line for line in plain(view_of(snapshot), width).splitlines() if line.startswith("GROUP"))
+    return title.replace("JOINED BY", "JOINED").split()
+
+
+def test_drops_and_joins_are_seen_at_every_width() -> None:
+    """The stream that drops and the program that joined stand in the table, with every column that has room."""
+    for width in (40, 60, 80, 100, 160):
+        (row,) = (line for line in plain(view_of(), width).splitlines() if line.startswith("239.1.0.2:5004"))
+        assert {"1234", "ffmpeg"} <= {*row.split()}
+        assert {"DROPS", "JOINED"} <= {*columns_at(width)}
+    assert columns_at(80) == ["GROUP", "SOURCE", "BIT/S▾", "LOSS", "DROPS", "LAST", "JOINED", "PROTOCOL"]
+    for narrow, wide in pairwise(range(20, 200)):
+        assert {*columns_at(narrow)} <= {*columns_at(wide)}, wide
+    assert "STALLED" in plain(view_of(), 60)
+
+
+def test_the_interface_is_a_column_where_there_are_several() -> None:
+    """It tells streams of the same group apart; a single one stands in the first line."""
+    assert "INTERFACE" not in columns_at(160)
+    both = [*STREAMS, replace(STREAMS[0], interface="enp0s31f6")]
+    found = SNAPSHOT._replace(streams=both, interfaces=("eth0", "enp0s31f6"))
+    assert "INTERFACE" in columns_at(160, found)
+    assert "IFACE" in columns_at(80, found)
+    assert "e…1f6" in plain(view_of(found), 80)
+
+
+def test_unknown_is_not_none() -> None:
+    """Where the OS does not report drops and joins, a question mark says so."""
+    text = plain(view_of(SNAPSHOT._replace(around=Surroundings())))
+    assert re.search(r"239\.1\.0\.1:1234 .* \?     now \?", text)
+    opened = plain(pressed(view_of(SNAPSHOT._replace(around=Surroundings())), "enter"))
+    assert "which programs here have joined it is not known" in opened
+    assert "how many of it the kernel of this host dropped is not known" in opened
+
+
+def test_the_keys_that_fit_are_whole() -> None:
+    """The last line holds whole items, the ones that matter longest, and the way out always."""
+    everything = "↑↓ move  Enter open  s S sort  r reverse  / filter  m mark  p pause  q quit"
+    for width in range(20, 100):
+        (keys,) = view_of().lines(width, 24)[-1:]
+        items = keys.plain.split("  ")
+        assert "q quit" in items
+        assert {*items} <= {*everything.split("  ")}
+    assert pressed(view_of(), "slash", "r").lines(40, 24)[-1].plain == "filter: r▏  Enter keep  Esc clear"
+
+
+def test_what_is_too_long_is_shortened() -> None:
+    """Addresses keep both of their ends, other texts their beginning, also where letters are two columns wide."""
+    assert shortened_address("192.168.178.104", 10) == "192…78.104"
+    assert shortened_address("10.0.0.1", 10) == "10.0.0.1"
+    assert shortened("Nachrichten", 6) == "Nachr…"
+    assert shortened("総合テレビ", 6) == "総合…"
+    assert padded("総合", 6) == "総合  "
+
+
+@pytest.mark.parametrize(
+    ("width", "sizes", "gap"),
+    [
+        (5, {"a": 5}, 1),
+        (14, {"a": 14}, 1),
+        (18, {"a": 13, "b": 4}, 1),
+        (30, {"a": 20, "b": 8}, 2),
+        (35, {"a": 20, "b": 8, "c": 3}, 2),
+        (50, {"a": 20, "b": 20, "c": 3}, 2),
+    ],
+)
+def test_columns_find_room(width: int, sizes: dict[str, int], gap: int) -> None:
+    """First the least of what is needed, then what is usual, then further columns, then the longest cells."""
+    needed = {"a": Room(10, 20, 20), "b": Room(4, 8, 20)}
+    assert fit(needed, {"c": Room(3, 3)}, width) == (sizes, gap)
+
+
 def test_no_control_character_of_a_payload_reaches_the_terminal() -> None:
     """A name in a payload that would steer a terminal is escaped in table and detail."""
     view = pressed(view_of(), "slash", *"mdns", "enter")
@@ -276,7 +353,10 @@ def test_a_table_longer_than_the_screen_scrolls() -> None:
 def test_troubles_are_said() -> None:
     """Frames that were lost here, and streams beyond the limit, stand in the second line."""
     text = plain(view_of(SNAPSHOT._replace(lost=1234, unfollowed=5)), 160)
-    assert "1 stream stalled; 1,234 frames lost here: they came faster than they were read; 5 datagrams" in text
+    assert (
+        "1 stream stalled; 1 stream with drops on this host; "
+        "1,234 frames lost here: they came faster than they were read; 5 datagrams of further streams not followed\n"
+    ) in text
 
 
 def test_cells() -> None:
@@ -302,6 +382,20 @@ def test_the_plain_table() -> None:
         "224.0.0.251:5353    900  avahi-daemon   now",
         "239.7.7.7:7777       55                 now",
     ]
+
+
+def test_a_plain_table_fits_80_columns() -> None:
+    """Addresses and numbers stay whole, a protocol is wrapped, and fewer rates are shown."""
+    lines = [line.plain for line in table_lines(STREAMS[1:4], NOW, AROUND, 80)]
+    assert lines == [
+        "GROUP            SOURCE          IFACE BIT/S   LOSS LAST PROTOCOL",
+        "239.1.0.2:5004   10.0.0.6        eth0  7.8 M 0.05 %  now RTP MPEG-TS: Service01",
+        "                                                         (H.264, AAC)",
+        "239.69.1.1:5004  10.0.0.5        eth0  6.5 M    0 %  now RTP L24/48000/2",
+        "239.255.0.7:5568 192.168.178.104 eth0  5.2 M         now sACN universe 7, desk",
+        "                                                         one",
+    ]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_narrow_table_names_its_columns() -> None:

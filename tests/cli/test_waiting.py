@@ -83,6 +83,23 @@ def test_a_receiver_that_need_not_wait(mcast: Run) -> None:
     assert (done.returncode, "usb0" in done.stderr) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["pong", "bridge 239.1.2.3:5000"])
+def test_a_server_waits_only_if_it_is_told_to(
+    multicast_lab: Lab, program: Program, mcast: Run, ended: Ended, command: str
+) -> None:
+    """Without --wait a missing interface is an error at once; with it one line says what it waits for."""
+    if command != "pong":
+        pytest.importorskip("zenoh", reason="eclipse-zenoh is not installed")
+    host = multicast_lab.host(f"with {command.split(maxsplit=1)[0]}")
+    refused = mcast(*command.split(), "-i", "usb0", "--for", "0", on=host)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("mcast: 'usb0' does not appear to be a valid interface")
+    waiting = program(*command.split(), "--wait", "-i", "usb0", on=host)
+    assert next_message(waiting).startswith(("answering", "bridging"))
+    assert next_message(waiting) == "waiting for usb0\n"
+    assert ended(waiting, interrupt=True).returncode == 130
+
+
 @both_versions
 @pytest.mark.parametrize("by", ["name", "address"])
 def test_a_sender_waits_for_its_interface(program: Program, ended: Ended, version: int, by: str) -> None:

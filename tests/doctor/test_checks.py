@@ -571,7 +571,19 @@ ROWS = [
                      machine=Machine("linux", "6", 1000, False, "docker")),
         "suspect",
     ),
-    Row("container", deaf(machine=Machine("linux", "6", 0, True, "docker")), "unknown", "from inside"),
+    *(
+        Row(
+            "container",
+            deaf(machine=Machine("linux", release, 0, True, "docker"), interfaces=(replace(ETH0, kind=kind),)),
+            *expected,
+        )
+        for release, kind, expected in (
+            ("6", "veth", ("unknown", "from inside")),
+            ("6", "macvlan", ("ok", "no interface that its engine translates")),
+            ("6", None, ("ok", "no interface that its engine translates")),
+            ("6.6-linuxkit", None, ("unknown", "from inside")),
+        )
+    ),
     Row("container", deaf(machine=Machine("linux", "6", 0, True, UNKNOWN)), "unknown"),
     Row("ttl", healthy(), "ok"),
     Row("ttl", deaf(source=FAR, routes=BEHIND_A_ROUTER), "suspect", "behind the router 10.1.0.254", "--ttl 8"),

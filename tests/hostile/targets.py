@@ -7,7 +7,8 @@ from struct import unpack_from
 from typing import Any
 
 from multicast_expert.cli.render.scan import found_lines, found_object
-from multicast_expert.cli.render.streams import Surroundings, detail_lines
+from multicast_expert.cli.render.stream_detail import detail_lines
+from multicast_expert.cli.render.streams import Surroundings
 from multicast_expert.cli.render.watch import event_line, event_object
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram import Datagram

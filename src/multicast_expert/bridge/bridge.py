@@ -319,6 +319,8 @@ class Bridge:
             ]
             return Status(
                 self._own.hex(),
+                # One that neither speaks nor knows who does has not decided, or not acted on it.
+                self._election.is_settled and (self._station.speaking or bool(neighbours)),
                 self._station.speaking,
                 self._network.links(),
                 sorted(seen, key=lambda each: (each.name, each.id)),

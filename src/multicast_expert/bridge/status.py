@@ -37,6 +37,8 @@ class Status(NamedTuple):
     """What a bridge knows at this moment."""
 
     id: str
+    is_settled: bool
+    """Whether the bridges on this network have decided which of them speaks."""
     speaking: bool
     links: list[str]
     """Where its connections lead."""

@@ -22,12 +22,15 @@ from multicast_expert.cli.parameters import (
     JsonOption,
     Parameter,
     UsageError,
+    WaitOption,
     command,
     read_endpoints,
     seconds,
     whole,
 )
 from multicast_expert.cli.render.bridge import bridge_families, rates_between, status_lines, status_object
+from multicast_expert.cli.waiting import missing_interfaces, tell_wait
+from multicast_expert.system.interfaces import find_interfaces
 
 if TYPE_CHECKING:
     from multicast_expert.cli.exporter import Exporter
@@ -124,10 +127,11 @@ def run(
         bool, Parameter("--discovery", "Also want the groups of mDNS, SSDP and WS-Discovery.")
     ] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
     metrics: MetricsOption = None,
 ) -> int:
-    """Return 0 when the time is over, 130 if Ctrl-C ended it."""
+    """Return 0 when the time is over, 1 if an interface is missing, 130 if Ctrl-C ended it."""
     wishes = _wishes([*texts, *(DISCOVERY if discovery else ())])
     if wishes and (ranges or link_local):
         raise UsageError("--allow and --link-local are for a bridge without endpoints.")
@@ -144,6 +148,9 @@ def run(
         keep_source,
         not wishes,
     )
+    missing = missing_interfaces(ifaces)
+    if missing and not wait:
+        find_interfaces(missing)
     with ExitStack() as opened:
         exporter = open_exporter(metrics, opened)
         bridge = opened.enter_context(Bridge(settings))
@@ -151,6 +158,7 @@ def run(
         listening = f"listening on {where}" if where else ""
         connecting = f"connecting to {', '.join(connect)}" if connect else ""
         terminal.tell(f"bridging {_carried(settings)}, {' and '.join(filter(None, (listening, connecting)))}")
+        tell_wait(missing)
         view = _View(bridge, settings.name, as_json, exporter)
         interrupted = until_interrupted(lambda: view.follow(duration))
         view.show()

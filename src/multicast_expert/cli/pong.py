@@ -12,13 +12,15 @@ from typing import Annotated
 from multicast_expert import __version__
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, until_interrupted
-from multicast_expert.cli.parameters import InterfacesOption, Parameter, UsageError, command, seconds, whole
+from multicast_expert.cli.parameters import InterfacesOption, Parameter, UsageError, WaitOption, command, seconds, whole
 from multicast_expert.cli.render.text import counted
+from multicast_expert.cli.waiting import tell_wait
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.ping.messages import OLD_PORT, PORT, Network
 from multicast_expert.ping.pinger import Unsent
 from multicast_expert.ping.pong import Pong
 from multicast_expert.ping.server import ServerSettings
+from multicast_expert.system.interfaces import find_interfaces
 
 _DEFAULT = ServerSettings()
 _REASONS = 8
@@ -55,8 +57,11 @@ def run(
     ttl: Annotated[int, Parameter("--ttl N", "Hops that answers may go (default 64).", whole(1, 255))] = _DEFAULT.ttl,
     alone: Annotated[bool, Parameter("--alone", "Measure no hosts for clients.")] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    wait: WaitOption = False,
 ) -> int:
-    """Return 0 when the time is over, 1 if the port is taken, 130 if Ctrl-C ended it."""
+    """Return 0 when the time is over, 1 if the port is taken or an interface missing, 130 if Ctrl-C ended it."""
+    if not wait:
+        find_interfaces(ifaces)
     served = tuple(_range(text) for text in groups) or _DEFAULT.groups
     settings = ServerSettings(served, rate, rate_in_all, ttl=ttl, information=f"mcast {__version__}")
     versions = [number for number, only in ((4, only4), (6, only6)) if only] or [4, 6]
@@ -91,9 +96,7 @@ def run(
                 terminal.tell(
                     f"answering multicast pings on {where}, {' and '.join(f'IPv{each}' for each in versions)}"
                 )
-
-                if pong.missing_interfaces:
-                    terminal.tell(f"waiting for {', '.join(pong.missing_interfaces)}")
+                tell_wait(pong.missing_interfaces)
 
     interrupted = until_interrupted(lambda: _run(serve))
     server = pong.server

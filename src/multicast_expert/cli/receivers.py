@@ -12,6 +12,7 @@ from importlib import import_module
 from multicast_expert.cli import terminal
 from multicast_expert.cli.parameters import UsageError, named_interfaces
 from multicast_expert.cli.render.text import binary_size
+from multicast_expert.cli.waiting import tell_wait
 from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.endpoints import Endpoint
@@ -172,9 +173,7 @@ def _sources_of(receiver: McastRxSocket) -> str:
 
 def tell_what_is_missing(receivers: Iterable[McastRxSocket]) -> None:
     """Say which interfaces are not there yet."""
-    missing = [name for receiver in receivers for name in _missing_of(receiver)]
-    if missing:
-        terminal.tell(f"waiting for {', '.join(dict.fromkeys(missing))}")
+    tell_wait([name for receiver in receivers for name in _missing_of(receiver)])
 
 
 def _missing_of(receiver: McastRxSocket) -> list[str]:

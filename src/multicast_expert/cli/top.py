@@ -14,7 +14,7 @@ from multicast_expert.cli.live import Live
 from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, command, read_endpoints, seconds
 from multicast_expert.cli.render.metrics import top_families
-from multicast_expert.cli.render.streams import stream_object, table_lines
+from multicast_expert.cli.render.streams import stream_object, table_lines, told_apart
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.cli.render.top import Snapshot, View
 from multicast_expert.core.errors import MulticastExpertError
@@ -114,7 +114,8 @@ def _write_one(found: Snapshot, as_json: bool) -> None:
             }
         )
         return
-    lines = list(table_lines(view.rows, found.now, found.around, terminal.size(sys.stdout)[0], PLAIN_COLUMNS))
+    names, width = told_apart(PLAIN_COLUMNS, found.interfaces), terminal.size(sys.stdout)[0]
+    lines = list(table_lines(view.rows, found.now, found.around, width, names))
     head = f"{counted(len(view.rows), 'stream')} on {', '.join(found.interfaces)}"
     troubles = [Line(text, style="red") for text in found.troubles()]
     terminal.show_lines([Line(head, style="bold"), *troubles, *lines, Line("")], sys.stdout)

@@ -93,7 +93,7 @@ class Machine:
     may_capture: bool
     """Whether frames could be captured."""
     container: str | Unread | None = None
-    """The kind of container: `docker`, `podman`, `kubernetes`, `lxc`, `wsl`; None: none of them."""
+    """The engine that made this network: `docker`, `podman`, `kubernetes`, `lxc`, `wsl`; None: none of them."""
 
 
 @dataclass(frozen=True, slots=True)

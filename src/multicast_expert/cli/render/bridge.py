@@ -53,8 +53,11 @@ def drops_of(totals: Ledger) -> dict[str, int]:
 def status_lines(name: str, status: Status, rates: Mapping[str, Rates]) -> Iterator[Line]:
     """Yield the lines that a terminal shows each second."""
     others = counted(len(status.sites), "other site") if status.sites else "no other site"
-    speaks = "speaks" if status.speaking else "stands by for another bridge on this network"
-    yield Line((f"{printable(name)} ", "bold"), (f"{speaks}, {others}", "" if status.sites else "yellow"))
+    if not status.is_settled:
+        role = "listens for other bridges on this network"
+    else:
+        role = "speaks" if status.speaking else "stands by for another bridge on this network"
+    yield Line((f"{printable(name)} ", "bold"), (f"{role}, {others}", "" if status.sites else "yellow"))
     width = max((len(printable(each.name)) for each in status.sites), default=0)
     for each in status.sites:
         yield _site_line(each, width)
@@ -102,6 +105,7 @@ def status_object(time: float, name: str, status: Status, rates: Mapping[str, Ra
         "time": time,
         "id": status.id,
         "name": name,
+        "settled": status.is_settled,
         "speaking": status.speaking,
         "links": status.links,
         "sites": [

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from multicast_expert.cli.render.streams import Surroundings, stream_object, table_lines
+from multicast_expert.cli.render.streams import PLAIN, Surroundings, stream_object, table_lines, told_apart
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.observe.found import Found, MemberSeen, QuerierSeen
 
@@ -19,7 +19,7 @@ def found_lines(found: Found, around: Surroundings, room: int) -> Iterator[Line]
     streams = counted(len(found.streams), "stream")
     where = ", ".join(found.interfaces) or "no interface"
     yield Line((f"{streams} to {counted(groups, 'group')}", "bold"), f" in {found.seconds:.1f} s on {where}")
-    yield from table_lines(found.streams, found.now, around, room)
+    yield from table_lines(found.streams, found.now, around, room, told_apart(PLAIN, found.interfaces))
     if found.queriers is not None:
         yield Line("")
         yield from _querier_lines(found.queriers)

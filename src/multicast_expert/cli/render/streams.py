@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
+from textwrap import wrap
 from typing import Any, NamedTuple
 
-from multicast_expert.cli.render.text import Line, host_and_port, printable, scaled
+from multicast_expert.cli.render.fitting import Room, fit, padded, shortened, shortened_address
+from multicast_expert.cli.render.text import Line, columns, host_and_port, printable, scaled
 from multicast_expert.observe.streams import SECONDS, Stream
 from multicast_expert.wire.recognise.table import Protocol
 
 STALLED = "STALLED"
+UNKNOWN = "?"
+"""What the OS does not report."""
 SPARK = 15
 """Bars of the last minute in a table, four seconds each."""
+_EXACT = 100_000
+"""Drops that are shown in three digits only: their column is narrow."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -51,6 +57,19 @@ class Column(NamedTuple):
     order: Callable[[Stream, float, Surroundings], Any]
     """The key by which it sorts, most interesting first."""
     is_number: bool = False
+    is_address: bool = False
+    short_title: str = ""
+    """The title where the name does not fit."""
+
+    def title(self, size: int, mark: str = "") -> str:
+        """Return the title with a mark behind it, in at most `size` columns."""
+        long = len(self.name) + len(mark) > size
+        return (self.short_title or self.name if long else self.name).upper()[: size - len(mark)] + mark
+
+    def fitted(self, cell: str, size: int) -> str:
+        """Return a cell that is exactly `size` columns wide."""
+        short = shortened_address(cell, size) if self.is_address else shortened(cell, size)
+        return padded(short, size, to_the_right=self.is_number)
 
 
 def protocol_text(protocol: Protocol | None) -> str:
@@ -81,16 +100,21 @@ def loss_text(stream: Stream) -> str:
     if stream.numbers is None:
         return ""
     share = 100 * stream.numbers.lost / max(stream.numbers.expected, 1)
+    if 0 < share < 0.01:
+        return "<0.01 %"
     return f"{share:.2g} %" if share < 99.5 else f"{share:.0f} %"
 
 
 def joined_text(stream: Stream, around: Surroundings) -> str:
-    """Return the programs of this host that joined; `yes` if they cannot be named, empty for none."""
+    """Return the programs of this host that joined; `yes` if they cannot be named, empty for none, `?` if not known."""
+    if around.joined is None:
+        return UNKNOWN
     programs = around.programs(stream)
     return "" if programs is None else printable(", ".join(sorted(programs))) or "yes"
 
 
-def _last(stream: Stream, now: float) -> str:
+def last_text(stream: Stream, now: float) -> str:
+    """Return how long ago the stream was heard, or STALLED."""
     return STALLED if stream.is_stalled else ago(now - stream.last)
 
 
@@ -98,9 +122,12 @@ def _jitter(stream: Stream) -> float:
     return stream.numbers.jitter or 0.0 if stream.numbers else 0.0
 
 
-def _jitter_text(stream: Stream) -> str:
-    known = stream.numbers is not None and stream.numbers.jitter is not None
-    return f"{1e3 * _jitter(stream):.3g} ms" if known else ""
+def jitter_text(stream: Stream) -> str:
+    """Return the jitter in milliseconds; empty where it is not known."""
+    if stream.numbers is None or stream.numbers.jitter is None:
+        return ""
+    value = 1e3 * stream.numbers.jitter
+    return f"{value:.3g} ms" if 0.1 <= value < 999.5 else f"{value:,.0f} ms" if value >= 1 else f"{value:.3f} ms"
 
 
 def _rate(value: float) -> str:
@@ -111,14 +138,27 @@ def _number(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
+def _drops_text(dropped: int | None) -> str:
+    """Return how many were dropped, in at most six columns; empty for none."""
+    if dropped is None:
+        return UNKNOWN
+    return (str(dropped) if dropped < _EXACT else _rate(dropped)) if dropped else ""
+
+
 def _rates(name: str, cell: Callable[[Stream], str], order: Callable[[Stream], Any]) -> Column:
     """Return a column of numbers that come from the stream alone."""
     return Column(name, lambda stream, _, __: cell(stream), lambda stream, _, __: order(stream), True)
 
 
-def _texts(name: str, cell: Callable[[Stream], str]) -> Column:
+def _texts(name: str, cell: Callable[[Stream], str], *, is_address: bool = False, short_title: str = "") -> Column:
     """Return a column of texts, which sorts by them, the empty ones last."""
-    return Column(name, lambda stream, _, __: cell(stream), lambda stream, _, __: cell(stream) or "~")
+    return Column(
+        name,
+        lambda stream, _, __: cell(stream),
+        lambda stream, _, __: cell(stream) or "~",
+        is_address=is_address,
+        short_title=short_title,
+    )
 
 
 def _column_list() -> Iterator[Column]:
@@ -126,33 +166,35 @@ def _column_list() -> Iterator[Column]:
         "group",
         lambda stream, _, __: host_and_port(stream.group, stream.port),
         lambda stream, _, __: (len(stream.group), stream.group, stream.port),
+        is_address=True,
     )
-    yield _texts("source", lambda stream: f"{stream.source}{' (us)' if stream.outgoing else ''}")
-    yield _texts("interface", lambda stream: printable(stream.interface))
+    yield _texts("source", lambda stream: f"{stream.source}{' (us)' if stream.outgoing else ''}", is_address=True)
+    yield _texts("interface", lambda stream: printable(stream.interface), is_address=True, short_title="iface")
     yield _rates("dgram/s", lambda each: _rate(each.datagrams_per_second), lambda each: -each.datagrams_per_second)
     yield _rates("bit/s", lambda each: _rate(each.bits_per_second), lambda each: -each.bits_per_second)
     yield _rates("loss", loss_text, lambda each: -(each.numbers.lost if each.numbers else -1))
     yield Column(
         "drops",
-        lambda stream, _, around: _number(around.dropped(stream) or None),
+        lambda stream, _, around: _drops_text(around.dropped(stream)),
         lambda stream, _, around: -(around.dropped(stream) or 0),
         True,
     )
     yield Column(
         "last",
-        lambda stream, now, _: _last(stream, now),
+        lambda stream, now, _: last_text(stream, now),
         lambda each, now, _: (not each.is_stalled, now - each.last),
         True,
     )
-    yield _texts("protocol", lambda stream: protocol_text(stream.protocol))
-    yield _rates("jitter", _jitter_text, lambda stream: -_jitter(stream))
-    yield _rates("hops", lambda stream: _number(stream.hop_limit), lambda stream: stream.hop_limit or 0)
-    yield _rates("dscp", lambda stream: _number(stream.dscp), lambda stream: -(stream.dscp or 0))
     yield Column(
         "joined by",
         lambda stream, _, around: joined_text(stream, around),
         lambda stream, _, around: joined_text(stream, around) or "~",
+        short_title="joined",
     )
+    yield _texts("protocol", lambda stream: protocol_text(stream.protocol))
+    yield _rates("jitter", jitter_text, lambda stream: -_jitter(stream))
+    yield _rates("hops", lambda stream: _number(stream.hop_limit), lambda stream: stream.hop_limit or 0)
+    yield _rates("dscp", lambda stream: _number(stream.dscp), lambda stream: -(stream.dscp or 0))
     yield Column(
         "last minute",
         lambda stream, _, __: sparkline([bits for _, bits in stream.history], SPARK),
@@ -162,6 +204,16 @@ def _column_list() -> Iterator[Column]:
 
 COLUMNS = {each.name: each for each in _column_list()}
 PLAIN = ("group", "source", "interface", "dgram/s", "bit/s", "loss", "last", "protocol")
+FURTHER = ("dgram/s", "jitter", "hops", "dscp")
+"""Columns that a table does without where it is narrow."""
+WRAPPED = "protocol"
+WRAPPED_LEAST = 12
+"""Columns in which a protocol is still readable."""
+
+
+def told_apart(names: Iterable[str], interfaces: Sequence[str]) -> list[str]:
+    """Return the columns without that of the interface where there is one only, which the first line names."""
+    return [name for name in names if name != "interface" or len(interfaces) > 1]
 
 
 def table_lines(
@@ -169,30 +221,42 @@ def table_lines(
 ) -> Iterator[Line]:
     """Yield a table; a column in which nothing stands is left out.
 
-    Where it takes more than `room` columns, each row becomes a line with the names of its columns.
+    Where `room` is short, FURTHER columns are left out and the protocol is wrapped; addresses and numbers stay whole.
+    Where that does not suffice, each row becomes a line with the names of its columns.
     """
-    columns = [COLUMNS[name] for name in names]
-    rows = [[column.cell(each, now, around) for column in columns] for each in streams]
-    kept = [turn for turn, _ in enumerate(columns) if any(row[turn] for row in rows)]
-    widths = {turn: max(len(columns[turn].name), *(len(row[turn]) for row in rows)) for turn in kept}
-
-    def line(cells: Sequence[str], style: str) -> Line:
-        aligned = [
-            cells[turn].rjust(widths[turn]) if columns[turn].is_number else cells[turn].ljust(widths[turn])
-            for turn in kept
-        ]
-        return Line("  ".join(aligned), style=style)
-
-    if sum(widths.values()) + 2 * len(kept) - 2 > room:
+    rows = [{name: COLUMNS[name].cell(each, now, around) for name in names} for each in streams]
+    kept = [name for name in names if any(row[name] not in ("", UNKNOWN) for row in rows)]
+    rooms = {name: _whole(name, [row[name] for row in rows]) for name in kept}
+    # The first one takes what others leave over: long titles before a protocol in few words.
+    needed = {name: rooms[name] for name in sorted(kept, key=lambda name: name != WRAPPED) if name not in FURTHER}
+    fitted = fit(needed, {name: each for name, each in rooms.items() if name in FURTHER}, room)
+    if any(fitted.sizes.get(name, 0) < each.least for name, each in needed.items()):
         for each, row in zip(streams, rows, strict=True):
             style = "red" if each.is_stalled else ""
-            facts = ", ".join(f"{columns[turn].name} {row[turn].strip()}" for turn in kept[1:] if row[turn])
+            facts = ", ".join(f"{name} {row[name].strip()}" for name in kept[1:] if row[name])
             yield Line((row[kept[0]].strip(), f"bold {style}".strip()), (f" {facts}", style))
         return
+    shown = {name: fitted.sizes[name] for name in kept if name in fitted.sizes}
+    gap = " " * fitted.gap
     if rows:
-        yield line([column.name.upper() for column in columns], "dim")
+        titles = (
+            padded(COLUMNS[name].title(size), size, to_the_right=COLUMNS[name].is_number)
+            for name, size in shown.items()
+        )
+        yield Line(gap.join(titles), style="dim")
     for each, row in zip(streams, rows, strict=True):
-        yield line(row, "red" if each.is_stalled else "")
+        cells = [wrap(row[name], size) or [""] if name == WRAPPED else [row[name]] for name, size in shown.items()]
+        for parts in zip_longest(*cells, fillvalue=""):
+            texts = (COLUMNS[name].fitted(part, shown[name]) for name, part in zip(shown, parts, strict=True))
+            yield Line(gap.join(texts), style="red" if each.is_stalled else "")
+
+
+def _whole(name: str, cells: Iterable[str]) -> Room:
+    """Return the room of a column of which nothing is lost."""
+    longest = max(map(columns, cells))
+    usual = max(longest, len(name))
+    least = max(longest, len(COLUMNS[name].short_title or name))
+    return Room(min(least, WRAPPED_LEAST) if name == WRAPPED else least, usual, usual)
 
 
 def stream_object(stream: Stream, now: float, around: Surroundings) -> dict[str, Any]:
@@ -227,43 +291,3 @@ def stream_object(stream: Stream, now: float, around: Surroundings) -> dict[str,
         "joined": None if around.joined is None else programs is not None,
         "programs": None if programs is None else sorted(programs),
     }
-
-
-def detail_lines(stream: Stream, now: float, around: Surroundings, width: int) -> Iterator[Line]:
-    """Yield all that is known about one stream: rates, gaps, numbers, and the head of the latest payload."""
-    yield Line((f"{host_and_port(stream.group, stream.port)} from {stream.source} on {stream.interface}", "bold"))
-    yield Line(protocol_text(stream.protocol) or "protocol not recognised")
-    yield Line("")
-    for name, (datagrams, bits) in (
-        ("now    ", (stream.datagrams_per_second, stream.bits_per_second)),
-        ("average", stream.mean_rates),
-    ):
-        yield Line(f"{name}  {scaled(datagrams).strip()} datagrams/s  {scaled(bits)}bit/s of payload")
-    yield Line(f"total    {stream.datagrams:,} datagrams, {stream.payload_bytes:,} bytes")
-    yield Line(f"bit/s    {sparkline([bits for _, bits in stream.history], min(SECONDS, max(width - 12, 10)))}")
-    yield Line("")
-    yield Line(f"last heard {_last(stream, now)}; longest gap {1e3 * stream.longest_gap:,.1f} ms")
-    if stream.numbers:
-        expected, lost, duplicates, reordered, _ = stream.numbers
-        yield Line(
-            f"{lost:,} of {expected:,} lost, {duplicates:,} twice, {reordered:,} out of order, "
-            f"jitter {_jitter_text(stream) or 'not known'}"
-        )
-    else:
-        yield Line("no numbers in its datagrams: loss and jitter are not known")
-    yield Line(f"hop limit {_number(stream.hop_limit) or '?'}, DSCP {_number(stream.dscp) or '?'}")
-    dropped, programs = around.dropped(stream), joined_text(stream, around)
-    yield Line(f"joined here by {programs}" if programs else "no program here has joined it")
-    if dropped is not None:
-        yield Line(f"{dropped:,} dropped by the kernel of this host", style="red" if dropped else "")
-    yield Line("")
-    yield from hex_lines(stream.head, width)
-
-
-def hex_lines(payload: bytes, width: int, limit: int = 256) -> Iterator[Line]:
-    """Yield the beginning of a payload as hexadecimal digits and text."""
-    step = 16 if width >= 76 else 8
-    for start in range(0, min(len(payload), limit), step):
-        part = payload[start : start + step]
-        letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)
-        yield Line((f"{start:04x}  ", "dim"), f"{part.hex(' '):{3 * step}} {letters}")

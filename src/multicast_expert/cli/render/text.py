@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate, pairwise
 
@@ -185,6 +186,20 @@ class Line:
                 pieces.append((text[start:end], style))
             place += len(part)
         return Line(*pieces, is_set=True)
+
+    def rows(self, room: int) -> Iterator[Line]:
+        """Yield it as rows of at most `room` columns, broken between words, with the further ones indented."""
+        row: list[tuple[str, str]] = []
+        left = room
+        for text, style in self.filled(room).pieces:
+            start = 0
+            for place, character in enumerate(text):
+                if (width := columns(character)) > left:
+                    yield Line(*row, (text[start:place], style), is_set=True)
+                    row, left, start = [], room, place
+                left -= width
+            row.append((text[start:], style))
+        yield Line(*row, is_set=True)
 
     def cut(self, room: int) -> Line:
         """Return so much of it as fits into so many columns."""

@@ -6,20 +6,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from multicast_expert.cli.render.streams import COLUMNS, SPARK, Surroundings, detail_lines
-from multicast_expert.cli.render.text import Line, counted, printable, scaled
+from multicast_expert.cli.render.fitting import Fitted, Room, fit, fitting_items, padded
+from multicast_expert.cli.render.stream_detail import detail_lines
+from multicast_expert.cli.render.streams import COLUMNS, SPARK, Surroundings
+from multicast_expert.cli.render.text import Line, columns, counted, printable, scaled
 from multicast_expert.observe.streams import Stream
 
-# Columns in the order in which they find room, and how wide they are; 0: as wide as their texts.
-ROOM = {
-    "group": 0, "bit/s": 7, "protocol": 14, "last": 7, "source": 0, "loss": 6, "dgram/s": 7, "interface": 0,
-    "last minute": SPARK, "drops": 6, "joined by": 12, "jitter": 8, "hops": 4, "dscp": 4,
-}  # fmt: skip
 _WIDEST = 30
-_GAP, _WIDE = 2, 120
-_SORTS = [name for name in COLUMNS if name in ROOM]
-KEYS = "↑↓ move  Enter open  s S sort  r reverse  / filter  m mark  p pause  q quit"
-DETAIL_KEYS = "Esc back  ↑↓ other stream  p pause  q quit"
+"""Columns in which nearly all addresses are whole."""
+_GAP = 2
+# Columns, the most important one first: how wide at least and usually, or as wide as their texts. All that fit are
+# shown; the needed ones rather narrow than not at all.
+NEEDED = {
+    "group": (14, 0), "bit/s": (6, 6), "drops": (6, 6), "joined by": (6, 9), "last": (7, 7), "loss": (7, 7),
+    "source": (9, 0), "interface": (5, 0), "protocol": (8, 20),
+}  # fmt: skip
+FURTHER = {"dgram/s": 8, "last minute": SPARK, "jitter": 8, "hops": 5, "dscp": 5}
+_SORTS = [name for name in COLUMNS if name in NEEDED or name in FURTHER]
+# What the keys do, and in which order they give way where not all fit on a line.
+KEYS = {
+    "↑↓ move": 2, "Enter open": 1, "s S sort": 3, "r reverse": 6, "/ filter": 4, "m mark": 7, "p pause": 5, "q quit": 0,
+}  # fmt: skip
+DETAIL_KEYS = {"Esc back": 0, "↑↓ other stream": 2, "p pause": 3, "q quit": 1}
 _AROUND = 8
 """Lines that a page key keeps."""
 
@@ -175,25 +183,36 @@ class View:
         shown = counted(len(self.rows), "stream")
         shown += f" of {len(found.streams):,}" if len(self.rows) < len(found.streams) else ""
         where = ", ".join(found.interfaces[:4]) + (" …" if len(found.interfaces) > 4 else "")
-        rates = f"{scaled(datagrams).strip()} datagrams/s  {scaled(bits)}bit/s"
-        paused = [("  PAUSED", "bold yellow")] if self.is_paused else []
-        yield _cut(Line((f"{shown}  ", "bold"), f"{rates}  on {where}", *paused), width)
+        paused = "PAUSED" if self.is_paused else ""
+        rates = {f"{scaled(datagrams).strip()} datagrams/s": 3, f"{scaled(bits)}bit/s": 1, f"on {where}": 2}
+        taken = len(shown) + (len(paused) + _GAP if paused else 0)
+        text = fitting_items(rates, width - taken - _GAP)
+        yield Line((shown, "bold"), f"{' ' * _GAP}{text}", (f"  {paused}" if paused else "", "bold yellow")).cut(width)
         stalled = sum(each.is_stalled for each in found.streams)
-        troubles = [f"{counted(stalled, 'stream')} stalled"] * bool(stalled) + found.troubles()
+        dropped = sum(bool(found.around.dropped(each)) for each in found.streams)
+        troubles = [f"{counted(stalled, 'stream')} stalled"] * bool(stalled)
+        troubles += [f"{counted(dropped, 'stream')} with drops on this host"] * bool(dropped)
+        troubles += found.troubles()
         if troubles:
-            yield _cut(Line("; ".join(troubles), style="bold red"), width)
+            yield from Line("; ".join(troubles), style="bold red").rows(width)
 
     def _foot(self, width: int) -> str:
         if self.is_typing or (self.filter and not self.is_open):
-            text = f"filter: {self.filter}" + ("▏  Enter keep  Esc clear" if self.is_typing else "  Esc clear")
+            text = printable(f"filter: {self.filter}") + ("▏" if self.is_typing else "")
+            text = fitting_items({text: 0, "Enter keep" if self.is_typing else "": 2, "Esc clear": 1}, width)
         else:
-            text = DETAIL_KEYS if self.is_open else KEYS
-        return printable(text)[:width].ljust(width)
+            text = fitting_items(DETAIL_KEYS if self.is_open else KEYS, width)
+        return text[:width].ljust(width)
 
     def _table(self, width: int, height: int) -> Iterator[Line]:
-        names = self._columns(width)
-        titles = [name.upper() + ("▴" if self.reverse else "▾") * (name == self.sort) for name in names]
-        yield Line(_row(titles, names), style="bold")
+        table = self._columns(width)
+        arrow = "▴" if self.reverse else "▾"
+        titles = [
+            padded(COLUMNS[name].title(size, arrow * (name == self.sort)), size, to_the_right=COLUMNS[name].is_number)
+            for name, size in table.sizes.items()
+        ]
+        gap = " " * table.gap
+        yield Line(gap.join(titles), style="bold")
         if not self.rows:
             yield Line("")
             hint = "Nothing matches the filter." if self.filter else "No datagram to any group was heard yet."
@@ -203,53 +222,35 @@ class View:
         self._top = max(0, min(self._top, place, len(self.rows) - room), place - room + 1)
         now, around = self.snapshot.now, self.snapshot.around
         for turn, each in enumerate(self.rows[self._top : self._top + room], self._top):
-            cells = [COLUMNS[name].cell(each, now, around) for name in names]
+            cells = [COLUMNS[name].fitted(_cell(name, each, now, around), size) for name, size in table.sizes.items()]
             style = "red" if each.is_stalled or around.dropped(each) else ""
             style += " bold" if key_of(each) in self.marked else ""
             # Red on the bar of the selected row could not be read.
             style = style.replace("red", "") + " reverse" if turn == place else style
-            yield Line(_row(cells, names).ljust(width), style=style.strip())
+            yield Line(padded(gap.join(cells), width), style=style.strip())
 
-    def _columns(self, width: int) -> dict[str, int]:
+    def _columns(self, width: int) -> Fitted:
         """Return the columns that find room, in the order of the table, and their widths."""
-        chosen: dict[str, int] = {}
-        left = width + _GAP
-        for name, least in ROOM.items():
-            cell = COLUMNS[name].cell
-            texts = (cell(each, 0.0, self.snapshot.around) for each in self.rows) if not least else ()
-            if name == "protocol" and width >= _WIDE:
-                least += 9  # noqa: PLW2901 - details are worth more there than further columns
-            size = least or max(len(name) + 1, *(min(len(text), _WIDEST) for text in texts), 0)
-            if size + _GAP <= left:
-                chosen[name] = size
-                left -= size + _GAP
-        if "protocol" in chosen:
-            chosen["protocol"] += left
-        return {name: chosen[name] for name in COLUMNS if name in chosen}
+        # One interface is named in the first line; of several it matters on which one a stream was seen.
+        several = len({each.interface for each in self.rows}) > 1
+        needed = {name: self._room(name, *sizes) for name, sizes in NEEDED.items() if several or name != "interface"}
+        further = {name: Room(size, size) for name, size in FURTHER.items()}
+        found = fit(needed, further, width)
+        return Fitted({name: found.sizes[name] for name in COLUMNS if name in found.sizes}, found.gap)
+
+    def _room(self, name: str, least: int, usual: int) -> Room:
+        if least == usual:
+            return Room(least, usual)
+        around = self.snapshot.around
+        longest = max(map(columns, {_cell(name, each, 0.0, around) for each in self.rows}), default=0)
+        return Room(least, usual or max(len(name) + 1, min(longest, _WIDEST)), longest)
 
     def _detail(self, width: int) -> Iterator[Line]:
-        stream = self.rows[self.place]
-        for line in detail_lines(stream, self.snapshot.now, self.snapshot.around, width):
-            yield _cut(line, width)
+        return detail_lines(self.rows[self.place], self.snapshot.now, self.snapshot.around, width)
 
 
-def _row(cells: Sequence[str], columns: dict[str, int]) -> str:
-    return (" " * _GAP).join(
-        _fitted(cell, size).rjust(size) if COLUMNS[name].is_number else _fitted(cell, size).ljust(size)
-        for cell, (name, size) in zip(cells, columns.items(), strict=True)
-    )
-
-
-def _fitted(text: str, size: int) -> str:
-    return text if len(text) <= size else text[: size - 1] + "…"
-
-
-def _cut(line: Line, width: int) -> Line:
-    pieces, left = [], width
-    for text, style in line.pieces:
-        pieces.append((text[:left], style))
-        left -= len(text[:left])
-    return Line(*pieces)
+def _cell(name: str, stream: Stream, now: float, around: Surroundings) -> str:
+    return COLUMNS[name].cell(stream, now, around)
 
 
 _ACTIONS: dict[str, Callable[[View, int], None]] = {

@@ -18,6 +18,10 @@ _POOLS = {
     "lxc": ("10.0.3.0/24",),
     "wsl": ("172.16.0.0/12",),
 }
+# Kinds of interfaces that engines connect to such networks.
+_OF_ENGINES = {"veth", "tun", "ipvlan"}
+# Virtual machines with a network like that, whatever interface they show: those of Docker Desktop and WSL.
+_MACHINES = ("linuxkit", "microsoft")
 # macOS 15 is Darwin 24.
 _FIRST_WITH_PRIVACY = 24
 
@@ -47,7 +51,7 @@ def container(facts: Facts) -> Finding:
         verdict: Verdict = "ok" if received(facts) else "unknown"
         return finding(verdict, kind.reason, {}, phrases.remedy(kind))
     if kind is None:
-        return ok("This is not a known kind of container.")
+        return ok("The network of this program is not that of a known kind of container.")
     evidence = {"container": kind} | {each.name: ", ".join(each.addresses) for each in this_host.chosen(facts)}
     if trial_of(facts).arrivals or sightings.frames(facts):
         return ok(f"This is a container ({kind}), and datagrams get in.", evidence)
@@ -55,6 +59,8 @@ def container(facts: Facts) -> Finding:
     mine = [address for each in this_host.chosen(facts) for address in this_host.addresses(each)]
     translated = any(each.ip in pool for each in mine if each.version == 4 for pool in pools)
     source = facts.target.source
+    if not translated and not _may_be_behind_an_engine(facts):
+        return ok(f"This is a container ({kind}), and listens on no interface that its engine translates.", evidence)
     if not translated or (source is not None and this_host.is_near(facts, source)):
         summary = f"This is a container ({kind}); from inside one cannot see whether its network forwards groups."
         step = "Run `mcast doctor` outside of the container; if datagrams arrive there, use the host's network."
@@ -63,6 +69,13 @@ def container(facts: Facts) -> Finding:
     step = "Run it in the host's network: `--network host`, `hostNetwork: true`, or `networkingMode=mirrored` of WSL."
     verdict = "problem" if counters.nothing_came(facts) else "suspect"
     return finding(verdict, summary, evidence, (step,))
+
+
+def _may_be_behind_an_engine(facts: Facts) -> bool:
+    """Return whether the container's network may keep groups away: a macvlan or the host's own interface never does."""
+    release = facts.machine.release.lower()
+    kinds = {each.kind for each in this_host.chosen(facts)}
+    return bool(kinds & _OF_ENGINES) or any(name in release for name in _MACHINES)
 
 
 def wireless(facts: Facts) -> Finding:

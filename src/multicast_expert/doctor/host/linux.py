@@ -7,7 +7,6 @@ All of it is about the network namespace of the calling thread: /proc/thread-sel
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 import socket
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -37,6 +36,7 @@ from multicast_expert.doctor.facts import (
 from multicast_expert.doctor.firewall.chains import UDP, Packet
 from multicast_expert.doctor.host import linux_counters, linux_filters, linux_messages
 from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
+from multicast_expert.doctor.host.linux_container import container
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.lookups import LookupWatch
@@ -98,21 +98,7 @@ class LinuxHost(Host):
 
     def machine(self) -> Machine:
         """Return the OS, its release, the user, and what it runs in."""
-        return replace(super().machine(), may_capture=may_capture(), container=self.container())
-
-    def container(self) -> str | None:
-        """Return the engine whose container this is, by the files and variables that engines leave behind."""
-        if Path("/run/.containerenv").exists():
-            return "podman"
-        if "KUBERNETES_SERVICE_HOST" in os.environ:
-            return "kubernetes"
-        if Path("/.dockerenv").exists():
-            return "docker"
-        if "microsoft" in _read(Path("/proc/sys/kernel/osrelease")).lower():
-            return "wsl"
-        # systemd.io/CONTAINER_INTERFACE: the name of the variable is in small letters.
-        manager = os.environ.get("container") or _read(Path("/run/systemd/container")).strip()  # noqa: SIM112
-        return manager or None
+        return replace(super().machine(), may_capture=may_capture(), container=container())
 
     def interfaces(self) -> tuple[InterfaceFacts, ...] | Unread:
         """Return all network interfaces, with the details that netlink adds."""
