@@ -21,10 +21,11 @@ from faces.faces import ASYNC_FACES, LIKE_WINDOWS, PATIENCE, Face, by_turns, wai
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family, watched_descriptors
 from linux.plain_sockets import open_descriptors
 from multicast_expert import AsyncMcastRxSocket, Datagram, MulticastExpertError
+from multicast_expert.sockets.aio import YIELD_EVERY
 
 WINDOW = 100
 """A sender that is no more than so many datagrams ahead never fills the receive buffer that Linux gives by default."""
-TURN = 512
+TURN = 4 * YIELD_EVERY
 """Datagrams after which another task has to have had its turn."""
 
 

@@ -311,11 +311,11 @@ class TestIntake:
             assert expected[1] == ("fe80::1", one.getsockname()[1], 0, index)
 
     def test_names(self, form: Form, link: Link) -> None:
-        """A place is asked for once, until it is to be forgotten; one without a name each time."""
+        """A place is asked for once, until it is to be forgotten; one without a name in each call."""
         intake, handle = form.intake(), form.handle(link.receiver)
         form.interface = None
         link.send(b"a", b"b", b"c", b"d", b"e", b"f")
-        assert [each.interface_name for each in drained(intake, handle, 2)] == [None, None]
+        assert [drained(intake, handle, 1)[0].interface_name for _ in range(2)] == [None, None]
         form.interface = "eth7"
         assert [each.interface_name for each in drained(intake, handle, 2)] == ["eth7", "eth7"]
         form.interface = "renamed"
