@@ -92,8 +92,12 @@ def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | No
         return found
 
     def take(receiver: McastRxSocket, timeout: float) -> int:
+        nonlocal pause
         with suppress(TimeoutError):
             count = receiver.receive_into(buffer, timeout=timeout)
+            if count and not buffer.timestamps_ns[0]:
+                # Without the kernel's time, that of the look has to do.
+                pause = 0
             blocks.take(buffer, receiver.port, None if most is None else most - blocks.packets)
             return count
         return 0

@@ -1,0 +1,33 @@
+"""What the recorder does between two looks at its receivers."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from multicast_expert import McastRxSocket, McastTxSocket
+from multicast_expert.recording import recorder
+from multicast_expert.recording.blocks import Blocks
+from multicast_expert.recording.files import Files, Limits
+
+
+@pytest.mark.parametrize("timestamps", [True, False], ids=["time of the kernel", "no time"])
+def test_it_pauses_only_where_the_kernel_tells_the_time(
+    multicast_loopback: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timestamps: bool
+) -> None:
+    """Elsewhere a datagram has the time of the look, which must not wait."""
+    pauses: list[float] = []
+    monkeypatch.setattr(recorder, "sleep", pauses.append)
+    blocks = Blocks(Files(tmp_path / "file.pcapng", Limits()), Limits())
+    group = "239.1.2.3"
+    with (
+        McastRxSocket(socket.AF_INET, [group], 5000, multicast_loopback, timestamps=timestamps) as rx,
+        McastTxSocket(socket.AF_INET, [group], multicast_loopback) as tx,
+    ):
+        step = recorder.receiving([rx], blocks, None)
+        for _ in range(2):
+            tx.sendto(b"x", (group, 5000))
+            step()
+        blocks.close()
+    assert blocks.packets == 2
+    assert [pause > 0 for pause in pauses] == [timestamps] * 2
