@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, sleep
@@ -13,6 +12,7 @@ import pytest
 from bridge.network import FAMILIES, GROUPS, HUB, Running, Site, bridge, listening, numbered, received, send, sites
 from multicast_expert import McastRxSocket, McastTxSocket
 from multicast_expert.testing import Host
+from programs import MCAST
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -131,7 +131,7 @@ def test_only_what_is_allowed(option: list[str]) -> None:
 def test_it_needs_a_privilege() -> None:
     """Without it, the error names it."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-    words = [*drop, sys.executable, "-m", "multicast_expert", "bridge"]
+    words = [*drop, *MCAST, "bridge"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "CAP_NET_RAW" in done.stderr

@@ -139,6 +139,9 @@ def test_no_locators(text: str) -> None:
         read_locator(text)
 
 
+BOUND = "Zenoh cannot start: Can not create a new TCP listener bound to"
+
+
 @pytest.mark.parametrize(
     ("connection", "message"),
     [
@@ -147,13 +150,11 @@ def test_no_locators(text: str) -> None:
         (Connection(listen=["nonsense"]), "'nonsense' is no locator such as tcp/192.0.2.1:7447."),
         (
             Connection(listen=["tcp/192.0.2.99:7447"]),
-            "Zenoh cannot start: Can not create a new TCP listener bound to tcp/192.0.2.99:7447: 192.0.2.99:7447: "
-            "Cannot assign requested address.",
+            f"{BOUND} tcp/192.0.2.99:7447: 192.0.2.99:7447: Cannot assign requested address.",
         ),
         (
             Connection(listen=["tcp/[fd99::99]:7447"]),
-            "Zenoh cannot start: Can not create a new TCP listener bound to tcp/[fd99::99]:7447: [fd99::99]:7447: "
-            "Cannot assign requested address.",
+            f"{BOUND} tcp/[fd99::99]:7447: [fd99::99]:7447: Cannot assign requested address.",
         ),
     ],
 )

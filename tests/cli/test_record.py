@@ -14,11 +14,12 @@ from time import sleep
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, Done, Program, Run
+from cli.conftest import ENVIRONMENT, Done, Program, Run
 from multicast_expert import McastTxSocket
 from multicast_expert.recording import Recording
 from multicast_expert.testing import Host, Lab, wait_until
 from multicast_expert.wire.capture_file import CaptureFile
+from programs import MCAST
 from recording import captures
 
 GROUP, GROUP6, PORT = "239.1.2.3", "ff15::1", 5000
@@ -157,7 +158,7 @@ def test_standard_output(host: Host, tmp_path: Path, kind: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, before.open("ab") as appended:
         output = {"pipe": subprocess.PIPE, "socket": theirs, "appended file": appended}[kind]
-        words = [*COMMAND, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "3"]
+        words = [*MCAST, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "3"]
         process = host.popen(words, stdout=output, stderr=subprocess.PIPE, env=ENVIRONMENT)
         theirs.close()
         assert process.stderr is not None

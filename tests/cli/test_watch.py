@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, Program, Run
+from cli.conftest import Program, Run
 from multicast_expert.cli.render.watch import event_line
 from multicast_expert.observe.hooks import AT_ONCE, WAITING, Hooks
 from multicast_expert.observe.members import Event
@@ -28,6 +28,7 @@ from multicast_expert.wire.group_messages import (
     parse_group_message,
 )
 from multicast_expert.wire.packet_socket import Frame
+from programs import MCAST
 
 GROUP, GROUP6 = "239.1.2.3", "ff15::1:2"
 
@@ -216,7 +217,7 @@ def test_commands_that_cannot_run() -> None:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="the program `setpriv` is not installed")
 def test_without_privileges(host: Host, command: list[str]) -> None:
     """It says which privilege it needs, and ends with 1."""
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *COMMAND, *command, "--for", "1"]
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *MCAST, *command, "--for", "1"]
     done = host.run(subprocess.run, powerless, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (1, "")
     assert "only a privileged program sees the frames of the wire" in done.stderr
