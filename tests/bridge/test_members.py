@@ -9,9 +9,23 @@ from typing import Any
 
 import pytest
 
-from bridge.network import FAMILIES, GROUPS, HUB, Running, Site, bridge, listening, numbered, received, send, sites
+from bridge.network import (
+    FAMILIES,
+    GROUPS,
+    HUB,
+    PORT,
+    Running,
+    Site,
+    bridge,
+    listening,
+    numbered,
+    received,
+    send,
+    sites,
+)
 from multicast_expert import McastRxSocket, McastTxSocket
-from multicast_expert.testing import Host
+from multicast_expert.bridge.surroundings import Surroundings
+from multicast_expert.testing import Host, wait_until
 from programs import MCAST
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
@@ -79,6 +93,28 @@ def test_a_program_beside_the_bridge(version: int) -> None:
             send(places[0].host, version, numbered(200), pause=0.01)
             assert [each.data for each in received(rx, 200)] == numbered(200)
         first.status(lambda status: wants(status, "gate21") == [], "nobody wants it any more")
+
+
+@versions
+def test_what_is_joined_on_loopback_is_not_wanted(version: int) -> None:
+    """A program there wants what this host sends. The bridge follows all interfaces."""
+    with sites(1, 1) as places, places[1].gates[0].entered():
+        wanted: list[set[str]] = []
+        told = Surroundings(
+            None, lambda wishes: wanted.append({str(each.group.group) for each in wishes}), lambda found: None, tuple
+        )
+        try:
+            with (
+                McastRxSocket(FAMILIES[version], [GROUPS[version]], PORT, iface="lo"),
+                McastRxSocket(FAMILIES[4], ["239.9.9.9"], PORT, iface="lo"),
+            ):
+                with places[1].host.entered(), McastRxSocket(FAMILIES[4], ["239.7.7.7"], PORT, iface="eth0"):
+                    wait_until(lambda: wanted and "239.7.7.7" in wanted[-1], "the host's group is wanted")
+                wait_until(lambda: "239.7.7.7" not in wanted[-1], "the host has left")
+        finally:
+            told.close()
+        own = {GROUPS[version], "239.9.9.9", "232.255.255.254"}
+        assert [each & own for each in wanted if each & own] == []
 
 
 @versions

@@ -101,12 +101,13 @@ class Surroundings:
     def _follow(self) -> None:
         watch, before, due = Watch(self._messages), set[Wish](), 0.0
         names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
+        loopbacks = {each.machine_name for each in self._messages.interfaces} - names
         while not self._closed.is_set():
             happened = watch.step(GLANCE)
             if happened or monotonic() >= due:
                 due = monotonic() + 2.0
                 bridges, own = self._bridges(), set(_own_addresses())
-                wishes = wishes_of(watch.links, {*bridges, *own})
+                wishes = wishes_of(watch.links, {*bridges, *own}, loopbacks)
                 if own.isdisjoint(bridges):
                     # Else a bridge runs beside this one, and what it joins is not what a program here wants.
                     wishes |= wishes_here(names)
@@ -172,12 +173,15 @@ def wishes_here(interfaces: Collection[str]) -> set[Wish]:
     return found
 
 
-def wishes_of(links: Links, without: Collection[str]) -> set[Wish]:
-    """Return what the hosts of all links want, but for these: any port of a group, from some sources or from all."""
+def wishes_of(links: Links, without: Collection[str], loopbacks: Collection[str]) -> set[Wish]:
+    """Return what the hosts want, but for these: any port of a group, from some sources or from all.
+
+    What a program has joined on a loopback interface, it wants from this host only.
+    """
     found: dict[IPAddress, set[IPAddress | None]] = {}
-    for link in links.known.values():
+    for (interface, _), link in links.known.items():
         for (group, host), member in link.members.items():
-            if host not in without:
+            if host not in without and interface not in loopbacks:
                 sources: set[IPAddress | None] = {ip_address(each) for each in member.sources}
                 found.setdefault(ip_address(group), set()).update(sources if member.includes else {None})
     return {
