@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -24,7 +24,9 @@ from bridge.network import (
     sites,
 )
 from multicast_expert import McastRxSocket, McastTxSocket
+from multicast_expert.bridge import surroundings
 from multicast_expert.bridge.surroundings import Surroundings
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.testing import Host, wait_until
 from programs import MCAST
 
@@ -115,6 +117,35 @@ def test_what_is_joined_on_loopback_is_not_wanted(version: int) -> None:
             told.close()
         own = {GROUPS[version], "239.9.9.9", "232.255.255.254"}
         assert [each & own for each in wanted if each & own] == []
+
+
+def test_what_was_known_stays_while_the_system_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a free descriptor; afterwards it goes on."""
+    asked: list[str] = []
+
+    def refuse(*_: object) -> NoReturn:
+        asked.append("something")
+        raise MulticastExpertError("no descriptor")
+
+    with sites(1, 1) as places, places[1].gates[0].entered():
+        wanted: list[set[str]] = []
+        told = Surroundings(
+            None, lambda wishes: wanted.append({str(each.group.group) for each in wishes}), lambda found: None, tuple
+        )
+        try:
+            with places[1].host.entered(), McastRxSocket(FAMILIES[4], ["239.7.7.7"], PORT, iface="eth0"):
+                wait_until(lambda: wanted and "239.7.7.7" in wanted[-1], "the host's group is wanted")
+                count = len(wanted)
+                with monkeypatch.context() as scarce:
+                    for question in ("scan_interfaces", "joined_groups"):
+                        scarce.setattr(surroundings, question, refuse)
+                        before = len(asked)
+                        wait_until(lambda before=before: len(asked) > before + 1, "it has asked twice")
+                        scarce.undo()
+                    assert len(wanted) == count
+            wait_until(lambda: "239.7.7.7" not in wanted[-1], "the host has left")
+        finally:
+            told.close()
 
 
 @versions
