@@ -107,7 +107,7 @@ def run(
     loopback: LoopbackOption = True,
     as_json: JsonOption = False,
 ) -> int:
-    """Return 0 if all were sent, 1 if some failed or there were none, 130 if Ctrl-C came before."""
+    """Return 0 if all were sent, 1 if some failed, there were none, or a --map fits none, 130 after Ctrl-C."""
     score = Score(speed, begin, end, loop, tuple(maps), ttl, dscp)
     with ExitStack() as opened:
         try:
