@@ -135,6 +135,10 @@ REAL = {
 }
 
 
+LOOK = "12"
+"""Seconds. On a busy machine it takes some until the last program, which is often Avahi, is heard."""
+
+
 class Seen(NamedTuple):
     """What was found while all programs ran."""
 
@@ -157,8 +161,8 @@ def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     talker.ip("route add default via 10.0.0.1")
     witness = plain_witness(cards[0])
     look = ("-i", "eth0", "--json", "--for")
-    top = looker.popen([*MCAST, "top", *look, "5"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    scan = looker.popen([*MCAST, "scan", *look, "5"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    top = looker.popen([*MCAST, "top", *look, LOOK], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    scan = looker.popen([*MCAST, "scan", *look, LOOK], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert scan.stdout is not None
     assert top.stdout is not None
     for name, real in REAL.items():
