@@ -326,15 +326,15 @@ TARGETS = (
         *("receive-gro", "receive_many", C_RECVMMSG.label, 0.2),
     ),
     Target(
-        "`receive_into` / `receive_many`, local sender, GRO, 1,000 bytes",
-        *("receive-large", "receive_into", "receive_many", 0.5),
-    ),
-    Target("`receive_into` and numpy / `receive_many` and a loop, one field", "fields", BY_NUMPY, BY_LOOP, 0.5),
-    Target(
         "the same / C `recvmmsg` without GRO, payload and sender only",
         *("receive-gro", "receive_many", C_BARE.label, 0.2),
         beside=True,
     ),
+    Target(
+        "`receive_into` / `receive_many`, local sender, GRO, 1,000 bytes",
+        *("receive-large", "receive_into", "receive_many", 0.5),
+    ),
+    Target("`receive_into` and numpy / `receive_many` and a loop, one field", "fields", BY_NUMPY, BY_LOOP, 0.5),
     Target(
         "ping-pong latency, blocking, median / raw sockets",
         *("latency", "recvfrom and sendto", "raw sockets", 1.1),

@@ -1,10 +1,15 @@
 """The programs that the tests use beside Python: a test that meets a missing program is skipped, and says which."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from multicast_expert.testing.private_network import find_tool
+
+MCAST = [sys.executable, "-W", "error", str(Path(__file__).with_name("watched.py")), "multicast_expert"]
+"""The words of `mcast`, to which a warning is an error, and which ends when one of its threads dies."""
 
 PACKAGES = {
     **dict.fromkeys(["bridge", "ip", "ss", "tc"], "iproute2"),

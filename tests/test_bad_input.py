@@ -73,6 +73,9 @@ BAD_INPUT: dict[str, tuple[Callable[[], Any], str]] = {
     "negative ttl": (lambda: McastTxSocket(V6, ["ff15::1"], "lo", ttl=-1), "ttl -1 is out of range"),
     "ttl as text": (lambda: McastTxSocket(V4, ["239.1.2.3"], "lo", ttl="1"), "ttl '1'"),  # type: ignore[arg-type]  # the claim
     "half a ttl": (lambda: McastTxSocket(V4, ["239.1.2.3"], "lo", ttl=1.5), "ttl 1.5"),  # type: ignore[arg-type]  # the claim
+    "dscp 64": (lambda: McastTxSocket(V4, ["239.1.2.3"], "lo", dscp=64), "dscp 64 is out of range: 0 to 63"),
+    "dscp as text": (lambda: McastTxSocket(V4, ["239.1.2.3"], "lo", dscp="46"), "dscp '46'"),  # type: ignore[arg-type]  # the claim
+    "half a dscp": (lambda: McastTxSocket(V6, ["ff15::1"], "lo", dscp=1.5), "dscp 1.5"),  # type: ignore[arg-type]  # the claim
     "both spellings": (lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, iface="lo", iface_ip="lo"), "iface and iface_ip"),
     "one and several": (lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, iface="lo", ifaces=["lo"]), "iface and ifaces"),
     "both older spellings": (

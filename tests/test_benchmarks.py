@@ -30,6 +30,17 @@ def measured(subject: str, *rounds: float, case: str = "recvfrom") -> Result:
     return Result(case, subject, None, list(rounds))
 
 
+def test_a_second_reading_stands_below_the_first() -> None:
+    """ "The same" is what the row above it compares, in the list and on the page."""
+    rows = re.findall(r"^\| (?:\(beside\) )?(.+?) \|", (ROOT / "docs/performance.md").read_text("utf-8"), re.MULTILINE)
+    for first, second in pairwise(TARGETS):
+        if second.text.startswith("the same /"):
+            assert second.beside
+            assert (first.case, first.subject) == (second.case, second.subject)
+    start = rows.index(TARGETS[0].text)
+    assert rows[start : start + len(TARGETS)] == [each.text for each in TARGETS]
+
+
 def test_rounds_are_compared_with_those_beside_them() -> None:
     """A ratio is the median of the rounds' ratios: a machine that slows down in between changes nothing."""
     slowing = [1.0, 2.0, 3.0, 4.0, 50.0]

@@ -11,7 +11,7 @@ import pytest
 
 from multicast_expert import Datagram, McastSocket
 from multicast_expert.testing import Host
-from multicast_expert.testing.private_network import find_tool
+from programs import need
 
 PORT = 5353
 GROUP = {4: "224.0.0.251", 6: "ff02::fb"}
@@ -46,9 +46,7 @@ def is_answer(datagram: Datagram, name: bytes) -> bool:
 
 def start_avahi(host: Host, folder: Path) -> "subprocess.Popen[bytes]":
     """Start Avahi on a host, under the name avahi.local."""
-    daemon = find_tool("avahi-daemon")
-    if daemon is None:
-        pytest.skip("the program avahi-daemon is not installed (Debian package avahi-daemon)")
+    daemon = need("avahi-daemon")
     configuration = folder / "avahi-daemon.conf"
     configuration.write_text(CONFIGURATION)
     # It keeps its process number in a fixed place.

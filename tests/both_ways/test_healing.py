@@ -23,6 +23,8 @@ from linux.plain_sockets import (
     udp_socket,
 )
 from multicast_expert import HealingEvent, McastSocket, MulticastExpertError, MulticastOSError
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.sockets.outlet import Outlet
 from multicast_expert.testing import Host, Interface, Lab, lab_unavailable
 from network.faults import FAULTS, delete_and_recreate, leave_bridge, move_address, report_ports_as
 from network.watching import end_watches
@@ -219,6 +221,29 @@ def test_what_it_sends_after_healing_is_its_own(cables: list[tuple[Interface, In
         with contextlib.suppress(TimeoutError):
             while True:
                 assert sock.receive(timeout=0).data != b"own"
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_a_priority_that_is_set_while_a_sender_is_made(
+    cables: list[tuple[Interface, Interface]], version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender on a new interface has it, too."""
+    with McastSocket(FAMILY[version], [GROUP[version]], PORT, "eth0") as sock:
+        made = sock._equipment._new_outlet
+
+        def make_slowly(choice: InterfaceChoice) -> Outlet:
+            fresh = made(choice)
+            setting.start()
+            setting.join(0.2)
+            return fresh
+
+        setting = threading.Thread(target=setattr, args=(sock, "dscp", 46))
+        monkeypatch.setattr(sock._equipment, "_new_outlet", make_slowly)
+        sock.join_group("239.7.7.7" if version == 4 else "ff15::7", iface="eth1")
+        setting.join(PATIENCE)
+        level, option = (0, 1) if version == 4 else (41, 67)
+        marks = [each.socket.socket.getsockopt(level, option) for each in sock._equipment.outlets.values()]
+    assert marks == [46 << 2, 46 << 2]
 
 
 def waiting_in(sock: McastSocket, outcomes: list[object]) -> threading.Thread:

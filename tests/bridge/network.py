@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 
 from multicast_expert import Datagram, McastRxSocket, McastTxSocket
 from multicast_expert.testing import Host, Lab, Switch
+from programs import MCAST
 
-COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert", "bridge"]
 GROUPS = {4: "239.1.2.3", 6: "ff15::1234"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 PORT = 5000
@@ -89,7 +88,7 @@ def sites(*gates: int) -> Iterator[list[Site]]:
 
 def bridge(gate: Host, *arguments: str, endpoints: Sequence[str] = ENDPOINTS, before: Sequence[str] = ()) -> Running:
     """Start a bridge that shows its status as JSON, and return when it runs."""
-    words = [*before, *COMMAND, *endpoints, "-i", "eth0", "--name", gate.name, "--json", *arguments]
+    words = [*before, *MCAST, "bridge", *endpoints, "-i", "eth0", "--name", gate.name, "--json", *arguments]
     process: subprocess.Popen[str] = gate.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = process.stderr.readline()

@@ -16,6 +16,7 @@ from typing import Any
 from bridge.network import FAMILIES, GROUPS, PORT, Running, Site, bridge, listening, sites
 from multicast_expert import McastRxSocket, McastTxSocket
 from multicast_expert.testing import Host, enter_private_network
+from watched import end_with_any_thread
 
 PLACES = [f"tcp/192.0.{number}.1:7447" for number in (1, 2, 3)]
 RING = [
@@ -199,6 +200,7 @@ if __name__ == "__main__":
     parser.add_argument("--events", type=int, default=9, help="kills, cuts and restarts, by turns")
     parser.add_argument("--outage", type=float, default=3.0, help="seconds that a cut lasts")
     arguments = parser.parse_args()
+    end_with_any_thread()
     enter_private_network()
     done = run(arguments.count, arguments.rate, arguments.events, arguments.outage)
     for name, hearer in zip(("two bridges", "one bridge"), done.hearers, strict=True):
@@ -206,7 +208,6 @@ if __name__ == "__main__":
             f"site with {name}: {done.count - hearer.missing:,} of {done.count:,}, {hearer.doubled} doubled, "
             f"{hearer.backwards} out of order, longest gap {hearer.longest_gap:.2f} s"
         )
-    done.check()
-    done.check_times()
     print(f"memory: {' -> '.join(f'{each >> 20} MiB' for each in done.memory)}")
     done.check()
+    done.check_times()

@@ -2,17 +2,33 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from bridge.network import FAMILIES, GROUPS, HUB, Running, Site, bridge, listening, numbered, received, send, sites
+from bridge.network import (
+    FAMILIES,
+    GROUPS,
+    HUB,
+    PORT,
+    Running,
+    Site,
+    bridge,
+    listening,
+    numbered,
+    received,
+    send,
+    sites,
+)
 from multicast_expert import McastRxSocket, McastTxSocket
-from multicast_expert.testing import Host
+from multicast_expert.bridge import surroundings
+from multicast_expert.bridge.surroundings import Surroundings
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.testing import Host, wait_until
+from programs import MCAST
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -82,6 +98,57 @@ def test_a_program_beside_the_bridge(version: int) -> None:
 
 
 @versions
+def test_what_is_joined_on_loopback_is_not_wanted(version: int) -> None:
+    """A program there wants what this host sends. The bridge follows all interfaces."""
+    with sites(1, 1) as places, places[1].gates[0].entered():
+        wanted: list[set[str]] = []
+        told = Surroundings(
+            None, lambda wishes: wanted.append({str(each.group.group) for each in wishes}), lambda found: None, tuple
+        )
+        try:
+            with (
+                McastRxSocket(FAMILIES[version], [GROUPS[version]], PORT, iface="lo"),
+                McastRxSocket(FAMILIES[4], ["239.9.9.9"], PORT, iface="lo"),
+            ):
+                with places[1].host.entered(), McastRxSocket(FAMILIES[4], ["239.7.7.7"], PORT, iface="eth0"):
+                    wait_until(lambda: wanted and "239.7.7.7" in wanted[-1], "the host's group is wanted")
+                wait_until(lambda: "239.7.7.7" not in wanted[-1], "the host has left")
+        finally:
+            told.close()
+        own = {GROUPS[version], "239.9.9.9", "232.255.255.254"}
+        assert [each & own for each in wanted if each & own] == []
+
+
+def test_what_was_known_stays_while_the_system_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a free descriptor; afterwards it goes on."""
+    asked: list[str] = []
+
+    def refuse(*_: object) -> NoReturn:
+        asked.append("something")
+        raise MulticastExpertError("no descriptor")
+
+    with sites(1, 1) as places, places[1].gates[0].entered():
+        wanted: list[set[str]] = []
+        told = Surroundings(
+            None, lambda wishes: wanted.append({str(each.group.group) for each in wishes}), lambda found: None, tuple
+        )
+        try:
+            with places[1].host.entered(), McastRxSocket(FAMILIES[4], ["239.7.7.7"], PORT, iface="eth0"):
+                wait_until(lambda: wanted and "239.7.7.7" in wanted[-1], "the host's group is wanted")
+                count = len(wanted)
+                with monkeypatch.context() as scarce:
+                    for question in ("scan_interfaces", "joined_groups"):
+                        scarce.setattr(surroundings, question, refuse)
+                        before = len(asked)
+                        wait_until(lambda before=before: len(asked) > before + 1, "it has asked twice")
+                        scarce.undo()
+                    assert len(wanted) == count
+            wait_until(lambda: "239.7.7.7" not in wanted[-1], "the host has left")
+        finally:
+            told.close()
+
+
+@versions
 def test_bridges_do_not_keep_each_other_interested(version: int) -> None:
     """Two at each site: what they join for others is not what their network wants."""
     with sites(2, 2) as places:
@@ -131,7 +198,7 @@ def test_only_what_is_allowed(option: list[str]) -> None:
 def test_it_needs_a_privilege() -> None:
     """Without it, the error names it."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-    words = [*drop, sys.executable, "-m", "multicast_expert", "bridge"]
+    words = [*drop, *MCAST, "bridge"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "CAP_NET_RAW" in done.stderr

@@ -45,18 +45,17 @@ def test_iperf(version: int) -> None:
 
 def test_socat_and_its_source(tmp_path: Path) -> None:
     """What socat sends from a port, socat receives at the other site, from that address and port."""
-    socat = "socat"
     with sites(1, 1) as places:
         hub_and_spokes(places, "--keep-source")
         heard = tmp_path / "heard"
         places[1].host.set_reverse_path_filter("eth0", 0)
         listens = f"UDP4-RECVFROM:{PORT},reuseaddr,ip-add-membership={GROUPS[4]}:10.2.0.100,fork"
         places[1].host.popen(
-            [socat, listens, f"SYSTEM:echo $SOCAT_PEERADDR $SOCAT_PEERPORT >> {heard}; cat >> {heard}"]
+            ["socat", listens, f"SYSTEM:echo $SOCAT_PEERADDR $SOCAT_PEERPORT >> {heard}; cat >> {heard}"]
         )
         sleep(0.5)
         sends = f"UDP4-DATAGRAM:{GROUPS[4]}:{PORT},ip-multicast-ttl=8,ip-multicast-if=10.1.0.100,bind=10.1.0.100:4711"
-        places[0].host.command(socat, "-u", "-", sends, stdin="hello from site 1\n")
+        places[0].host.command("socat", "-u", "-", sends, stdin="hello from site 1\n")
         wait_until(lambda: heard.exists() and heard.read_text().endswith("site 1\n"), "socat heard it")
         assert heard.read_text() == "10.1.0.100 4711\nhello from site 1\n"
 

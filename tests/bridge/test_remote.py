@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from subprocess import run
 from threading import Thread
 from time import monotonic, sleep
@@ -107,11 +108,18 @@ def test_a_program_waits_for_the_place_that_it_connects_to(lab: None) -> None:
     rx.close()
 
 
-def test_nothing_answers(lab: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error names the place."""
+def test_nothing_answers(lab: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An error names the place, also where a file of Zenoh's own settings does."""
     monkeypatch.setattr(network, "PATIENCE", 0.5)
-    with pytest.raises(MulticastExpertError, match=f"Nothing answers at {HERE}"):
+    with pytest.raises(MulticastExpertError, match=f"^Cannot connect to {HERE}: nothing answers there.$"):
         receiver(ENDPOINTS[0], [HERE]).open()
+    file = tmp_path / "zenoh.json5"
+    file.write_text(f'{{connect: {{endpoints: ["{HERE}", "tls/[::1]:9"]}}}}')
+    with pytest.raises(MulticastExpertError) as caught:
+        receiver(ENDPOINTS[0], connection=Connection(config=str(file), mode="client")).open()
+    assert str(caught.value) == (
+        f"Cannot connect to {HERE}, tls/[::1]:9: nothing answers there, or the certificates do not fit."
+    )
 
 
 def test_tasks_receive(lab: None) -> None:
@@ -150,6 +158,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         (lambda: receiver("239.1.2.3", [HERE]), "names no port"),
         (lambda: receiver("239.1.2.3:5000", HERE), "a list of locators"),
         (lambda: receiver("239.1.2.3:5000", ["127.0.0.1:7447"]).open(), "no locator such as tcp/"),
+        (lambda: receiver("239.1.2.3:5000", ["tcp/127.0.0.1"]).open(), "no locator such as tcp/"),
         (lambda: receiver("239.1.2.3:5000", [HERE], network="a/b"), "no name of a network"),
         (lambda: sender("239.1.2.3:5000", [HERE], hop_limit=256), "256"),
     ):

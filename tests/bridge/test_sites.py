@@ -235,7 +235,7 @@ def test_another_bridge_on_the_network_is_no_other_site() -> None:
             status = each.line()
             assert len(status["sites"]) == 1
             assert status["sites"][0]["same_network"]
-            assert [group["taken"] for group in status["groups"]] == [0] * len(status["groups"])
+            assert [group["taken"] for group in status["groups"]] == [0] * len(ENDPOINTS)
 
 
 def test_a_program_on_the_host_of_a_bridge_that_stands_by() -> None:

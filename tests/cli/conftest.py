@@ -17,11 +17,11 @@ import pytest
 
 from multicast_expert.cli import run
 from multicast_expert.testing import Host, Lab, lab_unavailable
+from programs import MCAST
 
 Run = Callable[..., "Done"]
 Program = Callable[..., "subprocess.Popen[str]"]
 
-COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert"]
 # As a user's, who has not switched the buffers off
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"COLUMNS": "80"}
 PATIENCE = 30
@@ -85,7 +85,7 @@ def program(host: Host) -> Iterator[Program]:
 
     def start(*arguments: str, on: Host = host, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
         process = on.popen(
-            [*prefix, *COMMAND, *arguments],
+            [*prefix, *MCAST, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -135,7 +135,7 @@ def on_terminal(host: Host, *arguments: str, status: int = 0, **environment: str
     ours, theirs = pty.openpty()
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     process = host.popen(
-        [sys.executable, "-m", "multicast_expert", *arguments],
+        [*MCAST, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from cli.conftest import COMMAND, Run
+from cli.conftest import Run
 from drops.conftest import verdict_unavailable
 from multicast_expert.testing import Host, Lab
+from programs import MCAST
 
 PORT = 5000
 
@@ -76,7 +77,7 @@ def test_a_program_on_another_port(lab: Lab, mcast: Run) -> None:
     host.add_interface("eth0", ipv4="10.9.4.1/24")
     host.join_and_never_read("239.1.2.3", PORT + 1, interface="lo")
     host.send_datagrams("239.1.2.3", PORT, interface="lo", interval=0.005)
-    watcher = host.popen([*COMMAND, "drops", "--for", "1", "--json"], stdout=subprocess.PIPE, encoding="utf-8")
+    watcher = host.popen([*MCAST, "drops", "--for", "1", "--json"], stdout=subprocess.PIPE, encoding="utf-8")
     document = json.loads(watcher.communicate(timeout=20)[0])
     (found,) = [each for each in document["drops"] if each["group"] == "239.1.2.3"]
     (name,) = found["joined_on_other_ports"]
@@ -93,7 +94,7 @@ def test_a_wrong_command_line(mcast: Run, arguments: list[str]) -> None:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="the program `setpriv` is not installed")
 def test_without_privileges(host: Host) -> None:
     """It says who may, and ends with 3."""
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *COMMAND, "drops", "--for", "1"]
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *MCAST, "drops", "--for", "1"]
     done = host.run(subprocess.run, powerless, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
@@ -115,7 +116,7 @@ def test_ctrl_c(losing: Host, program: Callable[..., "subprocess.Popen[str]"]) -
 @pytest.mark.parametrize(("redirection", "said"), [(">/dev/full", "No space left on device"), ("| head -0", "")])
 def test_output_that_goes_nowhere(losing: Host, redirection: str, said: str) -> None:
     """A full disk is an error in a line; a reader that is gone is none."""
-    command = f"{' '.join(COMMAND)} drops 239.1.2.3 --for 3 {redirection}"
+    command = f"{' '.join(MCAST)} drops 239.1.2.3 --for 3 {redirection}"
     done = losing.run(subprocess.run, ["sh", "-c", command], capture_output=True, text=True, timeout=30)
     assert said in done.stderr
     assert "Traceback" not in done.stderr

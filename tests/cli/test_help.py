@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, PATIENCE, Run
+from cli.conftest import PATIENCE, Run
 from multicast_expert.cli import COMMANDS, load
 from multicast_expert.cli.completion import candidates
 from multicast_expert.cli.manual import pages
@@ -18,6 +18,7 @@ from multicast_expert.cli.parameters import UsageError
 from multicast_expert.cli.parsing import HelpRequest, parse
 from multicast_expert.cli.render.help import command_lines, overview_lines
 from multicast_expert.testing import Host
+from programs import MCAST
 
 MANUAL = Path(__file__).parents[2] / "docs" / "man"
 every_command = pytest.mark.parametrize("name", COMMANDS)
@@ -180,7 +181,7 @@ complete -C "$LINE" | cut -f 1
 def completes(host: Host, tmp_path: Path) -> "object":
     """Asks a shell on the host for what may stand at the end of a line."""
     program = tmp_path / "mcast"
-    program.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {" ".join(MCAST)} "$@"\n')
     program.chmod(0o755)
     path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 

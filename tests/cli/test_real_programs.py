@@ -14,11 +14,12 @@ import pytest
 
 from both_ways.avahi import THEIRS as HOST
 from both_ways.avahi import question, start_avahi
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE
+from cli.conftest import ENVIRONMENT, PATIENCE
 from linux.plain_sockets import sender_on
 from multicast_expert.testing import Host, Interface, Lab, wait_until
 from multicast_expert.testing.private_network import find_tool
 from multicast_expert.testing.traffic import Traffic
+from programs import MCAST
 from tests.recognise.samples import captured
 
 TALKER, THIRD = "10.0.0.2", "10.0.0.3"
@@ -134,6 +135,10 @@ REAL = {
 }
 
 
+LOOK = "12"
+"""Seconds. On a busy machine it takes some until the last program, which is often Avahi, is heard."""
+
+
 class Seen(NamedTuple):
     """What was found while all programs ran."""
 
@@ -156,8 +161,8 @@ def seen(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     talker.ip("route add default via 10.0.0.1")
     witness = plain_witness(cards[0])
     look = ("-i", "eth0", "--json", "--for")
-    top = looker.popen([*COMMAND, "top", *look, "5"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    scan = looker.popen([*COMMAND, "scan", *look, "5"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    top = looker.popen([*MCAST, "top", *look, LOOK], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    scan = looker.popen([*MCAST, "scan", *look, LOOK], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert scan.stdout is not None
     assert top.stdout is not None
     for name, real in REAL.items():

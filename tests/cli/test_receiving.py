@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
+from cli.conftest import ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
+from programs import MCAST
 
 Ended = Callable[..., Done]
 Pair = tuple[Host, Host]
@@ -149,7 +150,7 @@ def test_a_payload_on_a_terminal(pair: Pair) -> None:
 def start_raw(host: Host, *arguments: str, **pipes: int) -> "subprocess.Popen[bytes]":
     """Start `mcast recv --raw` and return once it listens."""
     process = host.popen(
-        [*COMMAND, "recv", "--raw", *arguments], stderr=subprocess.PIPE, env=ENVIRONMENT, **({"stdout": -1} | pipes)
+        [*MCAST, "recv", "--raw", *arguments], stderr=subprocess.PIPE, env=ENVIRONMENT, **({"stdout": -1} | pipes)
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"listening to ")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from random import Random
 from shutil import which
@@ -13,11 +14,12 @@ from time import sleep
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, Done, Program, Run
+from cli.conftest import ENVIRONMENT, Done, Program, Run
 from multicast_expert import McastTxSocket
 from multicast_expert.recording import Recording
 from multicast_expert.testing import Host, Lab, wait_until
 from multicast_expert.wire.capture_file import CaptureFile
+from programs import MCAST
 from recording import captures
 
 GROUP, GROUP6, PORT = "239.1.2.3", "ff15::1", 5000
@@ -148,16 +150,28 @@ def test_a_kill_leaves_a_file_that_opens(host: Host, recording: Program, tmp_pat
             subprocess.run(["capinfos", path], capture_output=True, check=True, timeout=60)
 
 
-def test_standard_output(host: Host, tmp_path: Path) -> None:
-    """`-` is for another program that reads it."""
-    words = [*COMMAND, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "3"]
-    process = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith(b"recording ")
-    host.run(send, 3)
-    path = tmp_path / "it.pcapng"
-    path.write_bytes(process.communicate(timeout=30)[0])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "appended file"])
+def test_standard_output(host: Host, tmp_path: Path, kind: str) -> None:
+    """`-` is for another program that reads it, however it was opened; what is in a file already stays."""
+    path, before = tmp_path / "it.pcapng", tmp_path / "log"
+    before.write_bytes(b"before")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, before.open("ab") as appended:
+        output = {"pipe": subprocess.PIPE, "socket": theirs, "appended file": appended}[kind]
+        words = [*MCAST, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "3"]
+        process = host.popen(words, stdout=output, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        theirs.close()
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"recording ")
+        host.run(send, 3)
+        written, messages = process.communicate(timeout=30)
+        if kind == "socket":
+            written = b"".join(iter(partial(ours.recv, 1 << 16), b""))
+    path.write_bytes(written or before.read_bytes().removeprefix(b"before"))
+    assert before.read_bytes().startswith(b"before")
     assert numbers(path) == [0, 1, 2]
+    assert b"3 datagrams" in messages
+    assert b"to standard output" in messages
     assert not Path("-").exists()
 
 

@@ -161,6 +161,39 @@ def test_a_time_behind_the_end_is_said(mcast: Run, file: Path) -> None:
     done = mcast("replay", str(file), "-i", "eth0", "--from", "600")
     assert done.returncode == 1
     assert f"nothing of {file} is within that time: it ends 0.2 s after its beginning" in done.stderr
+    done = mcast("replay", str(file), "-i", "eth0", "--from", "0.1", "--to", "0.05")
+    assert done.stderr.splitlines()[-1] == f"nothing of {file} is within that time"
+
+
+def test_an_empty_file_is_said(mcast: Run, tmp_path: Path) -> None:
+    """No time was given that could be wrong."""
+    path = tmp_path / "it.pcapng"
+    write_recording(path, [])
+    done = mcast("replay", str(path), "-i", "eth0")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"there is no datagram in {path}"
+
+
+def test_nothing_is_said_of_what_was_not_read(host: Host, mcast: Run, tmp_path: Path) -> None:
+    """Where --for ends it before the end of the file, datagrams behind that may go where --map says."""
+    path = tmp_path / "it.pcapng"
+    others = datagrams(1, "239.7.7.7")
+    write_recording(path, [*((each, 5000) for each in datagrams(3000)), *((each, 5000) for each in others)])
+    words = ["replay", str(path), "-i", "eth0", "--for", "0.05", "--map"]
+    done, found = heard(host, lambda: mcast(*words, "239.7.7.7=239.9.9.9"), (GROUP, 5000))
+    assert (done.returncode, len(found) > 0) == (0, True)
+    assert "no datagram of" not in done.stderr
+    done = mcast("replay", str(path), "-i", "eth0", "--for", "0")
+    assert done.returncode == 1
+    assert "within that time" not in done.stderr
+
+
+def test_a_group_by_two_mappings(mcast: Run, file: Path) -> None:
+    """The one with the port precedes, and the other one names the datagrams, too."""
+    maps = ["--map", f"{GROUP}=239.9.9.9", "--map", f"{GROUP}:5000=239.9.9.8"]
+    done = mcast("replay", str(file), "-i", "eth0", "--speed", "max", *maps)
+    assert done.returncode == 0
+    assert "--map" not in done.stderr
 
 
 def test_the_priority_is_kept(host: Host, mcast: Run, program: Program, tmp_path: Path) -> None:
@@ -216,6 +249,7 @@ def test_the_time_is_over_while_it_waits_for_members(host: Host, program: Progra
     process = program("replay", str(file), "-i", "eth0", "--while-joined", "--for", "0.5", "--json")
     output, messages = process.communicate(timeout=20)
     assert json.loads(output)["datagrams"] == 0, messages
+    assert "within that time" not in messages
 
 
 def test_a_stop_is_a_pause(host: Host, program: Program, tmp_path: Path) -> None:
@@ -288,7 +322,9 @@ def test_a_damaged_file_is_played_to_the_damage(host: Host, mcast: Run, file: Pa
     """And then there is an error."""
     with file.open("ab") as opened:
         opened.write(b"\6\0\0\0\7\0\0\0" + bytes(8))
-    done, found = heard(host, lambda: mcast("replay", str(file), "-i", "eth0", "--speed", "max"), (GROUP, 5000))
-    assert done.returncode == 1
-    assert "damaged at byte" in done.stderr
-    assert len(found) == 40
+    words = ["replay", str(file), "-i", "eth0", "--speed", "max"]
+    for more in ([], ["--map", "239.1.2.9=239.9.9.9"]):
+        done, found = heard(host, lambda more=more: mcast(*words, *more), (GROUP, 5000))
+        assert done.returncode == 1
+        assert "damaged at byte" in done.stderr
+        assert len(found) == 40

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, Program, Run
+from cli.conftest import ENVIRONMENT, PATIENCE, Done, Program, Run
 from multicast_expert.cli.parameters import UsageError
 from multicast_expert.cli.render.scan import found_lines
 from multicast_expert.cli.render.streams import Surroundings
@@ -25,6 +25,7 @@ from multicast_expert.cli.scan import read_groups
 from multicast_expert.observe.found import Found, MemberSeen, QuerierSeen
 from multicast_expert.observe.streams import Streams
 from multicast_expert.testing import Host, Lab
+from programs import MCAST
 from tests.hostile.floods import stream_packet
 from tests.hostile.frames import STATIONS
 
@@ -212,7 +213,7 @@ def test_top_on_a_real_terminal(looking: Host) -> None:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *terminal_size, 0, 0))
     environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "NO_COLOR")}
     process = looking.popen(
-        [*COMMAND, "top", "-i", "eth0"], stdin=theirs, stdout=theirs, stderr=theirs,
+        [*MCAST, "top", "-i", "eth0"], stdin=theirs, stdout=theirs, stderr=theirs,
         env=environment | {"TERM": "xterm-256color"},
     )  # fmt: skip
     os.close(theirs)

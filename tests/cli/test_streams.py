@@ -9,15 +9,16 @@ from time import monotonic, sleep
 
 import pytest
 
-from cli.conftest import COMMAND, ENVIRONMENT, PATIENCE, Done, on_terminal
+from cli.conftest import ENVIRONMENT, PATIENCE, Done, on_terminal
 from multicast_expert.testing import Host, wait_until
+from programs import MCAST
 
 QUIET = "239.55.66.77:5000%lo"
 
 
 def shell(host: Host, command: str) -> Done:
     """Run a line of the shell on the host, where `mcast` is this command; its status is that of `mcast`."""
-    script = f'mcast() {{ {" ".join(COMMAND)} "$@"; }}; set -o pipefail; {command}'
+    script = f'mcast() {{ {" ".join(MCAST)} "$@"; }}; set -o pipefail; {command}'
     done = host.run(
         subprocess.run, ["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE, env=ENVIRONMENT
     )
@@ -69,7 +70,7 @@ def test_received_onto_a_full_disk(host: Host) -> None:
 
 def test_head_of_a_silent_group(host: Host) -> None:
     """When the reader ends, `recv` ends at once, although nothing comes that it could fail to write."""
-    process = host.popen([*COMMAND, "recv", QUIET], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
+    process = host.popen([*MCAST, "recv", QUIET], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
     assert process.stderr.readline().startswith("listening to ")
     started = monotonic()
     process.stdout.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import COMMAND, Program, Run
+from cli.conftest import Program, Run
 from multicast_expert.cli.render.watch import event_line
 from multicast_expert.observe.hooks import AT_ONCE, WAITING, Hooks
 from multicast_expert.observe.members import Event
@@ -28,6 +28,7 @@ from multicast_expert.wire.group_messages import (
     parse_group_message,
 )
 from multicast_expert.wire.packet_socket import Frame
+from programs import MCAST
 
 GROUP, GROUP6 = "239.1.2.3", "ff15::1:2"
 
@@ -64,12 +65,14 @@ def test_what_a_look_at_memberships_joins_is_not_shown(hosts: tuple[Host, Host],
     """`mcast groups` joins on the loopback interface for a moment; what others join there is shown."""
     one, _ = hosts
     process = started(program, on=one)
-    for _ in range(3):
-        one.run(joined_groups)
-    member = one.join_and_never_read(GROUP, 5000, interface="eth0")
-    found = lines_until(process, f"joined {GROUP}")
-    assert not any("232.255.255.254" in line or "ff31::6d63" in line for line in found)
-    member.close()
+    for group in (GROUP, "239.1.2.9"):
+        member = one.join_and_never_read(group, 5000, interface="lo")
+        for _ in range(3):
+            one.run(joined_groups)
+        found = lines_until(process, f"joined {group}")
+        member.close()
+        found += lines_until(process, f"left {group}")
+        assert not any("232.255.255.254" in line for line in found)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
 
@@ -216,7 +219,7 @@ def test_commands_that_cannot_run() -> None:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="the program `setpriv` is not installed")
 def test_without_privileges(host: Host, command: list[str]) -> None:
     """It says which privilege it needs, and ends with 1."""
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *COMMAND, *command, "--for", "1"]
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *MCAST, *command, "--for", "1"]
     done = host.run(subprocess.run, powerless, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (1, "")
     assert "only a privileged program sees the frames of the wire" in done.stderr

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from doctor.forks import forks
 from multicast_expert.testing import Host
+from programs import MCAST
 
 NOBODY = 65534
 PATIENCE = 60.0
@@ -81,7 +82,7 @@ def doctor(
     """Run the doctor with --json; AssertionError if it prints anything else. `fresh`: in an interpreter of its own."""
     words = ["doctor", *arguments, "--listen", str(seconds), "--json"]
     if fresh:
-        done = run(host, [sys.executable, "-W", "error", "-m", "multicast_expert", *words], privileged=privileged)
+        done = run(host, [*MCAST, *words], privileged=privileged)
     else:
         done = forks().run(host, words, PATIENCE, 0 if privileged else NOBODY if as_nobody() else None)
     assert done.returncode in (0, 1, 3), done.stderr

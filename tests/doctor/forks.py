@@ -30,6 +30,7 @@ from multicast_expert.testing.namespaces import (
     unshare,
 )
 from multicast_expert.testing.node import command_environment
+from watched import end_with_any_thread
 
 IMPORTED = (
     "multicast_expert.__main__", "multicast_expert.cli.doctor", "multicast_expert.cli.parsing",
@@ -98,6 +99,7 @@ def serve(descriptor: int) -> None:
 
     A request has descriptors with it: standard output, standard error and a network namespace.
     """
+    end_with_any_thread()
     for module in IMPORTED:
         importlib.import_module(module)
     requests = socket.socket(fileno=descriptor)

@@ -89,6 +89,10 @@ CEASED = healthy(arrivals=(arrivals(50, last=1.0),), seconds=5.0, queries=())
 ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(arrivals(interface="eth1", asked=False),))
 OUT_OF_ETH1 = arrivals(interface="eth1", sender="10.7.0.1", asked=False)
 SENT_ELSEWHERE = deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), arrivals=(OUT_OF_ETH1,))
+SENT_ELSEWHERE6 = deaf(
+    group="ff15::1", interface="eth0", interfaces=(LO, ETH0, replace(ETH1, addresses=("fe80::7/64",))),
+    arrivals=(arrivals(interface="eth1", group="ff15::1", sender="fe80:0::7%eth1", asked=False),),
+)  # fmt: skip
 DOCKER = replace(ETH0, addresses=("172.17.0.2/16",))
 ON_LO = (replace(LO, chosen=True), replace(ETH0, chosen=False))
 BLOCKS_ALL = rule("block all", tool="windows", chain="profile Public", packets=None)
@@ -432,6 +436,7 @@ ROWS = [
     Row("wrong-interface", healthy(), "ok"),
     Row("wrong-interface", ELSEWHERE, "problem", "eth1", "mcast recv 239.1.2.3:5000%eth1"),
     Row("wrong-interface", SENT_ELSEWHERE, "problem", "sends them, out of eth1", "mcast send 239.1.2.3:5000%eth0"),
+    Row("wrong-interface", SENT_ELSEWHERE6, "problem", "sends them, out of eth1", "mcast send '[ff15::1]:5000%eth0'"),
     Row(
         "wrong-interface",
         deaf(interface="eth0", interfaces=(LO, ETH0, ETH1), frames=(frames(interface="eth1"),)),

@@ -1,7 +1,6 @@
 """The doctor hears the bridges on its network, and says which of them reach no other site."""
 
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from doctor.command import doctor
 from doctor.stage import ENDPOINT, Stage, stage
 from multicast_expert.testing import lab_unavailable, wait_until
+from programs import MCAST
 
 pytest.importorskip("zenoh", reason="Eclipse Zenoh is not there")
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
@@ -18,7 +18,7 @@ HERE = "tcp/127.0.0.1:7447"
 
 def start_bridge(made: Stage, *words: str) -> None:
     """Start a bridge beside the listener."""
-    command = [sys.executable, "-m", "multicast_expert", "bridge", ENDPOINT, *words]
+    command = [*MCAST, "bridge", ENDPOINT, *words]
     made.talker.popen(command, stdout=subprocess.DEVNULL)
 
 

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 PORT = 5000
 GROUPS = {socket.AF_INET: ["239.255.1.1", "239.255.1.2"], socket.AF_INET6: ["ff15::1:1", "ff15::1:2"]}
@@ -51,6 +52,9 @@ from multicast_expert import (  # noqa: E402
 from multicast_expert import _fast as native  # noqa: E402
 from multicast_expert.testing import enter_private_network  # noqa: E402
 from multicast_expert.wire.pcapng import datagram_head  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from watched import end_with_any_thread  # noqa: E402
 
 
 class Memory(ctypes.Structure):
@@ -293,4 +297,5 @@ def main(target: int) -> None:
 
 
 if __name__ == "__main__":
+    end_with_any_thread()
     main(int(sys.argv[2]))

@@ -10,7 +10,14 @@ import anyio
 import pytest
 
 from linux.plain_sockets import FAMILY, member_on, nothing_for, udp_socket, until
-from multicast_expert import AsyncMcastTxSocket, McastRxSocket, McastSocket, McastTxSocket, MulticastOSError
+from multicast_expert import (
+    AsyncMcastTxSocket,
+    McastRxSocket,
+    McastSocket,
+    McastTxSocket,
+    MulticastExpertError,
+    MulticastOSError,
+)
 from multicast_expert.testing import Host
 from network.faults import ADDRESS, FAULTS, NEW_ADDRESS, delete_and_recreate, readdress
 from network.traffic import GROUP, PORT, TwoWires, two_wires
@@ -174,6 +181,23 @@ def test_a_priority_that_was_changed_is_kept(wires: TwoWires, version: int, kind
     assert [(each.data, (each.traffic_class or 0) >> 2) for each in heard] == [
         (b"first", 10), (b"back", 46), (b"child", 8), (b"parent", 46),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [McastTxSocket, McastSocket], ids=["one way", "both ways"])
+def test_a_priority_is_set_before_and_taken_back(kind: Any) -> None:
+    """It may be set before the socket is opened, and None is the system's own; what makes no sense changes nothing."""
+    with two_wires() as wires, wires.listener.entered():
+        sender = kind(FAMILY[6], [GROUP[6]], iface="eth0")
+        sender.dscp = 46
+        with sender:
+            own = sender._outlets if kind is McastTxSocket else list(sender._equipment.outlets.values())
+            marks = [own[0].socket.socket.getsockopt(41, 67)]
+            with pytest.raises(MulticastExpertError, match="dscp '8'"):
+                sender.dscp = "8"
+            assert sender.dscp == 46
+            sender.dscp = None
+            marks.append(own[0].socket.socket.getsockopt(41, 67))
+        assert marks == [46 << 2, 0]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -18,8 +17,8 @@ from multicast_expert.system.linux import ask
 from multicast_expert.testing import Host, Switch, wait_until
 from multicast_expert.wire.group_messages import GroupQuery, parse_group_message
 from multicast_expert.wire.packet_socket import Frame
+from programs import MCAST
 
-COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert"]
 INTERVAL, RESPONSE, LAST = 1.0, 0.4, 0.2
 MEMBERSHIP, OTHER_QUERIER = 2 * INTERVAL + RESPONSE, 2 * INTERVAL + RESPONSE / 2
 TIMERS = ["--query-interval", f"{INTERVAL}", "--response-time", f"{RESPONSE}", "--last-member-interval", f"{LAST}"]
@@ -35,7 +34,7 @@ class Program:
     def __init__(self, host: Host, *arguments: str) -> None:
         self.events: list[dict[str, Any]] = []
         self.process = host.popen(
-            [*COMMAND, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+            [*MCAST, *arguments, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
         )
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

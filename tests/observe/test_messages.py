@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from multicast_expert.observe.links import VLAN_LIMIT, VLANS
-from multicast_expert.observe.messages import Watch
+from multicast_expert.observe.messages import Watch, read_message
 from multicast_expert.wire.group_messages import GroupMessage, GroupRecord, GroupReport, RecordKind, build_group_message
 from multicast_expert.wire.packet_socket import Frame
 
@@ -52,6 +52,17 @@ def test_a_stopped_program_reads_old_frames_at_their_time() -> None:
     watch, found = watched([*frames[:1], report("10.0.0.8", ago=700), *frames[1:]])
     assert found == ["join", "join", "report", "timeout", "report", "report"]
     assert [host for link in watch.links.known.values() for _, host in link.members] == ["10.0.0.7"]
+
+
+def test_what_a_look_at_memberships_joins_is_no_membership() -> None:
+    """The other groups of the same report are."""
+    records = [GroupRecord(RecordKind.IS_EXCLUDE, group) for group in ("232.255.255.254", GROUP)]
+    both, alone = (
+        build_group_message(GroupMessage("10.0.0.7", GroupReport(3, tuple(each)))) for each in (records, records[:1])
+    )
+    assert read_message(alone) is None
+    assert read_message(both) == GroupMessage("10.0.0.7", GroupReport(3, tuple(records[1:])))
+    assert read_message(b"") is None
 
 
 @pytest.mark.slow

@@ -2,14 +2,12 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from multicast_expert.testing import Host, Lab, Switch
-
-COMMAND = [sys.executable, "-W", "error", "-m", "multicast_expert"]
+from programs import MCAST
 
 
 class Done(NamedTuple):
@@ -46,7 +44,7 @@ def plugged(lab: Lab, switch: Switch, count: int) -> list[Host]:
 
 def pong(host: Host, *arguments: str) -> subprocess.Popen[str]:
     """Start a server, and return when it serves."""
-    process: subprocess.Popen[str] = host.popen([*COMMAND, "pong", *arguments], stderr=subprocess.PIPE, text=True)
+    process: subprocess.Popen[str] = host.popen([*MCAST, "pong", *arguments], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = process.stderr.readline()
     assert "answering" in line, line + process.stderr.read()
@@ -55,7 +53,7 @@ def pong(host: Host, *arguments: str) -> subprocess.Popen[str]:
 
 def start(host: Host, *arguments: str) -> subprocess.Popen[str]:
     """Start a ping."""
-    words = [*COMMAND, "ping", *arguments]
+    words = [*MCAST, "ping", *arguments]
     process: subprocess.Popen[str] = host.popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return process
 

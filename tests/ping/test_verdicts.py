@@ -11,7 +11,8 @@ from time import sleep
 import pytest
 
 from multicast_expert.testing import CommandError, Lab
-from ping.network import COMMAND, ended, ping, plugged, pong, start, two_hosts
+from ping.network import ended, ping, plugged, pong, start, two_hosts
+from programs import MCAST
 
 pytestmark = pytest.mark.slow
 
@@ -343,7 +344,7 @@ def test_two_servers_on_one_host_and_an_interface_that_comes_later() -> None:
     with two_hosts() as (here, there, _):
         pong(there)
         with pytest.raises(CommandError, match=r"Another program has UDP port 9903\.") as failure:
-            there.command(*COMMAND, "pong", "--for", "1")
+            there.command(*MCAST, "pong", "--for", "1")
         assert failure.value.returncode == 1
         process = pong(here, "-i", "lan7", "-4")
         assert process.stderr is not None

@@ -23,7 +23,8 @@ LEASE = 1500
 """Milliseconds of silence after which another site counts as unreachable."""
 PATIENCE = 10.0
 """Seconds that a program waits for the place that it connects to."""
-_LOCATOR = re.compile(r"[a-z][a-z0-9_+-]*/\S+")
+_LOCATOR = re.compile(r"(?!(?:tcp|udp|tls|quic|ws)/)[a-z][a-z0-9_+-]*/\S+|[a-z]+/\S+:\d+(?:[?#]\S*)?")
+"""Those of IP need a port."""
 _EVENTS = 1024
 _WITHOUT_ZENOH = "The bridge needs Eclipse Zenoh: python -m pip install 'multicast-expert[bridge]'"
 _USUAL: dict[str, Any] = {
@@ -136,10 +137,14 @@ class ZenohNetwork:
                 if "Unable to connect" not in reason:
                     raise MulticastExpertError(f"Zenoh cannot start: {reason}") from None
             if monotonic() >= deadline:
-                raise MulticastExpertError(f"Nothing answers at {', '.join(connection.connect)}.")
+                # They may be those of a file. Zenoh does not say what went wrong there.
+                places = re.findall(r"\((\S+)\)", reason)
+                refused = ", or the certificates do not fit" if re.search(r"\((?:tls|quic)/", reason) else ""
+                raise MulticastExpertError(f"Cannot connect to {', '.join(places)}: nothing answers there{refused}.")
             sleep(0.2)
 
     def _configured(self, connection: Connection) -> Any:
+        certificates = _tls(connection)
         config = self._zenoh.Config()
         if connection.config is not None:
             config = self._zenoh.Config.from_file(connection.config)
@@ -154,7 +159,7 @@ class ZenohNetwork:
             config.insert_json5(places, json.dumps(list(connection.listen)))
         if connection.connect:
             config.insert_json5("connect/endpoints", json.dumps(list(connection.connect)))
-        for key, value in _tls(connection).items():
+        for key, value in certificates.items():
             config.insert_json5(f"transport/link/tls/{key}", json.dumps(value))
         return config
 
@@ -265,5 +270,5 @@ def _tls(connection: Connection) -> dict[str, Any]:
 
 def _first_sentence(error: Exception) -> str:
     """Return what Zenoh says without the places in its source."""
-    text = re.sub(r" \(os error \d+\)", "", str(error).partition(" at /")[0]).strip("[]. ")
-    return f"{text}."
+    text = re.sub(r" \(os error \d+\)", "", str(error).partition(" at /")[0]).replace(": [", ": ")
+    return f"{text.strip('[]. !')}."

@@ -100,19 +100,24 @@ class Surroundings:
 
     def _follow(self) -> None:
         watch, before, due = Watch(self._messages), set[Wish](), 0.0
-        names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
         while not self._closed.is_set():
             happened = watch.step(GLANCE)
             if happened or monotonic() >= due:
                 due = monotonic() + 2.0
-                bridges, own = self._bridges(), set(_own_addresses())
-                wishes = wishes_of(watch.links, {*bridges, *own})
-                if own.isdisjoint(bridges):
-                    # Else a bridge runs beside this one, and what it joins is not what a program here wants.
-                    wishes |= wishes_here(names)
-                if wishes != before:
-                    before = wishes
-                    self._wants(wishes)
+                # Where the OS does not answer, because there is no descriptor left, say, what was known stays.
+                with suppress(MulticastExpertError):
+                    wishes = self._wishes(watch.links)
+                    if wishes != before:
+                        before = wishes
+                        self._wants(wishes)
+
+    def _wishes(self, links: Links) -> set[Wish]:
+        names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
+        loopbacks = {each.machine_name for each in self._messages.interfaces} - names
+        bridges, own = self._bridges(), set(_own_addresses())
+        wishes = wishes_of(links, {*bridges, *own}, loopbacks)
+        # A bridge may run beside this one, and what it joins is not what a program here wants.
+        return wishes | wishes_here(names) if own.isdisjoint(bridges) else wishes
 
     def _search(self) -> None:
         source = self._datagrams
@@ -161,23 +166,28 @@ def _own_addresses() -> Iterable[str]:
 
 
 def wishes_here(interfaces: Collection[str]) -> set[Wish]:
-    """Return what other programs of this host have joined on these interfaces, each on the port of its socket."""
-    found: set[Wish] = set()
-    with suppress(MulticastExpertError):
-        joined = [each for each in joined_groups(()) if not each.kept_by_system and each.interface in interfaces]
-        for member in group_members(udp_sockets(), joined) if joined else ():
-            for membership in member.memberships:
-                group = Group(membership.group, member.socket.port)
-                found.update(Wish(group, each) for each in (membership.sources if membership.includes else (None,)))
-    return found
+    """Return what other programs of this host have joined on these interfaces, each on the port of its socket.
+
+    Raises MulticastExpertError.
+    """
+    joined = [each for each in joined_groups(()) if not each.kept_by_system and each.interface in interfaces]
+    return {
+        Wish(Group(membership.group, member.socket.port), source)
+        for member in (group_members(udp_sockets(), joined) if joined else ())
+        for membership in member.memberships
+        for source in (membership.sources if membership.includes else (None,))
+    }
 
 
-def wishes_of(links: Links, without: Collection[str]) -> set[Wish]:
-    """Return what the hosts of all links want, but for these: any port of a group, from some sources or from all."""
+def wishes_of(links: Links, without: Collection[str], loopbacks: Collection[str]) -> set[Wish]:
+    """Return what the hosts want, but for these: any port of a group, from some sources or from all.
+
+    What a program has joined on a loopback interface, it wants from this host only.
+    """
     found: dict[IPAddress, set[IPAddress | None]] = {}
-    for link in links.known.values():
+    for (interface, _), link in links.known.items():
         for (group, host), member in link.members.items():
-            if host not in without:
+            if host not in without and interface not in loopbacks:
                 sources: set[IPAddress | None] = {ip_address(each) for each in member.sources}
                 found.setdefault(ip_address(group), set()).update(sources if member.includes else {None})
     return {

@@ -112,8 +112,10 @@ def run(
         raise UsageError("--keep needs --every or --size.")
     if all_groups and not wire:
         raise UsageError("--all-groups needs --wire.")
-    if as_json and file == "-":
+    if file == "-" and as_json:
         raise UsageError("--json and - both write to standard output.")
+    if file == "-" and limits.is_divided:
+        raise UsageError("--every and --size need a name for their files, not -.")
     if not texts and not wire:
         raise UsageError("name the groups to record, or add --wire to record all that is on the wire.")
     endpoints = read_endpoints(texts, needs_port=not wire)
@@ -129,7 +131,7 @@ def run(
         else:
             receivers = _opened(endpoints, ifaces, buffer, wait, opened)
             place = described(receivers)
-        files = _files(Path(file), limits)
+        files = _files(None if file == "-" else Path(file), limits)
         blocks = Blocks(files, limits, comment)
         step = capturing(source, blocks, endpoints, number) if wire else receiving(receivers, blocks, number)
         recorder = Recorder(blocks, step, number, duration)
@@ -162,15 +164,11 @@ def _opened(
     return receivers
 
 
-def _files(path: Path, limits: Limits) -> Files:
-    if str(path) == "-":
-        if limits.is_divided:
-            raise UsageError("--every and --size need a name for their files, not -.")
-        path = Path("/dev/stdout")
+def _files(path: Path | None, limits: Limits) -> Files:
     try:
         return Files(path, limits)
     except OSError as error:
-        raise MulticastExpertError(f"Cannot write {path}: {error.strerror}.") from error
+        raise MulticastExpertError(f"Cannot write {path or 'to standard output'}: {error.strerror}.") from error
 
 
 def _follow(recorder: Recorder, blocks: Blocks) -> None:
@@ -195,7 +193,12 @@ def _tell_result(blocks: Blocks, noun: str, as_json: bool) -> None:
         value: dict[str, Any] = {"packets": blocks.packets, "bytes": files.bytes, "kernel_drops": dropped}
         value["files"] = [str(each) for each in files.names]
         terminal.write_json(value | {"error": None if files.error is None else _reason(files.error)})
-    place = str(files.names[-1]) if files.begun == 1 else f"{files.begun:,} files, the last {files.names[-1]}"
-    terminal.tell(f"{counted(blocks.packets, noun)}, {counted(files.bytes, 'byte')} in {place}")
+    if not files.names:
+        place = "to standard output"
+    elif files.begun == 1:
+        place = f"in {files.names[0]}"
+    else:
+        place = f"in {files.begun:,} files, the last {files.names[-1]}"
+    terminal.tell(f"{counted(blocks.packets, noun)}, {counted(files.bytes, 'byte')} {place}")
     if dropped:
         terminal.tell(f"{counted(dropped, noun)} more found no room: the kernel dropped them", "red")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from itertools import islice
 from typing import Annotated
@@ -31,9 +31,9 @@ from multicast_expert.recording.recording import Recording
 from multicast_expert.recording.replayer import LATE, Replayer
 
 BAR = 24
+"""Columns of the progress bar."""
 LOOKED_AT = 256
 """How many datagrams are read before the first leaves, to see whether --map names any of them."""
-"""Columns of the progress bar."""
 
 
 def _speed(text: str) -> float | None:
@@ -107,7 +107,7 @@ def run(
     loopback: LoopbackOption = True,
     as_json: JsonOption = False,
 ) -> int:
-    """Return 0 if all were sent, 1 if some failed or there were none, 130 if Ctrl-C came before."""
+    """Return 0 if all were sent, 1 if some failed, there were none, or a --map fits none, 130 after Ctrl-C."""
     score = Score(speed, begin, end, loop, tuple(maps), ttl, dscp)
     with ExitStack() as opened:
         try:
@@ -138,14 +138,25 @@ def run(
     if interrupted:
         terminal.end_line()
     _tell_result(replayer, score, as_json)
-    if not (replayer.sent or score.skipped or interrupted):
-        terminal.tell(
-            f"nothing of {file} is within that time: it ends {recording.read_ns / 1e9:,.1f} s after its beginning"
-        )
-    unmapped = [] if interrupted else score.unmapped
+    if score.is_read and not score.found:
+        terminal.tell(_why_nothing(recording, score))
+    # What --for or Ctrl-C left unread may go there.
+    unmapped = score.unmapped if score.is_read else []
     for old in unmapped:
-        terminal.tell(f"no datagram of {file} goes to {old}, which --map names", "red")
+        terminal.tell(f"no datagram of {_part(recording, score)} goes to {old}, which --map names", "red")
     return STATUS if interrupted else int(not replayer.sent or replayer.failed > 0 or bool(unmapped))
+
+
+def _part(recording: Recording, score: Score) -> str:
+    is_all = score.begin is None and score.end is None
+    return str(recording.path) if is_all else f"that part of {recording.path}"
+
+
+def _why_nothing(recording: Recording, score: Score) -> str:
+    if score.begin is None and score.end is None:
+        return f"there is no datagram in {recording.path}"
+    ends = f": it ends {recording.read_ns / 1e9:,.1f} s after its beginning" if recording.position == 1 else ""
+    return f"nothing of {recording.path} is within that time{ends}"
 
 
 def _never_first(recording: Recording, score: Score) -> list[Endpoint]:
@@ -153,8 +164,10 @@ def _never_first(recording: Recording, score: Score) -> list[Endpoint]:
     if not score.maps:
         return []
     first = Score(None, score.begin, score.end, maps=score.maps)
-    for _ in islice(first.departures(recording), LOOKED_AT):
-        pass
+    # What comes before the damage of a file is sent.
+    with suppress(MulticastExpertError):
+        for _ in islice(first.departures(recording), LOOKED_AT):
+            pass
     return first.unmapped
 
 

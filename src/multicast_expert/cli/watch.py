@@ -26,7 +26,6 @@ from multicast_expert.cli.render.watch import event_line, event_object
 from multicast_expert.observe.hooks import Hooks
 from multicast_expert.observe.messages import Happening, Watch
 from multicast_expert.observe.source import FrameSource
-from multicast_expert.system.proc import MARKER_GROUPS
 
 if TYPE_CHECKING:
     from multicast_expert.cli.exporter import Exporter
@@ -93,9 +92,6 @@ def _follow(
         waits += [LOOK_AT_COMMANDS] if hooks.busy else [LOOK_AT_METRICS] if exporter else []
         happened = watch.step(min(waits, default=None))
         for each in happened:
-            if each.event.group in MARKER_GROUPS:
-                # A command such as `mcast groups` looks at memberships.
-                continue
             if not groups or each.event.group is None or each.event.group in groups:
                 show_happening(each, as_json=as_json)
                 hooks.take(each)

@@ -282,8 +282,8 @@ def check_hop_limit(hop_limit: int) -> None:
 
 def check_dscp(dscp: int | None) -> None:
     """Raise MulticastExpertError unless the priority mark is None or 0 to 63."""
-    if dscp is not None and not 0 <= dscp <= 63:
-        raise MulticastExpertError(f"dscp {dscp} is out of range: 0 to 63.")
+    if dscp is not None and (not isinstance(dscp, int) or not 0 <= dscp <= 63):
+        raise MulticastExpertError(f"dscp {dscp!r} is out of range: 0 to 63.")
 
 
 def bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from multicast_expert.observe.clock import Clock
 from multicast_expert.observe.found import MemberSeen, QuerierSeen
 from multicast_expert.observe.links import Links
+from multicast_expert.observe.messages import read_message
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.observe.streams import Streams
 from multicast_expert.wire.frame import link_name
 from multicast_expert.wire.frames import UDP
-from multicast_expert.wire.group_messages import GroupMessage, GroupQuery, parse_group_message
+from multicast_expert.wire.group_messages import GroupMessage, GroupQuery
 
 KEEP = 2048
 """Bytes of each frame: a whole datagram on most networks, and enough of longer ones to name them."""
@@ -54,7 +55,7 @@ class Look:
             link = interface if vlan is None else link_name(interface, vlan)
             if len(packet) > 20 and packet[0] == 0x45 and packet[9] == UDP:
                 take_packet(link, outgoing, packet, now)
-            elif message := parse_group_message(packet):
+            elif message := read_message(packet):
                 self.links.take(link, vlan is not None, now, message)
                 if isinstance(message.content, GroupQuery):
                     self._note_query(link, message, message.content, now)

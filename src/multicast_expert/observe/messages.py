@@ -8,8 +8,9 @@ from typing import NamedTuple
 from multicast_expert.observe.links import Links
 from multicast_expert.observe.members import LIMIT, Event
 from multicast_expert.observe.source import FrameSource
+from multicast_expert.system.proc import MARKER_GROUPS
 from multicast_expert.wire.frame import link_name
-from multicast_expert.wire.group_messages import GroupMessage, parse_group_message
+from multicast_expert.wire.group_messages import GroupMessage, GroupReport, parse_group_message
 
 
 class Heard(NamedTuple):
@@ -41,6 +42,20 @@ class Happening(NamedTuple):
     event: Event
 
 
+def read_message(packet: bytes) -> GroupMessage | None:
+    """Return the IGMP or MLD message of a packet, None if it has none.
+
+    It is without the groups that a command such as `mcast groups` joins for a moment to look at memberships.
+    """
+    message = parse_group_message(packet)
+    if message is None or not isinstance(message.content, GroupReport):
+        return message
+    records = tuple(each for each in message.content.records if each.group not in MARKER_GROUPS)
+    if len(records) == len(message.content.records):
+        return message
+    return message._replace(content=message.content._replace(records=records)) if records else None
+
+
 class Messages:
     """The messages in the frames of a source, in the order in which they came."""
 
@@ -55,7 +70,7 @@ class Messages:
             now = monotonic()
             offset = time_ns() - int(now * 1e9)
             for frame in frames:
-                message = parse_group_message(frame.packet)
+                message = read_message(frame.packet)
                 if message is not None:
                     stamp = frame.timestamp_ns or time_ns()
                     # A program that was stopped for a while reads old frames: their own time counts, not that of now.

@@ -31,7 +31,7 @@ class Departure(NamedTuple):
     dscp: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Score:
     """What is replayed of a recording, and how.
 
@@ -51,6 +51,10 @@ class Score:
     """How many datagrams are left out, by reason."""
     mapped: set[tuple[str, int | None]] = field(default_factory=set)
     """The groups and ports of `maps` that a datagram went to."""
+    found: int = 0
+    """How many datagrams were read between `begin` and `end`."""
+    is_read: bool = False
+    """Whether these were all read, at least once."""
 
     @property
     def unmapped(self) -> list[Endpoint]:
@@ -71,6 +75,7 @@ class Score:
                     break
                 if first is None:
                     first = entry.time_ns
+                self.found += 1
                 if self.speed is not None and first is not None and entry.time_ns is not None:
                     last = max(last, start + (entry.time_ns - first) / _BILLION / self.speed)
                 address = self._address(entry, targets)
@@ -79,6 +84,7 @@ class Score:
                     dscp = entry.traffic_class >> 2 if self.dscp is None else self.dscp
                     count += 1
                     yield Departure(last, entry.data, address, hops, dscp)
+            self.is_read = True
             if not self.loop or not count:
                 return
             # The pause between two turns is as long as it is between two datagrams on average.
@@ -88,11 +94,9 @@ class Score:
         self, entry: CapturedDatagram, targets: dict[tuple[str, int | None], Endpoint]
     ) -> tuple[str, int] | None:
         """Return where a datagram goes; None to skip it."""
-        keys = ((entry.destination, port) for port in (entry.port, None))
-        old = next((key for key in keys if key in targets), None)
-        new = None if old is None else targets[old]
-        if old is not None:
-            self.mapped.add(old)
+        named = [key for port in (entry.port, None) if (key := (entry.destination, port)) in targets]
+        self.mapped.update(named)
+        new = targets[named[0]] if named else None
         if entry.truncated:
             self.skipped[CUT] += 1
         elif not entry.port:

@@ -45,10 +45,12 @@ class Limits(NamedTuple):
 class Files:
     """The files of a recording, and the thread that writes them. Raises OSError if the first cannot be opened.
 
+    path: the file, or the name that those of several begin with; None: standard output, as it was opened.
+
     `take` and `give` may be called by one thread. An error of the disk ends the writing and is kept in `error`.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path | None, limits: Limits) -> None:
         self._path, self._limits = path, limits
         self.names: list[Path] = []
         """The files that are there, the newest last."""
@@ -118,7 +120,7 @@ class Files:
         now = time.monotonic()
         if self._limits.spare and self._is_on_disk and now >= self._looked + _LOOK_EVERY:
             self._looked = now
-            free = shutil.disk_usage(self._path.parent).free
+            free = shutil.disk_usage(self._descriptor if self._path is None else self._path.parent).free
             if free < self._limits.spare:
                 left, wanted = f"{free >> 10:,} KiB", f"{self._limits.spare >> 10:,} KiB"
                 raise OSError(f"the disk has {left} left, less than the {wanted} that stay free")
@@ -136,21 +138,25 @@ class Files:
                 self.error = error
 
     def _open(self) -> int:
-        name = self._name()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(name, flags, 0o666)
-        # Not a pipe to Wireshark, for instance.
-        self._is_on_disk = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if self._path is None:
+            descriptor = os.dup(1)
+        else:
+            name = self._name(self._path)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(name, flags, 0o666)
+            self.names.append(name)
+        # Not a pipe to Wireshark, for instance. Windows tells the free space by names only.
+        is_known = self._path is not None or hasattr(os, "statvfs")
+        self._is_on_disk = is_known and stat.S_ISREG(os.fstat(descriptor).st_mode)
         self.begun += 1
-        self.names.append(name)
         return descriptor
 
-    def _name(self) -> Path:
+    def _name(self, path: Path) -> Path:
         """Return the name of the next file: with its number and time before the suffix, if there may be several."""
         if not self._limits.is_divided:
-            return self._path
+            return path
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        return self._path.with_name(f"{self._path.stem}-{self.begun + 1:05d}-{stamp}{self._path.suffix}")
+        return path.with_name(f"{path.stem}-{self.begun + 1:05d}-{stamp}{path.suffix}")
 
 
 def whole_blocks(data: memoryview) -> int:

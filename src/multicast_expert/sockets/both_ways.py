@@ -107,7 +107,7 @@ class BothWays(Receiver):
         return self._equipment.dscp
 
     @dscp.setter
-    def dscp(self, dscp: int) -> None:
+    def dscp(self, dscp: int | None) -> None:
         check_dscp(dscp)
         self._equipment.dscp = dscp
 

@@ -84,9 +84,13 @@ class Equipment:
                 if known is not None:
                     known.follow(attachment.choice)
                 else:
+                    sending = self._sending
                     outlet = self._new_outlet(attachment.choice)
                     outlet.open()
                     self.outlets = {**self.outlets, attachment: outlet}
+                    if self._sending is not sending:
+                        # Another thread has changed it, and may not have met this one.
+                        outlet.change_dscp(self._sending.dscp)
             except MulticastExpertError as error:
                 if at_start and attachment.choice.required:
                     raise
@@ -121,7 +125,7 @@ class Equipment:
         return self._sending.dscp
 
     @dscp.setter
-    def dscp(self, dscp: int) -> None:
+    def dscp(self, dscp: int | None) -> None:
         self._sending = self._sending._replace(dscp=dscp)
         for outlet in self.outlets.values():
             outlet.change_dscp(dscp)

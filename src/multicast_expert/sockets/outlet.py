@@ -201,8 +201,11 @@ class Outlet:
                 elif interrupting and self.socket.hop_limit != before:
                     self.socket.set_hop_limit(before)
 
-    def change_dscp(self, dscp: int) -> None:
-        """Let what leaves from now on have another priority mark. Raises MulticastOSError."""
+    def change_dscp(self, dscp: int | None) -> None:
+        """Let what leaves from now on have another priority mark, or with None that of the system, which is 0.
+
+        Raises MulticastOSError.
+        """
         with self._lock:
             self._dscp = dscp
             self._plan = self._planned(self.choice, self._plan.address[1])
@@ -211,7 +214,7 @@ class Outlet:
             if self._inherited:
                 self._own_socket()
             else:
-                option = dscp_option(kernel.SYSTEM.platform, self._version, dscp)
+                option = dscp_option(kernel.SYSTEM.platform, self._version, dscp or 0)
                 set_option(kernel.SYSTEM, self.socket.socket, option)
 
     def _own_socket(self) -> None:

@@ -89,7 +89,7 @@ class Transmitter(Openable):
         return self._dscp
 
     @dscp.setter
-    def dscp(self, dscp: int) -> None:
+    def dscp(self, dscp: int | None) -> None:
         check_dscp(dscp)
         self._dscp = dscp
         for outlet in self._outlets:

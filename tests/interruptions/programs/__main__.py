@@ -14,8 +14,10 @@ import json
 import sys
 
 from interruptions.programs.nursery import serve
+from watched import end_with_any_thread
 
 faulthandler.enable()
+end_with_any_thread()
 file, function, arguments = sys.argv[1:] if len(sys.argv) > 2 else serve(int(sys.argv[1]))
 program = getattr(importlib.import_module(f"interruptions.programs.{file}"), function)
 # The programs collect garbage before they count; what is there already need not be looked at each time.

@@ -165,28 +165,16 @@ def wait_until(condition: Callable[[], object], claim: Callable[[], str] | str) 
 
 
 class Thread(threading.Thread):
-    """A daemon thread that hands what its function raised to the thread that calls `finish`."""
+    """A daemon thread; what its function raises ends the program, as `watched` says."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        super().__init__(daemon=True)
-        self._function = function
-        self._arguments = arguments
-        self.failure: BaseException | None = None
+        super().__init__(target=function, args=arguments, daemon=True)
         self.start()
 
-    def run(self) -> None:
-        """Call the function."""
-        try:
-            self._function(*self._arguments)
-        except BaseException as failure:  # noqa: BLE001 - raised again in finish
-            self.failure = failure
-
     def finish(self) -> None:
-        """Wait for its end and raise what it raised."""
+        """Wait for its end."""
         self.join(PATIENCE)
         assert not self.is_alive(), "a thread never ended"
-        if self.failure is not None:
-            raise self.failure
 
 
 def fork(act: Callable[[], object]) -> "Child":

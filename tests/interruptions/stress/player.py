@@ -45,6 +45,7 @@ from interruptions.programs.parts import (
 )
 from interruptions.stress.ledger import Board, Ledger
 from multicast_expert import AsyncMcastSocket, McastSocket, MulticastExpertError, MulticastOSError
+from watched import end_with_any_thread
 
 STEADY = [f"239.1.2.{number}" for number in range(1, 9)]
 """Groups on the loopback interface, of which each datagram is accounted for."""
@@ -376,4 +377,5 @@ def resident() -> int:
 
 
 if __name__ == "__main__":
+    end_with_any_thread()
     main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5]), sys.argv[6])

@@ -248,8 +248,7 @@ def wrong_interface(facts: Facts) -> Finding:
         if sightings.frames(facts) is None and (background.beyond_usual(facts, counters.filtered) or 0) > 0:
             text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
-        own = {str(each.ip) for iface in this_host.interfaces(facts) for each in this_host.addresses(iface)}
-        if own.issuperset(sightings.senders(elsewhere)):
+        if this_host.own_addresses(facts).issuperset(map(address_of, sightings.senders(elsewhere))):
             summary = f"This host itself sends them, out of {phrases.named(places)}, not out of {phrases.named(names)}."
             step = f"Send there, as in `mcast send {phrases.endpoint(facts, interface=names[0])} hello`."
             return problem(summary, evidence, (step,))
