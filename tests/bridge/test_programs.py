@@ -24,7 +24,7 @@ versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
 
 @versions
 def test_iperf(version: int) -> None:
-    """Five hundred datagrams a second, which its own buffer can hold: none lost or out of order at two other sites."""
+    """A second of them fits into its own buffer: none is lost or out of order at two other sites."""
     iperf = ["iperf", "-u", "-p", str(PORT), *(["-V"] if version == 6 else [])]
     with sites(1, 1, 1) as places:
         hub_and_spokes(places)
@@ -34,12 +34,12 @@ def test_iperf(version: int) -> None:
         serve = [*iperf, "-s", "-B", group, "-t", "8"]
         servers = [each.host.popen(serve, stdout=subprocess.PIPE, text=True) for each in places[1:]]
         sleep(1.0)
-        places[0].host.command(*iperf, "-c", group, "-T", "8", "-l", "1000", "-b", "4M", "-t", "2")
+        places[0].host.command(*iperf, "-c", group, "-T", "8", "-l", "1000", "-b", "800K", "-t", "3")
         for server in servers:
             text, _ = server.communicate(timeout=30)
             lost, total = map(int, re.findall(r"(\d+)/ *(\d+) \(", text)[0])
             assert lost == 0, text
-            assert total > 800, text
+            assert total > 250, text
             assert "out-of-order" not in text, text
 
 
