@@ -1,5 +1,6 @@
 """What the host has joined: the texts of four systems, and a real host."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from multicast_expert import MulticastExpertError, MulticastWarning
 from multicast_expert.platforms import PLATFORMS
 from multicast_expert.system import commands, kernel, proc
 from multicast_expert.system.bsd import BsdSystem
-from multicast_expert.system.groups import joined_groups, udp_sockets
+from multicast_expert.system.groups import group_members, joined_groups, udp_sockets
 from multicast_expert.system.listings import (
     JoinedGroup,
     Process,
@@ -473,3 +474,17 @@ def test_processes(host: Host, members: Members) -> None:
         found = host.run(joined_groups, sockets)
     ports = {str(each.group): [one.port for one in each.sockets or ()] for each in found if not each.kept_by_system}
     assert ports == {"239.1.1.1": [5001], "ff15::1": [5003]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux duplicates descriptors of other programs")
+def test_a_socket_that_this_process_shares_is_left_out() -> None:
+    """A program that inherited it holds it too, and is still not the one that joined."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("239.1.2.3", 0))
+        port = sock.getsockname()[1]
+        heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()])
+        with heir:
+            (listed,) = udp_sockets(lambda each: each.port == port)
+            assert {each.pid for each in listed.processes} == {os.getpid(), heir.pid}
+            assert group_members([listed], []) == []
+            heir.communicate(b"\n")

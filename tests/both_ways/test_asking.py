@@ -5,6 +5,8 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Generator, Sequence
+from ipaddress import IPv4Address, IPv4Interface
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +16,10 @@ import pytest
 from both_ways.kinds import KINDS, Kind, everything
 from both_ways.networks import TwoLinks, two_links
 from linux.plain_sockets import FAMILY, any_address, join, nothing_for, own_address, udp_socket
-from multicast_expert import Datagram, McastSocket, MulticastExpertError, MulticastOSError, extension
-from multicast_expert.sockets.outlet import sending_one
+from multicast_expert import Datagram, IfaceInfo, McastSocket, MulticastExpertError, MulticastOSError, extension
+from multicast_expert.core.interfaces import InterfaceChoice
+from multicast_expert.sockets.outlet import sending_many, sending_one
+from multicast_expert.sockets.routes import Routes
 from multicast_expert.testing import Interface, Lab
 
 PORT = 5000
@@ -521,3 +525,45 @@ def test_an_interface_that_nobody_named(exits: list[Any], fails: bool) -> None:
     steps = sending_one(exits, lambda outlet: outlet.send(), lambda: None)  # type: ignore[attr-defined]
     with pytest.raises(MulticastOSError) if fails else contextlib.nullcontext():
         assert list(steps) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "refused"),
+    [
+        ("10.0.0.1/24", "10.0.0.255", True),
+        ("10.0.0.1/30", "10.0.0.3", True),
+        # RFC 3021: a link of two hosts has no broadcast address.
+        ("10.0.0.0/31", "10.0.0.1", False),
+        ("10.0.0.1/32", "10.0.0.1", False),
+    ],
+)
+def test_the_other_end_of_a_link_is_no_broadcast(network: str, address: str, refused: bool) -> None:
+    """A network of two addresses, or of one, has hosts only."""
+    iface = IfaceInfo("ppp0", 7, None, (IPv4Interface(network),), ())
+    outlets: Any = {"ppp0": SimpleNamespace(choice=InterfaceChoice(iface))}
+    routes = Routes(4, outlets, lambda _: None)
+    with pytest.raises(MulticastExpertError, match="broadcast") if refused else contextlib.nullcontext():
+        routes._refuse_broadcast(IPv4Address(address))
+
+
+def test_a_datagram_that_one_interface_refuses() -> None:
+    """It is tried on the others too, nothing is sent after it, and the count is what left from all."""
+    payloads = [b"%d" % number for number in range(40)]
+    sent: dict[str, list[bytes]] = {"strict": [], "easy": []}
+
+    def send(outlet: Any, batch: Sequence[bytes]) -> int:
+        count = batch.index(b"20") if outlet.name == "strict" and b"20" in batch else len(batch)
+        if not count:
+            raise MulticastOSError(90, "send", "Cannot send", "it is too long", "send less")
+        sent[outlet.name] += batch[:count]
+        return count
+
+    exits: list[Any] = [SimpleNamespace(name=name) for name in sent]
+    totals: list[int] = []
+
+    def steps() -> Generator[Any, None, None]:
+        totals.append((yield from sending_many(exits, payloads, send, lambda: None)))
+
+    assert set(steps()) == {None}
+    assert totals == [20]
+    assert sent == {"strict": payloads[:20], "easy": payloads[:21]}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from both_ways.networks import TwoLinks, two_links
 from linux.judges import slow_line
 from linux.plain_sockets import FAMILY, own_address, sender_on, udp_socket
 from multicast_expert import Datagram, MulticastExpertError, MulticastOSError, create_multicast_endpoint
+from multicast_expert.sockets.endpoint import MulticastTransport
 from multicast_expert.testing import Lab
 
 PORT = 5000
@@ -282,3 +284,17 @@ def test_all_tasks_are_cancelled(run: Callable[[Body], None], version: int) -> N
         assert transport.is_closing()
 
     run(body)
+
+
+def test_the_marks_between_pause_and_resume() -> None:
+    """Above the high mark the protocol is told to pause, and to resume not before the low one: once each."""
+    told: list[str] = []
+    protocol = SimpleNamespace(pause_writing=lambda: told.append("pause"), resume_writing=lambda: told.append("resume"))
+    transport: Any = SimpleNamespace(
+        _high=100, _low=20, _is_paused=False, _protocol=protocol, _call=lambda method: method()
+    )
+    for size, said in ((100, []), (101, ["pause"]), (150, []), (100, []), (21, []), (20, ["resume"]), (99, [])):
+        transport._size = size
+        MulticastTransport._mind_the_limits(transport)
+        assert told == said
+        told.clear()

@@ -132,6 +132,17 @@ def test_joining_with_a_socket_of_the_program(network: TwoLinks, version: int) -
             join(sock, own_address(network.far[1][0], version))
 
 
+def test_a_join_that_fails_on_one_interface_is_undone(network: TwoLinks, version: int) -> None:
+    """The group is joined already on the last interface: then it is joined on no other one, either."""
+    with udp_socket(network.host, version, (any_address(version), PORT)) as sock:
+        join(sock, GROUP[version], iface="eth1")
+        with pytest.raises(MulticastOSError, match="join"):
+            join(sock, GROUP[version])
+        with pytest.raises(MulticastOSError, match="leave"):
+            leave(sock, GROUP[version], iface="eth0")
+        leave(sock, GROUP[version], iface="eth1")
+
+
 def test_a_dual_stack_socket(network: TwoLinks) -> None:
     """One IPv6 socket that takes IPv4 too joins groups of both."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:

@@ -16,6 +16,12 @@ from typing import Any
 import pytest
 
 from cli.conftest import PATIENCE, Done, Program, Run, on_terminal
+from multicast_expert import Datagram
+from multicast_expert.cli.measurement import Measurement
+from multicast_expert.cli.recv import _status
+from multicast_expert.observe.measured_stream import Place
+from multicast_expert.observe.measured_stream import Stream as MeasuredStream
+from multicast_expert.observe.meter import Meter
 from multicast_expert.stamp import Stamp, end_mark, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 
@@ -309,6 +315,44 @@ def test_lines_of_standard_input(pair: Pair, mcast: Run, listening: Program, end
         "1 datagram, 3 bytes to 239.1.2.3:5107 out of eth0",
         "mcast: line 2 of standard input has more than the 3 bytes that fit.",
     ]
+
+
+def test_lines_that_fill_a_datagram(pair: Pair, mcast: Run, listening: Program, ended: Ended) -> None:
+    """The end of a line needs no room, not even one of two bytes."""
+    desk, far = pair
+    receiver = listening("239.1.2.3:5118%eth0", "--raw", "-c", "3", "-W", "20", on=desk)
+    done = mcast("send", "239.1.2.3:5118%eth0", "--lines", "-s", "3", on=far, stdin=b"one\r\ntwo\nsix\r\n")
+    assert (done.returncode, done.stderr.split(" to ")[0]) == (0, "3 datagrams, 9 bytes")
+    assert ended(receiver).stdout == "onetwosix"
+
+
+def test_intervals_that_passed_are_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that slept writes one interval for all of the time, and ends the next one on time."""
+    with Measurement(0.05, True, True, None) as measurement:
+        measurement.meter.take([Datagram(b"x", ("10.0.0.2", 4000), "239.1.2.3")], 5000, time.time_ns())
+        time.sleep(0.3)
+        for _ in range(3):
+            measurement.go_on()
+        assert 0 < measurement.patience() <= 0.05
+    (interval,) = objects(capsys.readouterr().out)["interval"]
+    assert interval["end"] - interval["start"] >= 0.3
+
+
+def test_the_worst_run_of_a_sum_counts() -> None:
+    """--max-loss is about each stream, also about one that gave its room to others and was added up with them."""
+    together = MeasuredStream.sum_of(MeasuredStream(Place("239.1.2.3", 5000, "eth0", "10.0.0.2"), None, 0))
+    for number, numbers in enumerate(((1, 2, 4), *(range(1, 100),) * 5)):
+        meter = Meter(0)
+        datagrams = [Datagram(stamped(Stamp(number, each, 1), b""), ("10.0.0.2", 9), "239.1.2.3") for each in numbers]
+        meter.take(
+            [*datagrams, Datagram(end_mark(Stamp(number, numbers[-1], 1), 0), ("10.0.0.2", 9), "239.1.2.3")], 5000, 1
+        )
+        (stream,) = meter.streams
+        together.add(stream)
+    meter = Meter(0)
+    meter.datagrams, meter.forgotten = together.datagrams, together
+    assert (together.lost, together.worst_percent) == (1, 25.0)
+    assert [_status(meter, 1, False, most, 1) for most in (24.0, 26.0)] == [1, 0]
 
 
 def test_for_a_time(pair: Pair, mcast: Run) -> None:

@@ -294,6 +294,13 @@ def test_clients_that_stay_silent(exporter: Exporter) -> None:
     wait_until(is_answered, "an answer", PATIENCE)
 
 
+def test_each_client_that_is_answered_makes_room(exporter: Exporter) -> None:
+    """Any number are answered, one after the other."""
+    exporter.families = lambda: [Family("mcast_streams", "Streams.", (), [((), 3)])]
+    for _ in range(20):
+        assert value(scraped(exporter.url), "streams") == 3
+
+
 def test_runs_of_a_sender_are_one_stream() -> None:
     """Runs of a sender share labels, so that they are added up, with the jitter of the latest."""
     meter = Meter(0)
@@ -306,6 +313,19 @@ def test_runs_of_a_sender_are_one_stream() -> None:
     assert counts(families, "stream_jitter_seconds") == [0]
     assert counts(families, "kernel_drops_total") == []
     assert counts(families, "receive_buffer_bytes") == [4096]
+
+
+def test_the_jitter_is_that_of_the_run_that_came_last() -> None:
+    """Also where another run began later, and ended before."""
+    meter = Meter(0)
+    for run, number, seconds in ((1, 1, 0), (2, 1, 5), (1, 2, 16)):
+        arrived = Datagram(
+            stamped(Stamp(run, number, 1), b""), ("10.0.0.2", 9), GROUP, timestamp_ns=seconds * 10**9 + 1
+        )
+        meter.take([arrived], PORT, 0)
+    families = tuple(recv_families(meter, [ReceiveStats(3, 100, 0, 0, 0)], 4096)())
+    assert counts(families, "stream_jitter_seconds") == [1.0]
+    assert counts(families, "stream_last_datagram_timestamp_seconds") == [pytest.approx(16)]
 
 
 def test_spoofed_sources_are_bounded() -> None:

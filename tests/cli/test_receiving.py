@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
+from multicast_expert import McastRxSocket
+from multicast_expert.cli.arrivals import BATCH, batches
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 from programs import MCAST
@@ -336,6 +338,33 @@ def test_terminated(pair: Pair, mcast: Run, listening: Program, ended: Ended) ->
     done = ended(receiver)
     assert done.returncode == 130
     assert done.stderr.splitlines()[1:] == [NOTHING_LOST]
+
+
+def test_an_ignored_interrupt_stays_ignored(pair: Pair, mcast: Run, program: Program, ended: Ended) -> None:
+    """A shell script that ignores Ctrl-C, as nohup and `&` do, has programs that go on."""
+    desk, far = pair
+    ignoring = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    receiver = program("recv", "239.1.2.3:5023%eth0", "-c", "1", "-W", "60", on=desk, prefix=ignoring)
+    assert receiver.stderr is not None
+    assert receiver.stderr.readline().startswith("listening to ")
+    receiver.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert receiver.poll() is None
+    mcast("send", "239.1.2.3:5023", "x", "-i", "10.9.0.2", on=far)
+    assert ended(receiver).returncode == 0
+
+
+def test_what_waits_at_the_end_is_received(pair: Pair) -> None:
+    """The time is over, and more is there than one batch has: all that came before is yielded."""
+    desk, far = pair
+    make = lambda: McastRxSocket(socket.AF_INET, ["239.1.2.3"], 5024, "eth0", timestamps=True, gro=False)  # noqa: E731
+    with desk.entered(), make() as receiver:
+        send_all(far, ("239.1.2.3", 5024), [b"%d" % number for number in range(3 * BATCH)])
+        wait_until(lambda: waiting_bytes(5024) > 0, "they arrive")
+        time.sleep(0.2)
+        found = list(batches([receiver], time.monotonic() - 1, lambda: 1.0))
+    numbers = [int(each.data) for batch in found for _, datagrams in batch for each in datagrams]
+    assert numbers == list(range(3 * BATCH))
 
 
 def test_more_groups_than_descriptors(pair: Pair, mcast: Run, program: Program, ended: Ended) -> None:

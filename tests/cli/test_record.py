@@ -247,7 +247,7 @@ def test_several_files(host: Host, recording: Program, tmp_path: Path) -> None:
 
 
 def test_frames_of_the_wire(lab: Lab, mcast: Run, program: Program, tmp_path: Path) -> None:
-    """With their Ethernet headers and tags, IGMP among them, as tcpdump would; and only of the endpoints."""
+    """With their Ethernet headers and tags, IGMP among them, as tcpdump would; of the endpoints and sources only."""
     desk, camera = lab.host("desk-wire"), lab.host("camera-wire")
     lab.link(desk, camera, ipv4=("10.8.0.1/24", "10.8.0.7/24"))
     camera.ip("route add default dev eth0")
@@ -255,12 +255,18 @@ def test_frames_of_the_wire(lab: Lab, mcast: Run, program: Program, tmp_path: Pa
     process = program("record", "--wire", str(path), GROUP, "-i", "eth0", on=desk)
     assert process.stderr is not None
     assert process.stderr.readline() == "recording the wire of eth0\n"
+    others = tmp_path / "others.pcapng"
+    stranger = program("record", "--wire", str(others), f"10.8.0.9@{GROUP}", "-i", "eth0", on=desk)
+    assert stranger.stderr is not None
+    stranger.stderr.readline()
     camera.run(send, 3)
     camera.run(send_tagged, captures.v4(b"7 in a VLAN"))
     camera.run(send, 5, "239.1.2.4")
     wait_until(lambda: path.stat().st_size > 600, "the frames are written")
     assert ended(process, signal.SIGINT).returncode == 130
+    assert ended(stranger, signal.SIGINT).returncode == 130
     assert numbers(path) == [0, 1, 2, 7]
+    assert numbers(others) == []
     with path.open("rb") as file:
         packets = list(CaptureFile(file))
     # The membership of the program itself was on the wire, too.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -242,6 +243,30 @@ def test_only_while_a_host_has_joined(lab: Lab, mcast: Run, program: Program, tm
     assert report["skipped"] == {"to a group without a member": 40}
     assert report["paused_seconds"] > 0
     assert report["seconds"] < 5
+
+
+def test_a_program_of_this_host_is_a_member(host: Host, mcast: Run, file: Path) -> None:
+    """What this host itself has joined counts, though no report of it is on the wire any more."""
+    with host.join_and_never_read(GROUP, 5000, interface="eth0"):
+        # Longer than the kernel takes to report a new membership a second time (RFC 3376, 8.11).
+        sleep(1.2)
+        words = ["--while-joined", "--speed", "max", "--for", "5", "--json"]
+        report = json.loads(mcast("replay", str(file), "-i", "eth0", *words).stdout)
+    assert (report["datagrams"], report["skipped"]) == (40, {"to a group without a member": 40})
+
+
+def test_what_cannot_be_sent(host: Host, mcast: Run, file: Path) -> None:
+    """A first datagram that cannot be sent ends it with the reason; later ones are counted."""
+    words = ["replay", str(file), "-i", "eth0", "--speed", "max"]
+    with host.firewall_drop("udp dport { 5000, 5001 }", direction="output"):
+        done = mcast(*words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.match(rf"mcast: Cannot send .* to {GROUP} port 5000 .*EPERM", done.stderr), done
+    with host.firewall_drop("udp dport 5001", direction="output"):
+        done = mcast(*words)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("40 datagrams, 70 bytes in ")
+    assert "40 datagrams could not be sent" in done.stderr
 
 
 def test_the_time_is_over_while_it_waits_for_members(host: Host, program: Program, file: Path) -> None:

@@ -1,15 +1,21 @@
 """Commands that are started before the network: what `--wait` waits for, what it says, and how it ends."""
 
+import errno
 import re
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
+from typing import cast
 
 import pytest
 
 from cli.conftest import PATIENCE, Done, Program, Run
 from linux.plain_sockets import member_on, nothing_for
+from multicast_expert import McastTxSocket, MulticastOSError
+from multicast_expert.cli.sending import Patience, Sending
+from multicast_expert.core.pacing import Pace, Rate
 from multicast_expert.testing import Host, Interface, Lab
 from network.traffic import two_wires
 
@@ -120,6 +126,27 @@ def test_a_sender_waits_for_its_interface(program: Program, ended: Ended, versio
     before = done.stderr.splitlines()[:-1]
     assert len(before) <= {4: 1, 6: 2}[version]
     assert all(line.startswith("waiting: Cannot ") for line in before)
+
+
+def test_the_schedule_waits_with_the_sender() -> None:
+    """What was due while an interface was away leaves at the usual distances afterwards, not all at once."""
+    times: list[float] = []
+
+    class Flaky:
+        def sendto(self, data: bytes, address: tuple[str, int]) -> None:
+            if len(times) == 2 and monotonic() < times[-1] + 0.5:
+                raise MulticastOSError(errno.ENODEV, "send", "It is away.", "", "")
+            times.append(monotonic())
+
+    class Waiting:
+        def wait_after(self, error: MulticastOSError) -> None:
+            sleep(0.01)
+
+    flaky, waiting = cast("McastTxSocket", Flaky()), cast("Patience", Waiting())
+    Sending(flaky, ("239.1.2.3", 5000), Pace(Rate(5)), patience=waiting).send_all([b"x"] * 6, 0, None)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[1] >= 0.5
+    assert sum(gaps[2:]) > 0.4
 
 
 def test_a_sender_waits_until_an_address_can_be_used(program: Program, ended: Ended) -> None:

@@ -205,6 +205,20 @@ def test_commands_are_bounded(tmp_path: Path) -> None:
     assert ran.read_text().splitlines() == ["10.9.0.1 10.9.0.2"] * WAITING
 
 
+def test_a_command_is_not_told_of_excluded_sources(tmp_path: Path) -> None:
+    """A host that receives from all sources but some has none that it receives from by name."""
+    hooks = Hooks(f"sh -c 'echo \"<$MCAST_SOURCE>\" >> {tmp_path}/ran'")
+    for includes in (False, True):
+        hooks.take(Happening("eth0", 4, 0, Event(0.0, "join", "10.0.0.7", GROUP, includes, ("10.9.0.1",))))
+
+    def is_done() -> bool:
+        assert hooks.step() == []
+        return not hooks.busy
+
+    wait_until(is_done, "both have run", 60)
+    assert sorted((tmp_path / "ran").read_text().split()) == ["<10.9.0.1>", "<>"]
+
+
 def test_commands_that_cannot_run() -> None:
     """A missing program is told; an empty or unbalanced text is refused."""
     hooks = Hooks(None, "/nonexistent/program x")

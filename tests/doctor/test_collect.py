@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from multicast_expert.doctor.facts import Arrivals, InterfaceFacts, JoinTrial, R
 from multicast_expert.doctor.host.any_os import Host as PlainHost
 from multicast_expert.doctor.host.any_os import again_as_root
 from multicast_expert.doctor.host.linux import LinuxHost
+from multicast_expert.doctor.trial.receiver import Listening
 from multicast_expert.system import kernel
 from multicast_expert.system.listings import UdpSocket
 from multicast_expert.testing import Host, lab_unavailable, wait_until
@@ -314,6 +315,21 @@ def test_a_port_that_was_not_named_is_found(cabled: Stage) -> None:
     assert {frame.port for frame in known(trial_of(facts).frames)} == {5123, 5124}
 
 
+def test_the_first_port_need_not_be_the_busiest(cabled: Stage) -> None:
+    """A single datagram to one port comes first, a stream to another one right behind it."""
+    begun: list[object] = []
+
+    def talk(_: float, received: int) -> bool:
+        if not begun:
+            begun.append(cabled.talker.send_datagrams(GROUP, 5124, interface="eth0", interval=60))
+        elif received and len(begun) == 1:
+            begun.append(cabled.talker.send_datagrams(GROUP, 5123, interface="eth0", interval=0.005))
+        return True
+
+    facts = cabled.listener.run(lambda: collect(GROUP, listen=2.0, progress=talk))
+    assert (facts.target.port, facts.target.port_found) == (5123, True)
+
+
 def test_a_port_that_shows_itself_too_late(cabled: Stage) -> None:
     """Where nothing came in the first half of the time, no socket can receive, but the frames tell the port."""
     began: list[float] = []
@@ -389,6 +405,17 @@ def test_progress_is_told_and_may_end_it(cabled: Stage) -> None:
     assert trial.seconds < PATIENCE
     assert sum(each.count for each in trial.arrivals) >= 10
     assert heard == sorted(heard)
+
+
+def test_what_waits_at_the_end_is_taken() -> None:
+    """Also where the time is over before the first look."""
+    ours, theirs = socket.socketpair()
+    taken = []
+    with ours, theirs, closing(Listening()) as listening:
+        listening.add([ours.fileno()], lambda: taken.append(ours.recv(9)))
+        theirs.send(b"late")
+        listening.run(0.0, lambda: 0)
+    assert taken == [b"late"]
 
 
 def test_an_interruption_leaves_nothing(cabled: Stage) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from doctor.stage import ENDPOINT, GROUP, GROUP6, PORT, TALKER, Stage, stage
 from multicast_expert import AsyncMcastRxSocket, McastRxSocket, MulticastExpertError, parse_endpoint
-from multicast_expert.doctor import Report, diagnose
+from multicast_expert.doctor import Report, Unread, diagnose
+from multicast_expert.doctor.host.linux import LinuxHost
 from multicast_expert.testing import lab_unavailable, wait_until
 
 pytestmark = pytest.mark.skipif(lab_unavailable() is not None, reason=f"no multicast lab: {lab_unavailable()}")
@@ -53,6 +54,19 @@ def test_a_receiver_behind_a_filter(cabled: Stage) -> None:
     assert report.cause is not None
     assert report.cause.check == "reverse-path-filter"
     assert report.target.interface is None
+
+
+@pytest.mark.parametrize("may_capture", [True, False])
+def test_a_receiver_that_blocks_its_sender(cabled: Stage, may_capture: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source that it blocked is named, also where no frames are seen: a wider trial receives it."""
+    if not may_capture:
+        monkeypatch.setattr(LinuxHost, "open_capture", lambda _: Unread("Only root."))
+    cabled.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    with McastRxSocket(socket.AF_INET, [GROUP], PORT, iface="eth0") as receiver:
+        receiver.block_source(GROUP, TALKER)
+        report = explained(receiver)
+    assert report.cause is not None
+    assert (report.cause.check, TALKER in report.cause.summary) == ("source-filter", True)
 
 
 def test_the_first_deaf_group_is_explained(cabled: Stage) -> None:

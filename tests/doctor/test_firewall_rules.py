@@ -60,6 +60,15 @@ def test_recorded_rules_of_nftables() -> None:
     assert rule.matches_queries is False  # IGMP was accepted before
 
 
+@pytest.mark.parametrize("verdict", ["queue", "unclear"])
+def test_what_a_program_decides_may_go_on(verdict: Verdict) -> None:
+    """Behind a rule whose outcome the rules do not tell, a rule that drops everything may drop the packet, or not."""
+    rules = [ChainRule(verdict, (Step(lambda _: True, verdict),)), ChainRule("all", (Step(lambda _: True, "drop"),))]
+    found = refusals("nftables", {"in": Chain("in", rules, "input")}, [DATAGRAM])
+    assert found[-1].text == "all"
+    assert {rule.matches for rule in found} == {None}
+
+
 def test_a_known_sender_decides_more() -> None:
     """With the sender known, a rule on source addresses refuses, or does not."""
     for sender, verdict in (("10.9.1.1", True), ("10.8.1.1", False)):

@@ -43,6 +43,7 @@ def test_tentative_addresses() -> None:
         (route("ff11::", 16, USABLE), "ff11::1", True),
         (route("ff15::", 16, LOCAL), "ff05::1", False),
         (route("ff00::", 8, LOCAL) + route("ff15::", 16, REJECTING), "ff15::1", False),
+        (route("ff15::", 16, REJECTING) + route("ff00::", 8, LOCAL), "ff15::1", False),
         (route("ff00::", 8, LOCAL) + route("ff15::", 16, REJECTING), "ff05::1", True),
         (route("ff00::", 8, LOCAL, "eth0"), "ff15::1", False),
         ("nonsense\n", "ff15::1", False),

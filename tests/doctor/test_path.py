@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from doctor.hand_made import arrivals, deaf, frames, healthy, socket
+from doctor.hand_made import ETH0, LO, OWN, arrivals, deaf, frames, healthy, socket
 from doctor.stage import GROUP, PORT, TALKER
 from multicast_expert.cli.render.path import path_lines
 from multicast_expert.doctor.facts import Drop, Unread
 from multicast_expert.doctor.judgement import judge
+from multicast_expert.doctor.path.endings import by_check
+from multicast_expert.doctor.path.sending import left
 from multicast_expert.doctor.path.stations import RECEIVING, SENDING, place_of
 from multicast_expert.doctor.path.trace import Step, trace
 from multicast_expert.doctor.saved import facts_from_text, facts_to_text
@@ -53,8 +55,28 @@ def test_the_socket_of_another_program() -> None:
     """What a program's socket loses is named with the program, and is not missing in our own copy."""
     path = trace(healthy(drops=(drop("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", 60, socket=77),), sockets=(socket(),)))
     (end,) = [step for step in path if step.is_end]
-    assert (end.station, end.ended, came(path)["program"]) == ("socket", 60, 100)
+    assert (end.station, end.ended) == ("socket", 60)
+    found = came(path)
+    assert (found["wire"], found["UDP"], found["socket"], found["program"]) == (100, 100, 100, 100)
     assert end.reasons[0].endswith("socket of player (4711)")
+
+
+def test_losses_of_other_programs_are_not_the_targets() -> None:
+    """A full buffer is the target's own where no program is known to hold the socket."""
+    dropped = (drop("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", 60, socket=77),)
+    assert by_check(healthy(drops=dropped, sockets=(socket(),))) == {}
+    assert by_check(healthy(drops=dropped, sockets=())) == {"receive-buffer": 60}
+
+
+def test_what_leaves_a_vlan_has_left_below() -> None:
+    """Frames without a tag on the VLAN's own interface have not left yet; those with it, on the one below, have."""
+    vlan = replace(ETH0, name="eth0.5", kind="vlan", parent="eth0")
+    sent = replace(frames(10, interface="eth0.5"), sender=OWN, outgoing=True)
+    facts = healthy(
+        interfaces=(LO, replace(ETH0, addresses=(), chosen=False), vlan),
+        frames=(sent, replace(sent, interface="eth0", vlan=5, count=7)),
+    )
+    assert left(facts) == 7
 
 
 def test_without_the_verdict() -> None:

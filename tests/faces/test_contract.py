@@ -373,6 +373,10 @@ class TestOpeningAndClosing:
             receiver.close()
         with receiver, pytest.raises(MulticastExpertError, match="already"):
             receiver.open()
+        # As another thread may, to end a receive.
+        with receiver:
+            receiver.close()
+        assert not receiver.is_opened
 
     async def test_what_was_joined_at_run_time_is_joined_again(
         self, face: Face, network: Network, version: int

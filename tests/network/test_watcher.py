@@ -48,6 +48,13 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedEvents]:
     assert events.closed.is_set()
 
 
+def test_changes_together() -> None:
+    """Nothing of earlier ones is forgotten; of two names of an index the later one counts."""
+    first = Changes(frozenset({7}), frozenset({3}), names={7: "usb0", 9: "old"})
+    both = first.and_then(Changes(frozenset({9}), frozenset(), True, {9: "new"}))
+    assert both == Changes(frozenset({7, 9}), frozenset({3}), True, {7: "usb0", 9: "new"})
+
+
 def test_all_give_up_before_any_restores(script: ScriptedEvents) -> None:
     """Every subscriber is told what is gone before the first one is asked to restore."""
     notes: list[str] = []

@@ -74,6 +74,19 @@ def test_hosts_leave_one_by_one() -> None:
     assert list(link.members) == [(GROUP, OTHER)]
 
 
+def test_an_older_host_that_left_has_no_timer_any_more() -> None:
+    """Nor has its group, when it was the only member, or the only one that spoke an older version."""
+    link = Link()
+    link.take(0, report(HOST, RecordKind.IS_EXCLUDE, version=2))
+    assert kinds(link.take(1, report(HOST, RecordKind.TO_INCLUDE, version=2))) == [("leave", HOST)]
+    assert link.expire(2 * INTERVAL) == []
+    link.take(1000, report(HOST, RecordKind.IS_EXCLUDE, version=2))
+    link.take(1100, report(OTHER, RecordKind.IS_EXCLUDE))
+    link.take(1200, report(HOST, RecordKind.TO_INCLUDE, version=2))
+    assert kinds(link.expire(1100 + INTERVAL)) == [("timeout", OTHER)]
+    assert (link.members, link.expire(1e6)) == ({}, [])
+
+
 def test_older_hosts_that_stay_silent_for_another_remain_members() -> None:
     """One report of version 2 renews the other members of version 2, but none of version 3."""
     link = Link()

@@ -248,6 +248,20 @@ def test_a_sum_adds_nothing_to_an_interval() -> None:
     assert counted == [2 * (MAX_STREAMS + 50), MAX_STREAMS + 50]
 
 
+def test_what_came_last_is_in_an_interval_of_the_sum() -> None:
+    """What came of a stream since its last interval, before it was added up, is not left out."""
+    stream = Stream(Place("239.1.2.3", 5004, "eth0", "10.9.0.2"), None, NOON)
+    for moment in (NOON, NOON + MS):
+        stream.count(100, moment)
+    assert stream.end_interval().datagrams == 2
+    stream.count(50, NOON + 2 * MS)
+    total = Stream.sum_of(stream)
+    total.add(stream)
+    for expected in ((1, 50), (0, 0)):
+        interval = total.end_interval()
+        assert (interval.datagrams, interval.bytes) == expected
+
+
 def test_live_streams_keep_their_room() -> None:
     """A stream that comes while 1,000 others are alive is not followed, and its datagrams are counted."""
     meter = Meter(NOON)

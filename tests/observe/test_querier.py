@@ -99,6 +99,14 @@ def test_a_lower_address_silences_it_until_it_is_lost() -> None:
     assert [time for time, _ in run(querier, 610)] == [480, 605]
 
 
+def test_a_start_up_that_a_better_querier_cut_short_is_over() -> None:
+    """When that one is lost it asks at its usual interval: the hosts of the link have been asked meanwhile."""
+    querier = LinkQuerier(OURS, QuerierSettings(3, robustness=4), 0.0)
+    assert len(querier.step(0.0).queries) == 1
+    querier.step(1.0, query(LOWER))
+    assert [time for time, _ in run(querier, 400)] == [256, 381]
+
+
 def test_nobody_is_silenced_by_the_unspecified_address() -> None:
     """0.0.0.0 wins over no querier, and as our own address over none either."""
     querier = started()

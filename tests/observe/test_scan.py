@@ -108,6 +108,16 @@ def test_a_passive_scan_names_what_is_there_and_joins_nothing(hosts: tuple[Host,
     assert list(found.limits) == []
 
 
+def test_members_on_this_host_are_shown(hosts: tuple[Host, Host]) -> None:
+    """All but the memberships of the scan itself."""
+    one, two = hosts
+    one.join_and_never_read("239.9.9.9", 5000, interface="eth0")
+    with one.entered():
+        threading.Timer(0.4, two.send_queries, ["eth0"], {"source": "10.0.0.2"}).start()
+        found = scan(["eth0"], 1.2, GROUPS[:2])
+    assert {each.group for each in found.members if each.host == "10.0.0.1"} == {"239.9.9.9"}
+
+
 def test_256_groups_are_joined_and_heard_in_two_seconds(hosts: tuple[Host, Host]) -> None:
     """Without a packet socket, groups of a whole network are scanned at once, with no more than two seconds for all."""
     one, two = hosts

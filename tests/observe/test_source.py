@@ -126,12 +126,14 @@ def test_frames_are_cut_and_losses_counted(hosts: tuple[Host, Host]) -> None:
         source = FrameSource(udp=True, keep=64, buffer=4096)
     sending = two.send_datagrams(GROUP, 5000, interface="eth0", size=500, interval=0.0005)
     deadline = time.monotonic() + 10
-    while not source.lost():
+    while not (lost := source.lost()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     frame = next(frame for frame in until(source, lambda frame: frame.length > 500) if frame.length > 500)
     assert (len(frame.packet), frame.length) == (50, 528)
     sending.stop()
+    in_all = source.lost()
+    assert source.lost() == in_all >= lost
     source.close()
 
 

@@ -159,6 +159,29 @@ def test_the_limit_of_the_server_holds_for_a_flood() -> None:
     assert wire.now >= 1.9
 
 
+def test_a_restart_keeps_to_the_limit_of_the_server() -> None:
+    """A second round in the same session, as in a sweep, is no faster than the server allows, either."""
+    wire = Wire(Wish(count=1), rate=10.0)
+    wire.run(20)
+    began = wire.now
+    wire.client.restart(Wish(count=30, interval=0.01), wire.now)
+    wire.run(100)
+    assert (wire.client.sent, wire.client.unicast.received) == (30, 30)
+    assert wire.now - began >= 2.9
+
+
+def test_queries_before_the_session_are_no_loss() -> None:
+    """What was asked in the older dialect of a server that was not there yet does not count as sent."""
+    wire = Wire(Wish(count=4))
+    server, wire.server = wire.server, None
+    wire.run(3.5)
+    assert (wire.client.is_old, wire.client.sent) == (True, 1)
+    wire.server = server
+    wire.run(30)
+    assert (wire.client.is_old, wire.client.sent) == (False, 4)
+    assert (wire.client.unicast.received, wire.client.multicast.received) == (4, 4)
+
+
 def test_the_size_is_that_of_the_answers() -> None:
     """Answers have the bytes that were asked for, in sessions and in the older dialect."""
     for size in (200, 1472, 9000):
@@ -210,4 +233,6 @@ def test_memory_is_bounded_and_counts_are_right_whatever_is_lost() -> None:
     client = wire.client
     assert client.unicast.received == 5000 - sum(not way for _, way in wire.lost)
     assert client.multicast.received == 5000 - sum(way for _, way in wire.lost)
-    assert len(client._window) <= 1024
+    window = client._window
+    assert len(window) <= 1024
+    assert window.open == sum(not each.is_answered for each in window._queries.values())

@@ -1,13 +1,16 @@
 """What `mcast ping` shows of many hosts: the table while it runs, and a narrow one where there is little room."""
 
 import re
+from ipaddress import ip_address
 
 import pytest
 
 from cli.conftest import on_terminal
-from multicast_expert.cli.render.ping import matrix_lines
-from multicast_expert.ping.measuring import Result
+from multicast_expert.cli.render.ping import matrix_lines, summary_lines
+from multicast_expert.ping.conversation import Conversation
+from multicast_expert.ping.measuring import Result, result_of
 from multicast_expert.ping.verdict import Pair
+from multicast_expert.ping.wish import Wish
 from multicast_expert.testing import Lab
 from ping.network import plugged, pong
 
@@ -29,6 +32,20 @@ def test_a_narrow_table() -> None:
     assert len(lines) == 2 + len(NAMES) + 1
     assert max(map(len, lines[:-1])) <= 40
     assert next(matrix_lines(NAMES, pairs, 200)).plain.startswith("hears")
+
+
+def test_what_did_not_reach_the_server_is_no_loss_of_answers() -> None:
+    """Of ten queries the server got eight: eight answers are all, and six are three quarters."""
+    conversation = Conversation(ip_address("10.0.0.2"), Wish(), bytes(8), 0.0)
+    conversation.group, conversation.joined_at = ip_address("232.43.211.234"), 0.0
+    conversation.state, conversation.sent, conversation.heard = "over", 10, 8
+    for tally, count in ((conversation.unicast, 8), (conversation.multicast, 6)):
+        for number in range(1, count + 1):
+            tally.take(number, 1_000_000, float(number))
+    lines = [each.plain for each in summary_lines("it", conversation, result_of(conversation))]
+    assert lines[2] == "10 queries sent, 8 of them reached the server"
+    assert lines[3].startswith("unicast:   8 answers, 0 % lost, ")
+    assert lines[4].startswith("multicast: 6 answers, 25 % lost, ")
 
 
 def test_the_table_is_live() -> None:

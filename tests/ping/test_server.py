@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from multicast_expert.ping import messages as m
+from multicast_expert.ping.limits import Rates
 from multicast_expert.ping.server import EPOCH, STRANGERS_RATE, PingServer, ServerSettings
 from ping import recorded
 from ping.recorded import CLIENT
@@ -132,6 +133,17 @@ def test_a_flood_of_forged_messages_takes_nothing_from_clients() -> None:
     assert len(pong._strangers) <= 100
     assert len(pong._clients) <= 100
     assert len(pong._heard) == 1
+
+
+def test_clients_beyond_the_limit_are_forgotten() -> None:
+    """The counts of those that asked last are kept, and so is the rate of one that goes on asking."""
+    pong = server(most_clients=10)
+    for number in range(20):
+        client = (f"10.0.1.{number}", 4000)
+        assert len(pong.take(query(*opened(pong, client)), client, 1.0, 0)) == 2
+    assert [pong.heard((f"10.0.1.{number}", 4000), ID) for number in range(20)] == [0] * 10 + [1] * 10
+    rates = Rates(1.0, 1.0, most=2)
+    assert [rates.allow(key, 0.0) for key in "abacad"] == [True, True, False, True, False, True]
 
 
 def test_ssmping_s_dialect_is_answered_with_as_many_bytes() -> None:

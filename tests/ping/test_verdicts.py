@@ -156,6 +156,19 @@ def test_a_server_that_speaks_another_version_or_garbage() -> None:
             there.end_process(server)
 
 
+def test_answers_from_another_address_do_not_count() -> None:
+    """They are named, and the server that was asked has not answered: a stranger could send them."""
+    with two_hosts() as (here, there, _):
+        there.ip("addr add 10.0.0.77/24 dev eth0")
+        code = SERVER.replace("sock.sendto(ANSWER", "other.sendto(b'S' + data[1:]")
+        other = "other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nother.bind(('10.0.0.77', 0))\nwhile True"
+        there.popen(["python3", "-c", code.replace("while True", other)])
+        done = ping(here, TARGET, "-W", "2")
+        assert f"answers for {TARGET} come from 10.0.0.77 and are not counted" in done.text, done.text
+        assert f"{TARGET} does not answer" in done.text
+        assert done.status == 3
+
+
 SERVER = """import socket
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind(('', 9903))

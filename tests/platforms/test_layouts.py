@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multicast_expert.platforms.layouts import control_messages, socket_address
+from multicast_expert.platforms.layouts import control_message, control_messages, socket_address
 
 HEADER = calcsize("@Pii")
 POINTER = calcsize("P")
@@ -80,3 +80,11 @@ def test_socket_address_of_rubbish(sockaddr: bytes) -> None:
         assert len(sockaddr) < 28
     else:
         assert len(address) in (2, 4)
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 12, 20])
+def test_control_messages_for_sending_follow_each_other(size: int) -> None:
+    """Each is padded to the size of a pointer, as CMSG_SPACE of sys/socket.h does, so that another one can follow."""
+    first, second = control_message(0, 8, bytes(size)), control_message(41, 50, b"1234")
+    assert len(first) % calcsize("P") == 0
+    assert control_messages(first + second) == [(0, 8, bytes(size)), (41, 50, b"1234")]

@@ -112,12 +112,44 @@ def test_facts_that_no_plan_shows(system: str) -> None:
 def test_control_messages(system: str) -> None:
     """The types that the kernels label their control messages with, which differ from the options that ask for them."""
     expected = {
-        "linux": {(0, 8), (0, 2), (0, 1), (41, 50), (41, 52), (41, 67), (1, 35), (1, 64), (17, 104)},
-        "macos": {(0, 26), (0, 24), (0, 27), (41, 46), (41, 47), (41, 36), (0xFFFF, 2)},
-        "windows": {(0, 19), (0, 4), (0, 21), (0, 3), (41, 19), (41, 21), (41, 39)},
-        "freebsd": {(0, 7), (0, 20), (0, 65), (0, 68), (41, 46), (41, 47), (41, 61), (0xFFFF, 2)},
+        "linux": {
+            "pktinfo": {(0, 8)}, "pktinfo6": {(41, 50)}, "hop_limit": {(0, 2), (41, 52)},
+            "traffic_class": {(0, 1), (41, 67)}, "timespec": {(1, 35), (1, 64)}, "segment_size": {(17, 104)},
+        },
+        "macos": {
+            "pktinfo": {(0, 26)}, "pktinfo6": {(41, 46)}, "hop_limit": {(0, 24), (41, 47)},
+            "traffic_class": {(0, 27), (41, 36)}, "timeval": {(0xFFFF, 2)},
+        },
+        "windows": {
+            "pktinfo_windows": {(0, 19)}, "pktinfo6": {(41, 19)}, "hop_limit": {(0, 4), (0, 21), (41, 21)},
+            "traffic_class": {(0, 3), (41, 39)},
+        },
+        "freebsd": {
+            "destination": {(0, 7)}, "sockaddr_dl": {(0, 20)}, "pktinfo6": {(41, 46)},
+            "hop_limit": {(0, 65), (41, 47)}, "traffic_class": {(0, 68), (41, 61)}, "timeval": {(0xFFFF, 2)},
+        },
+    }  # fmt: skip
+    found: dict[str, set[tuple[int, int]]] = {}
+    for message, field in PLATFORMS[system].ancillary.fields.items():
+        found.setdefault(field, set()).add(message)
+    assert found == expected[system]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_largest_receive_buffer(system: str) -> None:
+    """64 MiB at once where the kernel cuts what is too much; else from 256 KiB on, as far as the kernel goes."""
+    found = [
+        (option.name, int.from_bytes(option.value, sys.byteorder), option.may_fail)
+        for option in PLATFORMS[system].largest_buffer
+    ]
+    growing = [("SO_RCVBUF", 1 << bits, ("ENOBUFS",)) for bits in range(18, 27)]
+    expected = {
+        "linux": [("SO_RCVBUF", 1 << 26, ()), ("SO_RCVBUFFORCE", 1 << 26, ("EPERM",))],
+        "macos": growing,
+        "windows": [("SO_RCVBUF", 1 << 26, ())],
+        "freebsd": growing,
     }
-    assert set(PLATFORMS[system].ancillary.fields) == expected[system]
+    assert found == expected[system]
 
 
 def test_this_host_agrees() -> None:

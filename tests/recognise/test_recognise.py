@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from multicast_expert.wire.frames import udp_packet
 from multicast_expert.wire.recognise.media import Medium, read_announcement, type_name
 from multicast_expert.wire.recognise.table import RECOGNISERS, Protocol, recognise
-from multicast_expert.wire.transport_stream import Service, TransportStream
+from multicast_expert.wire.transport_stream import Service, TransportStream, _crc
 from tests.recognise.samples import AES67, RAW_IP, RTP_JPEG2000, SACN_SYNC, WRITTEN, Sample, captured
 
 CAPTURED = list(captured())
@@ -223,6 +223,9 @@ def test_what_sap_announces_can_be_read() -> None:
     found = read_announcement(AES67)
     assert found is not None
     assert found.media == (Medium("audio", "239.69.1.1", 5004, ("L24/48000/2",), (98,)),)
+    # RFC 2974, 3: so many words of authentication data, and a longer source of IPv6, come before the content.
+    assert read_announcement(AES67[:1] + b"\2" + AES67[2:8] + b"(signed)" + AES67[8:]) == found
+    assert read_announcement(b"\x30" + AES67[1:8] + bytes(12) + AES67[8:]) == found
 
 
 @pytest.mark.parametrize(
@@ -239,6 +242,32 @@ def test_the_services_of_a_transport_stream(place: tuple[str, int], header: int,
         stream.take(payload[header:])
     assert stream.services == (service,)
     assert stream.is_complete
+
+
+def pat(program: int, *, version: int = 0xC1, head: bytes = b"\x47\x40\0\x10", damage: int = 0) -> bytes:
+    """A packet with a program association table that names one program."""
+    body = pack("!HBBBHH", 1, version, 0, 0, program, 0xE000 | 0x200)
+    section = pack("!BH", 0, 0xB000 | len(body) + 4) + body
+    return (head + b"\0" + section + pack("!I", _crc(section) ^ damage)).ljust(188, b"\xff")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pat(7, version=0xC0),
+        pat(7, head=b"\x47\xc0\0\x10"),
+        pat(7, head=b"\x47\x40\0\x90"),
+        pat(7, damage=1),
+    ],
+    ids=["not valid yet", "damaged on its way", "scrambled", "wrong checksum"],
+)
+def test_tables_that_do_not_count(packet: bytes) -> None:
+    """A table that is not valid yet, or not readable, names no programme; the next good one does."""
+    stream = TransportStream()
+    stream.take(packet)
+    assert stream.services == ()
+    stream.take(pat(2))
+    assert stream.services == (Service(2),)
 
 
 @given(st.data())

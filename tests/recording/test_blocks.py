@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from struct import pack, unpack_from
 from time import monotonic, sleep
 
 import pytest
@@ -133,6 +134,18 @@ def test_what_is_recorded_is_read(lay: Lay, tmp_path: Path, monkeypatch: pytest.
     assert found[0].sender[0] == "fe80::7"
 
 
+def received(path: Path) -> int:
+    """How many packets the statistics of a file count."""
+    content, place, count = path.read_bytes(), 0, 0
+    while place < len(content):
+        kind, size = unpack_from("<II", content, place)
+        if kind == pcapng.STATISTICS:
+            option = content.index(pack("<HH", pcapng.RECEIVED, 8), place, place + size)
+            count += unpack_from("<Q", content, option + 4)[0]
+        place += size
+    return count
+
+
 def test_files_by_size(tmp_path: Path) -> None:
     """Each is as long as it may be and no longer, opens alone, and the oldest go; counts are those of each file."""
     limits = Limits(size=2 * CHUNK, keep=3)
@@ -157,7 +170,9 @@ def test_files_by_size(tmp_path: Path) -> None:
     for name in names:
         assert name.stat().st_size <= 2 * CHUNK
         with Recording(name) as recording:
-            kept += len(list(recording))
+            found = len(list(recording))
+            kept += found
+            assert received(name) == found
             assert sum(recording.dropped.values()) == 1
     assert all(name.stat().st_size > 2 * CHUNK - 1200 for name in names[:-1])
     assert kept < blocks.packets == 40_000
@@ -180,6 +195,35 @@ def test_files_by_time(tmp_path: Path) -> None:
             counts.append(len(list(recording)))
     assert len(counts) == blocks.files.begun >= 4
     assert sum(counts) == taken
+
+
+def test_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is closed when the next one has begun, and the last one at the end."""
+    held: set[int] = set()
+    most, real_open, real_close = 0, os.open, os.close
+
+    def open_one(name: Path, *how: int) -> int:
+        nonlocal most
+        descriptor = real_open(name, *how)
+        if Path(name).parent == tmp_path:
+            held.add(descriptor)
+            most = max(most, len(held))
+        return descriptor
+
+    def close_one(descriptor: int) -> None:
+        held.discard(descriptor)
+        real_close(descriptor)
+
+    monkeypatch.setattr(files.os, "open", open_one)
+    monkeypatch.setattr(files.os, "close", close_one)
+    limits = Limits(size=CHUNK)
+    blocks = Blocks(Files(tmp_path / "it.pcapng", limits), limits)
+    for _ in range(10):
+        blocks.take(filled(some_datagrams(1000)), 5000)
+    blocks.close()
+    assert blocks.files.begun == 3
+    assert most == 2
+    assert not held
 
 
 def frame(**other: object) -> Frame:

@@ -75,13 +75,17 @@ def test_fragments_are_joined(cut: Callable[[bytes, int], list[bytes]]) -> None:
 
 
 def test_fragments_are_bounded() -> None:
-    """However many packets lack their rest, few are remembered, and the newest can be completed."""
+    """However many packets lack their rest, few of them and of their fragments are remembered: the newest."""
     waiting = Fragments()
     for number in range(1000):
         first = bytearray(captures.fragments_v4(bytes(3000), 1024)[0])
         first[4:6] = number.to_bytes(2, "big")
         assert waiting.whole(bytes(first)) is None
     assert len(waiting._pending) <= 256
+    for number in range(100, 200):
+        for piece in captures.fragments_v4(bytes(800), 8)[:-1]:
+            assert waiting.whole(piece[:4] + number.to_bytes(2, "big") + piece[6:]) is None
+    assert sum(len(each.data) for each in waiting._pending.values()) <= 4096
     for piece in captures.fragments_v4(bytes(3000), 1024)[:-1]:
         assert waiting.whole(piece) is None
     assert waiting.whole(captures.fragments_v4(bytes(3000), 1024)[-1]) is not None
@@ -129,6 +133,16 @@ def test_a_cut_file_is_readable() -> None:
     whole = captures.pcap(101, [v4(b"first")])
     for size in range(24, len(whole)):
         assert packets(whole[:size]) == []
+
+
+def test_a_cut_file_is_read_again() -> None:
+    """Behind the end of a file that ends within a packet, seeking goes back to any packet before."""
+    opened = CaptureFile(io.BytesIO(captures.pcapng(101, [v4(b"first"), v4(b"second")])[:-9]))
+    for _ in range(2):
+        assert [each.data[28:] for each in opened] == [b"first"]
+        assert opened.is_cut
+        assert opened.seek(0)
+        assert not opened.is_cut
 
 
 @pytest.mark.parametrize(

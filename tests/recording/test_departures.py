@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from multicast_expert import Datagram
+from multicast_expert import Datagram, parse_endpoint
 from multicast_expert.recording import Recording, write_recording
 from multicast_expert.recording.departures import Score
 from multicast_expert.recording.replayer import LATE, Punctuality
@@ -64,6 +64,20 @@ def test_what_cannot_be_sent_is_skipped(tmp_path: Path) -> None:
     with Recording(tmp_path / "it.pcap") as recording:
         assert [each.address for each in score.departures(recording)] == [("239.1.2.3", 5000)]
     assert score.skipped == {"to port 0": 1, "not to a group": 1}
+
+
+def test_a_map_with_a_port_comes_before_one_without(tmp_path: Path) -> None:
+    """Of two maps of a group, the one that names the port of a datagram decides; the other one has all other ports."""
+    datagrams = [(Datagram(b"x", ("10.9.0.7", 1), "239.1.2.3", timestamp_ns=START_NS), port) for port in (5000, 5001)]
+    write_recording(tmp_path / "it.pcapng", datagrams)
+    named, group = (parse_endpoint(text) for text in ("239.1.2.3:5001", "239.1.2.3"))
+    for maps in ((named, group), (group, named)):
+        new = {named: parse_endpoint("239.9.9.1:6000"), group: parse_endpoint("239.9.9.2")}
+        score = Score(maps=tuple((old, new[old]) for old in maps))
+        with Recording(tmp_path / "it.pcapng") as recording:
+            found = [each.address for each in score.departures(recording)]
+        assert found == [("239.9.9.2", 5000), ("239.9.9.1", 6000)]
+        assert score.unmapped == []
 
 
 def test_punctuality() -> None:

@@ -148,6 +148,19 @@ def test_a_datagram_too_long_for_the_buffer_comes_next(file: Path, tmp_path: Pat
             receiver.receive_into(buffer)
 
 
+def test_what_a_small_bufsize_cuts_is_counted(file: Path) -> None:
+    """The statistics count the bytes that were handed out, and the datagrams that lost their end, as a socket's do."""
+    with RecordedReceiver(file, ["239.1.2.3"], 5000) as receiver:
+        receiver.receive_many(100)
+        before = receiver.stats()
+        data = receiver.recv(2, socket.MSG_PEEK)
+        assert receiver.recv(2) == data == b"11"
+        assert receiver.recv(3) == b"112"
+        after = receiver.stats()
+    assert (after.datagrams - before.datagrams, after.bytes - before.bytes) == (2, 5)
+    assert (before.truncated, after.truncated) == (0, 1)
+
+
 def test_it_has_the_methods_of_a_receiver() -> None:
     """What it has is called as McastRxSocket calls it."""
     names = {name for name in vars(RecordedReceiver) if not name.startswith("_")}

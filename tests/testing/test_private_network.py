@@ -265,6 +265,13 @@ def test_what_a_refusal_means(step: str, number: int, settings: dict[str, str], 
     assert f"({step}: {errno.errorcode[number]})" in str(error)
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS])
+def test_a_filter_may_answer_with_any_error(number: int) -> None:
+    """A sandbox pretends that the kernel lacks the call, or forbids it: the sandbox is the reason all the same."""
+    error = refusal("unshare", OSError(number, "refused"), Surroundings({}, seccomp=True))
+    assert "a seccomp filter is in force" in str(error)
+
+
 def test_root_without_its_capabilities() -> None:
     """It is told which one it lacks, and a refusal changes nothing; CAP_SYS_ADMIN alone does for a user namespace."""
     without = ORDINARY_USER.replace("1 << 31, 1 << 31", "0, 0") + "become_ordinary()\nbefore = os.getuid()" + ENTER

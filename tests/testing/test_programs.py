@@ -116,6 +116,8 @@ def test_a_program_that_pauses(pair: Pair) -> None:
             times.append(monotonic())
     pauses = [after - before for before, after in pairwise(times) if after - before > 0.4]
     assert 2 <= len(pauses) < len(times) - 1
+    with pair.first.send_datagrams(V4, PORT, interface="eth0", interval=0.1, pauses=(1.0, 3.0)) as traffic:
+        assert [traffic._until_next(elapsed) for elapsed in (0.5, 1.0, 3.5, 4.5, 5.5)] == [0.1, 3.0, 0.5, 0.1, 2.5]
 
 
 def test_frames_for_another_station(pair: Pair) -> None:

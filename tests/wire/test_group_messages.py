@@ -52,6 +52,16 @@ def igmp(message: bytes) -> bytes:
             "22000000 00000002 03000001 ef010203 0a000001 07000000 ef010203",
             GroupReport(3, (GroupRecord(RecordKind.TO_INCLUDE, GROUP, ("10.0.0.1",)),)),
         ),
+        (  # the first record has four bytes of auxiliary data
+            "22000000 00000002 03010001 ef010203 0a000001 01000001 01000001 ef010203 0a000002",
+            GroupReport(
+                3,
+                (
+                    GroupRecord(RecordKind.TO_INCLUDE, GROUP, ("10.0.0.1",)),
+                    GroupRecord(RecordKind.IS_INCLUDE, GROUP, ("10.0.0.2",)),
+                ),
+            ),
+        ),
         ("22000000 00000002 03000001 ef010203 0a000001", None),
         ("11000000 00000000 00", None),
         ("16000000 0a010203", None),

@@ -49,7 +49,7 @@ def datagram(version: int, destination: str) -> bytes:
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_filter_takes_the_group_and_its_neighbours(version: int) -> None:
-    """UDP to the group, or to one with the same Ethernet address, and queries; nothing else."""
+    """UDP to the group, or to one with the same Ethernet address, in fragments too, and queries; nothing else."""
     program = frame_filter(ip_address(GROUPS[version]))
     neighbour, stranger = {4: ("224.129.2.3", "239.1.2.4"), 6: ("ff05::9:0:1234", "ff15::1235")}[version]
     assert kept(program, datagram(version, GROUPS[version]))
@@ -58,6 +58,9 @@ def test_the_filter_takes_the_group_and_its_neighbours(version: int) -> None:
     assert not kept(program, datagram(version, {4: "10.1.2.3", 6: "fd00::1234"}[version]))
     assert kept(program, QUERIES[version])
     assert not kept(program, datagram(10 - version, GROUPS[10 - version]))
+    if version == 6:
+        assert kept(program, ipv6_packet(SENDERS[6], GROUPS[6], FRAGMENT_HEADER, bytes(20)))
+        assert not kept(program, ipv6_packet(SENDERS[6], stranger, FRAGMENT_HEADER, bytes(20)))
     tcp = bytearray(datagram(version, GROUPS[version]))
     tcp[9 if version == 4 else 6] = socket.IPPROTO_TCP
     assert not kept(program, bytes(tcp))

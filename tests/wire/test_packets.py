@@ -51,11 +51,12 @@ def test_a_checksum_that_the_card_makes_is_not_judged(version: int) -> None:
     assert not found.is_damaged
 
 
-def test_no_checksum_is_right_on_ipv4() -> None:
-    """RFC 768: zero stands for none."""
-    found = parse_packet(udp(4, b"x", checksum=0))
+@pytest.mark.parametrize("version", [4, 6])
+def test_no_checksum_is_right_on_ipv4_only(version: int) -> None:
+    """Zero stands for none (RFC 768), which IPv6 forbids (RFC 8200, 8.1)."""
+    found = parse_packet(udp(version, b"x", checksum=0))
     assert isinstance(found, UdpPacket)
-    assert not found.is_damaged
+    assert found.is_damaged == (version == 6)
 
 
 def test_fragments() -> None:
@@ -92,6 +93,15 @@ def test_queries_are_counted_on_both_ways() -> None:
         Queries("port", 3, "10.0.0.254", 3, None, 1.0),
         Queries("missed", 3, "10.0.0.254", 3, 3, 1.0),
     )
+
+
+def test_the_interval_that_a_querier_named_is_kept() -> None:
+    """A query that names none, as a code of 0 does, says nothing new."""
+    tally = QueryTally()
+    for interval in (60.0, None):
+        tally.note("eth0", "10.0.0.254", GroupQuery(3, None, (), 10.0, interval=interval), 1.0, delivered=False)
+    (found,) = tally.queries()
+    assert (found.seen, found.announced) == (2, 60.0)
 
 
 @given(st.binary(max_size=120), st.sampled_from([0x45, 0x4F, 0x60, 0x46, 0x00]), st.integers(0, 120))

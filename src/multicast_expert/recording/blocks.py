@@ -63,11 +63,12 @@ class Blocks:
         columns = buffer.data, buffer.offsets, buffer.lengths, buffer.timestamps_ns, buffer.sources
         now = time_ns()
         while row < end:
-            room = memoryview(self._chunk)[: self._room()]
+            room, first = memoryview(self._chunk)[: self._room()], row
             self._at, row = pcapng.lay_datagrams_quickly(room, self._at, columns, heads, row, end, now)
+            # Before the next file begins: each file counts what is in it.
+            self._count(buffer, heads, first, row)
             if row < end:
                 self._make_room()
-        self._count(buffer, heads, end)
         buffer.clear()
 
     def _head(self, origin: DatagramOrigin, port: int) -> bytes:
@@ -79,13 +80,13 @@ class Blocks:
             head = self._heads[origin, port] = pcapng.datagram_head(number, origin, port)
         return head
 
-    def _count(self, buffer: DatagramBuffer, heads: list[bytes], end: int) -> None:
-        self.packets += end
+    def _count(self, buffer: DatagramBuffer, heads: list[bytes], first: int, end: int) -> None:
+        self.packets += end - first
         numbers = [int.from_bytes(head[:4], "little") for head in heads]
         if len(set(numbers)) == 1:
-            self._received[numbers[0]] += end
+            self._received[numbers[0]] += end - first
             return
-        for source, count in Counter(buffer.sources[:end]).items():
+        for source, count in Counter(buffer.sources[first:end]).items():
             self._received[numbers[source]] += count
 
     # Frames
