@@ -52,8 +52,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 # PermissionError: a directory of the PATH is closed to this user
-IN_A_CHILD = re.compile(r"(?:FileNotFoundError|PermissionError): \[Errno \d+\] [\w ]+: '([\w-]+)'")
-"""The end of a traceback that a program of ours has written, and that a test has put into its failure."""
+IN_A_CHILD = [
+    re.compile(r"(?:FileNotFoundError|PermissionError): \[Errno \d+\] [\w ]+: '([\w-]+)'"),
+    re.compile(r"sh: (?:\d+|line \d+): ([\w-]+): (?:command )?not found"),
+]
+"""What a program of ours, or a shell, has written when it missed another, and a test has put into its failure."""
 
 
 def missing_program(error: BaseException) -> str | None:
@@ -62,7 +65,7 @@ def missing_program(error: BaseException) -> str | None:
     The program may be missing to this process, or to one that the test has started.
     """
     for link in chain(error):
-        names = IN_A_CHILD.findall(str(link))
+        names = [name for said in IN_A_CHILD for name in said.findall(str(link))]
         if isinstance(link, FileNotFoundError | PermissionError):
             names.append(link.filename)
         for name in names:

@@ -37,6 +37,13 @@ def test_it_is_missing_to_a_process() -> None:
     assert missing_program(caught.value) == SENTENCE
 
 
+def test_it_is_missing_to_a_shell() -> None:
+    """What a shell says about it is enough, too: that of this machine, dash and bash."""
+    finished = subprocess.run(["sh", "-c", MISSING], capture_output=True, text=True, check=False)
+    for said in (finished.stderr, f"sh: 1: {MISSING}: not found", f"bash: line 1: {MISSING}: command not found"):
+        assert missing_program(AssertionError(f"{MISSING} -w a=1: {said}")) == SENTENCE
+
+
 @pytest.mark.parametrize("name", ["python3", "/etc/no-such-file", "unknown-program"])
 def test_other_errors_remain(name: str) -> None:
     """A file that is missing, a program that no list names, and one that is there, are failures."""
