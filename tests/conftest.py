@@ -79,7 +79,7 @@ def skipped_without_its_means() -> Generator[None, object, object]:
     with keep_off_the_network() as reasons:
         try:
             return (yield)
-        except Exception as error:
+        except (Exception, pytest.fail.Exception) as error:
             if REFUSED and any(isinstance(link, LabError) for link in chain(error)):
                 reasons.append(f"no private network: {REFUSED}")
             if reason := missing_program(error) or next(iter(reasons), None):

@@ -1,5 +1,6 @@
 """The programs that the tests use beside Python: a test that meets a missing program is skipped, and says which."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,13 +56,26 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         waiting += getattr(link, "exceptions", ())
 
 
+# PermissionError: a directory of the PATH is closed to this user
+IN_A_CHILD = [
+    re.compile(r"(?:FileNotFoundError|PermissionError): \[Errno \d+\] [\w ]+: '([\w-]+)'"),
+    re.compile(r"sh: (?:\d+|line \d+): ([\w-]+): (?:command )?not found"),
+]
+"""What a program of ours, or a shell, has written when it missed another, and a test has put into its failure."""
+
+
 def missing_program(error: BaseException) -> str | None:
-    """Return why the test that ended with this error cannot run here, or None if no program is missing."""
+    """Return why the test that ended with this error cannot run here, or None if no program is missing.
+
+    The program may be missing to this process, or to one that the test has started.
+    """
     for link in chain(error):
-        name = getattr(link, "filename", None)
-        # PermissionError: a directory of the PATH is closed to this user
-        if isinstance(link, FileNotFoundError | PermissionError) and name in PACKAGES and find_tool(name) is None:
-            return f"the program `{name}` is not installed (Debian package {PACKAGES[name]})"
+        names = [name for said in IN_A_CHILD for name in said.findall(str(link))]
+        if isinstance(link, FileNotFoundError | PermissionError):
+            names.append(link.filename)
+        for name in names:
+            if name in PACKAGES and find_tool(name) is None:
+                return f"the program `{name}` is not installed (Debian package {PACKAGES[name]})"
     return None
 
 

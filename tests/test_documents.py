@@ -127,6 +127,12 @@ def test_a_fence_is_one_that_the_site_knows(info: str) -> None:
     assert re.fullmatch(r'(\w+( title="[^"]+")?)?', info)
 
 
+@pytest.mark.parametrize("block", [each for each in PYTHON if each.values[0].tab != "Over eth0"])
+def test_python_without_a_network_runs_on_every_system(block: Block) -> None:
+    """A block that is not about eth0 names the loopback interface by its address: only Linux has one called lo."""
+    assert not re.search(r"""["']lo0?["']""", block.text)
+
+
 def test_the_tab_of_a_block_is_found() -> None:
     """A block inside of a tab knows its title, and prose at the margin ends the tabs."""
     text = '=== "Over eth0"\n\n    ```python\n    a = 1\n    ```\n\nProse.\n\n```python\nb = 2\n```\n'

@@ -3,6 +3,7 @@
 import pytest
 
 from bridge.soak import run
+from programs import need
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -16,6 +17,7 @@ def test_in_a_ring_nothing_is_doubled() -> None:
 
 def test_nor_while_bridges_die_and_links_break() -> None:
     """The speaker is killed, a link cut, a site restarted; `python -m bridge.soak` lets many more through."""
+    need("nft")  # before threads run that a skipped test would leave behind
     done = run(60_000, 3_000, 3)
     done.check()
     # A kill costs the pair its second of silence, the third site its cut and its restart.

@@ -762,6 +762,9 @@ ROWS += [
     Row("mtu", LAST_ONES, "suspect", "Only the last, short fragments", "the same MTU"),
     Row("mtu", deaf(frames=LATER_ONES, counters=counted(Ip__ReasmReqds=20)), "ok"),
     Row("privileged-port", PRIVILEGED, "problem", "below 1024", "CAP_NET_BIND_SERVICE"),
+    # Root of a container that drops capabilities, and root itself
+    Row("privileged-port", change(PRIVILEGED, machine=Machine("linux", "6", 0, False)), "problem", "below 1024"),
+    Row("privileged-port", change(PRIVILEGED, machine=Machine("linux", "6", 0, True)), "ok"),
     Row("privileged-port", healthy(), "ok"),
     Row("privileged-port", NOT_TRIED, "unknown"),
     Row("sandbox", healthy(), "ok"),

@@ -11,6 +11,7 @@ import pytest
 from doctor.command import arriving, doctor, run
 from doctor.faults import FAULTS
 from doctor.stage import ENDPOINT, ENDPOINT6, GROUP, GROUP6, PORT, Arguments, Stage, stage
+from drops.conftest import verdict_unavailable
 from drops.faults import nftables
 from multicast_expert.doctor import checks
 from multicast_expert.system import netlink
@@ -36,6 +37,8 @@ def talking(made: Stage, group: str = GROUP, **settings: object) -> Arguments:
 
 def xdp_program(made: Stage) -> Arguments:
     """A program that another one loaded drops all packets, and stays on the interface."""
+    if reason := verdict_unavailable():
+        pytest.skip(f"no program of BPF: {reason}")
     made.cable()
     bpf = Bpf()
     code = Assembler()

@@ -11,6 +11,7 @@ from doctor.command import NOBODY, Diagnosis, arriving, as_nobody, doctor, run
 from doctor.faults import FAULTS, Fault, dead_querier
 from doctor.forks import forks
 from doctor.stage import ENDPOINT, Arguments, Stage, stage
+from drops.conftest import verdict_unavailable
 from multicast_expert.doctor import facts_from_text
 from multicast_expert.testing import lab_unavailable
 
@@ -28,6 +29,8 @@ def test_root_is_told_the_cause(fault: Fault) -> None:
     with stage() as made:
         arguments = fault.build(made)
         said = doctor(made.listener, arguments, made.seconds)
+        if said.cause not in fault.causes and (reason := verdict_unavailable()):
+            pytest.skip(f"no verdict of the kernel: {reason}")
         assert said.cause in fault.causes, said.weighty
         assert said.status == 1
         if fault.cured:

@@ -2,7 +2,6 @@
 
 import re
 import time
-from statistics import median
 
 import pytest
 
@@ -33,10 +32,14 @@ def test_a_program_that_closes_nothing_ends(pure: bool, held: bool) -> None:
 
 @pytest.mark.alone
 def test_a_program_that_healed_ends_as_soon_as_another() -> None:
-    """The watch for interface changes does not delay the end: medians of pairs in one run."""
+    """The watch for interface changes does not delay the end: the fastest of each kind in one run.
+
+    On a busy machine both take twice as long at random, by a few milliseconds; a wait for a thread or a poll would take
+    50 ms or more, each time.
+    """
     pairs = [[time_of_ending("end_after_healing", heal=heal) for heal in (True, False)] for _ in range(9)]
-    healed, plain = (median(column) for column in zip(*pairs, strict=True))
-    assert healed < 1.5 * plain, f"{healed * 1000:.0f} ms with healing, {plain * 1000:.0f} ms without"
+    healed, plain = (min(column) for column in zip(*pairs, strict=True))
+    assert healed < plain + 0.02, f"{healed * 1000:.0f} ms with healing, {plain * 1000:.0f} ms without"
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -211,6 +211,16 @@ def test_a_failed_command_says_why(pair: Pair) -> None:
         pair.first.command("no-such-program")
 
 
+def test_a_status_may_be_a_result(pair: Pair) -> None:
+    """A status that the test names is no failure, and the output comes back; any other status still is one."""
+    report = ["sh", "-c", "echo found; exit 3"]
+    assert pair.first.command(report, statuses=(0, 3)) == "found\n"
+    with pytest.raises(CommandError, match="ended with 3: found"):
+        pair.first.command(report, statuses=(0, 1))
+    with pytest.raises(CommandError, match="ended with 0"):
+        pair.first.command("true", statuses=(1,))
+
+
 def test_names_are_given_once(multicast_lab: Lab) -> None:
     """A second host of the same name, or a second interface of the same name in a host, is refused."""
     host = multicast_lab.host("h")

@@ -149,6 +149,30 @@ def test_where_there_is_no_lab_the_fixtures_skip(tmp_path: Path) -> None:
     assert "no private network: A private network can be entered on Linux only" in finished.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [(["--multicast-require"], ""), ([], "multicast_require = true")],
+    ids=["option", "setting"],
+)
+def test_where_they_are_required_the_fixtures_fail(tmp_path: Path, arguments: list[str], settings: str) -> None:
+    """A CI that requires them is not green without them; tests that use neither fixture pass, with the same reasons."""
+    (tmp_path / "conftest.py").write_text(NO_NAMESPACES)
+    tests = "def test_lab(multicast_lab): pass\ndef test_loopback(multicast_loopback): pass\ndef test(): pass\n"
+    finished = run_pytest(tmp_path, tests, *arguments, settings=settings)
+    assert finished.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 passed, 2 errors" in finished.stdout, finished.stdout
+    assert "no multicast lab: network namespaces exist on Linux only (multicast_require is set)" in finished.stdout
+    assert "no private network: A private network can be entered on Linux only (multicast_req" in finished.stdout
+
+
+def test_what_is_required_and_there_is_used(tmp_path: Path) -> None:
+    """On a machine that has a lab the requirement changes nothing."""
+    need("ip")
+    tests = "def test_lab(multicast_lab): pass\ndef test_loopback(multicast_loopback): pass\n"
+    finished = run_pytest(tmp_path, tests, "--multicast-require")
+    assert "2 passed" in finished.stdout, finished.stdout
+
+
 def test_asked_for_a_private_network_it_never_goes_on_without(tmp_path: Path) -> None:
     """Where the network cannot be entered, pytest ends with the reason instead of running tests in the machine's."""
     (tmp_path / "broken.py").write_text(NO_NAMESPACES)
@@ -170,10 +194,19 @@ def test_recording(multicast_recording):
     assert [each.data for each in recording] == [b"\\1"]
     with RecordedReceiver(recording.path, ["239.1.2.2"], 5000) as receiver:
         assert receiver.receive().group == "239.1.2.2"
+
+receivers = []
+
+def test_receiver(multicast_recording):
+    receivers.append(multicast_recording.receiver("feed.pcapng", ["239.1.2.2", "239.1.2.1"], 5000))
+    assert [each.data for each in receivers[0]] == [b"\\1", b"\\2"]
+
+def test_closed():
+    assert not receivers[0].is_opened
 """
 
 
 def test_a_recording_is_opened_beside_the_test(tmp_path: Path) -> None:
     """It is found whatever the current folder is, and closed: a file that stays open is a warning, and so an error."""
     finished = run_pytest(tmp_path, RECORDING, "-W", "error")
-    assert "1 passed" in finished.stdout, finished.stdout
+    assert "3 passed" in finished.stdout, finished.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import multicast_expert
+from programs import need
 
 PROJECT = Path(__file__).parents[2] / "examples" / "beacon"
 
@@ -16,6 +17,8 @@ PROJECT = Path(__file__).parents[2] / "examples" / "beacon"
 @pytest.mark.slow
 def test_its_tests_pass(tmp_path: Path) -> None:
     """Copied somewhere else, with the package on the path and no other plugin, the project's eight tests pass."""
+    need("ip")
+    need("nft")  # for the firewall in the way
     assert multicast_expert.__file__ is not None
     project = shutil.copytree(PROJECT, tmp_path / "beacon", ignore=shutil.ignore_patterns("__pycache__", "build"))
     path = os.pathsep.join([str(Path(multicast_expert.__file__).parent.parent), *filter(None, sys.path)])

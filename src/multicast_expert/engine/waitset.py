@@ -232,7 +232,8 @@ class WaitSet(Generic[Data]):
             with suppress(OSError):
                 while self._alarm.recv(64):
                     pass
-            if any(token in self.inside for token in list(self.rung)):
+            # Not a generator: CPython 3.13 crashes a moment after it had no memory to make one.
+            if [token for token in list(self.rung) if token in self.inside]:
                 # A newer ring was among what was drained.
                 self._send()
         self.rung.difference_update(ended)

@@ -271,7 +271,7 @@ async def create_multicast_endpoint(
     source_ips: Iterable[MulticastAddress] | None = None,
     *,
     ttl: int = 1,
-    unicast: UnicastWish = True,
+    unicast: UnicastWish = None,
     own: bool = False,
     enable_external_loopback: bool = True,
     dscp: int | None = None,

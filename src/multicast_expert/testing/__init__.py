@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from multicast_expert.testing.namespaces import LabError
     from multicast_expert.testing.node import CommandError, wait_until
     from multicast_expert.testing.private_network import enter_private_network, lab_unavailable
+    from multicast_expert.testing.recording_opener import RecordingOpener
     from multicast_expert.testing.router import Router
     from multicast_expert.testing.switch import Port, Switch
     from multicast_expert.testing.traffic import Traffic
@@ -26,6 +27,7 @@ __all__ = [
     "Lab",
     "LabError",
     "Port",
+    "RecordingOpener",
     "Router",
     "Switch",
     "Traffic",
@@ -43,6 +45,7 @@ if not TYPE_CHECKING:
         "namespaces": "LabError",
         "node": "CommandError wait_until",
         "private_network": "enter_private_network lab_unavailable",
+        "recording_opener": "RecordingOpener",
         "router": "Router",
         "switch": "Port Switch",
         "traffic": "Traffic",

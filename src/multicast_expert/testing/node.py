@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -149,15 +149,27 @@ class Node:
         self._processes.append(process)
         return process
 
-    def command(self, *arguments: str | Sequence[str], stdin: str = "", timeout: float = 30) -> str:
-        """Run a program in this node to its end and return its standard output; CommandError if it fails.
+    def command(
+        self,
+        *arguments: str | Sequence[str],
+        stdin: str = "",
+        timeout: float = 30,
+        statuses: Collection[int] = (0,),
+    ) -> str:
+        """Run a program in this node to its end and return its standard output.
 
-        Takes its words as `popen` does.
+        It takes its words as `popen` does. `statuses`: the exit statuses that are not failures, `(0, 1, 3)` for the
+        report of `mcast doctor`. Raises CommandError for any other status.
         """
-        return self._execute(words_of(arguments), stdin, timeout)
+        return self._execute(words_of(arguments), stdin, timeout, statuses=statuses)
 
     def _execute(
-        self, arguments: Sequence[str], stdin: str = "", timeout: float = 30, pass_fds: Sequence[int] = ()
+        self,
+        arguments: Sequence[str],
+        stdin: str = "",
+        timeout: float = 30,
+        pass_fds: Sequence[int] = (),
+        statuses: Collection[int] = (0,),
     ) -> str:
         try:
             finished = self.run(
@@ -181,7 +193,7 @@ class Node:
         except subprocess.TimeoutExpired as error:
             raise LabError(f"{self.name}: `{' '.join(arguments)}` took longer than {timeout:g} s") from error
         output = str(finished.stdout)
-        if finished.returncode:
+        if finished.returncode not in statuses:
             raise CommandError(self.name, arguments, finished.returncode, output, str(finished.stderr))
         return output
 

@@ -201,7 +201,8 @@ def privileged_port(facts: Facts) -> Finding:
     """The port is below 1024, where only privileged programs may listen.
 
     On Linux, binding to a port below `net.ipv4.ip_unprivileged_port_start` (1024) fails with `EACCES`, unless the
-    program is root or has CAP_NET_BIND_SERVICE. It has nothing to do with other programs on that port.
+    program has CAP_NET_BIND_SERVICE. Root has it, except in a container or service that drops it. It has nothing to do
+    with other programs on that port.
 
     **How to see it:** the limit.
 
@@ -233,7 +234,9 @@ def needs_privilege(facts: Facts) -> bool:
     limit = this_host.number(facts, "net.ipv4.ip_unprivileged_port_start")
     port = facts.target.port
     below = port is not None and port < (_UNPRIVILEGED_PORTS if limit is None else limit)
-    return below and facts.machine.user_id != 0 and any(each.error == "EACCES" for each in trial_of(facts).joins)
+    # Root that has lost one capability has usually lost all.
+    is_root = facts.machine.user_id == 0 and (facts.machine.may_capture or facts.machine.system != "linux")
+    return below and not is_root and any(each.error == "EACCES" for each in trial_of(facts).joins)
 
 
 def sandbox(facts: Facts) -> Finding:
