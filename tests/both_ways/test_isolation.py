@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,24 +143,6 @@ async def test_the_first_of_two_has_the_unicast(kind: Kind, network: Network, ve
         network.send_to_groups(version)
         assert await took(first, 3) == sorted({"unicast", *Wish("a", "0").datagrams()})
         assert await took(second, 2) == sorted(Wish("a", "0").datagrams())
-
-
-async def test_without_a_wish_only_a_query_warns(kind: Kind, network: Network, version: int) -> None:
-    """A service beside others on its port opens without a warning; it is warned when it waits for answers, and once."""
-    with contextlib.ExitStack() as opened:
-        first, second = (socket_for(kind, network, version, Wish("a", "0"), None) for _ in range(2))
-        for each in (first, second):
-            opened.callback(each.close)
-        program = opened.enter_context(udp_socket(network.host, version))
-        program.sendto(b"unicast", (own_address(network.interfaces["0"], version), PORT))
-        assert await took(first, 1) == ["unicast"]
-        assert await everything(second) == []
-        elsewhere = GROUPS[version]["b"], PORT
-        assert [each async for each in first.query(b"who?", elsewhere, timeout=0.01)] == []
-        with pytest.warns(MulticastWarning, match=r"Answers by unicast do not reach .* had port 5000 first") as warned:
-            assert [each async for each in second.query(b"who?", elsewhere, timeout=0.01)] == []
-        assert [each async for each in second.query(b"who?", elsewhere, timeout=0.01)] == []  # a warning would raise
-    assert [Path(each.filename).parent for each in warned] == [Path(__file__).parent]
 
 
 async def test_the_port_is_shared_with_all_that_share(kind: Kind, network: Network, version: int) -> None:

@@ -31,11 +31,8 @@ from multicast_expert.core.plan import (
 )
 from multicast_expert.platforms import Option, Platform
 
-UnicastWish: TypeAlias = bool | Literal["any"] | Iterable[MulticastAddress] | None
-"""True: the chosen interfaces' addresses; "any": all addresses of this host; addresses: these; False: none.
-
-None: those of True, without a warning if another socket of this host has them.
-"""
+UnicastWish: TypeAlias = bool | Literal["any"] | Iterable[MulticastAddress]
+"""True: the chosen interfaces' addresses; "any": all addresses of this host; addresses: these; False: none."""
 
 
 class Unicast(NamedTuple):
@@ -44,8 +41,6 @@ class Unicast(NamedTuple):
     kind: Literal["chosen", "any", "named"]
     """To the addresses of the chosen interfaces, to any address of this host, or to `addresses`."""
     addresses: tuple[IPAddress, ...] = ()
-    requested: bool = True
-    """Whether the program named it; if not, the socket opens without a warning when another socket has it."""
 
 
 class SendSettings(NamedTuple):
@@ -61,14 +56,12 @@ class SendSettings(NamedTuple):
 
 def parse_unicast(wish: UnicastWish, version: int) -> Unicast:
     """Return what `unicast=` asks for. Raises MulticastExpertError."""
-    if wish is None:
-        return Unicast("chosen", requested=False)
     if isinstance(wish, bool):
         return Unicast("chosen") if wish else Unicast("named")
     if wish == "any":
         return Unicast("any")
     if isinstance(wish, str) or not isinstance(wish, Iterable):
-        raise MulticastExpertError(f'unicast={wish!r} is none of True, False, None, "any" and a list of addresses.')
+        raise MulticastExpertError(f'unicast={wish!r} is none of True, False, "any" and a list of addresses.')
     return Unicast("named", tuple(dict.fromkeys(parse_host(address, version) for address in wish)))
 
 

@@ -351,8 +351,6 @@ class AsyncMcastSocket(BothWays, AsyncMcastRxSocket):
 
         See `McastSocket.query`.
         """
-        self._check_open()
-        self._equipment.expect_answers()
         await self.sendto(data, address, hop_limit=hop_limit, iface=iface)
         deadline = monotonic() + timeout
         while (remaining := deadline - monotonic()) > 0:

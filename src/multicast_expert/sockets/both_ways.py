@@ -58,7 +58,7 @@ class BothWays(Receiver):
         timeout: float | None = None,
         *,
         ttl: int = 1,
-        unicast: UnicastWish = None,
+        unicast: UnicastWish = True,
         own: bool = False,
         enable_external_loopback: bool = True,
         dscp: int | None = None,
@@ -352,9 +352,8 @@ class McastSocket(BothWays, McastRxSocket):
         of the family, except the loopback interface.
     ttl: how many hops a datagram to a group may go, 0 to 255.
     unicast: which unicast to the port arrives. True: what is sent to an address of its interfaces, unless another
-        socket of this host had the port first (Linux): then opening it issues a MulticastWarning. None: the same, but
-        only `query` issues one. "any": to any address of this host; a list of addresses: to these, also where another
-        socket had them; False: none.
+        socket of this host had the port first (Linux); "any": to any address of this host; a list of addresses: to
+        these, also where another socket had them; False: none.
     own: whether it receives what it sent itself. Other sockets of this host hear it in any case.
     enable_external_loopback: whether receivers on this host hear what it sends.
     dscp: the priority mark of what it sends, 0 to 63 (RFC 2474); None leaves it as it is. The attribute may be changed.
@@ -435,11 +434,8 @@ class McastSocket(BothWays, McastRxSocket):
     ) -> Iterator[Datagram]:
         """Send one datagram, and return an iterator over all that this socket receives in the next `timeout` seconds.
 
-        Sends at once, as `sendto` does. Answers to the group count too, and so does what came in before. Issues a
-        MulticastWarning if answers by unicast go to another socket of this host.
+        Sends at once, as `sendto` does. Answers to the group count too, and so does what came in before.
         """
-        self._check_open()
-        self._equipment.expect_answers()
         self.sendto(data, address, hop_limit=hop_limit, iface=iface)
         return self._until(monotonic() + timeout)
 

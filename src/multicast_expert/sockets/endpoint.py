@@ -271,7 +271,7 @@ async def create_multicast_endpoint(
     source_ips: Iterable[MulticastAddress] | None = None,
     *,
     ttl: int = 1,
-    unicast: UnicastWish = None,
+    unicast: UnicastWish = True,
     own: bool = False,
     enable_external_loopback: bool = True,
     dscp: int | None = None,

@@ -62,8 +62,6 @@ class Equipment:
         self.outlets: dict[Attachment, Outlet] = {}
         """Replaced as a whole, never changed: other threads read it."""
         self._complaints: set[str] = set()
-        self._lacks_unicast = False
-        """Whether another socket of this host had the port first, and receives unicast in place of this one."""
 
     def begin(self, sockets: ReceiveSockets, settings: ReceiveSettings) -> OwnEcho:
         """Receive by these sockets, and keep from them what the outlets send; return what recognises that."""
@@ -107,36 +105,19 @@ class Equipment:
         own = {str(each.ip) for choice in present for each in choice.iface.addresses(self._version)}
         self.echo.send_from({address.partition("%")[0] for address in own})
         plans = plan_unicast(kernel.SYSTEM.platform, settings, present, self._unicast, settings.port, outlets)
-        absent = lacks_unicast = False
+        absent = False
         for error in self._sockets.stand(plans):
             if error_name(kernel.SYSTEM, error) != "EADDRINUSE":
                 if at_start and self._unicast.kind == "named":
                     raise error
                 absent = True
-                continue
-            lacks_unicast = True
-            if self._unicast.requested:
-                self._warn_once(
-                    str(error),
+            elif str(error) not in self._complaints:
+                self._complaints.add(str(error))
+                warn(
                     f"Another socket of this host has port {settings.port} and receives the unicast that is sent to "
-                    "it. unicast=False asks for none, and unicast=[...] with an address takes it.",
+                    "it. unicast=False asks for none, and unicast=[...] with an address takes it."
                 )
-        self._lacks_unicast = lacks_unicast
         return not absent
-
-    def expect_answers(self) -> None:
-        """Warn if answers by unicast cannot reach this socket, unless its opening has said so."""
-        if self._lacks_unicast and not self._unicast.requested:
-            self._warn_once(
-                "answers",
-                f"Answers by unicast do not reach this socket: another socket of this host had port "
-                f"{self._settings.port} first. Port 0 is a free one, and unicast=[...] with an address takes it.",
-            )
-
-    def _warn_once(self, cause: str, message: str) -> None:
-        if cause not in self._complaints:
-            self._complaints.add(cause)
-            warn(message)
 
     @property
     def dscp(self) -> int | None:
