@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of, known, same
 from multicast_expert.doctor.path import endings, sending
@@ -178,14 +178,18 @@ def socket_filter(facts: Facts) -> Finding:
         )
         return (suspect if sending.others_arrive(facts) else problem)(summary, evidence, steps)
     for socket, lost in this_host.growing_drops(facts).items():
-        if lost <= full or not _is_filtered(facts, socket):
+        told = any(each.socket.inode == socket.inode for each in facts.members)
+        # Whether another user's socket has a filter is hidden; what else loses datagrams at a socket is counted.
+        unexplained = errors - full - wrong - by_policy - (counters.moved(facts, "Udp.MemErrors") or 0)
+        hidden = not told and this_host.may_want(facts, socket) and unexplained >= lost > background.STRAY
+        if lost <= full or not (_is_filtered(facts, socket) or hidden):
             continue
         evidence[describe(socket)] = f"{lost} dropped"
         summary = (
             f"A filter on the socket of {describe(socket)} drops {phrases.counted(lost, 'datagram')} of the group."
         )
         # A filter that lets a part pass does what its program wants.
-        everything = lost >= _MOST * max(1, received(facts))
+        everything = lost >= _MOST * max(1, received(facts)) and (told or same(str(socket.address), facts.target.group))
         return finding(
             "problem" if everything else "suspect", summary, evidence, ("Change the filter in that program.",)
         )

@@ -188,6 +188,14 @@ def _by_counters_alone(facts: Facts) -> Finding | None:
                 f"(`{each.action}`), maybe the datagrams."
             )
             return suspect(summary, {"action": each.action, "packets that it got": got}, _remove(each))
+    diverted = [each for each in trial_of(facts).arrivals if sightings.is_diverted(facts, each)]
+    programs = [each for each in _filters(facts, "ingress") if each.diverts is None]
+    if diverted and programs:
+        place, one = diverted[0].interface, programs[0]
+        evidence: dict[str, object] = {"datagrams on " + place: sum(each.count for each in diverted)}
+        evidence |= {"sender": diverted[0].sender, "filter": one.action}
+        summary = f"A filter of traffic control (tc) at the ingress of {one.interface} sends the datagrams to {place}."
+        return suspect(summary, evidence, _remove(one))
     return None
 
 
@@ -206,6 +214,14 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
         kind = f"of {queue.interface} ({queue.kind}) " if queue else ""
         summary = f"Traffic control (tc) {kind}drops what this host sends to the group."
         return finding(verdict, summary, evidence, _easier(queue) if queue else ())
+    kept = sending.kept_by_counters(facts)
+    for queue in queues if kept else ():
+        if (queue.drops or 0) >= counters.MOST * kept.get(queue.interface, float("inf")):
+            evidence["datagrams that it dropped"] = queue.drops
+            summary = (
+                f"Traffic control (tc) of {queue.interface} ({queue.kind}) drops what this host sends to the group."
+            )
+            return finding(verdict, summary, evidence, _easier(queue))
     vanished = sending.vanished(facts)
     if not vanished:
         return _stuck(facts, evidence)

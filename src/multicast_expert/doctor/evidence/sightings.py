@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from multicast_expert.doctor.evidence.this_host import chosen_names, interfaces
-from multicast_expert.doctor.facts import Arrivals, Facts, Trial, Unread, same
+from multicast_expert.doctor.evidence.this_host import (
+    chosen_names,
+    interfaces,
+    loopback_names,
+    own_addresses,
+    route_to,
+)
+from multicast_expert.doctor.facts import Arrivals, Facts, Trial, Unread, address_of, same
 from multicast_expert.wire.tallies import Frames
 
 _STEADY = 5
@@ -111,6 +117,13 @@ def datagrams_on_the_wire(facts: Facts) -> Counter[tuple[str, str]]:
 def heard(facts: Facts) -> set[tuple[str, str]]:
     """Return the interfaces and senders of the datagrams that arrived at any of the doctor's sockets."""
     return {(each.interface, each.sender) for each in trial_of(facts).arrivals}
+
+
+def is_diverted(facts: Facts, found: Arrivals | Frames) -> bool:
+    """Return whether datagrams came in on loopback from another host: something on this host sent them there."""
+    route = route_to(facts, found.sender)
+    is_own = address_of(found.sender) in own_addresses(facts) or route is None or route.kind != "unicast"
+    return found.interface in loopback_names(facts) and not is_own
 
 
 def seen(facts: Facts, *, outgoing: bool = False) -> list[Arrivals | Frames]:

@@ -19,8 +19,11 @@ from multicast_expert.doctor.firewall.chains import (
     ChainRule,
     Packet,
     Step,
+    Test,
     Truth,
     Verdict,
+    both,
+    opposite,
 )
 from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets, holds
 
@@ -136,6 +139,8 @@ def _rule(expressions: list[Any], text: str, handle: Any, table: str, sets: Sets
             steps.append(_step(kind, value, table, tuple(tests), (), sets))
         elif kind == "vmap":
             steps += _map_steps(value, table, tuple(tests), sets)
+        elif kind == "mangle" and (changes := _change(value)):
+            steps.append(Step(partial(_changes, changes, partial(holds, tuple(tests), (), table, sets)), "translate"))
         elif kind not in _NEUTRAL:
             tests.append(expression)
             understood = understood and kind in _TESTS
@@ -158,6 +163,24 @@ def _step(kind: str, value: Any, table: str, tests: tuple[Any, ...], key: tuple[
             return MAY_DROP
         target = table + name
     return Step(partial(holds, tests, key, table, sets), _VERDICTS[kind], target)
+
+
+_DESTINATIONS = {("ip", "daddr"), ("ip6", "daddr"), ("udp", "dport"), ("th", "dport")}
+
+
+def _change(value: Any) -> tuple[str, Any] | None:
+    """Return what a statement of the form `udp dport set 5002` changes of the destination; None for anything else."""
+    _, key = _only_entry(value.get("key")) if isinstance(value, dict) else ("", None)
+    place = (key.get("protocol"), key.get("field")) if isinstance(key, dict) else None
+    return (str(place[1]), value.get("value")) if place in _DESTINATIONS else None
+
+
+def _changes(change: tuple[str, Any], applies: Test, packet: Packet) -> Truth:
+    """Return whether such a statement gives the packet another destination than it has."""
+    field, value = change
+    own = packet.port if field == "dport" else str(packet.destination)
+    same = None if own is None or not isinstance(value, int | str) else value == own
+    return both(applies(packet), opposite(same))
 
 
 def _map_steps(value: Any, table: str, tests: tuple[Any, ...], sets: Sets) -> Iterator[Step]:
