@@ -58,7 +58,7 @@ from multicast_expert.doctor.facts import (
 )
 from multicast_expert.doctor.judgement import examine
 from multicast_expert.doctor.report import Finding
-from multicast_expert.system.listings import Member, Membership
+from multicast_expert.system.listings import Member, Membership, SourceUse
 from multicast_expert.wire.frames import HEADER_CHECKSUM
 
 FAR = "10.2.0.2"
@@ -715,6 +715,8 @@ FLAWED = frames(flaw="the Ethernet type 0x0801 instead of 0x0800 (IPv4) or 0x86d
 LOST = deaf(frames=(frames(),), counters=counted(Ip__InReceives=100, Ip__InDelivers=100))
 DIVERTED = rule("udp dport 5000 dnat to 172.17.0.2", action="translate", packets=1)
 WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth0", False),))
+FOR_ANOTHER = joined(any_source=False, included=(SourceUse(ip_address("10.1.0.7"), 1),))
+FOR_THE_TALKER = joined(any_source=False, included=(SourceUse(ip_address(TALKER), 1),))
 ASTRAY = Member(socket()._replace(port=5001), (Membership(ip_address(GROUP), "eth0", False),))
 PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
 REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
@@ -906,6 +908,10 @@ ROWS += [
     Row("program", healthy(sockets=(), members_elsewhere=(ASTRAY,)), "suspect", "player (process 4711) on port 5001",
         "listen on port 5000"),
     Row("program", healthy(sockets=(socket(),), members_elsewhere=(ASTRAY,)), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER,), sockets=(socket(),))), "problem", "10.1.0.7 only"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER, joined()), sockets=(socket(),))), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_THE_TALKER,), sockets=(socket(),))), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER,), sockets=())), "ok"),
     Row("program", healthy(members_elsewhere=(ASTRAY,), frames=(frames(), frames(port=5001))), "ok"),
     Row("program", deaf(members_elsewhere=(ASTRAY,)), "ok"),
     Row("program", deaf(sockets=UNKNOWN), "unknown"),

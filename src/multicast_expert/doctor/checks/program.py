@@ -60,10 +60,31 @@ def program(facts: Facts) -> Finding:
         step = f"If that program expects them, have it listen on port {target.port}, or the sender send to its port."
         return suspect(summary, evidence, (step,))
     hidden = [each for each in _at_port(facts) if each.inode not in {member.socket.inode for member in facts.members}]
+    if hidden and (found := _asking_others(facts)):
+        return found
     if hidden and not received(facts) and not facts.machine.may_capture:
         text = "Only root sees what the programs of other users have joined."
         return unknown(text, {}, phrases.remedy(trial_of(facts).frames))
     return ok("No program of this host is deaf to the group.")
+
+
+def _asking_others(facts: Facts) -> Finding | None:
+    """Judge programs of others: the memberships of this host may all name other sources than those that send."""
+    arrived = [each for each in trial_of(facts).arrivals if each.asked]
+    places = {each.interface for each in arrived}
+    joined = [
+        each
+        for each in (() if isinstance(facts.memberships, Unread) else facts.memberships)
+        if same(str(each.group), facts.target.group) and each.interface in places
+    ]
+    sources = {address_of(str(use.source)) for each in joined for use in each.included}
+    senders = {address_of(each.sender) for each in arrived}
+    if facts.receiver is not None or not sources or sources & senders or any(each.any_source for each in joined):
+        return None
+    names = phrases.named(sorted(map(str, sources)))
+    evidence: dict[str, object] = {"requested sources": names, "from": phrases.named(sorted(map(str, senders)))}
+    summary = f"The programs of this host that joined the group ask for {names} only, not for the sender."
+    return problem(summary, evidence, ("Have the program name the source that sends, or none.",))
 
 
 def describe(socket: UdpSocket) -> str:

@@ -209,12 +209,9 @@ def own_reports(facts: Facts) -> int:
     if facts.target.group_version != 4:
         return 0
     most = min(trial_of(facts).counters.get("IpExt.OutMcastPkts", 0), _most_reports(facts))
-    looped = [trial_of(facts).interface_counters.get(name, {}).get("rx_packets") for name in _loops(facts)]
-    return min([most, sum(each or 0 for each in looped)]) if looped and None not in looped else most
-
-
-def _loops(facts: Facts) -> set[str]:
-    return this_host.loopback_names(facts)
+    taken_in = [trial_of(facts).interface_counters.get(name, {}) for name in this_host.loopback_names(facts)]
+    known = taken_in and all("rx_packets" in each for each in taken_in)
+    return min(most, sum(each["rx_packets"] for each in taken_in)) if known else most
 
 
 def _most_reports(facts: Facts) -> int:

@@ -9,12 +9,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from multicast_expert.doctor.firewall.chains import (
     HOOKS,
     MAY_DROP,
     OUTGOING_HOOKS,
+    UDP,
     Chain,
     ChainRule,
     Packet,
@@ -23,7 +24,6 @@ from multicast_expert.doctor.firewall.chains import (
     Truth,
     Verdict,
     both,
-    opposite,
 )
 from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets, holds
 
@@ -165,22 +165,37 @@ def _step(kind: str, value: Any, table: str, tests: tuple[Any, ...], key: tuple[
     return Step(partial(holds, tests, key, table, sets), _VERDICTS[kind], target)
 
 
-_DESTINATIONS = {("ip", "daddr"), ("ip6", "daddr"), ("udp", "dport"), ("th", "dport")}
+_DESTINATIONS = ("ip", "daddr"), ("ip6", "daddr"), ("udp", "dport"), ("th", "dport")
 
 
-def _change(value: Any) -> tuple[str, Any] | None:
+class _Change(NamedTuple):
+    """A statement that writes another destination into a packet."""
+
+    protocol: str
+    field: str
+    value: Any
+
+
+def _change(statement: Any) -> _Change | None:
     """Return what a statement of the form `udp dport set 5002` changes of the destination; None for anything else."""
-    _, key = _only_entry(value.get("key")) if isinstance(value, dict) else ("", None)
-    place = (key.get("protocol"), key.get("field")) if isinstance(key, dict) else None
-    return (str(place[1]), value.get("value")) if place in _DESTINATIONS else None
+    kind, place = _only_entry(statement.get("key")) if isinstance(statement, dict) else ("", None)
+    if kind != "payload" or not isinstance(place, dict):
+        return None
+    written = place.get("protocol"), place.get("field")
+    return next((_Change(*each, statement.get("value")) for each in _DESTINATIONS if each == written), None)
 
 
-def _changes(change: tuple[str, Any], applies: Test, packet: Packet) -> Truth:
+def _changes(change: _Change, applies: Test, packet: Packet) -> Truth:
     """Return whether such a statement gives the packet another destination than it has."""
-    field, value = change
-    own = packet.port if field == "dport" else str(packet.destination)
-    same = None if own is None or not isinstance(value, int | str) else value == own
-    return both(applies(packet), opposite(same))
+    own: int | str | None = str(packet.destination)
+    if change.field == "dport":
+        if packet.protocol != UDP:
+            return False
+        own = packet.port
+    elif packet.version not in _FAMILIES[change.protocol]:
+        return False
+    known = own is not None and isinstance(change.value, int | str)
+    return both(applies(packet), own != change.value if known else None)
 
 
 def _map_steps(value: Any, table: str, tests: tuple[Any, ...], sets: Sets) -> Iterator[Step]:
