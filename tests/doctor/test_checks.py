@@ -741,7 +741,10 @@ KEPT_BY_A_QUEUE = unprivileged(
     change(SENDING, queues=(QueueFacts("eth0", "tbf", 1, False, 97),), counters=counted(Ip__OutDiscards=97),
            interface_counters={"eth0": {"tx_packets": 3}}, drops=UNKNOWN)
 )  # fmt: skip
-REACHING = (Route(GROUP, "eth0", OWN), Route(TALKER, "eth0", OWN))
+SENT_TO_ETH1 = change(
+    STOLEN, filters=(DECIDING,), counters=counted(Ip__InReceives=100), frames=(frames(), frames(interface="eth1")),
+    interface_counters={"eth0": {"rx_packets": 100}, "eth1": {"rx_packets": 0}},
+)  # fmt: skip
 DISCARDED = drop("NOT_SPECIFIED", function="dst_discard_out", source=OWN, interface="lo", outgoing=True)
 OUTWARD = IpsecPolicy("out", "allow", "0.0.0.0/0", "239.1.2.3/32")
 WITHOUT_FAMILY = deaf("ff15::1", joins=(JoinTrial("eth0", None, "EAFNOSUPPORT"),), drops=())
@@ -868,9 +871,17 @@ ROWS += [
     Row("traffic-control", unprivileged(deaf(arrivals=(ON_LOOPBACK,), filters=(DECIDING,))), "suspect", "to lo"),
     Row("traffic-control", unprivileged(deaf(arrivals=(replace(ON_LOOPBACK, sender=OWN),), filters=(DECIDING,))), "ok"),
     Row("traffic-control", change(STOLEN, filters=(DECIDING,), counters=counted(Ip__InReceives=100),
-                                  interface_counters={"eth0": {"rx_packets": 100}, "lo": {"rx_packets": 100}}),
-        "problem", "BPF program"),
-    Row("wrong-interface", unprivileged(deaf(arrivals=(ON_LOOPBACK,))), "unknown", "something here sends them there"),
+                                  frames=(frames(), frames(interface="lo"))), "problem", "BPF program"),
+    Row("wrong-interface", unprivileged(deaf(arrivals=(ON_LOOPBACK,))), "unknown", "something on this host sends them"),
+    # More datagrams than the interface took in did not come by its wire.
+    Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 3}}), "unknown", "by no wire"),
+    Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 100}}), "problem"),
+    Row("wrong-interface", change(SENT_ELSEWHERE, interface_counters={"eth1": {"rx_packets": 3}}), "problem"),
+    Row("traffic-control", SENT_TO_ETH1, "problem", "BPF program"),
+    Row("traffic-control", change(SENT_TO_ETH1, interface_counters={"eth1": {"rx_packets": 100}}), "ok"),
+    Row("traffic-control", change(KEPT_BY_A_QUEUE, queues=(), filters=(replace(DECIDING, hook="egress"),)), "suspect"),
+    Row("firewall", change(KEPT_BY_A_QUEUE, queues=(), filters=(replace(DECIDING, hook="egress"),)), "ok"),
+    Row("no-traffic", deaf(lookups=(Lookups("sender", "eth0", 99, 0),)), "unknown", "sender asks for the way"),
     Row("traffic-control", healthy(drops=(SENT_TO_QUEUE,)), "suspect", "drops what this host sends"),
     Row("nat", healthy(), "ok"),
     Row("nat", change(LOST, firewall=(DIVERTED,), drops=()), "problem", "dnat", "conntrack -D"),

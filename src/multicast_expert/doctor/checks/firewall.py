@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.traffic_control import takes_at_egress
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Rule, Unread, address_of
@@ -157,7 +158,7 @@ def _on_the_way_out(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
 
 def _kept_back(facts: Facts) -> Finding | None:
     """Judge datagrams of this host that certainly did not leave, if the rules could not be read."""
-    kept = sending.kept_by_counters(facts)
+    kept = {name: count for name, count in sending.kept_by_counters(facts).items() if not takes_at_egress(facts, name)}
     if not kept or not isinstance(facts.firewall, Unread):
         return None
     places = phrases.named(kept)

@@ -253,7 +253,7 @@ def wrong_interface(facts: Facts) -> Finding:
             text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
         if all(sightings.is_diverted(facts, each) for each in elsewhere):
-            text = f"Datagrams of another host come in on {phrases.named(places)}: something here sends them there."
+            text = f"The datagrams reach {phrases.named(places)} by no wire: something on this host sends them there."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
         own = {str(each.ip) for iface in this_host.interfaces(facts) for each in this_host.addresses(iface)}
         if own.issuperset(sightings.senders(elsewhere)):

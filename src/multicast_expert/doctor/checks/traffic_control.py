@@ -222,6 +222,10 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
                 f"Traffic control (tc) of {queue.interface} ({queue.kind}) drops what this host sends to the group."
             )
             return finding(verdict, summary, evidence, _easier(queue))
+    for one in _filters(facts, "egress"):
+        if one.interface in kept:
+            summary = f"What this host sends does not leave {one.interface}, maybe for the filter at its egress."
+            return suspect(summary, {"filter": one.action, "did not leave": kept[one.interface]}, _remove(one))
     vanished = sending.vanished(facts)
     if not vanished:
         return _stuck(facts, evidence)
@@ -243,6 +247,12 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
         f"group (`{guilty[0].action}`)."
     )
     return finding(verdict, summary, evidence, _remove(guilty[0]))
+
+
+def takes_at_egress(facts: Facts, interface: str) -> bool:
+    """Return whether a queue that dropped packets, or a filter, may keep what this host sends out of an interface."""
+    queues = [each for each in _queues(facts) if each.interface == interface and each.drops and not each.is_ingress]
+    return bool(queues) or any(each.interface == interface for each in _filters(facts, "egress"))
 
 
 def stuck_queue(facts: Facts) -> QueueFacts | None:

@@ -111,13 +111,9 @@ def _masters(facts: Facts) -> set[str | None]:
 
 
 def reached_ip(facts: Facts) -> bool:
-    """Return whether IP took in as many packets as frames of the target came in, those on loopback left out."""
+    """Return whether IP took in as many packets as frames of the target came in, by the interfaces of the target."""
     seen = sum(each.count for each in sightings.wanted(facts) or ())
-    taken_in, counters = trial_of(facts).interface_counters, trial_of(facts).counters
-    looped = sum(taken_in.get(name, {}).get("rx_packets", 0) for name in this_host.loopback_names(facts))
-    # An interface counts the packets of both versions together.
-    both = sum(counters.get(each, 0) for each in ("Ip.InReceives", "Ip6.InReceives"))
-    return bool(seen) and (moved(facts, "Ip.InReceives") or 0) >= seen and both - looped >= seen
+    return bool(seen) and (moved(facts, "Ip.InReceives") or 0) - sightings.diverted(facts) >= seen
 
 
 def unsent(facts: Facts) -> int:
