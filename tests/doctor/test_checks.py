@@ -82,6 +82,7 @@ SKEWED = counted(Ip__InReceives=2000, IpExt__InMcastPkts=2000, Ip__InDelivers=19
 NO_REPORT = counted(Ip__OutRequests=4, Ip__OutTransmits=2)
 MOST_REFUSED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100, Ip__InDelivers=12)
 BAD_HEADERS = counted(Ip__InReceives=90, Ip__InHdrErrors=90, IpExt__InCsumErrors=90)
+OTHERS_REPORT = counted(Ip__InReceives=4, IpExt__OutMcastPkts=4)
 LOOPED = {"eth0": {"rx_packets": 0}, "lo": {"rx_packets": 2}}
 ON_LOOPBACK = arrivals(interface="lo", asked=False)
 TO_OTHERS = {"Ip.InReceives": 50, "Ip.InDelivers": 50, "IpExt.InMcastPkts": 50, "IpExt.InMcastOctets": 6400}
@@ -688,6 +689,13 @@ ROWS = [
                                         interface_counters=LOOPED)), "problem"),
     Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=4, IpExt__OutMcastPkts=4),
                                         interface_counters=LOOPED)), "unknown"),
+    # Reports of other hosts are as short as our own, and datagrams are longer.
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 160}, interface_counters=LOOPED)),
+        "problem"),
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 336}, interface_counters=LOOPED)),
+        "unknown"),
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 160,
+        "TcpExt.IPReversePathFilter": 2}, interface_counters=LOOPED)), "unknown"),
     # Address translation may have made unicast of them.
     Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=90, Ip__InDelivers=90, Udp__NoPorts=90))),
         "unknown"),

@@ -40,7 +40,9 @@ def nothing_came(facts: Facts) -> bool:
     unaccounted = (kept, without_a_socket(facts), moved(facts, "Udp.InErrors"), uncounted(facts))
     if kept is None or None in unaccounted:
         return False
-    certain = kept <= own_reports(facts) and not any(unaccounted[1:]) and not _given_to_others(facts)
+    # Reports of other hosts come in, too, and are not for this one.
+    reports = may_be_queries(facts) and not filtered(facts) and not refused_after_routing(facts)
+    certain = (kept <= own_reports(facts) or reports) and not any(unaccounted[1:]) and not _given_to_others(facts)
     # The counters do not tell whether a program on this host sends to the group.
     kept_by_ipsec = any(name.startswith("Xfrm.XfrmOut") and by for name, by in trial_of(facts).counters.items())
     # Address translation makes unicast of a group's datagrams.
