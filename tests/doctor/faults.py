@@ -310,6 +310,15 @@ def macvlan_for_other_stations(made: Stage) -> Arguments:
     return [ENDPOINT, "-i", "mv0"]
 
 
+@fault("macvlan")
+def macvlan_for_no_station(made: Stage) -> Arguments:
+    """The macvlan is in mode source, and its list of stations is empty."""
+    made.cable()
+    made.add_macvlan("source")
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    return [ENDPOINT, "-i", "mv0"]
+
+
 @fault("tunnel", "no-traffic")
 def vxlan_without_peers(made: Stage) -> Arguments:
     """The interface is a VXLAN with neither a group nor a peer to send groups to."""
@@ -641,6 +650,17 @@ def firewall_drops_later_fragments(made: Stage) -> Arguments:
     made.cable()
     made.talker.send_datagrams(GROUP, PORT, interface="eth0", size=2400)
     made.listener.firewall_drop("ip frag-off & 0x1fff != 0", direction="prerouting")
+    return [ENDPOINT]
+
+
+@fault("nat", "port", cured=True)
+def firewall_writes_another_port(made: Stage) -> Arguments:
+    """A rule of nftables writes another port into the datagrams."""
+    made.cable()
+    made.talker.send_datagrams(GROUP, PORT, interface="eth0")
+    hook = "type filter hook prerouting priority -150;"
+    made.listener.command("nft", f"add table ip changes; add chain ip changes incoming {{ {hook} }}")
+    made.listener.command("nft", f"add rule ip changes incoming udp dport {PORT} udp dport set 5099")
     return [ENDPOINT]
 
 

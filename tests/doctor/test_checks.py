@@ -58,7 +58,7 @@ from multicast_expert.doctor.facts import (
 )
 from multicast_expert.doctor.judgement import examine
 from multicast_expert.doctor.report import Finding
-from multicast_expert.system.listings import Member, Membership
+from multicast_expert.system.listings import Member, Membership, SourceUse
 from multicast_expert.wire.frames import HEADER_CHECKSUM
 
 FAR = "10.2.0.2"
@@ -80,6 +80,11 @@ FIREWALLED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100)
 FEW = counted(Ip__InReceives=6, IpExt__InMcastPkts=6)
 SKEWED = counted(Ip__InReceives=2000, IpExt__InMcastPkts=2000, Ip__InDelivers=1992)
 NO_REPORT = counted(Ip__OutRequests=4, Ip__OutTransmits=2)
+MOST_REFUSED = counted(Ip__InReceives=100, IpExt__InMcastPkts=100, Ip__InDelivers=12)
+BAD_HEADERS = counted(Ip__InReceives=90, Ip__InHdrErrors=90, IpExt__InCsumErrors=90)
+OTHERS_REPORT = counted(Ip__InReceives=4, IpExt__OutMcastPkts=4)
+LOOPED = {"eth0": {"rx_packets": 0}, "lo": {"rx_packets": 2}}
+ON_LOOPBACK = arrivals(interface="lo", asked=False)
 TO_OTHERS = {"Ip.InReceives": 50, "Ip.InDelivers": 50, "IpExt.InMcastPkts": 50, "IpExt.InMcastOctets": 6400}
 KEPT_PIECES = deaf(
     frames=(frames(20, fragments=20), frames(40, fragments=40, port=None, sender_port=None)),
@@ -116,6 +121,12 @@ class Row(NamedTuple):
     """Words of the summary, or of the evidence."""
     cure: str = ""
     """A line of the remedy, or a part of one."""
+
+
+def hidden_losses(address: str = GROUP, **growth: int) -> Facts:
+    """Facts of an ordinary user: datagrams arrive, and the socket of another user loses as many."""
+    before, after = (socket(drops, address)._replace(processes=()) for drops in (3, 101))
+    return unprivileged(healthy(sockets=(before,), sockets_after=(after,), counters=counted(**growth)))
 
 
 def limited(error: str, source: str | None = None, **settings: str) -> Facts:
@@ -215,6 +226,15 @@ ROWS = [
     Row("checksum", unprivileged(deaf(counters=counted(Udp__InCsumErrors=90), usual={"Udp.InCsumErrors": 45})), "ok"),
     Row("checksum", unprivileged(healthy(counters=counted(Udp__InCsumErrors=90))), "suspect"),
     Row("checksum", unprivileged(deaf(counters={})), "unknown", "", SUDO),
+    # The kernel drops a wrong header before it looks at memberships, so that the loss goes on without them.
+    Row("checksum", unprivileged(deaf(counters=BAD_HEADERS, usual={"IpExt.InCsumErrors": 45})), "suspect", "90 pack"),
+    Row("checksum", unprivileged(deaf(counters={**BAD_HEADERS, "Ip.InReceives": 190},
+                                      usual={"IpExt.InCsumErrors": 45})), "ok"),
+    Row("malformed", unprivileged(deaf(counters=counted(Ip__InReceives=90, Ip__InHdrErrors=90))), "suspect", "damaged"),
+    Row("malformed", unprivileged(deaf(counters=counted(Ip__InReceives=190, Ip__InHdrErrors=90))), "unknown"),
+    Row("malformed", unprivileged(deaf(counters=BAD_HEADERS)), "unknown"),
+    Row("malformed", unprivileged(deaf("ff15::1", counters=counted(Ip6__InReceives=90, Ip6__InHdrErrors=90))),
+        "unknown"),
     Row("receive-buffer", healthy(), "ok"),
     Row(
         "receive-buffer",
@@ -292,7 +312,10 @@ ROWS = [
     Row("local-source", deaf(frames=(frames(sender="127.0.0.1"),)), "problem", "127.0.0.1"),
     Row("local-source", deaf("ff15::1:2:3", frames=(frames6(sender="::1"),)), "problem", "::1"),
     Row("local-source", unprivileged(deaf()), "ok"),
-    Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "ok"),
+    Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=4),
+                                          interface_counters=LOOPED)), "ok"),
+    # Reports come back on loopback only, so that these two packets came from outside.
+    Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "unknown"),
     Row("local-source", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "", SUDO),
     Row("firewall", healthy(firewall=(rule(matches=None),)), "ok"),
     Row("firewall", deaf(counters=counted(IpExt__InMcastPkts=51, Ip__InDelivers=50)), "ok", "No rule"),
@@ -342,6 +365,13 @@ ROWS = [
     Row("firewall", unprivileged(deaf(counters={**NO_REPORT, "IpExt.OutMcastPkts": 2})), "unknown"),
     Row("firewall", unprivileged(deaf(counters=NO_REPORT, usual={"Ip.OutRequests": 1.0})), "unknown"),
     Row("firewall", unprivileged(deaf(counters=NO_REPORT, memberships=(joined(),))), "unknown"),
+    # Answers to queries were kept before the join; but nothing at all left afterwards, so our reports did not.
+    Row("firewall", unprivileged(deaf(counters=counted(Ip__OutRequests=14, Ip__OutTransmits=0),
+                                      usual={"Ip.OutRequests": 5.0})), "suspect", "reports of this host", SUDO),
+    Row("firewall", unprivileged(healthy(arrivals=(arrivals(12),), counters=MOST_REFUSED)), "suspect", "88 datagrams"),
+    Row("firewall", unprivileged(healthy(arrivals=(arrivals(12),), counters=MOST_REFUSED), afterwards=None), "ok"),
+    Row("firewall", unprivileged(healthy(arrivals=(arrivals(12),), counters=MOST_REFUSED,
+                                         usual={"IpExt.InMcastPkts": 44.0})), "ok"),
     Row("firewall", unprivileged(deaf(counters=NO_REPORT), frames=()), "suspect", "reports of this host", SUDO),
     Row("firewall", KEPT_PIECES, "suspect", "drops some of them before it reassembles them"),
     Row(
@@ -547,7 +577,10 @@ ROWS = [
         deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),), lookups=(Lookups("sender", None, 99, 99),)),
         "problem", "blackhole", "ip route replace 239.1.2.3/32 dev eth0",
     ),
-    Row("send-route", deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),)), "unknown"),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),)), "suspect", "blackhole"),
+    Row("send-route", healthy(routes=(Route("239.1.2.3", None, kind="blackhole"),)), "ok"),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None, kind="blackhole"),), lookups=()), "ok"),
+    Row("send-route", deaf(routes=(Route("239.1.2.3", None),), counters=counted(Ip__OutNoRoutes=99)), "unknown"),
     Row(
         "send-route",
         deaf(routes=(Route("239.1.2.3", None),), lookups=(Lookups("sender", None, 99, 99),),
@@ -669,7 +702,20 @@ ROWS = [
     Row("no-traffic", deaf(interface_counters={"eth0": {"rx_packets": 9, "rx_dropped": 9}}), "suspect"),
     Row("no-traffic", deaf(seconds=0.2), "unknown", "too short", "5 seconds"),
     Row("no-traffic", unprivileged(deaf()), "problem"),
-    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=2))), "problem"),
+    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=2, IpExt__OutMcastPkts=4),
+                                        interface_counters=LOOPED)), "problem"),
+    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=4, IpExt__OutMcastPkts=4),
+                                        interface_counters=LOOPED)), "unknown"),
+    # Reports of other hosts are as short as our own, and datagrams are longer.
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 160}, interface_counters=LOOPED)),
+        "problem"),
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 336}, interface_counters=LOOPED)),
+        "unknown"),
+    Row("no-traffic", unprivileged(deaf(counters={**OTHERS_REPORT, "IpExt.InOctets": 160,
+        "TcpExt.IPReversePathFilter": 2}, interface_counters=LOOPED)), "unknown"),
+    # Address translation may have made unicast of them.
+    Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=90, Ip__InDelivers=90, Udp__NoPorts=90))),
+        "unknown"),
     Row("no-traffic", unprivileged(deaf(counters=counted(Ip__InReceives=50))), "unknown", "only root", SUDO),
     # A program has joined, perhaps on the port that the datagrams go to, and is given some.
     Row(
@@ -694,6 +740,8 @@ FLAWED = frames(flaw="the Ethernet type 0x0801 instead of 0x0800 (IPv4) or 0x86d
 LOST = deaf(frames=(frames(),), counters=counted(Ip__InReceives=100, Ip__InDelivers=100))
 DIVERTED = rule("udp dport 5000 dnat to 172.17.0.2", action="translate", packets=1)
 WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth0", False),))
+FOR_ANOTHER = joined(any_source=False, included=(SourceUse(ip_address("10.1.0.7"), 1),))
+FOR_THE_TALKER = joined(any_source=False, included=(SourceUse(ip_address(TALKER), 1),))
 ASTRAY = Member(socket()._replace(port=5001), (Membership(ip_address(GROUP), "eth0", False),))
 PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
 REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
@@ -711,6 +759,17 @@ STEALING = FilterFacts("eth0", "ingress", "u32", 49152, "mirred egress redirect 
 DECIDING = FilterFacts("eth0", "ingress", "bpf", 1, "bpf", None, None)
 SENDING = healthy(arrivals=(arrivals(100, sender=OWN),), frames=(), drops=())
 SENT_TO_QUEUE = drop("QDISC_DROP", source=OWN, outgoing=True)
+AT_THE_EGRESS = rule("udp dport 5000 drop", chain="netdev f c", hook="egress", matches=False, matches_own=True,
+                     packets=None)  # fmt: skip
+KEPT_AT_THE_EGRESS = change(SENDING, drops=(drop(hook="egress", source=OWN, outgoing=True),), firewall=(AT_THE_EGRESS,))
+KEPT_BY_A_QUEUE = unprivileged(
+    change(SENDING, queues=(QueueFacts("eth0", "tbf", 1, False, 97),), counters=counted(Ip__OutDiscards=97),
+           interface_counters={"eth0": {"tx_packets": 3}}, drops=UNKNOWN)
+)  # fmt: skip
+SENT_TO_ETH1 = change(
+    STOLEN, filters=(DECIDING,), counters=counted(Ip__InReceives=100), frames=(frames(), frames(interface="eth1")),
+    interface_counters={"eth0": {"rx_packets": 100}, "eth1": {"rx_packets": 0}},
+)  # fmt: skip
 DISCARDED = drop("NOT_SPECIFIED", function="dst_discard_out", source=OWN, interface="lo", outgoing=True)
 OUTWARD = IpsecPolicy("out", "allow", "0.0.0.0/0", "239.1.2.3/32")
 WITHOUT_FAMILY = deaf("ff15::1", joins=(JoinTrial("eth0", None, "EAFNOSUPPORT"),), drops=())
@@ -833,6 +892,24 @@ ROWS += [
     ),
     Row("traffic-control", change(SENDING, filters=(replace(STEALING, hook="egress"),)), "problem", "at the egress"),
     Row("traffic-control", SENDING, "ok"),
+    Row("traffic-control", KEPT_BY_A_QUEUE, "problem", "(tbf) drops what this host", "tc qdisc del dev eth0 root"),
+    # As many packets left as there were copies.
+    Row("traffic-control", change(KEPT_BY_A_QUEUE, interface_counters={"eth0": {"tx_packets": 98}}), "ok"),
+    Row("traffic-control", change(KEPT_BY_A_QUEUE, counters=counted(Ip__OutDiscards=9)), "ok"),
+    Row("traffic-control", unprivileged(deaf(arrivals=(ON_LOOPBACK,), filters=(DECIDING,))), "suspect", "to lo"),
+    Row("traffic-control", unprivileged(deaf(arrivals=(replace(ON_LOOPBACK, sender=OWN),), filters=(DECIDING,))), "ok"),
+    Row("traffic-control", change(STOLEN, filters=(DECIDING,), counters=counted(Ip__InReceives=100),
+                                  frames=(frames(), frames(interface="lo"))), "problem", "BPF program"),
+    Row("wrong-interface", unprivileged(deaf(arrivals=(ON_LOOPBACK,))), "unknown", "something on this host sends them"),
+    # More datagrams than the interface took in did not come by its wire.
+    Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 3}}), "unknown", "by no wire"),
+    Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 100}}), "problem"),
+    Row("wrong-interface", change(SENT_ELSEWHERE, interface_counters={"eth1": {"rx_packets": 3}}), "problem"),
+    Row("traffic-control", SENT_TO_ETH1, "problem", "BPF program"),
+    Row("traffic-control", change(SENT_TO_ETH1, interface_counters={"eth1": {"rx_packets": 100}}), "ok"),
+    Row("traffic-control", change(KEPT_BY_A_QUEUE, queues=(), filters=(replace(DECIDING, hook="egress"),)), "suspect"),
+    Row("firewall", change(KEPT_BY_A_QUEUE, queues=(), filters=(replace(DECIDING, hook="egress"),)), "ok"),
+    Row("no-traffic", deaf(lookups=(Lookups("sender", "eth0", 99, 0),)), "unknown", "sender asks for the way"),
     Row("traffic-control", healthy(drops=(SENT_TO_QUEUE,)), "suspect", "drops what this host sends"),
     Row("nat", healthy(), "ok"),
     Row("nat", change(LOST, firewall=(DIVERTED,), drops=()), "problem", "dnat", "conntrack -D"),
@@ -859,6 +936,10 @@ ROWS += [
     Row("socket-filter", change(LOST, drops=(drop("SOCKET_FILTER"),)), "problem", "control group", "bpftool"),
     Row("socket-filter", unprivileged(deaf(socket_drops=98, counters=counted(Udp__InErrors=98))), "problem", "BPF"),
     Row("socket-filter", NOT_TRIED, "unknown"),
+    Row("socket-filter", hidden_losses(Udp__InErrors=98), "problem", "drops 98 datagrams"),
+    Row("socket-filter", hidden_losses("0.0.0.0", Udp__InErrors=98), "suspect", "drops 98 datagrams"),
+    Row("socket-filter", hidden_losses(Udp__InErrors=98, Udp__RcvbufErrors=98), "ok"),
+    Row("socket-filter", hidden_losses(Udp__InErrors=98, Udp__InCsumErrors=50), "ok"),
     Row("socket-filter", change(SENDING, drops=(replace(SENT_TO_QUEUE, reason="BPF_CGROUP_EGRESS"),)),
         "problem", "sender's control group", "IPAddressAllow=239.1.2.3"),
     Row("program", healthy(), "ok"),
@@ -866,11 +947,20 @@ ROWS += [
     Row("program", healthy(sockets=(), members_elsewhere=(ASTRAY,)), "suspect", "player (process 4711) on port 5001",
         "listen on port 5000"),
     Row("program", healthy(sockets=(socket(),), members_elsewhere=(ASTRAY,)), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER,), sockets=(socket(),))), "problem", "10.1.0.7 only"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER, joined()), sockets=(socket(),))), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_THE_TALKER,), sockets=(socket(),))), "ok"),
+    Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER,), sockets=())), "ok"),
     Row("program", healthy(members_elsewhere=(ASTRAY,), frames=(frames(), frames(port=5001))), "ok"),
     Row("program", deaf(members_elsewhere=(ASTRAY,)), "ok"),
     Row("program", deaf(sockets=UNKNOWN), "unknown"),
     Row("firewall", change(LOST, drops=(drop(),), firewall=(rule(packets=None),)), "problem", "5000 drop", "nft"),
     Row("firewall", change(LOST, drops=(), firewall=(rule(packets=None),)), "ok", "dropped none"),
+    # Receivers on this host have their copies before the egress hook.
+    Row("firewall", KEPT_AT_THE_EGRESS, "problem", "drops what a program of this host sends"),
+    Row("firewall", change(KEPT_AT_THE_EGRESS, arrivals=(arrivals(),)), "suspect"),
+    Row("firewall", healthy(firewall=(AT_THE_EGRESS,)), "ok"),
+    Row("firewall", change(KEPT_BY_A_QUEUE, queues=()), "suspect", "does not leave eth0", SUDO),
     Row("partial-loss", healthy(), "ok", "All datagrams"),
     Row("partial-loss", deaf(), "ok", "No datagrams"),
     Row("partial-loss", healthy(arrivals=(arrivals(99),)), "ok"),
@@ -935,6 +1025,9 @@ ROWS += [
     Row("macvlan", deaf(interfaces=(LO, ETH1, SOURCE_MODE), frames=(frames(interface="eth1"),)),
         "problem", "does not take the frames of 10.1.0.2", "macvlan macaddr add 02:00:00:00:00:02"),
     Row("macvlan", deaf(interfaces=(LO, replace(MACVLAN, kind="ipvlan", mode="l3"))), "problem", "l3", "mode l2"),
+    Row("macvlan", deaf(interfaces=(LO, ETH1, replace(SOURCE_MODE, stations=()))), "problem", "takes no frame"),
+    Row("macvlan", deaf(interfaces=(LO, replace(ETH1, chosen=True), replace(SOURCE_MODE, stations=()))), "suspect"),
+    Row("macvlan", deaf(interfaces=(LO, ETH1, replace(SOURCE_MODE, kind="macvtap", stations=()))), "unknown"),
 ]  # fmt: skip
 
 

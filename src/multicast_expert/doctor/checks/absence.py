@@ -123,6 +123,11 @@ def no_traffic(facts: Facts) -> Finding:
     if seen is not None:
         if sightings.frames(facts, outgoing=True) or endings.drops(facts, outgoing=True) or sending.refused(facts):
             return ok("Only this host itself sends to the group.", evidence)
+        if sending.asked(facts) > max(sending.FEW, counters.A_STREAM) and not stuck_queue(facts):
+            names = phrases.named(sending.programs(facts)) or "A program"
+            text = f"{names} asks for the way to the group on this host, and nothing leaves: its sends may fail."
+            step = "Look at the errors of that program, such as EMSGSIZE for datagrams longer than the MTU."
+            return unknown(text, evidence, (step,))
         return _nothing_seen(facts, seconds, evidence)
     return _without_frames(facts, seconds, evidence)
 

@@ -19,11 +19,12 @@ def nat(facts: Facts) -> Finding:
     A rule that redirects a port to a container or a proxy (`dnat`, `redirect`, DNAT, REDIRECT, TPROXY) usually names
     the port only, so it also catches datagrams to groups. Their destination becomes a unicast address, and no member
     of the group gets them. Published ports of containers are such rules. The rule's counter grows by one only, since
-    the kernel decides once for each pair of sender and port.
+    the kernel decides once for each pair of sender and port. A rule of nftables may also write another port or address
+    into each packet (`udp dport set 5002`).
 
     **How to see it:** the rules of translation, and what the kernel made of them.
 
-        nft list ruleset | grep -E 'dnat|redirect|tproxy'
+        nft list ruleset | grep -E 'dnat|redirect|tproxy| set '
         iptables -t nat -nvL PREROUTING
         conntrack -L -p udp
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from multicast_expert.doctor import phrases
+from multicast_expert.doctor.checks.traffic_control import takes_at_egress
 from multicast_expert.doctor.evidence import background, counters, sightings, this_host, whose_losses
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Rule, Unread, address_of
 from multicast_expert.doctor.firewall import remedies
-from multicast_expert.doctor.path import endings
+from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, finding, ok, problem, suspect, unknown
 from multicast_expert.wire.tallies import Queries
 
@@ -59,6 +60,11 @@ def firewall(facts: Facts) -> Finding:
     if guilty:
         return _refused_by_rule(facts, guilty, evidence)
     if received(facts):
+        if counted and not seen and counted > received(facts) and not whose_losses.unclear(facts):
+            summary = f"A firewall rule on this host drops {phrases.counted(counted, 'datagram')} of the group."
+            evidence["datagrams that arrived"] = received(facts)
+            # They may have gone to another port of the group.
+            return suspect(summary, evidence, phrases.remedy(facts.firewall) or (_LOOK,))
         return ok("The firewall lets the datagrams in.", evidence)
     if silenced := _silenced(facts, rules):
         return silenced
@@ -132,19 +138,32 @@ def _proved(facts: Facts, rules: list[Rule], dropped: int) -> Finding:
 def _on_the_way_out(facts: Facts, rules: Iterable[Rule]) -> Finding | None:
     """Judge rules that drop what programs of this host send to the group."""
     dropped = endings.lost_to(facts, "firewall", outgoing=True)
-    if received(facts) or sightings.wanted(facts) or dropped == 0:
+    if sightings.wanted(facts) or dropped == 0:
         return None
-    here = [rule for rule in rules if rule.hook in _OUTWARD and rule.matches_own is not False and rule.packets != 0]
+    # Receivers on this host get their copies before the egress hook, so that these prove nothing there.
+    hooks = ("egress",) if received(facts) else _OUTWARD
+    here = [rule for rule in rules if rule.hook in hooks and rule.matches_own is not False and rule.packets != 0]
     guilty = [rule for rule in here if rule.packets and rule.matches_own] or (here if dropped else [])
     if not guilty and not dropped:
-        return None
+        return _kept_back(facts)
     evidence: dict[str, object] = {
         f"{rule.tool}: {rule.chain}": f"{rule.text} ({rule.packets} dropped)" for rule in guilty[:8]
     }
     evidence |= {"datagrams that the kernel dropped for it": dropped} if dropped else {}
     what = f": `{guilty[0].text}` in {guilty[0].chain} ({guilty[0].tool})" if guilty else ""
     summary = f"The firewall drops what a program of this host sends to the group{what}."
-    return problem(summary, evidence, remedies.accept(facts, guilty) or (_LOOK,))
+    verdict = suspect if sending.others_arrive(facts) else problem
+    return verdict(summary, evidence, remedies.accept(facts, guilty) or (_LOOK,))
+
+
+def _kept_back(facts: Facts) -> Finding | None:
+    """Judge datagrams of this host that certainly did not leave, if the rules could not be read."""
+    kept = {name: count for name, count in sending.kept_by_counters(facts).items() if not takes_at_egress(facts, name)}
+    if not kept or not isinstance(facts.firewall, Unread):
+        return None
+    places = phrases.named(kept)
+    summary = f"Programs here receive what this host sends, and it does not leave {places}: maybe a rule at the egress."
+    return suspect(summary, {"datagrams that did not leave": sum(kept.values())}, phrases.remedy(facts.firewall))
 
 
 def _around(facts: Facts, rules: Iterable[Rule]) -> Finding | None:

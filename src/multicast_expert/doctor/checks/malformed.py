@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import sightings
+from multicast_expert.doctor.evidence import counters, sightings
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, known
-from multicast_expert.doctor.report import Finding, finding, ok
+from multicast_expert.doctor.report import Finding, finding, ok, suspect
 from multicast_expert.wire.frames import HEADER_CHECKSUM
 from multicast_expert.wire.tallies import Frames
 
@@ -31,14 +31,21 @@ def malformed(facts: Facts) -> Finding:
     known(facts.trial)
     why = phrases.reason(trial_of(facts).frames)
     if why[0]:
+        flaws = ("Ip.InHdrErrors", "IpExt.InTruncatedPkts")
+        lost = sum(counters.moved(facts, each) or 0 for each in flaws)
+        lost -= trial_of(facts).counters.get("IpExt.InCsumErrors", 0)
+        # IPv6 counts source addresses that it does not accept there, too.
+        if facts.target.group_version == 4 and counters.only_loss(facts, lost):
+            summary = f"{phrases.counted(lost, 'packet')} with a damaged header came in, and no datagram."
+            return suspect(summary, {"packets with a damaged header": lost}, why[1])
         return finding("ok" if received(facts) else "unknown", why[0], {}, why[1])
-    flaws: dict[str, list[Frames]] = {}
+    seen: dict[str, list[Frames]] = {}
     for each in sightings.flawed(facts):
         if each.flaw != HEADER_CHECKSUM:
-            flaws.setdefault(each.flaw, []).append(each)
-    if not flaws:
+            seen.setdefault(each.flaw, []).append(each)
+    if not seen:
         return ok("The packets are well formed.")
-    flaw, frames = max(flaws.items(), key=lambda item: sum(each.count for each in item[1]))
+    flaw, frames = max(seen.items(), key=lambda item: sum(each.count for each in item[1]))
     count = sum(each.count for each in frames)
     evidence: dict[str, object] = {
         "frames": count,

@@ -153,6 +153,11 @@ def macvlan(facts: Facts) -> Finding:
             return problem(summary, evidence, (f"ip link set {shlex.quote(each.name)} type ipvlan mode l2",))
         if each.mode == "source" and (stranger := _unlisted(facts, each)):
             return _not_listed(each, stranger, evidence)
+        if each.mode == "source" and each.kind == "macvlan" and not each.stations:
+            summary = f"{each.name} is a macvlan in mode source, and its list of stations is empty: it takes no frame."
+            step = "Add the sender's station: `ip link set link dev NAME type macvlan macaddr add ADDRESS`."
+            only = all(other is each or other.is_loopback for other in here)
+            return (problem if only else suspect)(summary, evidence, (step,))
     sent = sightings.frames(facts, outgoing=True) or ()
     for each in children:
         if of_host := [frame for frame in sent if frame.interface == each.parent]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multicast_expert.doctor import phrases
-from multicast_expert.doctor.evidence import counters, sightings, this_host
+from multicast_expert.doctor.evidence import background, counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, Unread, address_of, known, same
 from multicast_expert.doctor.path import endings, sending
@@ -60,10 +60,31 @@ def program(facts: Facts) -> Finding:
         step = f"If that program expects them, have it listen on port {target.port}, or the sender send to its port."
         return suspect(summary, evidence, (step,))
     hidden = [each for each in _at_port(facts) if each.inode not in {member.socket.inode for member in facts.members}]
+    if hidden and (found := _asking_others(facts)):
+        return found
     if hidden and not received(facts) and not facts.machine.may_capture:
         text = "Only root sees what the programs of other users have joined."
         return unknown(text, {}, phrases.remedy(trial_of(facts).frames))
     return ok("No program of this host is deaf to the group.")
+
+
+def _asking_others(facts: Facts) -> Finding | None:
+    """Judge programs of others: the memberships of this host may all name other sources than those that send."""
+    arrived = [each for each in trial_of(facts).arrivals if each.asked]
+    places = {each.interface for each in arrived}
+    joined = [
+        each
+        for each in (() if isinstance(facts.memberships, Unread) else facts.memberships)
+        if same(str(each.group), facts.target.group) and each.interface in places
+    ]
+    sources = {address_of(str(use.source)) for each in joined for use in each.included}
+    senders = {address_of(each.sender) for each in arrived}
+    if facts.receiver is not None or not sources or sources & senders or any(each.any_source for each in joined):
+        return None
+    names = phrases.named(sorted(map(str, sources)))
+    evidence: dict[str, object] = {"requested sources": names, "from": phrases.named(sorted(map(str, senders)))}
+    summary = f"The programs of this host that joined the group ask for {names} only, not for the sender."
+    return problem(summary, evidence, ("Have the program name the source that sends, or none.",))
 
 
 def describe(socket: UdpSocket) -> str:
@@ -178,14 +199,18 @@ def socket_filter(facts: Facts) -> Finding:
         )
         return (suspect if sending.others_arrive(facts) else problem)(summary, evidence, steps)
     for socket, lost in this_host.growing_drops(facts).items():
-        if lost <= full or not _is_filtered(facts, socket):
+        told = any(each.socket.inode == socket.inode for each in facts.members)
+        # Whether another user's socket has a filter is hidden; what else loses datagrams at a socket is counted.
+        unexplained = errors - full - wrong - by_policy - (counters.moved(facts, "Udp.MemErrors") or 0)
+        hidden = not told and this_host.may_want(facts, socket) and unexplained >= lost > background.STRAY
+        if lost <= full or not (_is_filtered(facts, socket) or hidden):
             continue
         evidence[describe(socket)] = f"{lost} dropped"
         summary = (
             f"A filter on the socket of {describe(socket)} drops {phrases.counted(lost, 'datagram')} of the group."
         )
         # A filter that lets a part pass does what its program wants.
-        everything = lost >= _MOST * max(1, received(facts))
+        everything = lost >= _MOST * max(1, received(facts)) and (told or same(str(socket.address), facts.target.group))
         return finding(
             "problem" if everything else "suspect", summary, evidence, ("Change the filter in that program.",)
         )

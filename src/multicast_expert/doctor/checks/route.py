@@ -56,6 +56,10 @@ def send_route(facts: Facts) -> Finding:
     text = "There is no route to the group, and only root sees whether a program of this host tries to send to it."
     if facts.machine.user_id == 0:
         text = "There is no route to the group, and the kernel does not tell whether a program tries to send to it."
+    if route.kind in _LEADING_NOWHERE:
+        evidence["type of the route"] = route.kind
+        text = f"The route to the group is of the type {route.kind}: no program that lets it choose can send or join."
+        return suspect(text, evidence, phrases.remedy(trial_of(facts).lookups))
     return unknown(text, evidence, phrases.remedy(trial_of(facts).lookups))
 
 
@@ -160,7 +164,7 @@ def group_route(facts: Facts) -> Finding:
     """
     known(facts.trial)
     dropped = endings.lost_to(facts, "group-route")
-    names = set(this_host.chosen_names(facts))
+    names = {*this_host.chosen_names(facts)} - this_host.loopback_names(facts)
     rejected = [each for each in trial_of(facts).passages if each.error and each.interface in names]
     joined = any(each.error is None for each in trial_of(facts).joins)
     # Without a membership the kernel drops the group at the same place.
@@ -247,6 +251,9 @@ def wrong_interface(facts: Facts) -> Finding:
         }
         if sightings.frames(facts) is None and (background.beyond_usual(facts, counters.filtered) or 0) > 0:
             text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
+            return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
+        if all(sightings.is_diverted(facts, each) for each in elsewhere):
+            text = f"The datagrams reach {phrases.named(places)} by no wire: something on this host sends them there."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
         if this_host.own_addresses(facts).issuperset(map(address_of, sightings.senders(elsewhere))):
             summary = f"This host itself sends them, out of {phrases.named(places)}, not out of {phrases.named(names)}."

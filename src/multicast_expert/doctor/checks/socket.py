@@ -91,7 +91,10 @@ def _port_by_counters(facts: Facts) -> Finding:
     summary = (
         f"{phrases.counted(lost, 'datagram')} of joined groups found no socket: most likely they go to another port."
     )
-    return suspect(summary, {"without a socket": lost}, ("Ask the sender for its port, or run this as root.", *why[1]))
+    steps = ["Ask the sender for its port, or run this as root."]
+    if isinstance(facts.firewall, Unread):
+        steps.append("If that is the expected port, a rule of the firewall here may write another one.")
+    return suspect(summary, {"without a socket": lost}, (*steps, *why[1]))
 
 
 def port_conflict(facts: Facts) -> Finding:
@@ -250,6 +253,11 @@ def checksum(facts: Facts) -> Finding:
         return finding("suspect" if received(facts) else "problem", summary, evidence, (step,))
     if counted is None and wanted is None:
         return finding("ok" if received(facts) else "unknown", why[0], {}, why[1])
+    headers = trial_of(facts).counters.get("IpExt.InCsumErrors", 0)
+    if wanted is None and facts.target.group_version == 4 and counters.only_loss(facts, headers):
+        evidence = {"packets with a wrong checksum of the IPv4 header": headers}
+        summary = f"{phrases.counted(headers, 'packet')} with a wrong checksum of the header came, and no datagram."
+        return suspect(summary, evidence, (step, *why[1]))
     return ok("No datagram of the target had a wrong checksum.", evidence)
 
 

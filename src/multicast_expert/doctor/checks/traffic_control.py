@@ -188,6 +188,14 @@ def _by_counters_alone(facts: Facts) -> Finding | None:
                 f"(`{each.action}`), maybe the datagrams."
             )
             return suspect(summary, {"action": each.action, "packets that it got": got}, _remove(each))
+    diverted = [each for each in trial_of(facts).arrivals if sightings.is_diverted(facts, each)]
+    programs = [each for each in _filters(facts, "ingress") if each.diverts is None]
+    if diverted and programs:
+        place, one = diverted[0].interface, programs[0]
+        evidence: dict[str, object] = {"datagrams on " + place: sum(each.count for each in diverted)}
+        evidence |= {"sender": diverted[0].sender, "filter": one.action}
+        summary = f"A filter of traffic control (tc) at the ingress of {one.interface} sends the datagrams to {place}."
+        return suspect(summary, evidence, _remove(one))
     return None
 
 
@@ -206,6 +214,18 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
         kind = f"of {queue.interface} ({queue.kind}) " if queue else ""
         summary = f"Traffic control (tc) {kind}drops what this host sends to the group."
         return finding(verdict, summary, evidence, _easier(queue) if queue else ())
+    kept = sending.kept_by_counters(facts)
+    for queue in queues if kept else ():
+        if (queue.drops or 0) >= counters.MOST * kept.get(queue.interface, float("inf")):
+            evidence["datagrams that it dropped"] = queue.drops
+            summary = (
+                f"Traffic control (tc) of {queue.interface} ({queue.kind}) drops what this host sends to the group."
+            )
+            return finding(verdict, summary, evidence, _easier(queue))
+    for one in _filters(facts, "egress"):
+        if one.interface in kept:
+            summary = f"What this host sends does not leave {one.interface}, maybe for the filter at its egress."
+            return suspect(summary, {"filter": one.action, "did not leave": kept[one.interface]}, _remove(one))
     vanished = sending.vanished(facts)
     if not vanished:
         return _stuck(facts, evidence)
@@ -227,6 +247,12 @@ def _on_the_way_out(facts: Facts) -> Finding | None:
         f"group (`{guilty[0].action}`)."
     )
     return finding(verdict, summary, evidence, _remove(guilty[0]))
+
+
+def takes_at_egress(facts: Facts, interface: str) -> bool:
+    """Return whether a queue that dropped packets, or a filter, may keep what this host sends out of an interface."""
+    queues = [each for each in _queues(facts) if each.interface == interface and each.drops and not each.is_ingress]
+    return bool(queues) or any(each.interface == interface for each in _filters(facts, "egress"))
 
 
 def stuck_queue(facts: Facts) -> QueueFacts | None:

@@ -40,11 +40,20 @@ def nothing_came(facts: Facts) -> bool:
     unaccounted = (kept, without_a_socket(facts), moved(facts, "Udp.InErrors"), uncounted(facts))
     if kept is None or None in unaccounted:
         return False
-    certain = kept <= own_reports(facts) and not any(unaccounted[1:]) and not _given_to_others(facts)
+    # Reports of other hosts come in, too, and are not for this one.
+    reports = may_be_queries(facts) and not filtered(facts) and not refused_after_routing(facts)
+    certain = (kept <= own_reports(facts) or reports) and not any(unaccounted[1:]) and not _given_to_others(facts)
     # The counters do not tell whether a program on this host sends to the group.
     kept_by_ipsec = any(name.startswith("Xfrm.XfrmOut") and by for name, by in trial_of(facts).counters.items())
+    # Address translation makes unicast of a group's datagrams.
+    translated = moved(facts, "Udp.NoPorts")
     return certain and not (
-        kept_by_ipsec or unsent(facts) or held_fragments(facts) > 0 or lost_below(facts) or sent_to_groups(facts)
+        translated
+        or kept_by_ipsec
+        or unsent(facts)
+        or held_fragments(facts) > 0
+        or lost_below(facts)
+        or sent_to_groups(facts)
     )
 
 
@@ -104,9 +113,9 @@ def _masters(facts: Facts) -> set[str | None]:
 
 
 def reached_ip(facts: Facts) -> bool:
-    """Return whether IP took in as many packets as frames of the target came in."""
+    """Return whether IP took in as many packets as frames of the target came in, by the interfaces of the target."""
     seen = sum(each.count for each in sightings.wanted(facts) or ())
-    return bool(seen) and (moved(facts, "Ip.InReceives") or 0) >= seen
+    return bool(seen) and (moved(facts, "Ip.InReceives") or 0) - sightings.diverted(facts) >= seen
 
 
 def unsent(facts: Facts) -> int:
@@ -119,14 +128,20 @@ def unsent(facts: Facts) -> int:
 def reports_kept(facts: Facts) -> int:
     """Return how many packets could not leave, if they can only be our own reports of memberships; else 0.
 
-    That is so if we joined, no packet to a group left, no more were kept than we send, and none before the join.
+    That is so if we joined, no packet to a group left, no more were kept than we send, and none before the join; or if
+    nothing left at all.
     """
     trial, kept = trial_of(facts), unsent(facts)
     speaking = {
         each.name for each in this_host.interfaces(facts) if each.is_up and each.has_carrier and not each.is_loopback
     }
     joined = any(each.error is None and each.interface in speaking for each in trial.joins)
-    if not joined or was_joined(facts) or moved(facts, "IpExt.OutMcastPkts") or kept > _most_reports(facts):
+    if not joined or was_joined(facts) or moved(facts, "IpExt.OutMcastPkts"):
+        return 0
+    if kept and not moved(facts, "Ip.OutTransmits"):
+        # Nothing at all left.
+        return kept
+    if kept > _most_reports(facts):
         return 0
     ip = "Ip6" if facts.target.group_version == 6 else "Ip"
     before = trial.usual.get(f"{ip}.OutRequests", 0.0) > trial.usual.get(f"{ip}.OutTransmits", 0.0)
@@ -186,12 +201,15 @@ def refused_after_routing(facts: Facts) -> int | None:
 def own_reports(facts: Facts) -> int:
     """Return how many packets without a receiver were our own reports of memberships.
 
-    Linux loops every IPv4 packet to a group back to this host, and drops it if no program has joined that group. A join
-    is reported twice.
+    A join is reported twice. A report of IGMPv3 comes back on a loopback interface alone, since no program joins
+    224.0.0.22; one of IGMPv2 goes to the group itself, and is delivered.
     """
     if facts.target.group_version != 4:
         return 0
-    return min(trial_of(facts).counters.get("IpExt.OutMcastPkts", 0), _most_reports(facts))
+    most = min(trial_of(facts).counters.get("IpExt.OutMcastPkts", 0), _most_reports(facts))
+    taken_in = [trial_of(facts).interface_counters.get(name, {}) for name in this_host.loopback_names(facts)]
+    known = taken_in and all("rx_packets" in each for each in taken_in)
+    return min(most, sum(each["rx_packets"] for each in taken_in)) if known else most
 
 
 def _most_reports(facts: Facts) -> int:
@@ -243,6 +261,17 @@ def _like_igmp(facts: Facts, packets: str, octets: str) -> bool:
     few = 0 < many <= own_reports(facts) + queries
     # Our own reports come back on loopback.
     return facts.target.group_version == 4 and few and 0 < long <= _IGMP_REPORT * many
+
+
+def only_loss(facts: Facts, lost: int) -> bool:
+    """Return whether a stream was lost in this way, nothing else was lost, and nothing of the group arrived.
+
+    For losses that do not depend on memberships: then either they are the target's, or nothing of it came.
+    """
+    kept = refused(facts)
+    if kept is None or trial_of(facts).arrivals or lost <= max(A_STREAM, _A_SECOND * trial_of(facts).seconds):
+        return False
+    return abs(kept - own_reports(facts) - lost) <= max(STRAY, lost // 10)
 
 
 def filtered(facts: Facts) -> int | None:

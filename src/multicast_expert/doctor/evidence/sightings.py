@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from multicast_expert.doctor.evidence.this_host import chosen_names, interfaces
-from multicast_expert.doctor.facts import Arrivals, Facts, Trial, Unread, same
+from multicast_expert.doctor.evidence.this_host import (
+    chosen_names,
+    interfaces,
+    loopback_names,
+    own_addresses,
+    route_to,
+)
+from multicast_expert.doctor.facts import Arrivals, Facts, Trial, Unread, address_of, same
 from multicast_expert.wire.tallies import Frames
 
 _STEADY = 5
@@ -111,6 +117,36 @@ def datagrams_on_the_wire(facts: Facts) -> Counter[tuple[str, str]]:
 def heard(facts: Facts) -> set[tuple[str, str]]:
     """Return the interfaces and senders of the datagrams that arrived at any of the doctor's sockets."""
     return {(each.interface, each.sender) for each in trial_of(facts).arrivals}
+
+
+def is_diverted(facts: Facts, found: Arrivals | Frames) -> bool:
+    """Return whether something on this host sent datagrams to the interface that they came in on.
+
+    So it is on loopback if they are another host's, and elsewhere if there are more of them than the interface took in.
+    """
+    if address_of(found.sender) in own_addresses(facts):
+        # Interfaces do not count the copies of what this host itself sends.
+        return False
+    if found.interface in loopback_names(facts):
+        route = route_to(facts, found.sender)
+        return route is not None and route.kind == "unicast"
+    return found.count - _taken_in(facts, found.interface) > _STRAY
+
+
+def diverted(facts: Facts) -> float:
+    """Return how many frames of the group something on this host sent to other interfaces than the chosen ones."""
+    names = set(chosen_names(facts))
+    others = [each for each in frames(facts) or () if each.interface not in names]
+    return sum(
+        each.count if each.interface in loopback_names(facts) else each.count - _taken_in(facts, each.interface)
+        for each in others
+        if is_diverted(facts, each)
+    )
+
+
+def _taken_in(facts: Facts, interface: str) -> float:
+    """Return how many packets of any kind an interface took in; infinity if that is not known."""
+    return trial_of(facts).interface_counters.get(interface, {}).get("rx_packets", float("inf"))
 
 
 def seen(facts: Facts, *, outgoing: bool = False) -> list[Arrivals | Frames]:

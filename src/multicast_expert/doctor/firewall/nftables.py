@@ -9,18 +9,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from multicast_expert.doctor.firewall.chains import (
     HOOKS,
     MAY_DROP,
     OUTGOING_HOOKS,
+    UDP,
     Chain,
     ChainRule,
     Packet,
     Step,
+    Test,
     Truth,
     Verdict,
+    both,
 )
 from multicast_expert.doctor.firewall.nft_expressions import UNKNOWN_FORM, Sets, holds
 
@@ -136,6 +139,8 @@ def _rule(expressions: list[Any], text: str, handle: Any, table: str, sets: Sets
             steps.append(_step(kind, value, table, tuple(tests), (), sets))
         elif kind == "vmap":
             steps += _map_steps(value, table, tuple(tests), sets)
+        elif kind == "mangle" and (changes := _change(value)):
+            steps.append(Step(partial(_changes, changes, partial(holds, tuple(tests), (), table, sets)), "translate"))
         elif kind not in _NEUTRAL:
             tests.append(expression)
             understood = understood and kind in _TESTS
@@ -158,6 +163,39 @@ def _step(kind: str, value: Any, table: str, tests: tuple[Any, ...], key: tuple[
             return MAY_DROP
         target = table + name
     return Step(partial(holds, tests, key, table, sets), _VERDICTS[kind], target)
+
+
+_DESTINATIONS = ("ip", "daddr"), ("ip6", "daddr"), ("udp", "dport"), ("th", "dport")
+
+
+class _Change(NamedTuple):
+    """A statement that writes another destination into a packet."""
+
+    protocol: str
+    field: str
+    value: Any
+
+
+def _change(statement: Any) -> _Change | None:
+    """Return what a statement of the form `udp dport set 5002` changes of the destination; None for anything else."""
+    kind, place = _only_entry(statement.get("key")) if isinstance(statement, dict) else ("", None)
+    if kind != "payload" or not isinstance(place, dict):
+        return None
+    written = place.get("protocol"), place.get("field")
+    return next((_Change(*each, statement.get("value")) for each in _DESTINATIONS if each == written), None)
+
+
+def _changes(change: _Change, applies: Test, packet: Packet) -> Truth:
+    """Return whether such a statement gives the packet another destination than it has."""
+    own: int | str | None = str(packet.destination)
+    if change.field == "dport":
+        if packet.protocol != UDP:
+            return False
+        own = packet.port
+    elif packet.version not in _FAMILIES[change.protocol]:
+        return False
+    known = own is not None and isinstance(change.value, int | str)
+    return both(applies(packet), own != change.value if known else None)
 
 
 def _map_steps(value: Any, table: str, tests: tuple[Any, ...], sets: Sets) -> Iterator[Step]:

@@ -99,6 +99,22 @@ def vanished(facts: Facts) -> int:
     return count if count > max(FEW, sent // 50) else 0
 
 
+def kept_by_counters(facts: Facts) -> dict[str, int]:
+    """Return how many datagrams of this host certainly did not leave an interface, where frames could not be captured.
+
+    Receivers on this host got more copies than packets of any kind left, and as many sends failed.
+    """
+    if frames(facts) is not None:
+        return {}
+    copies: dict[str, int] = {}
+    for each in _copies(facts):
+        copies[each.interface] = copies.get(each.interface, 0) + (each.count if each.hop_limit != 0 else 0)
+    sent = trial_of(facts).interface_counters
+    kept = {name: count - sent[name].get("tx_packets", 0) for name, count in copies.items() if name in sent}
+    failed = counters.moved(facts, "Ip.OutDiscards") or 0
+    return {name: count for name, count in kept.items() if count > FEW and counters.MOST * count <= failed}
+
+
 def may_be_refused(facts: Facts) -> bool:
     """Return whether programs of this host may fail to send to the group for want of a route, without a trace."""
     route = this_host.route_to(facts, facts.target.group)

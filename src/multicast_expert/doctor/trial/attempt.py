@@ -48,6 +48,8 @@ ASTRAY = (
 """Counters that a datagram of the group moves, and that show its loss."""
 SENDERS = 32
 """For how many senders the routing is asked."""
+_SOME_NEIGHBOUR = "fe80::2"
+"""Stands for a sender that is not known, where routes are asked for."""
 REVIVAL = 0.2
 """Seconds, beside two of its gaps, in which a stream must begin again after a new join.
 
@@ -115,7 +117,7 @@ class Attempt:
             trial = replace(trial, lookups=found, filters=_taken(filters, self._host.filters()))
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
-            if by_counters and not trial.arrivals and not _is_member(facts):
+            if by_counters and _lost_most(trial) and not _is_member(facts):
                 for each in receivers:
                     each.receiver.close()
                 trial = replace(trial, afterwards=self._watch_afterwards(trial))
@@ -226,6 +228,9 @@ class Attempt:
         frames = () if isinstance(trial.frames, Unread) else trial.frames
         seen = {(each.interface, each.sender): None for each in frames if not each.outgoing}
         source = self._host.target.source
+        if source is None and not seen and self._group.version == 6:
+            # Where IPv6 has no route for the group, it has none for any sender.
+            source = _SOME_NEIGHBOUR
         if source is not None:
             seen |= {(join.interface, source): None for join in trial.joins if join.error is None}
         return self._host.passages(self._group, [*seen][:SENDERS])
@@ -299,6 +304,12 @@ def _taken(
         else replace(each, packets=max(0, each.packets - earlier.get(replace(each, packets=None), 0)))
         for each in after
     )
+
+
+def _lost_most(trial: Trial) -> bool:
+    """Return whether more datagrams of groups may have been lost than arrived."""
+    came, delivered = (trial.counters.get(name, 0) for name in ("IpExt.InMcastPkts", "Ip.InDelivers"))
+    return not trial.arrivals or came - delivered > sum(each.count for each in trial.arrivals)
 
 
 def _is_member(facts: Facts) -> bool:
