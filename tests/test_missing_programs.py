@@ -39,7 +39,9 @@ def test_it_is_missing_to_a_process() -> None:
 
 def test_it_is_missing_to_a_shell() -> None:
     """What a shell says about it is enough, too: that of this machine, dash and bash."""
-    finished = subprocess.run(["sh", "-c", MISSING], capture_output=True, text=True, check=False)
+    # In a directory that it may not read, a shell says something else.
+    path = {"PATH": "/usr/bin:/bin"}
+    finished = subprocess.run(["sh", "-c", MISSING], env=path, capture_output=True, text=True, check=False)
     for said in (finished.stderr, f"sh: 1: {MISSING}: not found", f"bash: line 1: {MISSING}: command not found"):
         assert missing_program(AssertionError(f"{MISSING} -w a=1: {said}")) == SENTENCE
 
