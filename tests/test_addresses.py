@@ -74,6 +74,7 @@ def test_the_other_family_is_refused(group: IPv4Address | IPv6Address, source: I
         parse_source(source, 10 - source.version)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_random_text_is_an_address_or_an_error(text: str) -> None:
     """No text makes anything but MulticastExpertError."""

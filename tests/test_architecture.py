@@ -300,6 +300,7 @@ def room_of(module: str) -> str:
     return module if has_folders or not folder or folder == module else folder
 
 
+@pytest.mark.slow
 def test_no_imports_go_in_a_circle() -> None:
     """No module needs itself, however many others are in between; and so it is with rooms."""
     graph = edges()

@@ -304,6 +304,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @given(st.one_of(st.text(max_size=40), ALPHABET, PIECES, st.sampled_from([*NEAR_MISSES, *NEAR_RANGES])))
 @example("udp://239.1.2.3:5000%eth0?x")
 def test_each_hint_is_accepted(text: str) -> None:

@@ -231,6 +231,7 @@ RECORDED = (IGMP, IGMP6, MCFILTER, MCFILTER6, UDP, UDP6, FREEBSD, MACOS, NETSH_I
 PIECES = sorted({piece for text in RECORDED for line in text.splitlines(keepends=True) for piece in line.split(" ")})
 
 
+@pytest.mark.slow
 @given(st.text() | st.lists(st.sampled_from(PIECES)).map(" ".join))
 def test_other_text_is_passed_over(text: str) -> None:
     """No text makes a parser fail: what is not of the form is no membership, and every membership has a group."""

@@ -185,6 +185,7 @@ class Answers:
         """Nothing is open."""
 
 
+@pytest.mark.slow
 @given(st.lists(crafted(), max_size=5))
 def test_hostile_answers_end(pieces: list[bytes]) -> None:
     """Whatever is answered, a request ends with an answer or an OSError, and asks a bounded number of times."""

@@ -65,6 +65,7 @@ def test_cut_replies(reply: bytes, length: int) -> None:
     assert index_in(reply[:length]) in (None, index_in(reply))
 
 
+@pytest.mark.slow
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda rest: REPLY4[:40] + rest)))
 def test_random_replies(reply: bytes) -> None:
     """Random bytes, also behind a good head, never raise and never loop."""
