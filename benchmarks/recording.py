@@ -2,8 +2,8 @@
 
 Two hosts of the laboratory on a cable: one sends, the other records. `mcast record`, dumpcap and tcpdump take turns,
 with the same traffic and buffers of 64 MiB; what counts is the processor time of the program from its first line to its
-last datagram. Then `mcast replay` and tcpreplay play the same schedule by turns, and the kernel of the other host tells
-when each datagram came: what counts is how late it was, beside the one that was earliest.
+last datagram. Then `mcast replay`, tcpreplay and multicat play the same schedule by turns, and the kernel of the other
+host tells when each datagram came: what counts is how late it was, beside the one that was earliest.
 """
 
 from __future__ import annotations
@@ -123,7 +123,11 @@ def replaying(desk: Host, camera: Host, folder: str, rounds: int) -> dict[str, f
     """Return the ratio of the departure errors."""
     file = f"{folder}/schedule.pcap"
     schedule = write_schedule(Path(file))
-    players = {"mcast": [*MCAST, "replay", file, "-i", "eth0"], "tcpreplay": ["tcpreplay", "-q", "-i", "eth0", file]}
+    players = {
+        "mcast": [*MCAST, "replay", file, "-i", "eth0"],
+        "tcpreplay": ["tcpreplay", "-q", "-i", "eth0", file],
+        "multicat": ["multicat", "-U", "-m", str(SIZE), f"{folder}/schedule.ts", f"{GROUP}:{PORT}@10.9.0.7"],
+    }
     errors: dict[str, list[float]] = {name: [] for name in players}
     for _ in range(rounds):
         for name, command in players.items():
@@ -134,17 +138,23 @@ def replaying(desk: Host, camera: Host, folder: str, rounds: int) -> dict[str, f
 
 
 def write_schedule(path: Path) -> list[int]:
-    """Write a pcap file of numbered datagrams at random distances; return their times in nanoseconds."""
+    """Write numbered datagrams at random distances; return their times in nanoseconds.
+
+    As a pcap file; and for multicat as their payloads (`.ts`), with a file of their times in ticks of 27 MHz (`.aux`).
+    """
     random, time_ns, times = Random(1), 1_700_000_000_000_000_000, []
     ethernet = bytes.fromhex("01005e010203 020000000007 0800")
-    blocks = [pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)]
+    blocks, payloads = [pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)], []
     for number in range(REPLAYED):
-        frame = ethernet + udp_packet(("10.9.0.7", 4000), (GROUP, PORT), number.to_bytes(4, "big") + bytes(SIZE - 4))
+        payloads.append(number.to_bytes(4, "big") + bytes(SIZE - 4))
+        frame = ethernet + udp_packet(("10.9.0.7", 4000), (GROUP, PORT), payloads[-1])
         seconds, rest = divmod(time_ns, 10**9)
         blocks.append(pack("<IIII", seconds, rest, len(frame), len(frame)) + frame)
         times.append(time_ns)
         time_ns += int(1e9 * random.expovariate(REPLAY_RATE))
     path.write_bytes(b"".join(blocks))
+    path.with_suffix(".ts").write_bytes(b"".join(payloads))
+    path.with_suffix(".aux").write_bytes(b"".join(pack(">Q", 27 * (each - times[0]) // 1000) for each in times))
     return times
 
 
