@@ -14,7 +14,7 @@ SENTENCE = f"the program `{MISSING}` is not installed (Debian package none)"
 
 @pytest.fixture(autouse=True)
 def one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests know a program that this machine does not have. In a directory closed to the user it might be refused."""
+    """The tests know a program that this machine does not have, and look where everybody may look."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setitem(programs.PACKAGES, MISSING, "none")
 
