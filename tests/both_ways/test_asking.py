@@ -20,7 +20,7 @@ from multicast_expert import Datagram, IfaceInfo, McastSocket, MulticastExpertEr
 from multicast_expert.core.interfaces import InterfaceChoice
 from multicast_expert.sockets.outlet import sending_many, sending_one
 from multicast_expert.sockets.routes import Routes
-from multicast_expert.testing import Interface, Lab
+from multicast_expert.testing import Interface, Lab, wait_until
 
 PORT = 5000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
@@ -127,6 +127,8 @@ async def test_reply_with_the_address_that_was_asked(kind: Kind, network: TwoLin
     second = "10.1.0.99" if version == 4 else "fd01::99"
     network.host.ip(f"addr add {second}/{24 if version == 4 else 64} dev eth0{'' if version == 4 else ' nodad'}")
     try:
+        # Linux takes up an IPv6 address a moment after it was added.
+        wait_until(lambda: network.host.command("ip", "route", "get", second).startswith("local"), "the second address")
         sock = opened_in(near, kind, version, [GROUP[version]], PORT, iface="eth0")
         with contextlib.closing(sock), udp_socket(far.node, version, (own_address(far, version), 0)) as asker:
             for address in (second, own_address(near, version)):
