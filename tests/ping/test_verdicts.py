@@ -359,7 +359,7 @@ def test_two_servers_on_one_host_and_an_interface_that_comes_later() -> None:
         with pytest.raises(CommandError, match=r"Another program has UDP port 9903\.") as failure:
             there.command(*MCAST, "pong", "--for", "1")
         assert failure.value.returncode == 1
-        process = pong(here, "-i", "lan7", "-4")
+        process = pong(here, "-i", "lan7", "-4", "--wait")
         assert process.stderr is not None
         assert process.stderr.readline() == "waiting for lan7\n"
         here.rename_interface("eth0", "lan7")
