@@ -72,11 +72,11 @@ def test_a_receiver_that_blocks_its_sender(cabled: Stage, may_capture: bool, mon
 def test_the_first_deaf_group_is_explained(cabled: Stage) -> None:
     """Of several groups, the one that does not arrive; or the one that is named."""
     cabled.talker.send_datagrams(GROUP, PORT, interface="eth0")
-    with McastRxSocket(socket.AF_INET, [GROUP, OTHER], PORT) as receiver:
+    # Nobody reads it meanwhile, and a buffer that overflows would be a finding.
+    with McastRxSocket(socket.AF_INET, [GROUP, OTHER], PORT, receive_buffer="largest") as receiver:
         report = explained(receiver)
         assert (report.target.group, report.received) == (OTHER, 0)
-        other = explained(receiver, GROUP)
-        assert other.verdict == "ok", other
+        assert explained(receiver, GROUP).verdict == "ok"
         with pytest.raises(MulticastExpertError, match=r"239\.1\.2\.5 is not joined"):
             explained(receiver, "239.1.2.5")
     with pytest.raises(MulticastExpertError, match="is not open"):
