@@ -140,7 +140,7 @@ def replaying(desk: Host, camera: Host, folder: str, rounds: int) -> dict[str, f
 def write_schedule(path: Path) -> list[int]:
     """Write numbered datagrams at random distances; return their times in nanoseconds.
 
-    As a pcap file; and for multicat as their payloads (`.ts`), with a file of their times in ticks of 27 MHz (`.aux`).
+    As a pcap file; and for multicat their payloads (`.ts`) with a file of their times in ticks of 27 MHz (`.aux1000`).
     """
     random, time_ns, times = Random(1), 1_700_000_000_000_000_000, []
     ethernet = bytes.fromhex("01005e010203 020000000007 0800")
@@ -154,7 +154,7 @@ def write_schedule(path: Path) -> list[int]:
         time_ns += int(1e9 * random.expovariate(REPLAY_RATE))
     path.write_bytes(b"".join(blocks))
     path.with_suffix(".ts").write_bytes(b"".join(payloads))
-    path.with_suffix(".aux").write_bytes(b"".join(pack(">Q", 27 * (each - times[0]) // 1000) for each in times))
+    path.with_suffix(f".aux{SIZE}").write_bytes(b"".join(pack(">Q", 27 * (each - times[0]) // 1000) for each in times))
     return times
 
 
