@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from faces.faces import ALL_FACES, Face, wait_like_windows
+from faces.faces import ALL_FACES, each_of
 from faces.network import Network, build
 from multicast_expert.testing import Lab, lab_unavailable
 
@@ -46,10 +46,4 @@ def version(request: pytest.FixtureRequest) -> int:
     return number
 
 
-@pytest.fixture(params=ALL_FACES, ids=lambda face: face.name)
-def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
-    """Each face in turn."""
-    chosen: Face = request.param
-    if chosen.like_windows:
-        wait_like_windows(monkeypatch)
-    return chosen
+face = each_of(ALL_FACES)

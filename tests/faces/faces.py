@@ -194,6 +194,19 @@ def wait_like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multicast_expert.extension.native", None)
 
 
+def each_of(faces: Sequence[Face]) -> Callable[..., Face]:
+    """Return a fixture that gives each of these faces in turn; some wait as on Windows."""
+
+    @pytest.fixture(params=faces, ids=lambda face: face.name)
+    def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
+        chosen: Face = request.param
+        if chosen.like_windows:
+            wait_like_windows(monkeypatch)
+        return chosen
+
+    return face
+
+
 def run_without_suspending(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine that awaits nothing but what is there already, and return its result."""
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, wait_like_windows, wait_until
+from faces.faces import ALL_FACES, ASYNC_FACES, PATIENCE, PLAIN_FACES, Face, each_of, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, family
 from linux.judges import slow_line
 from linux.plain_sockets import LEVEL, join, member_on, nothing_for, open_descriptors
@@ -24,13 +24,7 @@ RECEIVE_HOPS = {4: 12, 6: 51}
 HOPS = {4: 2, 6: 52}
 
 
-@pytest.fixture(params=PLAIN_FACES, ids=lambda face: face.name)
-def face(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Face:
-    """Each face in turn; where somebody waits, on a selector like that of Windows too."""
-    chosen: Face = request.param
-    if chosen.like_windows:
-        wait_like_windows(monkeypatch)
-    return chosen
+face = each_of(PLAIN_FACES)
 
 
 every_selector = pytest.mark.parametrize("face", ALL_FACES, indirect=True, ids=lambda face: face.name)
