@@ -68,6 +68,7 @@ PURE = {
     "doctor.unread",
     "observe.found",
     "observe.members",
+    "observe.columns",
     "observe.latency",
     "observe.links",
     "observe.loss",

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 MAGIC = b"\x8bmcast\r\n"
 VERSION = 1
-_LAYOUT = Struct("!8sBBHHxxQQQ")
+LAYOUT = Struct("!8sBBHHxxQQQ")
 _PAYLOAD = Struct("!H")
 _BEGINNING = Struct("!Q")
-SIZE = _LAYOUT.size
+SIZE = LAYOUT.size
 """Length of a stamp in bytes."""
 
 
@@ -53,7 +53,7 @@ def stamped(stamp: Stamp, payload: bytes, size: int = 0) -> bytes:
     """Return the datagram: stamp, payload, and zeros up to `size` bytes; struct.error above 65535 bytes."""
     length = max(size, SIZE + len(payload))
     stream, number, sent_ns, is_end = stamp
-    head = _LAYOUT.pack(MAGIC, VERSION, is_end, length, len(payload), stream, number, sent_ns)
+    head = LAYOUT.pack(MAGIC, VERSION, is_end, length, len(payload), stream, number, sent_ns)
     return (head + payload).ljust(length, b"\0")
 
 
@@ -66,7 +66,7 @@ def read_head(datagram: bytes) -> Stamp | None:
     """Return the stamp of a datagram; None without a stamp or if the datagram was cut."""
     if len(datagram) < SIZE:
         return None
-    magic, version, flags, length, payload, stream, number, sent_ns = _LAYOUT.unpack_from(datagram)
+    magic, version, flags, length, payload, stream, number, sent_ns = LAYOUT.unpack_from(datagram)
     if magic != MAGIC or version != VERSION or length != len(datagram) or SIZE + payload > length:
         return None
     return Stamp(stream, number, sent_ns, bool(flags & 1))

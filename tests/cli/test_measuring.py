@@ -340,7 +340,7 @@ def test_intervals_that_passed_are_one(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_worst_run_of_a_sum_counts() -> None:
     """--max-loss is about each stream, also about one that gave its room to others and was added up with them."""
-    together = MeasuredStream.sum_of(MeasuredStream(Place("239.1.2.3", 5000, "eth0", "10.0.0.2"), None, 0))
+    together = MeasuredStream.sum_of(MeasuredStream(Place("239.1.2.3", 5000, "eth0", "10.0.0.2"), 0))
     for number, numbers in enumerate(((1, 2, 4), *(range(1, 100),) * 5)):
         meter = Meter(0)
         datagrams = [Datagram(stamped(Stamp(number, each, 1), b""), ("10.0.0.2", 9), "239.1.2.3") for each in numbers]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.observe.columns import Columns
 from multicast_expert.observe.latency import Latencies
 from multicast_expert.observe.measured_stream import Place, Stream
 from multicast_expert.observe.meter import MAX_STREAMS, Meter
@@ -185,7 +186,7 @@ def test_percentiles(values: list[int], percent: int) -> None:
     """They are those of the sorted list, within 1 in 64."""
     latencies = Latencies()
     for each in values:
-        latencies.add(each)
+        latencies.add([each])
     exact = sorted(values)[ceil(len(values) * percent / 100) - 1]
     assert latencies.percentile(percent) == pytest.approx(exact, rel=1 / 64, abs=1)
     assert (latencies.least, latencies.most) == (min(values), max(values))
@@ -250,11 +251,11 @@ def test_a_sum_adds_nothing_to_an_interval() -> None:
 
 def test_what_came_last_is_in_an_interval_of_the_sum() -> None:
     """What came of a stream since its last interval, before it was added up, is not left out."""
-    stream = Stream(Place("239.1.2.3", 5004, "eth0", "10.9.0.2"), None, NOON)
+    stream = Stream(Place("239.1.2.3", 5004, "eth0", "10.9.0.2"), NOON)
     for moment in (NOON, NOON + MS):
-        stream.count(100, moment)
+        stream.count(Columns(bytes(100), (0,), (100,), (moment,), (40000,)))
     assert stream.end_interval().datagrams == 2
-    stream.count(50, NOON + 2 * MS)
+    stream.count(Columns(bytes(50), (0,), (50,), (NOON + 2 * MS,), (40000,)))
     total = Stream.sum_of(stream)
     total.add(stream)
     for expected in ((1, 50), (0, 0)):

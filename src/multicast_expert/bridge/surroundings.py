@@ -100,24 +100,25 @@ class Surroundings:
 
     def _follow(self) -> None:
         watch, before, due = Watch(self._messages), set[Wish](), 0.0
+        own, here = set[str](), set[Wish]()
         while not self._closed.is_set():
             happened = watch.step(GLANCE)
-            if happened or monotonic() >= due:
-                due = monotonic() + 2.0
-                # Where the OS does not answer, because there is no descriptor left, say, what was known stays.
+            if not happened and monotonic() < due:
+                continue
+            due = monotonic() + 2.0
+            names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
+            loopbacks = {each.machine_name for each in self._messages.interfaces} - names
+            # Where the OS does not answer, because there is no descriptor left, say, what was known stays.
+            with suppress(MulticastExpertError):
+                own = set(_own_addresses())
+                here = wishes_here(names)
+            bridges = self._bridges()
+            # A bridge may run beside this one, and what it joins is not what a program here wants.
+            wishes = wishes_of(watch.links, {*bridges, *own}, loopbacks) | (here if own.isdisjoint(bridges) else set())
+            if own and wishes != before:
+                before = wishes
                 with suppress(MulticastExpertError):
-                    wishes = self._wishes(watch.links)
-                    if wishes != before:
-                        before = wishes
-                        self._wants(wishes)
-
-    def _wishes(self, links: Links) -> set[Wish]:
-        names = {each.machine_name for each in self._messages.interfaces if not each.is_localhost()}
-        loopbacks = {each.machine_name for each in self._messages.interfaces} - names
-        bridges, own = self._bridges(), set(_own_addresses())
-        wishes = wishes_of(links, {*bridges, *own}, loopbacks)
-        # A bridge may run beside this one, and what it joins is not what a program here wants.
-        return wishes | wishes_here(names) if own.isdisjoint(bridges) else wishes
+                    self._wants(wishes)
 
     def _search(self) -> None:
         source = self._datagrams

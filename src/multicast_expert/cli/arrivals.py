@@ -6,10 +6,12 @@ import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.render.datagram import Arrival
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import DatagramBuffer, gathering_seconds
 from multicast_expert.sockets.receiver import McastRxSocket
 from multicast_expert.stamp import MAGIC, read_head, read_stamp
 
@@ -18,10 +20,22 @@ Batch = list[tuple[McastRxSocket, list[Datagram]]]
 
 # Datagrams that one receiver hands out before the next receiver has its turn.
 BATCH = 64
+# The same where they are only counted, and bytes for their payloads: they stay in a processor's cache.
+ROWS, MEMORY = 1024, 1 << 20
 # Seconds in which more datagrams gather: taken one by one, each would cost the work of a batch.
 PAUSE = 0.0002
 # Seconds after which the descriptors are looked up again: a receiver may replace its sockets during the wait.
 PATIENCE = 1.0
+
+
+class Taken(NamedTuple):
+    """What one receiver handed out in its turn."""
+
+    datagrams: int = 0
+    is_all: bool = True
+    """Whether nothing more waits."""
+    newest_ns: int | None = None
+    """When the last one arrived; None: the OS does not say."""
 
 
 def batches(
@@ -30,11 +44,59 @@ def batches(
     patience_left: Callable[[], float],
     excluded: Collection[str] = (),
 ) -> Iterator[Batch]:
-    """Yield what comes until the deadline (monotonic seconds), by receiver, and flush the output before each wait.
+    """Yield what comes, by receiver, in `turns`.
 
-    What waits in a buffer by then is yielded, too. So is an empty list when nothing comes for as long as
-    `patience_left` returns. Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which
-    to reject.
+    Datagrams from `excluded` hosts are passed over: some come in before the kernel knows which to reject.
+    """
+    batch: Batch = []
+
+    def take(receiver: McastRxSocket, timeout: float) -> Taken:
+        try:
+            found = receiver.receive_many(BATCH, timeout=timeout)
+        except TimeoutError:
+            return Taken()
+        wanted = [each for each in found if not _is_from(each, excluded)] if excluded else found
+        if wanted:
+            batch.append((receiver, wanted))
+        return Taken(len(found), len(found) < BATCH, found[-1].timestamp_ns)
+
+    for _ in turns(receivers, deadline, patience_left, take, PAUSE):
+        yield list(batch)
+        batch.clear()
+
+
+def buffers(
+    receivers: Sequence[McastRxSocket],
+    deadline: float | None,
+    patience_left: Callable[[], float],
+    count: Callable[[McastRxSocket, DatagramBuffer], object],
+) -> Iterator[None]:
+    """Call `count` with what comes, by receiver, in `turns`: a fraction of the work of objects."""
+    buffer = DatagramBuffer(ROWS, MEMORY)
+
+    def take(receiver: McastRxSocket, timeout: float) -> Taken:
+        buffer.clear()
+        try:
+            found = receiver.receive_into(buffer, timeout=timeout)
+        except TimeoutError:
+            return Taken()
+        count(receiver, buffer)
+        return Taken(found, not buffer.is_full, buffer.timestamps_ns[-1] or None)
+
+    return turns(receivers, deadline, patience_left, take, gathering_seconds(each.receive_buffer for each in receivers))
+
+
+def turns(
+    receivers: Sequence[McastRxSocket],
+    deadline: float | None,
+    patience_left: Callable[[], float],
+    take: Callable[[McastRxSocket, float], Taken],
+    pause: float,
+) -> Iterator[None]:
+    """Call `take` for each receiver that may have datagrams, with the seconds to wait for one, and yield after that.
+
+    It ends at the deadline (monotonic seconds), once what waits in a buffer by then is taken. It yields when nothing
+    comes for as long as `patience_left` returns. The output is flushed before each wait.
     """
     busy: list[McastRxSocket] = []
     end_ns = None
@@ -51,20 +113,14 @@ def batches(
         else:
             # A receiver waits for its own sockets, of which it may have thousands.
             busy = list(receivers)
-        taken: Batch = []
-        for receiver in tuple(busy):
-            datagrams = _take(receiver, patience)
-            if len(datagrams) < BATCH:
-                busy.remove(receiver)
-            if excluded:
-                datagrams = [each for each in datagrams if not _is_from(each, excluded)]
-            if datagrams:
-                taken.append((receiver, datagrams))
-        yield taken
+        taken = [take(each, patience) for each in busy]
+        busy = [receiver for receiver, each in zip(busy, taken, strict=True) if not each.is_all]
+        yield
         terminal.flush()
-        if taken and not busy:
-            time.sleep(PAUSE)
-        if end_ns is not None and not any(_came_before(each, end_ns) for each in taken):
+        if any(each.datagrams for each in taken) and not busy:
+            time.sleep(pause)
+        # There may be more if the last one is older, as far as the OS says.
+        if end_ns is not None and not any(each.datagrams and (each.newest_ns or end_ns) < end_ns for each in taken):
             return
 
 
@@ -88,11 +144,6 @@ def arrivals(batch: Batch) -> list[Arrival]:
     return wanted if len(batch) < 2 else sorted(wanted, key=attrgetter("time_ns"))
 
 
-def _came_before(taken: tuple[McastRxSocket, list[Datagram]], moment_ns: int) -> bool:
-    """Return whether there may be more of the kind: the last one is older, as far as the OS says."""
-    return (taken[1][-1].timestamp_ns or moment_ns) < moment_ns
-
-
 def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastRxSocket]:
     """Return the receivers that may have a datagram, after `timeout` seconds at the latest."""
     # A new one each time, and not one that keeps descriptors in the kernel: a receiver may have replaced a socket by
@@ -102,13 +153,6 @@ def _readable(receivers: Iterable[McastRxSocket], timeout: float) -> list[McastR
             for descriptor in receiver.filenos():
                 selector.register(descriptor, selectors.EVENT_READ, receiver)
         return [key.data for key, _ in selector.select(timeout)]
-
-
-def _take(receiver: McastRxSocket, timeout: float) -> list[Datagram]:
-    try:
-        return receiver.receive_many(BATCH, timeout=timeout)
-    except TimeoutError:
-        return []
 
 
 def _is_from(datagram: Datagram, hosts: Collection[str]) -> bool:

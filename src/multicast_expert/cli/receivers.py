@@ -15,6 +15,7 @@ from multicast_expert.cli.render.text import binary_size
 from multicast_expert.cli.waiting import tell_wait
 from multicast_expert.core.addresses import IPAddress, parse_source
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import DatagramOrigin
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.sockets.healing import HealingEvent
@@ -79,7 +80,7 @@ class Unheard:
             receiver: {str(each.group): each for each in endpoints} for receiver, endpoints in receivers.items()
         }
 
-    def take(self, receiver: McastRxSocket, datagrams: Iterable[Datagram]) -> None:
+    def take(self, receiver: McastRxSocket, datagrams: Iterable[Datagram | DatagramOrigin]) -> None:
         """Strike out what the datagrams were sent to; all of the receiver where the OS does not say what that is."""
         missing = self._missing[receiver]
         if not missing:

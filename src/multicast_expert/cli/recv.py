@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Annotated
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.arrivals import arrivals, batches, first_of
+from multicast_expert.cli.arrivals import arrivals, batches, buffers, first_of
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.measurement import Measurement
 from multicast_expert.cli.metrics import MetricsOption, open_exporter
@@ -37,7 +37,9 @@ from multicast_expert.cli.receivers import (
 )
 from multicast_expert.cli.showing import show_hex, show_json, show_lines, show_raw
 from multicast_expert.core.datagram import ReceiveStats
+from multicast_expert.core.datagram_buffer import DatagramBuffer
 from multicast_expert.observe.meter import Meter
+from multicast_expert.sockets.receiver import McastRxSocket
 
 SHORTEST_INTERVAL = 0.01
 # The exit status where nothing tells whether there was a loss.
@@ -106,14 +108,15 @@ def run(
     metrics: MetricsOption = None,
 ) -> int:
     """Return 0, 1 if too little came, 3 if a loss cannot be told, 130 if Ctrl-C ended it."""
-    if as_json + as_hex + as_raw > 1:
-        raise UsageError("--json, --hex and --raw exclude each other.")
-    if quiet and (as_hex or as_raw or full):
-        raise UsageError("-q shows no datagrams: leave --hex, --raw and --full out.")
-    if not quiet and (every is not None or csv is not None):
-        raise UsageError("--every and --csv need -q.")
-    if as_json and csv == "-":
-        raise UsageError("--json and --csv - both write to standard output: name a file, or leave one out.")
+    contradictions = {
+        "--json, --hex and --raw exclude each other.": as_json + as_hex + as_raw > 1,
+        "-q shows no datagrams: leave --hex, --raw and --full out.": quiet and (as_hex or as_raw or full),
+        "--every and --csv need -q.": not quiet and (every is not None or csv is not None),
+        "--json and --csv - both write to standard output: name a file, or leave one out.": as_json and csv == "-",
+    }
+    for message, is_so in contradictions.items():
+        if is_so:
+            raise UsageError(message)
     show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = hosts(exclude)
     wanted = open_to(read_endpoints(texts), ifaces, hosts(source), excluded, buffer, wait, traffic_class=as_json)
@@ -125,6 +128,22 @@ def run(
         terminal.tell(f"listening to {described(receivers)}{buffer_text(receivers)}")
         tell_what_is_missing(receivers)
         deadline = None if duration is None else start + duration
+        # Without an object for each datagram, where none is needed.
+        is_counted = quiet and number is None and not excluded
+        for _ in buffers(receivers, deadline, measurement.patience, count) if is_counted else taken(deadline):
+            measurement.go_on()
+            if exporter is not None and exporter.is_due():
+                from multicast_expert.cli.render.metrics import recv_families  # noqa: PLC0415 - else it loads quicker
+
+                exporter.families = recv_families(meter, *reception())
+            if meter.datagrams == number:
+                return
+
+    def count(receiver: McastRxSocket, buffer: DatagramBuffer) -> None:
+        meter.take_buffer(buffer, receiver.port, time.time_ns())
+        unheard.take(receiver, buffer.origins)
+
+    def taken(deadline: float | None) -> Iterator[None]:
         for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
             counted = batch if number is None else first_of(batch, number - meter.datagrams)
             now_ns = time.time_ns()
@@ -133,13 +152,7 @@ def run(
                 unheard.take(receiver, datagrams)
             if not quiet:
                 show(arrivals(counted))
-            measurement.go_on()
-            if exporter is not None and exporter.is_due():
-                from multicast_expert.cli.render.metrics import recv_families  # noqa: PLC0415 - else it loads quicker
-
-                exporter.families = recv_families(meter, *reception())
-            if meter.datagrams == number:
-                return
+            yield
 
     def reception() -> tuple[list[ReceiveStats], int]:
         return [each.stats() for each in receivers], min(each.receive_buffer for each in receivers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from math import ceil
 
 _BITS = 6
@@ -30,23 +31,32 @@ class Latencies:
         """The average; 0 without any."""
         return self._total // self.count if self.count else 0
 
-    def add(self, latency: int) -> None:
-        """Count one more."""
-        if not self.count:
-            self.least = self.most = latency
-        elif latency > self.most:
-            self.most = latency
-        elif latency < self.least:
-            self.least = latency
-        self.count += 1
-        self._total += latency
-        size = min(abs(latency), _LONGEST)
-        shift = max(0, size.bit_length() - _BITS)
-        is_negative = latency < 0
+    def add(self, latencies: Sequence[int]) -> None:
+        """Count more of them, one at least."""
+        least, most = min(latencies), max(latencies)
+        self.least, self.most = (min(self.least, least), max(self.most, most)) if self.count else (least, most)
+        self.count += len(latencies)
+        self._total += sum(latencies)
+        if least >= 0:
+            self._classify(latencies, False)
+        else:
+            self._classify([-each for each in latencies if each < 0], True)
+            self._classify([each for each in latencies if each >= 0], False)
+
+    def _classify(self, sizes: Sequence[int], is_negative: bool) -> None:
+        if not sizes:
+            return
         counts = self._counts.get(is_negative)
         if counts is None:
             counts = self._counts[is_negative] = array("Q", [0]) * _CLASSES
-        counts[(shift << (_BITS - 1)) + (size >> shift)] += 1
+        if max(sizes) > _LONGEST:
+            sizes = [min(each, _LONGEST) for each in sizes]
+        for size in sizes:
+            shift = size.bit_length() - _BITS
+            if shift > 0:
+                counts[(shift << (_BITS - 1)) + (size >> shift)] += 1
+            else:
+                counts[size] += 1
 
     def percentile(self, percent: float) -> int:
         """Return the latency that so many per cent of the datagrams did not exceed; 0 without any."""

@@ -75,6 +75,16 @@ class Sequence:
         self.received += 1
         self._remembered = self.highest
 
+    def see_all(self, numbers: tuple[int, ...]) -> None:
+        """Count datagrams by their numbers."""
+        first, after = numbers[0], numbers[0] + len(numbers)
+        if first == self.highest + 1 and self.received and numbers == tuple(range(first, after)):
+            self.highest = after - 1
+            self.received += len(numbers)
+            return
+        for number in numbers:
+            self.see(number)
+
     def _remember(self) -> None:
         """Remember those that came in order since the last call."""
         number = max(self._remembered, self.highest - BLOCK * len(self._blocks)) + 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from operator import add
+from operator import add, sub
 from typing import NamedTuple
 
+from multicast_expert.observe.columns import Columns
 from multicast_expert.observe.latency import Latencies
-from multicast_expert.observe.sequence import RUNS, Numbers, Run, add_numbers
+from multicast_expert.observe.sequence import RUNS, Heads, Numbers, Run, StampRun, add_numbers
 from multicast_expert.wire.recognise.table import Protocol
 
 SILENCE_NS = 1_000_000_000
@@ -44,9 +45,9 @@ class Stream:
         "longest_gap_ns", "place", "protocol", "run", "runs", "since_ns", "stamp_stream", "untold", "worst_percent",
     )  # fmt: skip
 
-    def __init__(self, place: Place, protocol: Protocol | None, since_ns: int) -> None:
+    def __init__(self, place: Place, since_ns: int) -> None:
         self.place: Place = place
-        self.protocol = protocol
+        self.protocol: Protocol | None = None
         """None: it is none that has numbers."""
         self.since_ns: int = since_ns
         """The beginning of the measurement: what was sent before is not missing."""
@@ -73,27 +74,29 @@ class Stream:
     @classmethod
     def sum_of(cls, stream: Stream) -> Stream:
         """Return an empty sum for streams like this one."""
-        made = cls(stream.place, None, stream.since_ns)
+        made = cls(stream.place, stream.since_ns)
         made.is_sum, made.runs = True, 0
         if stream.run is not None and stream.protocol is not None:
-            made.number(stream.protocol)
+            made.number(stream.protocol, None)
         return made
 
-    def number(self, protocol: Protocol) -> None:
-        """Count its numbers from now on."""
+    def number(self, protocol: Protocol, key: object) -> None:
+        """Count its numbers from now on; the key tells it from others of its source."""
         self.protocol = protocol
         self.run = RUNS[protocol.name](self.latencies)
+        if isinstance(self.run, StampRun) and isinstance(key, int):
+            self.stamp_stream = key
 
-    def count(self, size: int, moment_ns: int) -> None:
-        """Count a datagram."""
+    def count(self, taken: Columns) -> None:
+        """Count datagrams."""
+        moments = taken.moments_ns
         if not self.datagrams:
-            self.first_ns = self.last_ns = moment_ns
-        gap = moment_ns - self.last_ns
-        if gap > self.longest_gap_ns:  # noqa: PLR1730 - max() would take a quarter of the time of this function
-            self.longest_gap_ns = gap
-        self.last_ns = moment_ns
-        self.datagrams += 1
-        self.bytes += size
+            self.first_ns = self.last_ns = moments[0]
+        gaps = map(sub, moments, (self.last_ns, *moments))
+        self.longest_gap_ns = max(self.longest_gap_ns, *gaps)
+        self.last_ns = moments[-1]
+        self.datagrams += len(moments)
+        self.bytes += sum(taken.lengths)
         self.has_ended = False
 
     def take_head(self, head: object, payload: bytes, moment_ns: int) -> None:
@@ -103,6 +106,10 @@ class Stream:
             self._earlier = self.numbers
             self.run = type(run)(self.latencies)
             self.run.take(head, payload, moment_ns)
+
+    def take_together(self, heads: Heads, moments_ns: tuple[int, ...]) -> bool:
+        """Count the numbers of datagrams in which nothing is special; else return False and count none."""
+        return self.run is not None and self.run.take_together(heads, moments_ns)
 
     @property
     def numbers(self) -> Numbers:

@@ -6,9 +6,14 @@ numbered if they carry stamps, RTP or the numbers of iperf 2. Times are nanoseco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TypeAlias
 
+from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.datagram import Datagram
+from multicast_expert.core.datagram_buffer import DatagramBuffer
+from multicast_expert.observe.columns import Columns
 from multicast_expert.observe.measured_stream import Interval, Place, Stream
 from multicast_expert.observe.sequence import RUNS
 from multicast_expert.stamp import Stamp
@@ -20,6 +25,8 @@ STOPPED_NS = 30_000_000_000
 """A stream that is silent for so long gives its room to a new one, if there is no other."""
 _TRIES = 32
 """Datagrams by which a stream is recognised at first, and as many in each interval after that."""
+_Way: TypeAlias = tuple[str | None, str | None, IPv4Or6Address]
+"""Group, interface and sender."""
 
 
 class Meter:
@@ -39,24 +46,64 @@ class Meter:
         self.since_ns: int = since_ns
         """What was sent before is not missing."""
         self._full_until_ns = 0
-        self._sources: dict[tuple[int, str | None, str | None, str], _Source] = {}
+        self._sources: dict[Place, _Source] = {}
 
-    def take(self, datagrams: Iterable[Datagram], port: int, now_ns: int) -> None:
+    def take(self, datagrams: Collection[Datagram], port: int, now_ns: int) -> None:
         """Count datagrams that were sent to a port; `now_ns` is for those that the OS gives no time for."""
-        sources = self._sources
-        for datagram in datagrams:
-            payload, sender = datagram.data, datagram.sender
-            moment_ns = datagram.timestamp_ns or now_ns
-            source = sources.get((port, datagram.group, datagram.interface_name, sender[0]))
+        payloads = [each.data for each in datagrams]
+        lengths = tuple(map(len, payloads))
+        offsets = tuple(accumulate(lengths, initial=0))[:-1]
+        ways: dict[_Way, int] = {}
+        which = [ways.setdefault((each.group, each.interface_name, each.sender), len(ways)) for each in datagrams]
+        moments = tuple([each.timestamp_ns or now_ns for each in datagrams])
+        self._take(b"".join(payloads), (offsets, lengths, moments), list(ways), which, port)
+
+    def take_buffer(self, buffer: DatagramBuffer, port: int, now_ns: int) -> None:
+        """Count the datagrams of a buffer likewise."""
+        moments = tuple(buffer.timestamps_ns)
+        if 0 in moments:
+            moments = tuple([each or now_ns for each in moments])
+        ways = [(each.group, each.interface_name, each.sender) for each in buffer.origins]
+        columns = tuple(buffer.offsets), tuple(buffer.lengths), moments
+        self._take(buffer.data, columns, ways, buffer.sources.tolist(), port)
+
+    def _take(
+        self,
+        memory: bytes | memoryview,
+        columns: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+        ways: Sequence[_Way],
+        which: list[int],
+        port: int,
+    ) -> None:
+        """Count the datagrams, of which `which` says by which of the ways they came."""
+        taken = Columns(memory, *columns, tuple([ways[each][2][1] for each in which]))
+        rows: dict[tuple[str | None, str | None, str], list[int]] = {}
+        lists = [rows.setdefault((group, interface, sender[0]), []) for group, interface, sender in ways]
+        if len(rows) > 1:
+            for row, way in enumerate(which):
+                lists[way].append(row)
+        for (group, interface, host), chosen in rows.items():
+            its = taken.chosen(chosen) if len(rows) > 1 else taken
+            source = self._source(Place(group, port, interface, host), its)
             if source is None:
-                source = self._source(datagram, port, moment_ns)
-            if source is not None and source.take(payload, sender[1], moment_ns):
-                continue
-            if not self.datagrams:
-                self.first_ns, self.first_bytes = moment_ns, len(payload)
-            self.datagrams += 1
-            self.bytes += len(payload)
-            self.last_ns = moment_ns
+                self.count_unfollowed(its)
+            else:
+                source.take(its)
+
+    def count(self, columns: Columns) -> None:
+        """Count datagrams, which are no end marks."""
+        moments = columns.moments_ns
+        first_ns = min(moments)
+        if not self.datagrams or first_ns < self.first_ns:
+            self.first_ns, self.first_bytes = first_ns, columns.lengths[moments.index(first_ns)]
+        self.last_ns = max(self.last_ns, *moments)
+        self.datagrams += len(moments)
+        self.bytes += sum(columns.lengths)
+
+    def count_unfollowed(self, columns: Columns) -> None:
+        """Count datagrams of a stream beyond MAX_STREAMS."""
+        self.unfollowed += len(columns.moments_ns)
+        self.count(columns)
 
     def end_interval(self) -> Iterator[Interval]:
         """Yield what came of each stream since the last call, except of those that ended before."""
@@ -70,13 +117,10 @@ class Meter:
             stream.has_ended = stream.is_sum or stream.total is not None
 
     def has_room(self, now_ns: int, asking: _Source | None = None) -> bool:
-        """Return whether one more stream is followed; count a datagram of one that is not."""
+        """Return whether one more stream is followed."""
         if len(self.streams) >= MAX_STREAMS and now_ns >= self._full_until_ns:
             self._make_room(now_ns, asking)
-        if len(self.streams) < MAX_STREAMS:
-            return True
-        self.unfollowed += 1
-        return False
+        return len(self.streams) < MAX_STREAMS
 
     def _make_room(self, now_ns: int, asking: _Source | None) -> None:
         """Put streams that have stopped together: those of one source first, then those of sources that stopped."""
@@ -97,15 +141,13 @@ class Meter:
 
     def _forget(self, stream: Stream) -> None:
         if self.forgotten is None:
-            self.forgotten = Stream.sum_of(Stream(Place(None, 0, None, ""), None, self.since_ns))
+            self.forgotten = Stream.sum_of(Stream(Place(None, 0, None, ""), self.since_ns))
         self.forgotten.add(stream)
 
-    def _source(self, datagram: Datagram, port: int, now_ns: int) -> _Source | None:
-        if not self.has_room(now_ns):
-            return None
-        place = Place(datagram.group, port, datagram.interface_name, datagram.sender[0])
-        source = _Source(self, place)
-        self._sources[port, datagram.group, datagram.interface_name, datagram.sender[0]] = source
+    def _source(self, place: Place, taken: Columns) -> _Source | None:
+        source = self._sources.get(place)
+        if source is None and self.has_room(taken.moments_ns[0]):
+            source = self._sources[place] = _Source(self, place)
         return source
 
 
@@ -122,8 +164,36 @@ class _Source:
         self._earlier: tuple[bytes, int, int] | None = None
         self.tries: int = _TRIES
 
-    def take(self, payload: bytes, sender_port: int, moment_ns: int) -> bool:
-        """Count a datagram; return True if it is an end mark, which is none of the sender's own."""
+    def take(self, taken: Columns) -> None:
+        """Count datagrams. End marks are none of the sender's own."""
+        row, count = 0, len(taken.lengths)
+        while row < count and self._protocol is None and self.tries:
+            self._take_one(taken, row)
+            row += 1
+        rest = taken.after(row)
+        if row < count and not self._take_together(rest):
+            for each in range(count - row):
+                self._take_one(rest, each)
+
+    def _take_together(self, taken: Columns) -> bool:
+        """Count datagrams of one stream in which nothing is special; else return False and count none."""
+        protocol = self._protocol
+        heads = None if protocol is None else RUNS[protocol.name].read_together(taken)
+        if protocol is not None and heads is None:
+            return False
+        stream = self._stream(None if heads is None else heads.key, protocol, taken.moments_ns[0])
+        if stream is None:
+            self._meter.count_unfollowed(taken)
+            return True
+        if heads is not None and not stream.take_together(heads, taken.moments_ns):
+            return False
+        stream.count(taken)
+        self._meter.count(taken)
+        return True
+
+    def _take_one(self, taken: Columns, row: int) -> None:
+        its, payload = taken.chosen([row]), taken.payload(row)
+        (moment_ns,), (sender_port,) = its.moments_ns, its.ports
         protocol = self._protocol
         if protocol is None and self.tries:
             protocol = self._recognise(payload, sender_port, moment_ns)
@@ -132,19 +202,16 @@ class _Source:
             kind = RUNS[protocol.name]
             head = kind.read(payload)
             key = None if head is None else kind.key(head, sender_port)
-        stream = self._streams.get(key) or self._new(key, protocol if head is not None else None, moment_ns)
+        stream = self._stream(key, protocol if head is not None else None, moment_ns)
+        if stream is not None and head is not None:
+            stream.take_head(head, payload, moment_ns)
+        if isinstance(head, Stamp) and head.is_end and stream is not None:
+            return
         if stream is None:
-            return False
-        if head is None:
-            stream.count(len(payload), moment_ns)
-            return False
-        stream.take_head(head, payload, moment_ns)
-        if isinstance(head, Stamp):
-            stream.stamp_stream = head.stream
-            if head.is_end:
-                return True
-        stream.count(len(payload), moment_ns)
-        return False
+            self._meter.count_unfollowed(its)
+            return
+        stream.count(its)
+        self._meter.count(its)
 
     @property
     def streams(self) -> Iterable[Stream]:
@@ -172,13 +239,14 @@ class _Source:
                 self._sums[kind] = Stream.sum_of(stream)
             self._sums[kind].add(stream)
 
-    def _new(self, key: object, protocol: Protocol | None, moment_ns: int) -> Stream | None:
-        if not self._meter.has_room(moment_ns, self):
-            return None
-        stream = self._streams[key] = Stream(self._place, None, self._meter.since_ns)
-        if protocol is not None:
-            stream.number(protocol)
-        self._meter.streams.append(stream)
+    def _stream(self, key: object, protocol: Protocol | None, moment_ns: int) -> Stream | None:
+        """Return the stream with this key, a new one if need be; None: there is no room for it."""
+        stream = self._streams.get(key)
+        if stream is None and self._meter.has_room(moment_ns, self):
+            stream = self._streams[key] = Stream(self._place, self._meter.since_ns)
+            if protocol is not None:
+                stream.number(protocol, key)
+            self._meter.streams.append(stream)
         return stream
 
     def _recognise(self, payload: bytes, sender_port: int, moment_ns: int) -> Protocol | None:
@@ -195,6 +263,6 @@ class _Source:
             if head is not None:
                 key = RUNS[protocol.name].key(head, earlier[1])
                 self._streams[key] = self._streams.pop(None)
-                stream.number(protocol)
+                stream.number(protocol, key)
                 stream.take_head(head, earlier[0], earlier[2])
         return protocol

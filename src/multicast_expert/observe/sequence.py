@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from operator import sub
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from multicast_expert.observe.columns import Columns
 from multicast_expert.observe.latency import Latencies
 from multicast_expert.observe.loss import BLOCKS, Sequence
-from multicast_expert.stamp import Stamp, read_beginning, read_head
-from multicast_expert.wire.recognise.measuring import IperfHeader, iperf_header
+from multicast_expert.stamp import LAYOUT, MAGIC, SIZE, VERSION, Stamp, read_beginning, read_head
+from multicast_expert.wire.recognise.measuring import EARLIEST, IPERF, IperfHeader, iperf_header
 from multicast_expert.wire.recognise.media import DYNAMIC_TYPES, STATIC_TYPES
 
 RESTART = 1024
@@ -41,8 +43,21 @@ class Numbers(NamedTuple):
     """In seconds, by RFC 3550, 6.4.1; None while the sender's clock is not known."""
 
 
+class Heads(NamedTuple):
+    """What datagrams of one run begin with, in columns."""
+
+    key: object
+    """What tells it from other runs of one host."""
+    numbers: tuple[int, ...]
+    times: tuple[int, ...]
+    """The sender's: nanoseconds since 1970, or what its clock counts."""
+
+
 class Run(ABC):
-    """The datagrams of one run of one sender. Times are nanoseconds, of arrival since 1970."""
+    """The datagrams of one run of one sender. Times are nanoseconds, of arrival since 1970.
+
+    `take` counts any datagram; `take_together` comes to the same for many that are as most are, in less time.
+    """
 
     __slots__ = ("_transit", "beginning_ns", "jitter_ns", "latencies", "sequence", "total")
     read: ClassVar[_Read]
@@ -51,7 +66,7 @@ class Run(ABC):
     def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
         self.sequence: Sequence = Sequence(blocks)
         self.latencies: Latencies | None = latencies
-        """Where the latencies go; None: they are not asked for."""
+        """Where the latencies go; None: they are not asked for, or the sender's clock does not tell them."""
         self.jitter_ns: float | None = None
         """By RFC 3550, 6.4.1; None while the sender's clock is not known."""
         self.total: int | None = None
@@ -69,14 +84,34 @@ class Run(ABC):
     def take(self, head: Any, payload: bytes, arrived_ns: int) -> bool:
         """Count a datagram; return False if it belongs to another run, because the sender began anew."""
 
-    def _time(self, sent_ns: int, arrived_ns: int) -> None:
-        """Take note of both times of a datagram, of either clock."""
-        transit = arrived_ns - sent_ns
-        if self._transit is None:
-            self.jitter_ns = 0.0
-        elif self.jitter_ns is not None:
-            self.jitter_ns += (abs(transit - self._transit) - self.jitter_ns) / 16
-        self._transit = transit
+    @staticmethod
+    @abstractmethod
+    def read_together(taken: Columns) -> Heads | None:
+        """Return the heads; None if the datagrams are of several runs, or one of them is special."""
+
+    def take_together(self, heads: Heads, arrived_ns: tuple[int, ...]) -> bool:
+        """Count datagrams; return False, and count none, if one of them may belong to another run."""
+        if not self._is_one_run(heads.numbers):
+            return False
+        self.sequence.see_all(heads.numbers)
+        self._time(heads.times, arrived_ns)
+        return True
+
+    def _is_one_run(self, numbers: tuple[int, ...]) -> bool:
+        return True
+
+    def _time(self, sent_ns: tuple[int, ...], arrived_ns: tuple[int, ...]) -> None:
+        """Take note of both times of datagrams, of either clock."""
+        transits = list(map(sub, arrived_ns, sent_ns))
+        before = transits[0] if self._transit is None else self._transit
+        jitter = self.jitter_ns or 0.0
+        for transit in transits:
+            change = transit - before
+            jitter += ((change if change > 0 else -change) - jitter) / 16
+            before = transit
+        self.jitter_ns, self._transit = jitter, before
+        if self.latencies is not None:
+            self.latencies.add(transits)
 
     def _end(self, total: int, beginning_ns: int | None = None) -> None:
         """Take note of what an end mark says."""
@@ -112,10 +147,27 @@ class StampRun(Run):
             self._end(head.number, None if began_ns is None else self._first[1] - (self._first[0] - began_ns))
             return True
         self.sequence.see(head.number)
-        self._time(head.sent_ns, arrived_ns)
-        if self.latencies is not None:
-            self.latencies.add(arrived_ns - head.sent_ns)
+        self._time((head.sent_ns,), (arrived_ns,))
         return True
+
+    @staticmethod
+    def read_together(taken: Columns) -> Heads | None:
+        """Return the heads; None if the datagrams are of several runs, or one of them is special."""
+        fields = taken.fields(LAYOUT)
+        if fields is None:
+            return None
+        magics, versions, flags, lengths, payloads, streams, numbers, sent_ns = fields
+        is_usual = (
+            set(magics) == {MAGIC} and set(versions) == {VERSION} and not any(flags) and len(set(streams)) == 1
+            and lengths == taken.lengths and max(payloads) <= min(lengths) - SIZE
+        )  # fmt: skip
+        return Heads(streams[0], numbers, sent_ns) if is_usual else None
+
+    def take_together(self, heads: Heads, arrived_ns: tuple[int, ...]) -> bool:
+        """Count datagrams, which are always of this run."""
+        if self._first is None:
+            self._first = heads.times[0], arrived_ns[0]
+        return super().take_together(heads, arrived_ns)
 
 
 class IperfRun(Run):
@@ -139,10 +191,24 @@ class IperfRun(Run):
         if head.number < 0:
             self._end(number)
         self.sequence.see(number)
-        self._time(head.sent_ns, arrived_ns)
-        if self.latencies is not None:
-            self.latencies.add(arrived_ns - head.sent_ns)
+        self._time((head.sent_ns,), (arrived_ns,))
         return True
+
+    @staticmethod
+    def read_together(taken: Columns) -> Heads | None:
+        """Return the heads; None if the datagrams are of several runs, or one of them is special."""
+        fields = taken.fields(IPERF)
+        if fields is None or len(set(taken.ports)) > 1:
+            return None
+        numbers, seconds, microseconds, high = fields
+        if min(numbers) < 0 or min(seconds) < EARLIEST or max(microseconds) >= 1_000_000 or set(high) - {0, -1}:
+            return None
+        sent_ns = [each * _SECOND + more * 1_000 for each, more in zip(seconds, microseconds, strict=True)]
+        return Heads(taken.ports[0], numbers, tuple(sent_ns))
+
+    def _is_one_run(self, numbers: tuple[int, ...]) -> bool:
+        first = self.sequence.highest if self.sequence.received else numbers[0]
+        return self.total is None and min(numbers) > max(first, *numbers) - RESTART
 
 
 def _read_rtp(payload: bytes) -> tuple[int, ...] | None:
@@ -159,7 +225,7 @@ class RtpRun(Run):
     __slots__ = ("_clock",)
 
     def __init__(self, latencies: Latencies | None = None, blocks: int = BLOCKS) -> None:
-        super().__init__(latencies, blocks)
+        super().__init__(None, blocks)
         self._clock: _RtpClock | None = None
 
     read: ClassVar[_Read] = staticmethod(_read_rtp)
@@ -183,7 +249,35 @@ class RtpRun(Run):
             self._clock = _RtpClock(STATIC_TYPES.get(kind & 0x7F, ("", None))[1], timestamp, arrived_ns)
         sent_ns = self._clock.advance(timestamp, arrived_ns)
         if sent_ns is not None:
-            self._time(sent_ns, arrived_ns)
+            self._time((sent_ns,), (arrived_ns,))
+        return True
+
+    @staticmethod
+    def read_together(taken: Columns) -> Heads | None:
+        """Return the heads; None if the packets are of several sources, or one of them is special."""
+        fields = taken.fields(_RTP)
+        if fields is None or len(set(taken.ports)) > 1:
+            return None
+        flags, kinds, numbers, timestamps, sources = fields
+        is_usual = (
+            len(set(sources)) == 1
+            and all(each >> 6 == 2 for each in set(flags))
+            and _RTP_TYPES.issuperset(each & 0x7F for each in set(kinds))
+            and numbers == tuple(range(numbers[0], numbers[0] + len(numbers)))
+        )
+        return Heads((taken.ports[0], sources[0]), numbers, timestamps) if is_usual else None
+
+    def take_together(self, heads: Heads, arrived_ns: tuple[int, ...]) -> bool:
+        """Count packets; return False, and count none, if they do not follow the latest one closely."""
+        clock, highest = self._clock, self.sequence.highest
+        step = heads.numbers[0] - highest & 0xFFFF
+        if clock is None or not 0 < step <= _MOST_MISSING:
+            return False
+        self.sequence.see_all(tuple(range(highest + step, highest + step + len(heads.numbers))))
+        times = [clock.advance(*each) for each in zip(heads.times, arrived_ns, strict=True)]
+        known = [(sent, arrived) for sent, arrived in zip(times, arrived_ns, strict=True) if sent is not None]
+        if known:
+            self._time(*zip(*known, strict=True))
         return True
 
 

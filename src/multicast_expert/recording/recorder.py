@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from time import monotonic, sleep
 
 from multicast_expert.core.addresses import address_text
-from multicast_expert.core.datagram_buffer import DatagramBuffer
+from multicast_expert.core.datagram_buffer import DatagramBuffer, gathering_seconds
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.recording.blocks import Blocks
@@ -22,9 +22,6 @@ _ROWS, _MEMORY = 1024, 1 << 20
 """Room for datagrams that are taken together: no more than stays in a processor's cache until it is written."""
 _PATIENCE = 0.2
 """Seconds until an end is noticed where nothing comes."""
-_LONGEST_PAUSE = 0.05
-_FASTEST = 2 << 30
-"""Bytes a second that a receive buffer has to hold during a pause: 16 Gbit/s."""
 _FRAMES = 1024
 
 
@@ -78,8 +75,7 @@ class Recorder:
 def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | None) -> Callable[[], None]:
     """Return the step of a Recorder that records what the receivers get."""
     buffer = DatagramBuffer(_ROWS, _MEMORY)
-    # What comes during a pause costs less together.
-    pause = min([_LONGEST_PAUSE, *(each.receive_buffer / _FASTEST for each in receivers)])
+    pause = gathering_seconds(each.receive_buffer for each in receivers)
     is_full = False
 
     def drops() -> dict[str | None, int]:

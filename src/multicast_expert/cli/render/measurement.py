@@ -201,5 +201,5 @@ def _milliseconds(nanoseconds: float | None) -> float | None:
     return None if nanoseconds is None else round(nanoseconds / 1e6, 6)
 
 
-FIELDS = tuple(summary_object(Stream(Place(None, 0, None, ""), None, 0), 0, True, 0))
+FIELDS = tuple(summary_object(Stream(Place(None, 0, None, ""), 0), 0, True, 0))
 """Of a summary, and therefore of each line of --csv."""

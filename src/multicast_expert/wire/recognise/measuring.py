@@ -8,9 +8,9 @@ from typing import NamedTuple
 from multicast_expert.stamp import read_stamp
 from multicast_expert.wire.recognise.recogniser import Recogniser
 
-_IPERF = Struct("!iIIi")
+IPERF = Struct("!iIIi")
 _MOST_AHEAD, _MOST_LATER = 1000, 10
-_YEAR_2001 = 1_000_000_000
+EARLIEST = 1_000_000_000
 """Seconds since 1970: a sender's clock is at least so late."""
 
 _PING_KINDS = {ord("I"): "init", ord("S"): "server response", ord("Q"): "request", ord("A"): "reply"}
@@ -28,10 +28,10 @@ class IperfHeader(NamedTuple):
 
 def iperf_header(payload: bytes) -> IperfHeader | None:
     """Return the head of a datagram of iperf 2; None for a payload that cannot be of it."""
-    if len(payload) < _IPERF.size:
+    if len(payload) < IPERF.size:
         return None
-    low, seconds, microseconds, high = _IPERF.unpack_from(payload)
-    if seconds < _YEAR_2001 or microseconds >= 1_000_000 or high not in (0, -1):
+    low, seconds, microseconds, high = IPERF.unpack_from(payload)
+    if seconds < EARLIEST or microseconds >= 1_000_000 or high not in (0, -1):
         return None
     return IperfHeader(low, seconds * 1_000_000_000 + microseconds * 1_000)
 

@@ -1,0 +1,41 @@
+"""Datagrams in columns: looked at together, they cost less than one by one. Pure: touches no OS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, NamedTuple
+
+
+class Columns(NamedTuple):
+    """Datagrams of one host, in the order of their arrival: a column for each fact, a row for each datagram."""
+
+    memory: bytes | memoryview
+    """All payloads."""
+    offsets: tuple[int, ...]
+    """Where in the memory each payload begins."""
+    lengths: tuple[int, ...]
+    moments_ns: tuple[int, ...]
+    """When each arrived, in nanoseconds since 1970."""
+    ports: tuple[int, ...]
+    """From which port each was sent."""
+
+    def payload(self, row: int) -> bytes:
+        """Return one payload."""
+        start = self.offsets[row]
+        return bytes(self.memory[start : start + self.lengths[row]])
+
+    def chosen(self, rows: Sequence[int]) -> Columns:
+        """Return some of the rows."""
+        return Columns(self.memory, *(tuple([column[row] for row in rows]) for column in self[1:]))
+
+    def after(self, row: int) -> Columns:
+        """Return the rows from this one on."""
+        return Columns(self.memory, *(column[row:] for column in self[1:])) if row else self
+
+    def fields(self, layout: Struct) -> list[tuple[Any, ...]] | None:
+        """Return the columns of what each payload begins with; None if one is shorter."""
+        if min(self.lengths) < layout.size:
+            return None
+        memory, unpack = self.memory, layout.unpack_from
+        return list(zip(*[unpack(memory, offset) for offset in self.offsets], strict=True))
