@@ -140,19 +140,24 @@ def test_cycles(kind: type[Datagram], part: str) -> None:
 
 
 NESTED = """
-import sys
+import sys, threading
 from multicast_expert.core.datagram import Datagram, PythonDatagram
 kind = {"Datagram": Datagram, "PythonDatagram": PythonDatagram}[sys.argv[1]]
 class Own(kind):
     pass
-for kinds in ([kind], [kind, Own]):
-    for parts in (["data"], ["truncated"], ["data", "timestamp_ns", "sender", "group"]):
-        nested = b""
-        for depth in range(300_000):
-            leaf = kind(b"leaf", ("10.0.0.1", 1))
-            known = {"data": leaf, "sender": ("10.0.0.1", 1), "timestamp_ns": leaf, parts[depth % len(parts)]: nested}
-            nested = kinds[depth % len(kinds)](**known)
-        del nested, leaf, known
+def nest():
+    for kinds in ([kind], [kind, Own]):
+        for parts in (["data"], ["truncated"], ["data", "timestamp_ns", "sender", "group"]):
+            nested = b""
+            for depth in range(50_000):
+                leaf = kind(b"leaf", ("10.0.0.1", 1))
+                known = {"data": leaf, "sender": ("10.0.0.1", 1), "timestamp_ns": leaf}
+                nested = kinds[depth % len(kinds)](**known | {parts[depth % len(parts)]: nested})
+            del nested, leaf, known
+threading.stack_size(1 << 18)  # 5 bytes for each level: what calls itself crashes
+thread = threading.Thread(target=nest)
+thread.start()
+thread.join()
 """
 
 
