@@ -18,7 +18,7 @@ from multicast_expert.observe.look import KEEP, MOST_QUERIERS, Look
 from multicast_expert.observe.members import Link
 from multicast_expert.observe.meter import MAX_STREAMS, Meter
 from multicast_expert.observe.querier import PENDING, LinkQuerier, QuerierSettings
-from multicast_expert.observe.sequence import NUMBERED, Numbering
+from multicast_expert.observe.sequence import HEAD, NUMBERED, Numbering
 from multicast_expert.observe.streams import Streams
 from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.frames import parse_packet
@@ -116,7 +116,7 @@ class Targets:
         read_announcement(payload)
         self._tables.take(payload)
         for each in self._numberings.values():
-            each.take(payload, sender[1], self._now)
+            each.take(payload[:HEAD], len(payload), sender[1], self._now)
         datagram = Datagram(payload, sender, group, 3, "eth0", 1, int(self._now * 1e9))
         self._meter.take([datagram], port, 0)
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast_expert.core.datagram import Datagram
-from multicast_expert.observe.columns import Columns
 from multicast_expert.observe.latency import Latencies
 from multicast_expert.observe.measured_stream import Place, Stream
 from multicast_expert.observe.meter import MAX_STREAMS, Meter
@@ -186,7 +185,7 @@ def test_percentiles(values: list[int], percent: int) -> None:
     """They are those of the sorted list, within 1 in 64."""
     latencies = Latencies()
     for each in values:
-        latencies.add([each])
+        latencies.add(each)
     exact = sorted(values)[ceil(len(values) * percent / 100) - 1]
     assert latencies.percentile(percent) == pytest.approx(exact, rel=1 / 64, abs=1)
     assert (latencies.least, latencies.most) == (min(values), max(values))
@@ -253,9 +252,9 @@ def test_what_came_last_is_in_an_interval_of_the_sum() -> None:
     """What came of a stream since its last interval, before it was added up, is not left out."""
     stream = Stream(Place("239.1.2.3", 5004, "eth0", "10.9.0.2"), NOON)
     for moment in (NOON, NOON + MS):
-        stream.count(Columns(bytes(100), (0,), (100,), (moment,), (40000,)))
+        stream.count(100, moment)
     assert stream.end_interval().datagrams == 2
-    stream.count(Columns(bytes(50), (0,), (50,), (NOON + 2 * MS,), (40000,)))
+    stream.count(50, NOON + 2 * MS)
     total = Stream.sum_of(stream)
     total.add(stream)
     for expected in ((1, 50), (0, 0)):
@@ -277,11 +276,10 @@ def test_hostile_stamps_take_little_memory() -> None:
     meter = Meter(NOON)
     tracemalloc.start()
     try:
-        for _ in range(100_000):
-            payload = stamped(
-                Stamp(random.randrange(MAX_STREAMS + 100), random.getrandbits(64), random.getrandbits(64)), b""
-            )
-            meter.take([datagram(payload, random.getrandbits(63))], 5004, 0)
+        for _ in range(1000):
+            heads = [(random.randrange(MAX_STREAMS + 100), *map(random.getrandbits, (64, 64))) for _ in range(100)]
+            payloads = [stamped(Stamp(*each), b"") for each in heads]
+            meter.take([datagram(each, random.getrandbits(63)) for each in payloads], 5004, 0)
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

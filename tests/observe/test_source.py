@@ -1,13 +1,16 @@
 """Frames from the wire of the lab."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from multicast_expert import McastTxSocket
 from multicast_expert.core.errors import MulticastOSError, UnknownInterfaceError
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.testing import Host, Lab
@@ -76,6 +79,22 @@ def test_messages_and_datagrams(hosts: tuple[Host, Host]) -> None:
         assert began <= frame.timestamp_ns <= time.time_ns()
     everything.close()
     messages.close()
+
+
+@pytest.mark.parametrize("ring", [None, 4 << 20], ids=["queue", "ring"])
+def test_loopback_shows_each_datagram_once(hosts: tuple[Host, Host], ring: int | None) -> None:
+    """Other packet sockets see it twice there, as it leaves and as it comes in."""
+    one, _ = hosts
+    with one.entered(), closing(FrameSource(udp=True, ring=ring)) as source:
+        with McastTxSocket(socket.AF_INET, [GROUP], iface="lo") as sender:
+            for number in range(3):
+                sender.sendto(b"%d" % number, (GROUP, 5000))
+        with McastTxSocket(socket.AF_INET, [GROUP], iface="eth0") as sender:
+            sender.sendto(b"last", (GROUP, 5000))
+        seen = until(source, lambda frame: frame.packet.endswith(b"last"))
+    to_group = [frame for frame in seen if frame.packet[16:20] == ip_address(GROUP).packed]
+    found = [(frame.interface, frame.outgoing, frame.packet[28:]) for frame in to_group]
+    assert found == [("lo", False, b"0"), ("lo", False, b"1"), ("lo", False, b"2"), ("eth0", True, b"last")]
 
 
 def test_nothing_is_joined(hosts: tuple[Host, Host]) -> None:

@@ -11,7 +11,7 @@ from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.datagram_buffer import DatagramBuffer
 from multicast_expert.observe.measured_stream import Stream
 from multicast_expert.observe.meter import Meter
-from multicast_expert.observe.sequence import RUNS, Run
+from multicast_expert.observe.sequence import HEAD, NUMBERED, RUNS, Numbering, Run
 from multicast_expert.stamp import Stamp, end_mark, stamped
 
 NOON = 1_790_000_000_000_000_000
@@ -70,6 +70,7 @@ def told_of(stream: Stream) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(arrivals(), st.lists(st.integers(1, 30), max_size=20))
 def test_together_or_alone(datagrams: list[Datagram], sizes: list[int]) -> None:
     """One by one, in batches of any size, and in a buffer."""
@@ -105,5 +106,27 @@ def test_most_are_counted_together(kind: str, monkeypatch: pytest.MonkeyPatch) -
         batch = [payload(kind, each, at, 3) for each, at in sent if kind == "rtp" or each % 40]
         meter.take([Datagram(each, ("10.9.0.2", 40000), "239.1.2.3", 2, "eth0", 1, NOON) for each in batch], 5004, 0)
     (stream,) = meter.streams
-    assert (stream.datagrams, len(looked)) == (1000 if kind == "rtp" else 975, 2 if kind == "iperf" else 1)
+    assert (stream.datagrams, len(looked)) == (1000 if kind == "rtp" else 975, 4)
     assert stream.lost == (0 if kind == "rtp" else 24)
+
+
+@given(arrivals(), st.sampled_from(sorted(NUMBERED)))
+def test_one_of_many_streams(datagrams: list[Datagram], kind: str) -> None:
+    """Counted some datagrams at a time, by their heads, it says the same as when it is asked each time."""
+    some, each_time = Numbering(kind), Numbering(kind)
+    for each in datagrams:
+        arrived = (each.timestamp_ns or 0) / 1e9
+        for numbering in (some, each_time):
+            numbering.take(each.data[:HEAD], len(each.data), each.sender[1], arrived)
+        told = each_time.numbers()
+    assert some.numbers() == told
+
+
+def test_the_head_of_a_long_datagram_is_enough() -> None:
+    """What is read of it stands at its beginning; a stamp says how long the whole is."""
+    numbering = Numbering("mcast stamp")
+    for number in (1, 2, 4):
+        datagram = stamped(Stamp(3, number, NOON), b"", 9000)
+        numbering.take(datagram[:HEAD], len(datagram), 40000, NOON / 1e9)
+        numbering.take(datagram[:HEAD], len(datagram) - 1, 40000, NOON / 1e9)
+    assert numbering.numbers()[:2] == (4, 1)

@@ -18,9 +18,10 @@ QUERIES = {
 }
 
 
-def kept(program: Sequence[Instruction], packet: bytes, interface: int = 1) -> int:
+def kept(program: Sequence[Instruction], packet: bytes, interface: int = 1, direction: int = 0, link: int = 1) -> int:
     """How many bytes of the packet's frame the program keeps."""
     protocol = 0x0800 if packet[0] >> 4 == 4 else 0x86DD
+    beside = {0xFFFFF000: protocol, 0xFFFFF004: direction, 0xFFFFF008: interface, 0xFFFFF01C: link}
     value, place = 0, 0
     while True:
         code, jump, other, number = program[place]
@@ -34,8 +35,8 @@ def kept(program: Sequence[Instruction], packet: bytes, interface: int = 1) -> i
             place += jump if value == number else other
         elif code == 0x54:
             value &= number
-        elif number in (0xFFFFF000, 0xFFFFF008):
-            value = protocol if number == 0xFFFFF000 else interface
+        elif number in beside:
+            value = beside[number]
         else:
             size = {0x20: 4, 0x28: 2, 0x30: 1}[code]
             start = number - 0xFFF00000
@@ -86,6 +87,16 @@ def test_traffic(version: int, udp: bool) -> None:
         behind = ipv6_packet("fd00::7", "ff15::1", HOP_BY_HOP, bytes([socket.IPPROTO_UDP]) + bytes(20))
         assert kept(program, behind) == (100 if udp else 0)
         assert kept(program, behind[:24] + ip_address("fd00::8").packed + behind[40:]) == 0
+
+
+@pytest.mark.parametrize("interfaces", [(), (1, 2)])
+def test_what_a_loopback_interface_sends_is_seen_once(interfaces: Sequence[int]) -> None:
+    """It comes in there, too. What other interfaces send is seen nowhere else."""
+    program = traffic_filter(udp=True, interfaces=interfaces)
+    seen = {
+        (direction, link): kept(program, QUERIES[4], 1, direction, link) for direction in (0, 2, 4) for link in (1, 772)
+    }
+    assert [place for place, size in seen.items() if not size] == [(4, 772)]
 
 
 def test_interfaces() -> None:

@@ -26,12 +26,10 @@ class Columns(NamedTuple):
         return bytes(self.memory[start : start + self.lengths[row]])
 
     def chosen(self, rows: Sequence[int]) -> Columns:
-        """Return some of the rows."""
+        """Return some of the rows, in this order."""
+        if len(rows) == len(self.lengths):
+            return self
         return Columns(self.memory, *(tuple([column[row] for row in rows]) for column in self[1:]))
-
-    def after(self, row: int) -> Columns:
-        """Return the rows from this one on."""
-        return Columns(self.memory, *(column[row:] for column in self[1:])) if row else self
 
     def fields(self, layout: Struct) -> list[tuple[Any, ...]] | None:
         """Return the columns of what each payload begins with; None if one is shorter."""

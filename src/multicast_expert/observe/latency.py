@@ -31,7 +31,24 @@ class Latencies:
         """The average; 0 without any."""
         return self._total // self.count if self.count else 0
 
-    def add(self, latencies: Sequence[int]) -> None:
+    def add(self, latency: int) -> None:
+        """Count one more."""
+        if not self.count:
+            self.least = self.most = latency
+        elif latency > self.most:
+            self.most = latency
+        elif latency < self.least:
+            self.least = latency
+        self.count += 1
+        self._total += latency
+        size, is_negative = min(abs(latency), _LONGEST), latency < 0
+        shift = max(0, size.bit_length() - _BITS)
+        counts = self._counts.get(is_negative)
+        if counts is None:
+            counts = self._counts[is_negative] = array("Q", [0]) * _CLASSES
+        counts[(shift << (_BITS - 1)) + (size >> shift)] += 1
+
+    def add_all(self, latencies: Sequence[int]) -> None:
         """Count more of them, one at least."""
         least, most = min(latencies), max(latencies)
         self.least, self.most = (min(self.least, least), max(self.most, most)) if self.count else (least, most)

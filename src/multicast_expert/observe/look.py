@@ -36,7 +36,7 @@ class Look:
         self.source = source
         self.clock: Clock = Clock()
         """The clock of all times here."""
-        self.streams: Streams = Streams([each.machine_name for each in source.interfaces if each.is_loopback])
+        self.streams: Streams = Streams()
         self.links: Links = Links()
         self.unnoted: int = 0
         """Queries of hosts beyond MOST_QUERIERS."""

@@ -25,6 +25,8 @@ STOPPED_NS = 30_000_000_000
 """A stream that is silent for so long gives its room to a new one, if there is no other."""
 _TRIES = 32
 """Datagrams by which a stream is recognised at first, and as many in each interval after that."""
+_MANY = 4
+"""So many datagrams of one source cost less together than one by one."""
 _Way: TypeAlias = tuple[str | None, str | None, IPv4Or6Address]
 """Group, interface and sender."""
 
@@ -46,7 +48,7 @@ class Meter:
         self.since_ns: int = since_ns
         """What was sent before is not missing."""
         self._full_until_ns = 0
-        self._sources: dict[Place, _Source] = {}
+        self._sources: dict[tuple[int, str | None, str | None, str], _Source] = {}
 
     def take(self, datagrams: Collection[Datagram], port: int, now_ns: int) -> None:
         """Count datagrams that were sent to a port; `now_ns` is for those that the OS gives no time for."""
@@ -76,34 +78,31 @@ class Meter:
         port: int,
     ) -> None:
         """Count the datagrams, of which `which` says by which of the ways they came."""
-        taken = Columns(memory, *columns, tuple([ways[each][2][1] for each in which]))
-        rows: dict[tuple[str | None, str | None, str], list[int]] = {}
-        lists = [rows.setdefault((group, interface, sender[0]), []) for group, interface, sender in ways]
-        if len(rows) > 1:
-            for row, way in enumerate(which):
-                lists[way].append(row)
-        for (group, interface, host), chosen in rows.items():
-            its = taken.chosen(chosen) if len(rows) > 1 else taken
-            source = self._source(Place(group, port, interface, host), its)
+        ports = [sender[1] for _, _, sender in ways]
+        taken = Columns(memory, *columns, tuple([ports[way] for way in which]))
+        sources = [self._source(port, way, taken.moments_ns[0]) for way in ways] if which else []
+        busy: list[_Source] = []
+        for row, way in enumerate(which):
+            source = sources[way]
             if source is None:
-                self.count_unfollowed(its)
-            else:
-                source.take(its)
+                self.unfollowed += 1
+                continue
+            if not source.rows:
+                busy.append(source)
+            source.rows.append(row)
+        marks = {row for source in busy for row in source.take(taken)}
+        if marks:
+            taken = taken.chosen([row for row in range(len(which)) if row not in marks])
+        if taken.lengths:
+            self._count(taken.lengths, taken.moments_ns)
 
-    def count(self, columns: Columns) -> None:
-        """Count datagrams, which are no end marks."""
-        moments = columns.moments_ns
-        first_ns = min(moments)
+    def _count(self, lengths: tuple[int, ...], moments_ns: tuple[int, ...]) -> None:
+        first_ns = min(moments_ns)
         if not self.datagrams or first_ns < self.first_ns:
-            self.first_ns, self.first_bytes = first_ns, columns.lengths[moments.index(first_ns)]
-        self.last_ns = max(self.last_ns, *moments)
-        self.datagrams += len(moments)
-        self.bytes += sum(columns.lengths)
-
-    def count_unfollowed(self, columns: Columns) -> None:
-        """Count datagrams of a stream beyond MAX_STREAMS."""
-        self.unfollowed += len(columns.moments_ns)
-        self.count(columns)
+            self.first_ns, self.first_bytes = first_ns, lengths[moments_ns.index(first_ns)]
+        self.last_ns = max(self.last_ns, *moments_ns)
+        self.datagrams += len(lengths)
+        self.bytes += sum(lengths)
 
     def end_interval(self) -> Iterator[Interval]:
         """Yield what came of each stream since the last call, except of those that ended before."""
@@ -144,17 +143,19 @@ class Meter:
             self.forgotten = Stream.sum_of(Stream(Place(None, 0, None, ""), self.since_ns))
         self.forgotten.add(stream)
 
-    def _source(self, place: Place, taken: Columns) -> _Source | None:
-        source = self._sources.get(place)
-        if source is None and self.has_room(taken.moments_ns[0]):
-            source = self._sources[place] = _Source(self, place)
+    def _source(self, port: int, way: _Way, now_ns: int) -> _Source | None:
+        group, interface, sender = way
+        key = port, group, interface, sender[0]
+        source = self._sources.get(key)
+        if source is None and self.has_room(now_ns):
+            source = self._sources[key] = _Source(self, Place(group, port, interface, sender[0]))
         return source
 
 
 class _Source:
     """All that one host sends to one group and port."""
 
-    __slots__ = ("_earlier", "_meter", "_place", "_protocol", "_streams", "_sums", "tries")
+    __slots__ = ("_earlier", "_meter", "_place", "_protocol", "_streams", "_sums", "rows", "tries")
 
     def __init__(self, meter: Meter, place: Place) -> None:
         self._meter, self._place = meter, place
@@ -163,17 +164,22 @@ class _Source:
         self._sums: dict[str | None, Stream] = {}
         self._earlier: tuple[bytes, int, int] | None = None
         self.tries: int = _TRIES
+        self.rows: list[int] = []
+        """Where its datagrams are that wait to be taken."""
 
-    def take(self, taken: Columns) -> None:
-        """Count datagrams. End marks are none of the sender's own."""
-        row, count = 0, len(taken.lengths)
-        while row < count and self._protocol is None and self.tries:
-            self._take_one(taken, row)
-            row += 1
-        rest = taken.after(row)
-        if row < count and not self._take_together(rest):
-            for each in range(count - row):
-                self._take_one(rest, each)
+    def take(self, taken: Columns) -> list[int]:
+        """Count the datagrams in its rows; return the rows of end marks, which are none of the sender's own."""
+        rows, self.rows, marks = self.rows, [], []
+        for start in range(0, len(rows), _MANY):
+            left = rows[start:] if start else rows
+            is_known = self._protocol is not None or not self.tries
+            if is_known and len(left) >= _MANY and self._take_together(taken.chosen(left)):
+                break
+            # Some by turns: what is special comes alone, and what follows it may be as most are.
+            for row in left[:_MANY]:
+                if self._take_one(taken.payload(row), taken.ports[row], taken.moments_ns[row]):
+                    marks.append(row)  # noqa: PERF401 - most often there is none
+        return marks
 
     def _take_together(self, taken: Columns) -> bool:
         """Count datagrams of one stream in which nothing is special; else return False and count none."""
@@ -183,17 +189,15 @@ class _Source:
             return False
         stream = self._stream(None if heads is None else heads.key, protocol, taken.moments_ns[0])
         if stream is None:
-            self._meter.count_unfollowed(taken)
+            self._meter.unfollowed += len(taken.lengths)
             return True
         if heads is not None and not stream.take_together(heads, taken.moments_ns):
             return False
-        stream.count(taken)
-        self._meter.count(taken)
+        stream.count_together(taken)
         return True
 
-    def _take_one(self, taken: Columns, row: int) -> None:
-        its, payload = taken.chosen([row]), taken.payload(row)
-        (moment_ns,), (sender_port,) = its.moments_ns, its.ports
+    def _take_one(self, payload: bytes, sender_port: int, moment_ns: int) -> bool:
+        """Count a datagram; return whether it is an end mark."""
         protocol = self._protocol
         if protocol is None and self.tries:
             protocol = self._recognise(payload, sender_port, moment_ns)
@@ -203,15 +207,15 @@ class _Source:
             head = kind.read(payload)
             key = None if head is None else kind.key(head, sender_port)
         stream = self._stream(key, protocol if head is not None else None, moment_ns)
-        if stream is not None and head is not None:
-            stream.take_head(head, payload, moment_ns)
-        if isinstance(head, Stamp) and head.is_end and stream is not None:
-            return
         if stream is None:
-            self._meter.count_unfollowed(its)
-            return
-        stream.count(its)
-        self._meter.count(its)
+            self._meter.unfollowed += 1
+            return False
+        if head is not None:
+            stream.take_head(head, payload, moment_ns)
+            if isinstance(head, Stamp) and head.is_end:
+                return True
+        stream.count(len(payload), moment_ns)
+        return False
 
     @property
     def streams(self) -> Iterable[Stream]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import accumulate
 from operator import sub
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -21,6 +22,10 @@ _MOST_MISSING = 3000
 """A larger step of RTP's 16-bit numbers is a new beginning: RFC 3550, A.1."""
 _RUNS = 4
 """Senders of one stream that are followed beside each other."""
+HEAD = 64
+"""Bytes of a payload that hold all that is read of it."""
+_TOGETHER = 16
+"""Datagrams of one of many streams that are counted together."""
 _FEW_BLOCKS = 2
 """Blocks of numbers that are remembered of each of many streams."""
 _CLOCKS = (8000, 16000, 32000, 44100, 48000, 90000, 96000, 192000)
@@ -94,14 +99,24 @@ class Run(ABC):
         if not self._is_one_run(heads.numbers):
             return False
         self.sequence.see_all(heads.numbers)
-        self._time(heads.times, arrived_ns)
+        self._time_together(heads.times, arrived_ns)
         return True
 
     def _is_one_run(self, numbers: tuple[int, ...]) -> bool:
         return True
 
-    def _time(self, sent_ns: tuple[int, ...], arrived_ns: tuple[int, ...]) -> None:
-        """Take note of both times of datagrams, of either clock."""
+    def _time(self, sent_ns: int, arrived_ns: int) -> None:
+        """Take note of both times of a datagram, of either clock."""
+        transit = arrived_ns - sent_ns
+        if self._transit is None:
+            self.jitter_ns = 0.0
+        elif self.jitter_ns is not None:
+            self.jitter_ns += (abs(transit - self._transit) - self.jitter_ns) / 16
+        self._transit = transit
+        if self.latencies is not None:
+            self.latencies.add(transit)
+
+    def _time_together(self, sent_ns: tuple[int, ...], arrived_ns: tuple[int, ...]) -> None:
         transits = list(map(sub, arrived_ns, sent_ns))
         before = transits[0] if self._transit is None else self._transit
         jitter = self.jitter_ns or 0.0
@@ -111,7 +126,7 @@ class Run(ABC):
             before = transit
         self.jitter_ns, self._transit = jitter, before
         if self.latencies is not None:
-            self.latencies.add(transits)
+            self.latencies.add_all(transits)
 
     def _end(self, total: int, beginning_ns: int | None = None) -> None:
         """Take note of what an end mark says."""
@@ -147,7 +162,7 @@ class StampRun(Run):
             self._end(head.number, None if began_ns is None else self._first[1] - (self._first[0] - began_ns))
             return True
         self.sequence.see(head.number)
-        self._time((head.sent_ns,), (arrived_ns,))
+        self._time(head.sent_ns, arrived_ns)
         return True
 
     @staticmethod
@@ -191,7 +206,7 @@ class IperfRun(Run):
         if head.number < 0:
             self._end(number)
         self.sequence.see(number)
-        self._time((head.sent_ns,), (arrived_ns,))
+        self._time(head.sent_ns, arrived_ns)
         return True
 
     @staticmethod
@@ -249,7 +264,7 @@ class RtpRun(Run):
             self._clock = _RtpClock(STATIC_TYPES.get(kind & 0x7F, ("", None))[1], timestamp, arrived_ns)
         sent_ns = self._clock.advance(timestamp, arrived_ns)
         if sent_ns is not None:
-            self._time((sent_ns,), (arrived_ns,))
+            self._time(sent_ns, arrived_ns)
         return True
 
     @staticmethod
@@ -277,7 +292,7 @@ class RtpRun(Run):
         times = [clock.advance(*each) for each in zip(heads.times, arrived_ns, strict=True)]
         known = [(sent, arrived) for sent, arrived in zip(times, arrived_ns, strict=True) if sent is not None]
         if known:
-            self._time(*zip(*known, strict=True))
+            self._time_together(*zip(*known, strict=True))
         return True
 
 
@@ -314,22 +329,43 @@ NUMBERED = frozenset(RUNS)
 
 
 class Numbering:
-    """The numbers in the payloads of one stream, of several senders if there are several."""
+    """The numbers in the payloads of one stream, of several senders if there are several. It counts some at a time."""
 
-    __slots__ = ("_earlier", "_kind", "_last", "_runs")
+    __slots__ = ("_earlier", "_kind", "_last", "_runs", "_waiting")
 
     def __init__(self, protocol: str) -> None:
         self._kind = RUNS[protocol]
         self._runs: dict[object, Run] = {}
         self._earlier = Numbers(0, 0, 0, 0, None)
         self._last: Run | None = None
+        self._waiting: list[tuple[bytes, int, int, float]] = []
 
-    def take(self, payload: bytes, sender_port: int, arrived: float) -> None:
-        """Count a datagram; `arrived` in seconds."""
+    def take(self, head: bytes, size: int, sender_port: int, arrived: float) -> None:
+        """Count a datagram by the first HEAD bytes of its payload, which has `size`; `arrived` in seconds."""
+        self._waiting.append((head, size if len(head) == HEAD else len(head), sender_port, arrived))
+        if len(self._waiting) >= _TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        heads, sizes, ports, arrived = zip(*self._waiting, strict=True)
+        self._waiting.clear()
+        offsets = tuple(accumulate(map(len, heads), initial=0))[:-1]
+        moments_ns = tuple([round(each * _SECOND) for each in arrived])
+        read = self._kind.read_together(Columns(b"".join(heads), offsets, sizes, moments_ns, ports))
+        if read is not None:
+            run = self._runs.get(read.key) or self._begin(read.key)
+            if run.take_together(read, moments_ns):
+                self._last = run
+                return
+        for head, size, port, moment_ns in zip(heads, sizes, ports, moments_ns, strict=True):
+            self._count_one(head.ljust(size, b"\0"), port, moment_ns)
+
+    def _count_one(self, payload: bytes, sender_port: int, arrived_ns: int) -> None:
         head = self._kind.read(payload)
         if head is None:
             return
-        arrived_ns = round(arrived * _SECOND)
         key = self._kind.key(head, sender_port)
         run = self._runs.get(key) or self._begin(key)
         if not run.take(head, payload, arrived_ns):
@@ -340,6 +376,7 @@ class Numbering:
 
     def numbers(self) -> Numbers:
         """Return the sums over all senders, with the jitter of the latest one."""
+        self._count()
         total = self._earlier
         for each in self._runs.values():
             total = add_numbers(total, each.sequence)

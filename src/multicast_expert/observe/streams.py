@@ -6,13 +6,13 @@ A stream is what one host sends to one group and port, as seen on one interface.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import exp
 from struct import Struct
 
 from multicast_expert.core.addresses import address_text, is_multicast
-from multicast_expert.observe.sequence import NUMBERED, Numbering, Numbers
+from multicast_expert.observe.sequence import HEAD, NUMBERED, Numbering, Numbers
 from multicast_expert.wire.frames import UDP
 from multicast_expert.wire.recognise.media import DYNAMIC_TYPES, read_announcement, rtp_header
 from multicast_expert.wire.recognise.table import Protocol, recognise
@@ -34,8 +34,8 @@ _FORGOTTEN, _STRAY_AGE, _STRAY = 60.0, 3.0, 2
 _FIRST_TRIES, _TRIES = 32, 4
 """How many datagrams a nameless stream is named by at first, and in each second after that."""
 _ANNOUNCED = 1024
-_MOST_TABLES = 20_000
-"""Datagrams of a transport stream in which its tables must come."""
+_MOST_TABLES, _MOST_STRAYS = 20_000, 32
+"""Datagrams of a transport stream in which its tables must come, and those that may be something else."""
 _PORTS = Struct("!HHH")
 
 
@@ -116,13 +116,9 @@ class _Row:
 
 
 class Streams:
-    """All streams, up to a limit. One thread may use it.
+    """All streams, up to a limit. One thread may use it."""
 
-    loopbacks: interfaces where each datagram is seen twice, as it leaves and as it comes back.
-    """
-
-    def __init__(self, loopbacks: Collection[str] = (), limit: int = LIMIT) -> None:
-        self._loopbacks = frozenset(loopbacks)
+    def __init__(self, limit: int = LIMIT) -> None:
         self.limit: int = limit
         """How many rows there may be."""
         self._rows: dict[object, _Row] = {}
@@ -148,7 +144,7 @@ class Streams:
                 return
             source, group, start, hops, traffic_class = place
         sender_port, port, size = _PORTS.unpack_from(packet, start)
-        if size < 8 or (outgoing and interface in self._loopbacks):
+        if size < 8:
             return
         key = interface, source, group, port, outgoing
         row = self._rows.get(key)
@@ -191,7 +187,7 @@ class Streams:
         if sender_port not in row.ports:
             row.ports = (*row.ports, sender_port)[-9:]
         if row.numbering is not None:
-            row.numbering.take(packet[row.start :], sender_port, now)
+            row.numbering.take(packet[row.start : row.start + HEAD], row.end - row.start, sender_port, now)
         elif row.tries and (row.protocol is None or row.announced):
             row.tries -= 1
             self._look(row, sender_port)
@@ -212,8 +208,8 @@ class Streams:
         name, detail = row.protocol
         if name in NUMBERED:
             row.numbering = Numbering(name)
-            for each in filter(None, (earlier, row.earlier)):
-                row.numbering.take(*each)
+            for data, its_port, moment in filter(None, (earlier, row.earlier)):
+                row.numbering.take(data[:HEAD], len(data), its_port, moment)
         row.earlier = None
         if name == "SAP":
             row.announced = True
@@ -234,7 +230,7 @@ class Streams:
             header = rtp_header(payload)
             payload = payload[header.size :] if header else b""
         tables.take(payload)
-        if tables.is_complete or row.datagrams > _MOST_TABLES:
+        if tables.is_complete or row.datagrams > _MOST_TABLES or tables.strays > _MOST_STRAYS:
             row.protocol = _with_services(row)
             row.tables = None
 

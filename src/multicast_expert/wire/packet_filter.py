@@ -14,7 +14,9 @@ Instruction: TypeAlias = tuple[int, int, int, int]
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x54, 0x15, 0x06
 _JUMP = 0x05
 _AT_NETWORK_HEADER = 0xFFF00000
-_PROTOCOL, _INTERFACE = 0xFFFFF000, 0xFFFFF008
+_PROTOCOL, _DIRECTION, _INTERFACE, _KIND_OF_LINK = 0xFFFFF000, 0xFFFFF004, 0xFFFFF008, 0xFFFFF01C
+_OUTGOING, _LOOPBACK = 4, 772
+"""PACKET_OUTGOING of linux/if_packet.h, ARPHRD_LOOPBACK of linux/if_arp.h."""
 _ALL = 0x00040000
 INTERFACES = 1000
 """How many interfaces `traffic_filter` can tell apart."""
@@ -69,10 +71,19 @@ Step: TypeAlias = tuple[int, int, str, str]
 def traffic_filter(*, udp: bool, interfaces: Collection[int] = (), keep: int = _ALL) -> list[Instruction]:
     """Return the program that accepts IGMP and MLD of all groups and, with `udp`, datagrams to all groups.
 
+    On loopback interfaces each frame is seen twice, as it leaves and as it comes in; it accepts the latter.
     interfaces: their indexes, at most INTERFACES of them; empty for all interfaces.
     keep: how many bytes of a frame reach the socket.
     """
     net, to_udp, fragment = _AT_NETWORK_HEADER, "udp" if udp else "refuse", "udp6" if udp else "refuse"
+    once: list[Step | str] = [
+        (_LOAD_WORD, _DIRECTION, "", ""),
+        (_JUMP_EQUAL, _OUTGOING, "", "once"),
+        (_LOAD_WORD, _KIND_OF_LINK, "", ""),
+        (_JUMP_EQUAL, _LOOPBACK, "", "once"),
+        (_RETURN, 0, "", ""),
+        "once",
+    ]
     chosen: list[Step | str] = [(_LOAD_WORD, _INTERFACE, "", "")] if interfaces else []
     for index in interfaces:
         # A comparison reaches 255 steps far, a plain jump any number.
@@ -80,6 +91,7 @@ def traffic_filter(*, udp: bool, interfaces: Collection[int] = (), keep: int = _
     chosen += [(_JUMP, 0, "refuse", "")] if interfaces else []
     return _assembled(
         [
+            *once,
             *chosen,
             "kind",
             (_LOAD_HALF, _PROTOCOL, "", ""),

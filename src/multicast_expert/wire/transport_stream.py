@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 
 SYNC, PACKET = 0x47, 188
+_SYNC_BYTE = bytes([SYNC])
 _PAT, _SDT = 0x0000, 0x0011
 _PAT_TABLE, _PMT_TABLE, _SDT_TABLE = 0x00, 0x02, 0x42
 _LONGEST_SECTION = 1024
@@ -52,6 +53,8 @@ class TransportStream:
     _kinds: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _sections: dict[int, bytearray] = field(default_factory=dict)
     """Unfinished sections by PID; of PAT, SDT and the PMTs only."""
+    strays: int = 0
+    """Datagrams that do not begin with a packet, as those of a transport stream do: RFC 2250, 2."""
 
     @property
     def is_complete(self) -> bool:
@@ -67,6 +70,9 @@ class TransportStream:
 
     def take(self, payload: bytes) -> None:
         """Take note of the packets of a datagram."""
+        if payload[:1] != _SYNC_BYTE:
+            self.strays += 1
+            return
         for start in range(0, len(payload) - PACKET + 1, PACKET):
             pid = (payload[start + 1] & 0x1F) << 8 | payload[start + 2]
             if (pid in (_PAT, _SDT) or pid in self._maps) and payload[start] == SYNC:
