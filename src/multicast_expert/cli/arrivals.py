@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -77,11 +78,13 @@ def buffers(
     def take(receiver: McastRxSocket, timeout: float) -> Taken:
         buffer.clear()
         try:
-            found = receiver.receive_into(buffer, timeout=timeout)
-        except TimeoutError:
-            return Taken()
-        count(receiver, buffer)
-        return Taken(found, not buffer.is_full, buffer.timestamps_ns[-1] or None)
+            with suppress(TimeoutError):
+                receiver.receive_into(buffer, timeout=timeout)
+        finally:
+            # An interruption leaves there what has come.
+            if len(buffer):
+                count(receiver, buffer)
+        return Taken(len(buffer), not buffer.is_full, buffer.timestamps_ns[-1] or None if len(buffer) else None)
 
     return turns(receivers, deadline, patience_left, take, gathering_seconds(each.receive_buffer for each in receivers))
 

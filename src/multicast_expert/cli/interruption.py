@@ -21,13 +21,39 @@ AGAIN = 0.01
 ITIMER_REAL = 0
 
 
+class Held:
+    """While it is entered, an interruption waits until it is left. It does not nest."""
+
+    def __init__(self) -> None:
+        self._is_entered = self._waits = False
+
+    def __enter__(self) -> None:
+        self._is_entered = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_entered = False
+        if self._waits:
+            self._waits = False
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt, now or when it is left."""
+        if self._is_entered:
+            self._waits = True
+        else:
+            raise KeyboardInterrupt
+
+
+held = Held()
+
+
 def until_interrupted(work: Callable[[], None]) -> bool:
     """Do the work; return whether Ctrl-C or SIGTERM ended it, as KeyboardInterrupt. A second one ends the process."""
     before = _handlers()
 
     def interrupt(*_: Any) -> None:
         _set(dict.fromkeys(before, _leave))
-        raise KeyboardInterrupt
+        held.interrupt()
 
     def repeat(dropped: Any) -> None:
         # Python drops exceptions of finalizers and callbacks; such a moment must not swallow Ctrl-C.

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.arrivals import arrivals, batches, buffers, first_of
-from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
+from multicast_expert.cli.interruption import STATUS, end_with_reader, held, until_interrupted
 from multicast_expert.cli.measurement import Measurement
 from multicast_expert.cli.metrics import MetricsOption, open_exporter
 from multicast_expert.cli.parameters import (
@@ -140,16 +140,18 @@ def run(
                 return
 
     def count(receiver: McastRxSocket, buffer: DatagramBuffer) -> None:
-        meter.take_buffer(buffer, receiver.port, time.time_ns())
-        unheard.take(receiver, buffer.origins)
+        with held:
+            meter.take_buffer(buffer, receiver.port, time.time_ns())
+            unheard.take(receiver, buffer.origins)
 
     def taken(deadline: float | None) -> Iterator[None]:
         for batch in batches(receivers, deadline, measurement.patience, {str(each) for each in excluded}):
             counted = batch if number is None else first_of(batch, number - meter.datagrams)
             now_ns = time.time_ns()
-            for receiver, datagrams in counted:
-                meter.take(datagrams, receiver.port, now_ns)
-                unheard.take(receiver, datagrams)
+            with held:
+                for receiver, datagrams in counted:
+                    meter.take(datagrams, receiver.port, now_ns)
+                    unheard.take(receiver, datagrams)
             if not quiet:
                 show(arrivals(counted))
             yield

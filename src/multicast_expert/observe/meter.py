@@ -169,16 +169,15 @@ class _Source:
 
     def take(self, taken: Columns) -> list[int]:
         """Count the datagrams in its rows; return the rows of end marks, which are none of the sender's own."""
-        rows, self.rows, marks = self.rows, [], []
-        for start in range(0, len(rows), _MANY):
-            left = rows[start:] if start else rows
+        rows, self.rows, marks = self.rows, [], list[int]()
+        while rows:
             is_known = self._protocol is not None or not self.tries
-            if is_known and len(left) >= _MANY and self._take_together(taken.chosen(left)):
+            if is_known and len(rows) >= _MANY and self._take_together(taken.chosen(rows)):
                 break
-            # Some by turns: what is special comes alone, and what follows it may be as most are.
-            for row in left[:_MANY]:
-                if self._take_one(taken.payload(row), taken.ports[row], taken.moments_ns[row]):
-                    marks.append(row)  # noqa: PERF401 - most often there is none
+            # The next one, until it is known what they are; all one by one, where one of them is special.
+            some = rows if is_known else rows[:1]
+            marks += [row for row in some if self._take_one(taken, row)]
+            rows = rows[len(some) :]
         return marks
 
     def _take_together(self, taken: Columns) -> bool:
@@ -196,8 +195,9 @@ class _Source:
         stream.count_together(taken)
         return True
 
-    def _take_one(self, payload: bytes, sender_port: int, moment_ns: int) -> bool:
+    def _take_one(self, taken: Columns, row: int) -> bool:
         """Count a datagram; return whether it is an end mark."""
+        payload, sender_port, moment_ns = taken.payload(row), taken.ports[row], taken.moments_ns[row]
         protocol = self._protocol
         if protocol is None and self.tries:
             protocol = self._recognise(payload, sender_port, moment_ns)
