@@ -406,3 +406,14 @@ def test_a_narrow_table_names_its_columns() -> None:
         "224.0.0.251:5353 bit/s 900, joined by avahi-daemon, last now",
         "239.7.7.7:7777 bit/s 55, last now",
     ]
+
+
+@pytest.mark.anyio
+async def test_the_clock_may_go_on_at_the_end() -> None:
+    """A look at the rows that comes when the screen has been emptied is no error."""
+    app = TopScreen(Fixed())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.screen.remove_children()
+        app._show()
+        await pilot.pause()
+    app._show()

@@ -68,6 +68,8 @@ class TopScreen(App[None]):
         super().__init__()
         self._feed, self._seconds = feed, seconds
         self.view: View = View(feed.snapshot())
+        # Kept, as a look for it fails at the end: the clock may go on when the screen has none of its parts any more.
+        self._lines = _Lines(self.view)
         self.is_interrupted: bool = False
         """Whether Ctrl-C or a signal ended it."""
 
@@ -86,7 +88,7 @@ class TopScreen(App[None]):
 
     def compose(self) -> ComposeResult:
         """Fill the screen."""
-        yield _Lines(self.view)
+        yield self._lines
 
     def on_mount(self) -> None:
         """Begin to take in frames whenever some wait."""
@@ -105,12 +107,12 @@ class TopScreen(App[None]):
     def _show(self) -> None:
         self._feed.take()
         self.view.show(self._feed.snapshot())
-        self.query_one(_Lines).refresh()
+        self._lines.refresh()
 
     def on_key(self, event: events.Key) -> None:
         """Hand a key to the view."""
         if self.view.press(event.key, event.character, self.size.height):
-            self.query_one(_Lines).refresh()
+            self._lines.refresh()
         else:
             self.exit()
 
@@ -124,4 +126,4 @@ class TopScreen(App[None]):
 
     def _scroll(self, by: int) -> None:
         self.view.move(by)
-        self.query_one(_Lines).refresh()
+        self._lines.refresh()
