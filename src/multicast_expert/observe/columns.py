@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -33,7 +34,12 @@ class Columns(NamedTuple):
 
     def fields(self, layout: Struct) -> list[tuple[Any, ...]] | None:
         """Return the columns of what each payload begins with; None if one is shorter."""
-        if min(self.lengths) < layout.size:
+        least, start, end = min(self.lengths), self.offsets[0], self.offsets[-1] + self.lengths[-1]
+        if least < layout.size:
             return None
-        memory, unpack = self.memory, layout.unpack_from
-        return list(zip(*[unpack(memory, offset) for offset in self.offsets], strict=True))
+        if least == max(self.lengths) and end - start == least * len(self.lengths) and end <= len(self.memory):
+            # One behind the other, all of one length
+            rows = Struct(f"{layout.format}{least - layout.size}x").iter_unpack(self.memory[start:end])
+        else:
+            rows = map(layout.unpack_from, repeat(self.memory), self.offsets)
+        return list(zip(*rows, strict=True))

@@ -104,8 +104,7 @@ class Stream:
         moments = taken.moments_ns
         if not self.datagrams:
             self.first_ns = self.last_ns = moments[0]
-        gaps = map(sub, moments, (self.last_ns, *moments))
-        self.longest_gap_ns = max(self.longest_gap_ns, *gaps)
+        self.longest_gap_ns = max(self.longest_gap_ns, moments[0] - self.last_ns, *map(sub, moments[1:], moments))
         self.last_ns = moments[-1]
         self.datagrams += len(moments)
         self.bytes += sum(taken.lengths)

@@ -62,11 +62,11 @@ class Meter:
 
     def take_buffer(self, buffer: DatagramBuffer, port: int, now_ns: int) -> None:
         """Count the datagrams of a buffer likewise."""
-        moments = tuple(buffer.timestamps_ns)
+        moments = tuple(buffer.timestamps_ns.tolist())
         if 0 in moments:
             moments = tuple([each or now_ns for each in moments])
         ways = [(each.group, each.interface_name, each.sender) for each in buffer.origins]
-        columns = tuple(buffer.offsets), tuple(buffer.lengths), moments
+        columns = tuple(buffer.offsets.tolist()), tuple(buffer.lengths.tolist()), moments
         self._take(buffer.data, columns, ways, buffer.sources.tolist(), port)
 
     def _take(
@@ -78,18 +78,24 @@ class Meter:
         port: int,
     ) -> None:
         """Count the datagrams, of which `which` says by which of the ways they came."""
+        if not which:
+            return
         ports = [sender[1] for _, _, sender in ways]
-        taken = Columns(memory, *columns, tuple([ports[way] for way in which]))
-        sources = [self._source(port, way, taken.moments_ns[0]) for way in ways] if which else []
+        sources = [self._source(port, way, columns[-1][0]) for way in ways]
         busy: list[_Source] = []
-        for row, way in enumerate(which):
-            source = sources[way]
-            if source is None:
-                self.unfollowed += 1
-                continue
-            if not source.rows:
-                busy.append(source)
-            source.rows.append(row)
+        if len(sources) == 1 and sources[0] is not None:
+            taken = Columns(memory, *columns, (ports[0],) * len(which))
+            busy, sources[0].rows = [sources[0]], list(range(len(which)))
+        else:
+            taken = Columns(memory, *columns, tuple([ports[way] for way in which]))
+            for row, way in enumerate(which):
+                source = sources[way]
+                if source is None:
+                    self.unfollowed += 1
+                    continue
+                if not source.rows:
+                    busy.append(source)
+                source.rows.append(row)
         marks = {row for source in busy for row in source.take(taken)}
         if marks:
             taken = taken.chosen([row for row in range(len(which)) if row not in marks])

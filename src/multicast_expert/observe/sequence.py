@@ -218,8 +218,12 @@ class IperfRun(Run):
         numbers, seconds, microseconds, high = fields
         if min(numbers) < 0 or min(seconds) < EARLIEST or max(microseconds) >= 1_000_000 or set(high) - {0, -1}:
             return None
-        sent_ns = [each * _SECOND + more * 1_000 for each, more in zip(seconds, microseconds, strict=True)]
-        return Heads(taken.ports[0], numbers, tuple(sent_ns))
+        if len(set(seconds)) == 1:
+            second_ns = seconds[0] * _SECOND
+            sent_ns = tuple([second_ns + more * 1_000 for more in microseconds])
+        else:
+            sent_ns = tuple([each * _SECOND + more * 1_000 for each, more in zip(seconds, microseconds, strict=True)])
+        return Heads(taken.ports[0], numbers, sent_ns)
 
     def _is_one_run(self, numbers: tuple[int, ...]) -> bool:
         first = self.sequence.highest if self.sequence.received else numbers[0]
