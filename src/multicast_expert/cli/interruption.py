@@ -44,7 +44,7 @@ class Held:
             raise KeyboardInterrupt
 
 
-held = Held()
+held: Held = Held()
 
 
 def until_interrupted(work: Callable[[], None]) -> bool:
