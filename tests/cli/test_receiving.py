@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.conftest import ENVIRONMENT, PATIENCE, Done, Program, Run, on_terminal
-from multicast_expert import McastRxSocket
-from multicast_expert.cli.arrivals import BATCH, batches
+from multicast_expert import DatagramBuffer, McastRxSocket
+from multicast_expert.cli.arrivals import BATCH, PAUSE, batches, buffers
+from multicast_expert.core.datagram import Datagram
 from multicast_expert.stamp import Stamp, stamped
 from multicast_expert.testing import Host, Lab, wait_until
 from programs import MCAST
@@ -365,6 +367,29 @@ def test_what_waits_at_the_end_is_received(pair: Pair) -> None:
         found = list(batches([receiver], time.monotonic() - 1, lambda: 1.0))
     numbers = [int(each.data) for batch in found for _, datagrams in batch for each in datagrams]
     assert numbers == list(range(3 * BATCH))
+
+
+@pytest.mark.parametrize(("timestamp_ns", "longest"), [(1, True), (None, False)], ids=["time", "no time"])
+def test_what_is_only_counted_gathers(timestamp_ns: int | None, longest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the receive buffer allows, but only where the system says when each datagram arrived."""
+    came = [Datagram(b"x", ("10.9.0.2", 4000), timestamp_ns=timestamp_ns)]
+    pauses: list[float] = []
+
+    class Receiver:
+        receive_buffer = 64 << 20
+
+        def receive_into(self, buffer: DatagramBuffer, *, timeout: float) -> int:
+            if not came:
+                raise TimeoutError
+            buffer._rows.take(came)
+            return len(buffer)
+
+    counted: list[int] = []
+    receiver: Any = Receiver()
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    list(buffers([receiver], time.monotonic() - 1, lambda: 1.0, lambda _, buffer: counted.append(len(buffer))))
+    assert counted == [1]
+    assert [each > PAUSE for each in pauses] == [longest]
 
 
 def test_more_groups_than_descriptors(pair: Pair, mcast: Run, program: Program, ended: Ended) -> None:

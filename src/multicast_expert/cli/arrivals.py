@@ -33,6 +33,8 @@ class Taken(NamedTuple):
     """What one receiver handed out in its turn."""
 
     datagrams: int = 0
+    pause: float = 0.0
+    """Seconds in which more may gather."""
     is_all: bool = True
     """Whether nothing more waits."""
     newest_ns: int | None = None
@@ -59,9 +61,9 @@ def batches(
         wanted = [each for each in found if not _is_from(each, excluded)] if excluded else found
         if wanted:
             batch.append((receiver, wanted))
-        return Taken(len(found), len(found) < BATCH, found[-1].timestamp_ns)
+        return Taken(len(found), PAUSE, len(found) < BATCH, found[-1].timestamp_ns)
 
-    for _ in turns(receivers, deadline, patience_left, take, PAUSE):
+    for _ in turns(receivers, deadline, patience_left, take):
         yield list(batch)
         batch.clear()
 
@@ -74,6 +76,7 @@ def buffers(
 ) -> Iterator[None]:
     """Call `count` with what comes, by receiver, in `turns`: a fraction of the work of objects."""
     buffer = DatagramBuffer(ROWS, MEMORY)
+    longest = gathering_seconds(each.receive_buffer for each in receivers)
 
     def take(receiver: McastRxSocket, timeout: float) -> Taken:
         buffer.clear()
@@ -84,9 +87,14 @@ def buffers(
             # An interruption leaves there what has come.
             if len(buffer):
                 count(receiver, buffer)
-        return Taken(len(buffer), not buffer.is_full, buffer.timestamps_ns[-1] or None if len(buffer) else None)
+        if not len(buffer):
+            return Taken()
+        newest_ns = buffer.timestamps_ns[-1] or None
+        # Where the OS does not say when each arrived, the time of the look has to do.
+        pause = longest if newest_ns else min(longest, PAUSE)
+        return Taken(len(buffer), pause, not buffer.is_full, newest_ns)
 
-    return turns(receivers, deadline, patience_left, take, gathering_seconds(each.receive_buffer for each in receivers))
+    return turns(receivers, deadline, patience_left, take)
 
 
 def turns(
@@ -94,7 +102,6 @@ def turns(
     deadline: float | None,
     patience_left: Callable[[], float],
     take: Callable[[McastRxSocket, float], Taken],
-    pause: float,
 ) -> Iterator[None]:
     """Call `take` for each receiver that may have datagrams, with the seconds to wait for one, and yield after that.
 
@@ -120,8 +127,8 @@ def turns(
         busy = [receiver for receiver, each in zip(busy, taken, strict=True) if not each.is_all]
         yield
         terminal.flush()
-        if any(each.datagrams for each in taken) and not busy:
-            time.sleep(pause)
+        if not busy and (pauses := [each.pause for each in taken if each.datagrams]):
+            time.sleep(min(pauses))
         # There may be more if the last one is older, as far as the OS says.
         if end_ns is not None and not any(each.datagrams and (each.newest_ns or end_ns) < end_ns for each in taken):
             return
