@@ -1,6 +1,7 @@
 """What the kernel tells may be cut, damaged or senseless: each reader passes over it, or raises our own error."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,6 +98,17 @@ def test_files_of_the_kernel(name: str, text: str) -> None:
         assert all(0 <= each < 1 << 64 for each in numbers)
     elif isinstance(found, Iterable) and not isinstance(found, str):
         assert all(each is not None for each in found)
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
+def test_numbers_without_end(name: str, line: str) -> None:
+    """Python refuses to read a number of so many digits; a line with one says nothing, wherever in it it stands."""
+    for number in re.finditer(r"\b\d+\b", line):
+        changed = line[: number.start()] + "9" * 5001 + line[number.end() :]
+        found = READERS[name](f"{LINES[0]}\n{changed}\n{line}\n")
+        if isinstance(found, Iterable):
+            list(found)
 
 
 def test_the_types_of_this_kernel_cut_and_damaged() -> None:

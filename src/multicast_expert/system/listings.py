@@ -116,11 +116,12 @@ _SOLICITED_NODES = IPv6Network("ff02::1:ff00:0/104")
 # Linux: proc(5); the forms are those of igmp.c, mcast.c and udp.c in the kernel's net/ipv4 and net/ipv6. The name of an
 # interface may hold any bytes but ASCII white space, so `splitlines` and other white space would cut it.
 
-_IGMP_INTERFACE = re.compile(r"(\d+)\s+(\S+)\s*:\s+\d+\s+V(\d+)\s*", re.ASCII)
-_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d+)\s.*", re.ASCII)
-_IGMP6_GROUP = re.compile(r"(\d+)\s+(\S+)\s+([0-9a-f]{32})\s+(\d+)\s.*", re.ASCII)
+_IGMP_INTERFACE = re.compile(r"(\d{1,20})\s+(\S+)\s*:\s+\d+\s+V(\d{1,20})\s*", re.ASCII)
+_IGMP_GROUP = re.compile(r"\s+([0-9A-F]{8})\s+(\d{1,20})\s.*", re.ASCII)
+_IGMP6_GROUP = re.compile(r"(\d{1,20})\s+(\S+)\s+([0-9a-f]{32})\s+(\d{1,20})\s.*", re.ASCII)
 _FILTER = re.compile(
-    r"\s*(\d+)\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))\s+(\d+)\s+(\d+)\s*",
+    r"\s*(\d{1,20})\s+\S+\s+(?:0x([0-9a-f]{8})\s+0x([0-9a-f]{8})|([0-9a-f]{32})\s+([0-9a-f]{32}))"
+    r"\s+(\d{1,20})\s+(\d{1,20})\s*",
     re.ASCII,
 )
 # Slot, address and port; remote address, state, queues, timer and retries; user, timeout, inode; more; drops.
@@ -251,7 +252,7 @@ def _address(packed: bytes) -> IPAddress:
 
 _IFMCSTAT_INTERFACE = re.compile(r"(\S+):\s*")
 _IFMCSTAT_FAMILY = re.compile(r"\s+(?:inet6?|link)\s.*")
-_IFMCSTAT_VERSION = re.compile(r"\s+(?:igmp|mld)v(\d+)(?:\s.*)?")
+_IFMCSTAT_VERSION = re.compile(r"\s+(?:igmp|mld)v(\d{1,20})(?:\s.*)?")
 _IFMCSTAT_GROUP = re.compile(
     r"\s+group\s+([0-9a-f.:]+)(?:%\S+)?(?:\s+scopeid\s+\S+)?(?:\s+mode\s+(\w+))?(?:\s+srcs\s+(\S+))?(?:\s.*)?"
 )
@@ -292,8 +293,8 @@ def parse_ifmcstat(text: str) -> Iterator[JoinedGroup]:
 
 # Windows: netsh interface ipv4 show joins. Its words are in the language of the system, its columns are not.
 
-_NETSH_INTERFACE = re.compile(r"\S.*?\s(\d+):\s+(.*?)\s*")
-_NETSH_GROUP = re.compile(r"\s*\d+\s+(\d+)\s+\S+\s+([0-9a-fA-F.:]+)(?:%\d+)?\s*")
+_NETSH_INTERFACE = re.compile(r"\S.*?\s(\d{1,20}):\s+(.*?)\s*")
+_NETSH_GROUP = re.compile(r"\s*\d+\s+(\d{1,20})\s+\S+\s+([0-9a-fA-F.:]+)(?:%\d+)?\s*")
 
 
 def parse_netsh_joins(text: str) -> Iterator[JoinedGroup]:

@@ -24,7 +24,7 @@ _COUNTERS = {
     ("udp", "with bad checksum"): "Udp.InCsumErrors",
     ("udp", "dropped due to full socket buffers"): "Udp.RcvbufErrors",
 }
-_COUNTER = re.compile(r"\s+(\d+) (.+?)(?: \(.*\))?\s*")
+_COUNTER = re.compile(r"\s+(\d{1,20}) (.+?)(?: \(.*\))?\s*")
 
 
 def parse_statistics(text: str) -> dict[str, int]:
