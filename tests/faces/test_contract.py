@@ -12,7 +12,7 @@ import pytest
 
 from faces.faces import Face
 from faces.network import GROUP, OTHER_GROUP, PORT, SECOND_SOURCE, Network, family, watched_descriptors
-from linux.plain_sockets import open_descriptors
+from linux.plain_sockets import all_closed, open_descriptors
 from multicast_expert import Datagram, DatagramBuffer, MulticastExpertError, NotOpenError
 
 
@@ -463,4 +463,4 @@ class TestOpeningAndClosing:
                 gc.collect()
             assert [each.category for each in caught] == [ResourceWarning]
             assert "unclosed" in str(caught[0].message)
-        assert open_descriptors() == before
+        all_closed(before)

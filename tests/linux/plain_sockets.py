@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 
 from multicast_expert.system import watch
-from multicast_expert.testing import Interface, Lab
+from multicast_expert.testing import Interface, Lab, wait_until
 from multicast_expert.testing.node import Node
 
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -126,6 +126,14 @@ def open_descriptors(*, watches: bool = False) -> int:
         }
         found = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - a Path would open one more
     return len(found if watches else found - of_watches)
+
+
+def all_closed(before: int) -> None:
+    """Return as soon as this process has no more descriptors open than before; LabError if it keeps one.
+
+    A thread that watches interfaces may have one open for a moment, as it asks the kernel; so may it have had before.
+    """
+    wait_until(lambda: open_descriptors() <= before, f"no more than {before} descriptors are open")
 
 
 def open_sockets() -> set[str]:

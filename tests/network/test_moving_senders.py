@@ -371,7 +371,7 @@ def test_on_an_event_loop(wires: TwoWires, version: int, loop: str, change: Call
         ) as sender:
             await sender.sendto(b"before", destination)
             change(wires.listener)
-            while not events:
+            while not events or sender.getsockname()[0] != ADDRESS[version]:
                 await anyio.sleep(0.01)
             await sender.sendto(b"after", destination)
             assert await sender.send_many([b"many"], destination) == 1
@@ -385,4 +385,5 @@ def test_on_an_event_loop(wires: TwoWires, version: int, loop: str, change: Call
         after = judge["b"] if change is move_both else judge["a"]
         for payload in (b"after", b"many"):
             assert heard(after, payload)[0] == ADDRESS[version]
-        assert [event.interface for event in events] == ["eth1" if change is move_both else "br0"]
+        # A bridge gets the interface first and the address then: either may be told.
+        assert {event.interface for event in events} == {"eth1" if change is move_both else "br0"}

@@ -3,6 +3,7 @@
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from time import monotonic
 from types import TracebackType
@@ -92,9 +93,10 @@ class Wiretap:
         self._socket.close()
 
     def _read(self) -> None:
-        packet = parse_packet(self._socket.recv(65535))
-        if packet is not None:
-            self.packets.append(packet)
+        with suppress(TimeoutError):
+            packet = parse_packet(self._socket.recv(65535))
+            if packet is not None:
+                self.packets.append(packet)
 
     def records(self, group: str) -> list[Record]:
         """All that was reported about the group so far."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from linux.plain_sockets import all_closed, open_descriptors
 from multicast_expert.testing import CommandError, Host, Interface, Lab, LabError, wait_until
 from multicast_expert.testing.node import Node
 from network.watching import end_watches
@@ -259,11 +260,11 @@ def test_labs_at_once_do_not_meet() -> None:
 @pytest.mark.parametrize("fails", [False, True], ids=["after the block", "after an exception"])
 def test_nothing_is_left(fails: bool) -> None:
     """Networks, processes, descriptors, threads and files of a lab are gone after it."""
-    # The watch of an earlier test's receiver lingers, and ends meanwhile.
+    # What lingers of earlier tests may end meanwhile.
     end_watches()
     witness = Node("witness")
     try:
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        descriptors = open_descriptors()
         threads = threading.active_count()
         with contextlib.suppress(ZeroDivisionError), Lab() as lab:
             switch = lab.switch("switch")
@@ -284,8 +285,8 @@ def test_nothing_is_left(fails: bool) -> None:
                 _ = 1 / 0
         assert process.returncode is not None
         assert not directory.exists()
-        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-        assert threading.active_count() == threads
+        all_closed(descriptors)
+        assert threading.active_count() <= threads
         wait_until(lambda: not probe.exists(), "the kernel has removed the network")
     finally:
         witness.close()

@@ -80,15 +80,14 @@ class Host(Stage):
             return
         lost = [address for address in changed.addresses if ":" in address]
         self.ip(f"link set {changed.name} up", *address_lines("replace", changed.name, lost, dad=self.dad))
-        changed.wait_until_ready()
+        changed.wait_until_connected()
 
     def set_cable(self, interface: Interface | str, plugged: bool) -> None:
         """Pull the cable out at the far end, or put it back: the interface stays up and keeps its addresses."""
         changed = self.interface(interface)
         changed.peer.node.ip(f"link set {changed.peer.name} {'up' if plugged else 'down'}")
         if plugged:
-            changed.wait_until_ready()
-            changed.peer.wait_until_ready()
+            changed.wait_until_connected()
 
     def set_mtu(self, interface: Interface | str, mtu: int) -> None:
         """Set the largest packet, on this side of the cable only.

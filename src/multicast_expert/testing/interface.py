@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,16 @@ class Interface:
         if self.has_ipv6():
             wait_until(self._sends_ipv6, f"{self.node.name} {self.name} has a usable IPv6 link-local address")
 
+    def wait_until_connected(self) -> None:
+        """Return as soon as both ends of its cable can be used, or this one, if the far end is down."""
+        self.wait_until_ready()
+        if self._peer is not None and self._peer._is_up():
+            self._peer.wait_until_ready()
+
+    def _is_up(self) -> bool:
+        (shown,) = json.loads(self.node.command("ip", "-j", "link", "show", "dev", self.name))
+        return "UP" in shown["flags"]
+
 
 class Cables:
     """The cables of one lab. No two interfaces of the lab have the same kernel index.
@@ -144,8 +155,7 @@ class Cables:
         near._peer, far._peer = far, near
         far.bring_up()
         near.bring_up()
-        near.wait_until_ready()
-        far.wait_until_ready()
+        near.wait_until_connected()
 
     def connect_to_the_wall(self, near: Interface) -> None:
         """Lay a cable that is alive and leads to no host."""

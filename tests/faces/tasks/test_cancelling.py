@@ -12,7 +12,7 @@ import pytest
 from faces.faces import ASYNC_FACES, PATIENCE, Face, by_turns
 from faces.network import GROUP, Network, watched_descriptors
 from faces.tasks.traffic import FACES, WINDOW, async_receiver, traffic
-from linux.plain_sockets import open_descriptors
+from linux.plain_sockets import all_closed, open_descriptors
 from multicast_expert import AsyncMcastRxSocket, Datagram
 
 
@@ -102,7 +102,7 @@ async def cancelled_often(face: Face, network: Network, version: int, give_up: G
             while len(paced.received) < paced.sent:
                 paced.received.append(int((await receiver.receive()).data))
         assert paced.received == list(range(paced.sent))
-        assert open_descriptors() == before[0]
+        all_closed(before[0])
         # A loop goes on watching after a wait, until something comes and nobody waits for it.
         assert watched_descriptors() in {before[1], before[1] - 1}
         assert receiver.stats()[:1] + receiver.stats()[3:] == (paced.sent, 0, 0)
