@@ -55,6 +55,8 @@ def test_three_sites_hear_each_other(version: int) -> None:
             totals = group_of(each.status(lambda status: True, "a status"), version)
             assert totals["lost"] == totals["malformed"] == 0
             assert not totals["sending_drops"]
+            maps = Path(f"/proc/{each.process.pid}/maps").read_text()
+            assert "/dev/shm/" not in maps, "a bridge shares no memory with others on its machine"
 
 
 @versions

@@ -43,6 +43,8 @@ _ALWAYS: dict[str, Any] = {
     "transport/link/tx/queue/size/data": 16,
     # A site that does not keep up may hold up the others for so many microseconds a frame.
     "transport/link/tx/queue/congestion_control/drop/wait_before_drop": 2000,
+    # Sites are different machines: memory for those on one would be held for nothing.
+    "transport/shared_memory/enabled": False,
 }
 
 
