@@ -11,7 +11,9 @@ from typing import NamedTuple, Self
 
 from multicast_expert.testing import Interface
 
-PATIENCE = 5.0
+PATIENCE = 20.0
+"""Seconds to wait for a report. A processor sends the MLD reports of all network namespaces one after the other: those
+of other tests, which may just be taking theirs down, come first (mld_wq in net/ipv6/mcast.c)."""
 
 # Record types: RFC 3376, 4.2.12; RFC 3810, 5.2.12
 IS_INCLUDE, IS_EXCLUDE, TO_INCLUDE, TO_EXCLUDE, ALLOW, BLOCK = range(1, 7)
