@@ -14,7 +14,7 @@ import pytest
 from faces.faces import ASYNC_FACES, PATIENCE, Face, wait_until
 from faces.network import GROUP, OTHER_GROUP, PORT, Network, watched_descriptors
 from faces.tasks.traffic import WINDOW, async_receiver, traffic
-from linux.plain_sockets import open_descriptors
+from linux.plain_sockets import all_closed, open_descriptors
 from multicast_expert import AsyncMcastRxSocket, Datagram, MulticastExpertError
 
 
@@ -139,7 +139,8 @@ async def test_a_receiver_that_is_forgotten_after_a_wait(face: Face, network: Ne
     with pytest.warns(ResourceWarning, match="unclosed"):  # noqa: PT031 - who collects is who warns
         del receiver
         gc.collect()
-    assert (open_descriptors(), watched_descriptors()) == before
+    all_closed(before[0])
+    assert watched_descriptors() <= before[1]
 
 
 @pytest.mark.parametrize("version", [4])
