@@ -18,7 +18,7 @@ from multicast_expert.wire.frame import Frame
 from multicast_expert.wire.frames import FRAGMENT_HEADER, UDP
 from multicast_expert.wire.udp_place import udp_place
 
-_ROWS, _MEMORY = 1024, 1 << 20
+_ROWS, _MEMORY = 512, 1 << 19
 """Room for datagrams that are taken together: no more than stays in a processor's cache until it is written."""
 _PATIENCE = 0.2
 """Seconds until an end is noticed where nothing comes."""
