@@ -45,7 +45,7 @@ on at home. Return how many slots may be filled. */
 int
 aim(Arena *arena, const Rows *rows, int slots)
 {
-    Py_ssize_t end = end_of(rows), length = rows->expected;
+    Py_ssize_t end = rows->end, length = rows->expected;
     if (length == 0) {
         return slots;
     }
@@ -64,7 +64,7 @@ aim(Arena *arena, const Rows *rows, int slots)
     return arena->aimed;
 }
 
-/* Bring home what the arena holds from its slot on, so that it no longer depends on any rows. */
+/* Make what the arena holds from its slot on one piece at home again, so that it no longer depends on any rows. */
 void
 keep_rest(Arena *arena)
 {
@@ -77,26 +77,6 @@ keep_rest(Arena *arena)
         point_home(arena, slot);
     }
     arena->aimed = 0;
-}
-
-/* Make each message that was received one piece again, and learn how long to expect them. */
-void
-land(Arena *arena, Rows *rows)
-{
-    Py_ssize_t longest = 0, expected = rows->expected;
-    for (int slot = 0; slot < arena->filled; slot++) {
-        Py_ssize_t size = arena->headers[slot].msg_len < PAYLOAD ? arena->headers[slot].msg_len : PAYLOAD;
-        longest = size > longest ? size : longest;
-    }
-    if (arena->aimed > 0 && longest > (Py_ssize_t)arena->pieces[0][0].iov_len) {
-        keep_rest(arena);
-    }
-    /* Longer at once, shorter bit by bit: a short one may be the end of a run. */
-    if (longest > expected) {
-        rows->expected = longest;
-    } else if (arena->filled > 0) {
-        rows->expected -= (expected - longest + 7) / 8;
-    }
 }
 
 Arena *

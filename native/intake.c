@@ -12,13 +12,28 @@ release_message(Message *message)
     Py_CLEAR(message->timestamp);
 }
 
+/* As memcmp(3), which is quicker for what is longer than the few bytes that come with a message. */
+static bool
+same_bytes(const char *one, const char *other, size_t size)
+{
+    for (; size >= sizeof(uint64_t); size -= sizeof(uint64_t), one += sizeof(uint64_t), other += sizeof(uint64_t)) {
+        uint64_t word, other_word;
+        memcpy(&word, one, sizeof word);
+        memcpy(&other_word, other, sizeof other_word);
+        if (word != other_word) {
+            return false;
+        }
+    }
+    return size == 0 || memcmp(one, other, size) == 0;
+}
+
 /* Return whether the same came with two messages beside the payload, as it does most often. */
 static bool
 same_facts(const struct msghdr *one, const struct msghdr *other)
 {
     return one->msg_controllen == other->msg_controllen && one->msg_namelen == other->msg_namelen &&
-           memcmp(one->msg_control, other->msg_control, one->msg_controllen) == 0 &&
-           memcmp(one->msg_name, other->msg_name, one->msg_namelen) == 0;
+           same_bytes(one->msg_control, other->msg_control, one->msg_controllen) &&
+           same_bytes(one->msg_name, other->msg_name, one->msg_namelen);
 }
 
 /* Read the arena's current message; return whether that worked. In either case the message is to be released. It begins
@@ -146,21 +161,27 @@ store_segments(Intake *self, Arena *arena, const Message *message, Rows *rows)
 Py_ssize_t
 store_messages(Intake *self, Arena *arena, Rows *rows)
 {
-    Py_ssize_t total = 0, longest = 1, run = 0;
+    Py_ssize_t total = 0, longest = 0, most = 1, run = 0;
     Message message = {0};
     while (arena->slot < arena->filled && !rows->refused) {
+        if (arena->headers[arena->slot].msg_len > arena->pieces[arena->slot][0].iov_len) {
+            /* It went on at home, and would be written over those behind it. */
+            keep_rest(arena);
+        }
         run = read_message(self, arena, &message) ? store_segments(self, arena, &message, rows) : -1;
         if (run < 0) {
             break;
         }
-        longest = run > longest ? run : longest;
+        longest = message.size > longest ? message.size : longest;
+        most = run > most ? run : most;
         total += run;
     }
     release_message(&message);
+    expect_size(rows, longest);
     if (run < 0) {
         return -1;
     }
-    self->run = longest;
+    self->run = most;
     return total;
 }
 

@@ -87,7 +87,6 @@ Arena *take_unread(Intake *self);
 Arena *take_oldest(Intake *self);
 void drop_unread(Intake *self);
 int aim(Arena *arena, const Rows *rows, int slots);
-void land(Arena *arena, Rows *rows);
 void keep_rest(Arena *arena);
 void give_back(Intake *self, Arena *arena);
 PyThreadState *begin_call(Intake *self, Arena *arena);

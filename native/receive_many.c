@@ -81,9 +81,6 @@ fill_arena(Intake *self, int descriptor, const int *alarm, int slots, Rows *rows
         *error = receive_some(descriptor, arena, slots, more);
 #endif
         end_call(arena, thread);
-        if (rows != NULL) {
-            land(arena, rows);
-        }
         /* A socket that is reported and yet holds nothing may be reported for ever. */
         *more = *error != 0 || (*more && arena->filled > 0);
     }

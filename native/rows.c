@@ -130,11 +130,17 @@ rows_clear(Rows *rows, PyObject *Py_UNUSED(nothing))
     if (!is_free(rows)) {
         return NULL;
     }
-    rows->count = 0;
+    rows->count = rows->end = 0;
     rows->refused = false;
     rows->last = NULL;
     PyDict_Clear(rows->places);
     return PyList_SetSlice(rows->origins, 0, PyList_Size(rows->origins), NULL) < 0 ? NULL : shared(Py_None);
+}
+
+static PyObject *
+rows_is_full(Rows *rows, void *Py_UNUSED(nothing))
+{
+    return PyBool_FromLong(rows->refused || rows->count >= rows->capacity);
 }
 
 static Py_ssize_t
@@ -202,6 +208,11 @@ static PyMethodDef rows_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef rows_properties[] = {
+    {"is_full", (getter)rows_is_full, NULL, "Whether there is no room for another, or one was refused.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMemberDef rows_members[] = {
     {"capacity", T_PYSSIZET, offsetof(Rows, capacity), READONLY, "How many there is room for."},
     {"refused", T_BOOL, offsetof(Rows, refused), READONLY, "Whether one found no room since the last clear."},
@@ -216,6 +227,7 @@ static PyType_Slot rows_slots[] = {
     {Py_tp_dealloc, rows_dealloc},
     {Py_tp_methods, rows_methods},
     {Py_tp_members, rows_members},
+    {Py_tp_getset, rows_properties},
     {Py_sq_length, rows_length},
     {0, NULL},
 };

@@ -11,6 +11,7 @@ typedef struct {
     PyObject_HEAD
     Py_ssize_t capacity;
     Py_ssize_t count;
+    Py_ssize_t end; /* of the last payload */
     char refused; /* whether one found no room */
     long busy;    /* the process that receives into them; 0: none. In the child of a fork that call does not go on. */
     Py_ssize_t expected; /* how long messages were of late */
@@ -26,18 +27,11 @@ typedef struct {
     Py_ssize_t last_place;
 } Rows;
 
-static inline Py_ssize_t
-end_of(const Rows *rows)
-{
-    Py_ssize_t last = rows->count - 1;
-    return last < 0 ? 0 : (Py_ssize_t)rows->offsets[last] + rows->lengths[last];
-}
-
 /* Return whether there is room for a payload, and note if there is none. */
 static inline bool
 has_room(Rows *rows, Py_ssize_t size)
 {
-    bool room = rows->count < rows->capacity && size <= rows->memory.len - end_of(rows);
+    bool room = rows->count < rows->capacity && size <= rows->memory.len - rows->end;
     rows->refused = rows->refused || !room;
     return room;
 }
@@ -46,17 +40,29 @@ has_room(Rows *rows, Py_ssize_t size)
 static inline void
 add_row(Rows *rows, const char *payload, Py_ssize_t size, Py_ssize_t place, long long timestamp)
 {
-    Py_ssize_t offset = end_of(rows);
-    char *home = (char *)rows->memory.buf + offset;
+    char *home = (char *)rows->memory.buf + rows->end;
     if (home != payload) {
         /* It may be in the rows already, further on. */
         memmove(home, payload, (size_t)size);
     }
-    rows->offsets[rows->count] = offset;
+    rows->offsets[rows->count] = rows->end;
     rows->lengths[rows->count] = (int32_t)size;
     rows->timestamps[rows->count] = timestamp;
     rows->sources[rows->count] = (int32_t)place;
     rows->count++;
+    rows->end += size;
+}
+
+/* Learn how long messages are, from the longest of some; 0: none came. */
+static inline void
+expect_size(Rows *rows, Py_ssize_t longest)
+{
+    if (longest > rows->expected) {
+        rows->expected = longest;
+    } else if (longest > 0) {
+        /* Shorter bit by bit: a short one may be the end of a run. */
+        rows->expected -= (rows->expected - longest + 7) / 8;
+    }
 }
 
 bool begin_rows(Rows *rows);

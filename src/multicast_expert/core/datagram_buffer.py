@@ -51,6 +51,10 @@ class Rows(Sized, Protocol):
         """Whether a datagram found no room since the last `clear`."""
 
     @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another, or one was refused."""
+
+    @property
     def origins(self) -> list[Origin]:
         """The origins that `sources` counts."""
 
@@ -78,6 +82,11 @@ class PythonRows:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another, or one was refused."""
+        return self.refused or self._count >= self.capacity
 
     def take(self, backlog: list[Datagram], /) -> None:
         """Move datagrams from the end of a list, as long as there is room."""
@@ -185,7 +194,7 @@ class DatagramBuffer:
     @property
     def is_full(self) -> bool:
         """Whether it takes no further datagram before `clear`; what found no room is received next."""
-        return self._rows.refused or len(self._rows) >= self._rows.capacity
+        return self._rows.is_full
 
     @property
     def data(self) -> memoryview:

@@ -226,11 +226,13 @@ class Reader:
                 self._source.ring()
         return len(rows) - before
 
-    def receive_into(self, rows: Rows, timeout: float | None) -> int:
-        """As `take_into`, waiting for the first; 0 after the timeout, and if the first finds no room."""
-        found = self.take_into(rows)
-        if found or rows.refused or timeout == 0:
-            return found
+    def wait_into(self, rows: Rows, timeout: float | None) -> int:
+        """Wait for a datagram, then `take_into`; 0 after the timeout, and if the first finds no room.
+
+        To be called when `take_into` found nothing and the rows refused nothing.
+        """
+        if timeout == 0:
+            return 0
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             if self._source.wait(timeout, self.backlog):

@@ -344,9 +344,10 @@ class Receiver(Openable):
 
 def room_in(buffer: DatagramBuffer) -> Rows:
     """Return the rows of a buffer that is not full. Raises MulticastExpertError."""
-    if buffer.is_full:
+    rows = buffer._rows
+    if rows.is_full:
         raise MulticastExpertError("The buffer is full: process what it holds, then call clear().")
-    return buffer._rows
+    return rows
 
 
 def checked_timeout(timeout: float | None) -> float | None:
@@ -463,11 +464,12 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        found = self._reader.receive_into(
-            room_in(buffer), self.timeout if timeout is DEFAULT else self._effective(timeout)
-        )
-        if not (found or buffer.is_full):
-            raise self._timed_out(timeout)
+        rows, reader = room_in(buffer), self._reader
+        found = reader.take_into(rows)
+        if not (found or rows.refused):
+            found = reader.wait_into(rows, self._effective(timeout))
+            if not (found or rows.refused):
+                raise self._timed_out(timeout)
         return found
 
     def explain(self, group: MulticastAddress | None = None, *, listen: float = 5.0) -> Report:
