@@ -385,32 +385,28 @@ async def checkpoint() -> None:
 
 
 async def in_thread(function: Callable[[], Result]) -> Result:
-    """Call the function in a thread of its own and return its result; a task that is cancelled leaves it alone."""
-    loop = running_loop()
-    if loop is None:
-        trio: Any = sys.modules["trio"]
-        result: Result = await trio.to_thread.run_sync(
-            function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-        )
-        return result
-    future: asyncio.Future[Result] = loop.create_future()
+    """Call the function in a thread of its own and return its result; a task that is cancelled leaves it alone.
 
-    def answer(result: Result | None, error: Exception | None) -> None:
-        if not future.done():
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]
+    A thread that was kept from an earlier call, as trio and executors keep theirs, may be in another network namespace.
+    """
+    loop = running_loop()
+    trio: Any = sys.modules.get("trio")
+    done = asyncio.Event() if loop is not None else trio.Event()
+    soon = loop.call_soon_threadsafe if loop is not None else trio.lowlevel.current_trio_token().run_sync_soon
+    results: list[Result] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
-        result, failure = None, None
         try:
-            result = function()
-        except Exception as error:  # noqa: BLE001 - it is raised where the task awaits it
-            failure = error
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the task awaits it
+            failures.append(error)
         # The loop may be closed by now.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(answer, result, failure)
+            soon(done.set)
 
     threading.Thread(target=run, name="multicast_expert", daemon=True).start()
-    return await future
+    await done.wait()
+    if failures:
+        raise failures.pop()
+    return results.pop()
