@@ -30,6 +30,8 @@ WORKERS_PER_PROCESSOR = 4
 """Most tests wait most of their time: until something comes, or for as long as nothing may come."""
 
 
+CHUNK = 8
+"""Tests that a worker gets together, at most: `--maxschedchunk` in pyproject.toml."""
 LONG = 8.0
 """Seconds of a test that should begin before most others."""
 
@@ -51,17 +53,29 @@ def is_worker(config: pytest.Config) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Workers begin with what takes long, so that in the end none waits for another, and end with what runs alone."""
     if is_worker(config):
-        items.sort(key=turn)
+        places = spread([item for item in items if item.get_closest_marker("slow")])
+        items.sort(key=lambda item: turn(item, places))
 
 
-def turn(item: pytest.Item) -> tuple[bool, float, bool]:
+def turn(item: pytest.Item, places: dict[pytest.Item, float]) -> tuple[bool, float, float]:
     """What tests are sorted by."""
     patience = item.get_closest_marker("timeout")
-    return (
-        item.get_closest_marker("alone") is not None,
-        -patience.args[0] if patience else 0,
-        item.get_closest_marker("slow") is None,
-    )
+    return item.get_closest_marker("alone") is not None, -patience.args[0] if patience else 0, places.get(item, 1)
+
+
+def spread(items: list[pytest.Item]) -> dict[pytest.Item, float]:
+    """Where among them each comes, 0 to 1: of each module some early and some late.
+
+    The tests of one module mostly wait or mostly compute, and processors are idle where all workers wait.
+    """
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    places = {}
+    for module in modules.values():
+        chunks = -(-len(module) // CHUNK)
+        places.update({item: (number // CHUNK + 0.5) / chunks for number, item in enumerate(module)})
+    return places
 
 
 def pytest_collection_finish() -> None:
