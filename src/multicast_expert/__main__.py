@@ -9,10 +9,12 @@ import sys
 
 def main() -> None:
     """Run the command and end the process with its exit status."""
-    # From here on Ctrl-C, and SIGTERM as of `timeout`, end the process at once, unless a shell has it ignore them.
-    # What does more at its end than to leave, such as a summary, uses `interruption`.
-    for signal in (_signal.SIGINT, _signal.SIGTERM):
-        if _signal.getsignal(signal) != _signal.SIG_IGN:
+    # From here on Ctrl-C, SIGTERM as of `timeout`, and SIGHUP of a terminal that goes away (Windows has none) end the
+    # process at once, unless a shell has it ignore them. What does more at its end than to leave, such as a summary,
+    # uses `interruption`.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal = getattr(_signal, name, None)
+        if signal is not None and _signal.getsignal(signal) != _signal.SIG_IGN:
             _signal.signal(signal, _leave)
     # What is loaded stays: looking through it for garbage, again and again, is a part of the time that a start takes.
     gc.disable()

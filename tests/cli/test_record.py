@@ -118,7 +118,7 @@ def test_other_programs_read_it(host: Host, recording: Program, tmp_path: Path) 
     assert dumped.count(f" > {GROUP}.{PORT}: UDP, length 999") == 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_it(host: Host, recording: Program, tmp_path: Path, number: int) -> None:
     """What had come is in the file, to the last datagram, and the file is whole."""
     path = tmp_path / "it.pcapng"

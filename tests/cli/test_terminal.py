@@ -134,8 +134,9 @@ def test_what_follows_ctrl_c(host: Host, arguments: str, ready: str, after: str,
     [
         lambda opened: os.write(opened.screen, CTRL_C),
         lambda opened: opened.process.send_signal(signal.SIGTERM),
+        lambda opened: opened.process.send_signal(signal.SIGHUP),
     ],
-    ids=["Ctrl-C", "SIGTERM"],
+    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
 def test_the_live_table_gives_the_terminal_back(host: Host, end: Callable[[Terminal], object]) -> None:
     """However it ends, it leaves its screen, and the terminal works as before."""

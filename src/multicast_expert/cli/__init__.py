@@ -1,7 +1,7 @@
 """The command `mcast`: its subcommands and their exit status. A file per subcommand, thin over the library.
 
-Exit status: 0 done; 1 failed, or nothing came; 2 wrong command line; 130 ended by Ctrl-C or SIGTERM. `mcast doctor`
-returns 1 when it found a problem, and 3 when it could not tell; so do `mcast drops` and `mcast ping`.
+Exit status: 0 done; 1 failed, or nothing came; 2 wrong command line; 130 ended by Ctrl-C, SIGTERM or SIGHUP. `mcast
+doctor` returns 1 when it found a problem, and 3 when it could not tell; so do `mcast drops` and `mcast ping`.
 """
 
 from __future__ import annotations

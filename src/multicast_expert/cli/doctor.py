@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 from multicast_expert.cli import terminal
+from multicast_expert.cli.interruption import SIGNALS
 from multicast_expert.cli.parameters import (
     InterfaceOption,
     JsonOption,
@@ -175,7 +176,7 @@ def _collect(
 
 @contextmanager
 def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C or SIGTERM inside the block, for the yielded function; the next one interrupts."""
+    """Record the first Ctrl-C, SIGTERM or SIGHUP inside the block, for the yielded function; the next one interrupts."""
     noted = False
 
     def note(*_: Any) -> None:
@@ -185,7 +186,7 @@ def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
         noted = True
 
     # A shell ignores Ctrl-C for programs in the background; and only the main thread may set handlers.
-    watched = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
+    watched = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     handlers: dict[signal.Signals, Any] = {}
     with suppress(ValueError):
         handlers = {each: signal.signal(each, note) for each in watched}

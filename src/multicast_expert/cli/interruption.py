@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a command that does something at its end, and the end of the program that reads the output.
+"""Ctrl-C, SIGTERM and SIGHUP in a command that does something at its end, and the end of the program that reads the output.
 
 Elsewhere they end the process at once, with status 130, once Python has started (see `__main__`).
 """
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal or connection that goes away sends SIGHUP; Windows has none.
+SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 STATUS = 130
 # Seconds until an interruption that Python dropped is repeated, by the timer of POSIX that sends SIGALRM.
 AGAIN = 0.01
@@ -48,7 +49,7 @@ held: Held = Held()
 
 
 def until_interrupted(work: Callable[[], None]) -> bool:
-    """Do the work; return whether Ctrl-C or SIGTERM ended it, as KeyboardInterrupt. A second one ends the process."""
+    """Do the work; return whether one of SIGNALS ended it, as KeyboardInterrupt. A second one ends the process."""
     before = _handlers()
 
     def interrupt(*_: Any) -> None:

@@ -20,7 +20,7 @@ STATUS = (
     ("0", "done"),
     ("1", "could not be done; or nothing was received, or less than asked for"),
     ("2", "the command line makes no sense"),
-    ("130", "ended by Ctrl-C or SIGTERM"),
+    ("130", "ended by Ctrl-C, SIGTERM or SIGHUP"),
 )
 
 
