@@ -68,10 +68,11 @@ def test_received_onto_a_full_disk(host: Host) -> None:
         assert done.stderr.splitlines()[-1] == "mcast: standard output: No space left on device"
 
 
-def test_head_of_a_silent_group(host: Host) -> None:
-    """When the reader ends, `recv` ends at once, although nothing comes that it could fail to write."""
-    process = host.popen([*MCAST, "recv", QUIET], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
-    assert process.stderr.readline().startswith("listening to ")
+@pytest.mark.parametrize("arguments", [f"recv {QUIET}", f"record - {QUIET}", "scan -i lo --for 60"])
+def test_head_of_a_silent_group(host: Host, arguments: str) -> None:
+    """When the reader ends, a command ends at once, although nothing comes that it could fail to write."""
+    process = host.popen([*MCAST, *arguments.split()], stdout=-1, stderr=-1, text=True, env=ENVIRONMENT)
+    assert process.stderr.readline().startswith(("listening to ", "recording ", "looking for "))
     started = monotonic()
     process.stdout.close()
     assert (process.wait(PATIENCE), process.stderr.read()) == (0, "")

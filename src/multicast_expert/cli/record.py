@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Annotated, Any
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.interruption import STATUS, until_interrupted
+from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.parameters import (
     InterfacesOption,
     JsonOption,
@@ -138,6 +138,8 @@ def run(
 
         def follow() -> None:
             terminal.tell(f"recording {place}")
+            if file == "-":
+                end_with_reader()
             tell_what_is_missing(receivers)
             _follow(recorder, blocks)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.host_state import joined_here
+from multicast_expert.cli.interruption import end_with_reader
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, UsageError, command, seconds, whole
 from multicast_expert.cli.render.scan import found_lines, found_object
 from multicast_expert.cli.render.streams import Surroundings
@@ -59,6 +60,7 @@ def run(
         raise MulticastExpertError(NEEDS_GROUPS)
     way = "looking" if may_look else "listening"
     terminal.tell(f"{way} for {duration:g} s" + (f", with {len(joined)} groups joined" if joined else ""))
+    end_with_reader()
     if may_look:
         found = scan(ifaces or None, duration, joined)
     else:
