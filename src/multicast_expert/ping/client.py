@@ -207,7 +207,10 @@ async def resolve(host: str, version: int | None = None) -> list[IPAddress]:
     try:
         found = await in_thread(lambda: socket.getaddrinfo(host, 0, family, socket.SOCK_DGRAM))
     except OSError as error:
-        raise MulticastExpertError(f"{host}: {error.strerror}.") from error
+        asked = f" (only IPv{version} was asked for)" if version else ""
+        raise MulticastExpertError(f"{host or repr(host)}: {error.strerror}{asked}.") from error
+    except ValueError as error:  # as that of the codec of host names
+        raise MulticastExpertError(f"{host!r} cannot be the name of a host.") from error
     addresses = [(str(each[4][0]), each[4][3] if len(each[4]) == 4 else 0) for each in found]
     known = [f"{text}%{scope}" if scope and "%" not in text else text for text, scope in addresses]
     versions = [ip_address(each) for each in dict.fromkeys(known)]
