@@ -472,3 +472,13 @@ def test_padding(pair: Pair, mcast: Run) -> None:
     refused = mcast("send", "239.1.2.3:5020", "--file", "-", "--stamp", on=far, stdin=bytes(65500))
     assert refused.returncode == 2
     assert "65,540 bytes with the stamp do not fit into a datagram of IPv4, at most 65,507." in refused.stderr
+
+
+def test_a_file_without_end(mcast: Run, tmp_path: Path) -> None:
+    """Of a file that is longer than a datagram, no more is read than tells so."""
+    file = tmp_path / "long"
+    file.touch()
+    os.truncate(file, 1 << 40)
+    done = mcast("send", "239.1.2.3:5020%lo", "--file", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mcast: {file} has more than the 65,507 bytes that fit.\n")

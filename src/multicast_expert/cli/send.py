@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import count, repeat
 from pathlib import Path
 from typing import Annotated
@@ -129,7 +130,7 @@ def run(
         payloads = _lines(number, (size or most) - head)
         interval = interval or 0.0
     else:
-        payload = _read_payload(text, file)
+        payload = _read_payload(text, file, most)
         length = len(payload) + head
         if length > (size or most):
             limit = f"--size {size}" if size else f"a datagram of IPv{endpoint.group.version}, at most {most:,}"
@@ -168,12 +169,17 @@ def run(
         return STATUS if interrupted else 1 if sending.failed else 0
 
 
-def _read_payload(text: str | None, file: str | None) -> bytes:
+def _read_payload(text: str | None, file: str | None, most: int) -> bytes:
+    """Return the payload; of a file, which may be of any length or have no end, no more than tells that it fits."""
     if file == "-" and sys.stdin is None:
         raise MulticastExpertError("standard input is closed.")
     if file is None:
         return os.fsencode(DEFAULT_TEXT if text is None else text)
-    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
+        payload = opened.read(most + 1)
+    if len(payload) > most:
+        raise UsageError(f"{'standard input' if file == '-' else file} has more than the {most:,} bytes that fit.")
+    return payload
 
 
 def _payloads(payload: bytes, number: int) -> Iterator[bytes]:
