@@ -22,7 +22,7 @@ def test_rates(text: str, rate: Rate) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "5M", "0pps", "-1pps", "1e3pps", "5 Mbps", "5Tbps", "nanpps", "9" * 400 + "pps"]
+    "text", ["", "5", "5M", "0pps", "-1pps", "1e3pps", "5 Mbps", "5Tbps", "5MBps", "5MBPS", "nanpps", "9" * 400 + "pps"]
 )
 def test_what_is_no_rate(text: str) -> None:
     """The error quotes it and shows two that are."""

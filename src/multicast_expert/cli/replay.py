@@ -39,9 +39,10 @@ LOOKED_AT = 256
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
-    if not (speed := seconds(text)) > 0:
-        raise ValueError("a speed is a number above 0, or max.")
-    return speed
+    with suppress(ValueError):
+        if (speed := seconds(text)) > 0:
+            return speed
+    raise ValueError(f"{text!r} is no speed: a number above 0, or max.")
 
 
 def _moment(text: str) -> float | datetime:

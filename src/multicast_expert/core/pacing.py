@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([kmg]?)(pps|bps|bit/s|bits/s)", re.IGNORECASE | re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([kmg]?)(pps|bit/s|bits/s|(?-i:b)ps)", re.IGNORECASE | re.ASCII)
 _PREFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
