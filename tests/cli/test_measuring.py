@@ -198,6 +198,16 @@ def test_csv_on_standard_output(pair: Pair, mcast: Run, listening: Program, ende
     assert (done.returncode, "both write to standard output" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(("file", "named"), [("/dev/full", "/dev/full"), ("-", "standard output")])
+def test_csv_on_a_full_disk(pair: Pair, program: Program, ended: Ended, file: str, named: str) -> None:
+    """The error names where the rows went, and comes with the first of them."""
+    onto_full = ("sh", "-c", 'exec "$@" > /dev/full', "sh")
+    receiver = program("recv", "-q", "239.1.2.3:5117%eth0", "--csv", file, "-W", "60", on=pair[0], prefix=onto_full)
+    done = ended(receiver)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"mcast: {named}: No space left on device"
+
+
 def test_fewer_than_asked_for(pair: Pair, mcast: Run) -> None:
     """-c that is not reached is status 1, also if nothing is shown, and a silent group has a total."""
     desk, _ = pair

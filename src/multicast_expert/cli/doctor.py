@@ -176,7 +176,7 @@ def _collect(
 
 @contextmanager
 def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Record the first Ctrl-C, SIGTERM or SIGHUP inside the block, for the yielded function; the next one interrupts."""
+    """Record the first of SIGNALS inside the block, for the yielded function; the next one interrupts."""
     noted = False
 
     def note(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP in a command that does something at its end, and the end of the program that reads the output.
+"""Ctrl-C, SIGTERM and SIGHUP in a command that does something at its end, and the end of the output's reader.
 
 Elsewhere they end the process at once, with status 130, once Python has started (see `__main__`).
 """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from multicast_expert.cli import terminal
@@ -44,15 +45,16 @@ class Measurement(ExitStack):
         self._next = self._start + (every or 0.0)
         self._is_headed = False
         self._write_row: Callable[[dict[str, Any]], Any] | None = None
-        self._file: Any = None
         # Lines for people would be between those of CSV.
         self._shows_lines = not as_json and file != "-"
         if file is not None:
-            # It stays open as long as the measurement.
-            opened = Path(file).open("w", newline="", encoding="utf-8") if file != "-" else None  # noqa: SIM115
-            self._file = sys.stdout if opened is None else self.enter_context(opened)
-            writer = import_module("csv").DictWriter(self._file, FIELDS, lineterminator="\n")
-            writer.writeheader()
+            rows = SimpleNamespace(write=_put_at_once if file == "-" else self.enter_context(_Appending(file)).write)
+            writer = import_module("csv").DictWriter(rows, FIELDS, lineterminator="\n")
+            try:
+                writer.writeheader()
+            except OSError:
+                self.close()
+                raise
             self._write_row = writer.writerow
 
     @property
@@ -95,7 +97,6 @@ class Measurement(ExitStack):
             # Booleans as JSON has them
             words = {name: str(each).lower() for name, each in value.items() if isinstance(each, bool)}
             self._write_row(value | words)
-            self._file.flush()
 
     def finish(self, stats: list[ReceiveStats], receive_buffer: int, unheard: Iterable[Endpoint]) -> int:
         """Write what the last interval has left, and the summary; return when the measurement ended, since 1970.
@@ -119,6 +120,29 @@ class Measurement(ExitStack):
         for line in (*summary_lines(self.meter, seconds, stats), *streams):
             terminal.tell(line, "red" if isinstance(line, Alarm) else "")
         return ended_ns
+
+
+class _Appending(ExitStack):
+    """A file that has each text as soon as it is written; an error names it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._file = self.enter_context(Path(name).open("wb", buffering=0))  # noqa: SIM115 - of a stack
+
+    def write(self, text: str) -> None:
+        """Write it all."""
+        rest = text.encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:  # a failed write names no file
+            raise OSError(error.errno, error.strerror, self._name) from None
+
+
+def _put_at_once(text: str) -> None:
+    terminal.put(text)
+    terminal.flush()
 
 
 def total_object(
