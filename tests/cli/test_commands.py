@@ -137,6 +137,20 @@ def test_a_receiver_heals(multicast_lab: Lab, mcast: Run, listening: Program, en
     assert (done.returncode, done.stdout.partition("bytes: ")[2]) == (0, "again\n"), done.stderr
 
 
+def test_what_was_sent_before_the_interface_went(multicast_lab: Lab, program: Program, ended: Ended) -> None:
+    """The summary names the interface, although it is not there any more."""
+    host = multicast_lab.host("leaving")
+    host.add_interface("eth0", ipv4="10.9.1.1/24")
+    with host.join_and_never_read("239.1.2.3", 5000, interface="eth0") as member:
+        member.settimeout(PATIENCE)
+        sender = program("send", "239.1.2.3:5000%eth0", "-c", "0", "--interval", "0.1", on=host)
+        member.recv(1500)
+    host.remove_interface("eth0")
+    done = ended(sender)
+    assert done.returncode == 1
+    assert re.match(r"\d+ datagrams?, \d+ bytes to 239\.1\.2\.3:5000 out of eth0\n", done.stderr)
+
+
 # Exit statuses
 
 

@@ -164,8 +164,10 @@ def run(
                 terminal.end_line()
             sending.end()
         finally:
-            ifaces = [iface.display_name for iface in transmitter.network_interfaces]
-            _tell_result(sending, f"{endpoint._replace(iface=None)} out of {' and '.join(ifaces)}", rate, interrupted)
+            # An interface that went meanwhile is still one that it sent from.
+            here = [iface.display_name for iface in transmitter.network_interfaces]
+            place = " and ".join([*here, *transmitter.missing_interfaces])
+            _tell_result(sending, f"{endpoint._replace(iface=None)} out of {place}", rate, interrupted)
         return STATUS if interrupted else 1 if sending.failed else 0
 
 
