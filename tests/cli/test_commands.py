@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from time import sleep
 
 import pytest
 
@@ -135,6 +136,28 @@ def test_a_receiver_heals(multicast_lab: Lab, mcast: Run, listening: Program, en
     mcast("send", "239.1.2.3:5000%eth0", "again", on=host)
     done = ended(receiver)
     assert (done.returncode, done.stdout.partition("bytes: ")[2]) == (0, "again\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("record /dev/null 239.1.2.3:5000%eth0", "mcast: 1 group lost with eth0\n0 datagrams, 48 bytes in /dev/null\n"),
+        ("pong -i eth0", "0 queries answered, 0 too fast, 0 unreadable\n"),
+    ],
+)
+def test_the_log_is_not_between_the_lines(
+    multicast_lab: Lab, program: Program, ended: Ended, arguments: str, told: str
+) -> None:
+    """What a command tells of a lost interface it tells once, in its own words."""
+    host = multicast_lab.host(f"logging {arguments.split(maxsplit=1)[0]}")
+    host.add_interface("eth0", ipv4="10.9.2.1/24")
+    process = program(*arguments.split(), on=host)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith(("recording", "answering"))
+    host.remove_interface("eth0")
+    first = process.stderr.readline() if "lost" in told else ""
+    sleep(0.2)  # for what should not come
+    assert first + ended(process, interrupt=True).stderr == told
 
 
 def test_what_was_sent_before_the_interface_went(multicast_lab: Lab, program: Program, ended: Ended) -> None:

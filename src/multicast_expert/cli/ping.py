@@ -105,6 +105,7 @@ def run(
     work.asks_doctor = doctor
     work.quiet, work.stamped, work.as_json = quiet or flood, stamped, as_json
     end_with_reader()
+    terminal.silence_log()
     interrupted = until_interrupted(lambda: asyncio.run(work.run()))
     if interrupted:
         terminal.end_line()

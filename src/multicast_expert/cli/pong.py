@@ -98,6 +98,7 @@ def run(
                 )
                 tell_wait(pong.missing_interfaces)
 
+    terminal.silence_log()
     interrupted = until_interrupted(lambda: _run(serve))
     server = pong.server
     terminal.tell(f"{server.answered:,} queries answered, {server.limited:,} too fast, {server.ignored:,} unreadable")

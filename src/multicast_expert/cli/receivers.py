@@ -46,6 +46,7 @@ def open_to(
     traffic_class: bool = False,
 ) -> dict[McastRxSocket, list[Endpoint]]:
     """Return a receiver for every IP version, port, set of sources and interfaces, with the endpoints that share it."""
+    terminal.silence_log()
     shared: dict[tuple[int, int, tuple[IPAddress, ...], tuple[str, ...]], list[Endpoint]] = defaultdict(list)
     for endpoint in endpoints:
         version = endpoint.group.version

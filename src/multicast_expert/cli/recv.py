@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -164,8 +163,6 @@ def run(
         for receiver in receivers:
             opened.enter_context(receiver)
             exclude_hosts(receiver, excluded)
-        # The events are shown here. Python would show what the library logs about them, too, if nothing took it.
-        logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
         start = time.monotonic()
         measurement = opened.enter_context(Measurement(every, quiet, as_json, csv))
         meter = measurement.meter

@@ -64,6 +64,7 @@ def run(
     if may_look:
         found = scan(ifaces or None, duration, joined)
     else:
+        terminal.silence_log()
         found = scan_by_joining(ifaces or None, duration, joined, ports or PORTS)
     around = Surroundings(joined_here())
     if as_json:

@@ -54,6 +54,16 @@ def show_warnings() -> None:
     warnings.showwarning = show_warning
 
 
+def silence_log() -> None:
+    """Keep the library's log off standard error, where Python writes it if nothing takes it.
+
+    For commands that show by themselves what becomes of interfaces.
+    """
+    import logging  # noqa: PLC0415 - takes a tenth of the time of a start
+
+    logging.getLogger("multicast_expert").addHandler(logging.NullHandler())
+
+
 def write(line: str = "") -> None:
     """Write a line of data."""
     show_lines([Line(line)], sys.stdout)

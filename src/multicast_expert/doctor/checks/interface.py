@@ -118,7 +118,7 @@ def interface_address(facts: Facts) -> Finding:
     if sightings.wanted(facts) and version == 4:
         return ok("Frames come in, and Linux needs no address to receive them.", evidence)
     which = phrases.named(each.name for each in bare) if bare else "No interface but loopback"
-    verb = "has no" if bare else "has an"
+    verb = "has no" if bare else "has a"
     tentative = [each for each in bare if each.tentative]
     if tentative:
         evidence |= {f"tentative on {each.name}": ", ".join(each.tentative) for each in tentative}
