@@ -175,7 +175,7 @@ ROWS = [
     Row("interface-address", healthy(), "ok"),
     Row("interface-address", deaf(frames=(frames(sender="0.0.0.0"),)), "problem", "from 0.0.0.0", "sender's interface"),
     Row("interface-address", deaf(interfaces=(LO, replace(ETH0, addresses=()))), "suspect", "no usable IPv4", "eth0"),
-    Row("interface-address", deaf(interfaces=(LO,)), "problem", "No interface but loopback"),
+    Row("interface-address", deaf(interfaces=(LO,)), "problem", "No interface but loopback has a usable IPv4 address."),
     Row("interface-address", deaf(interfaces=(replace(ETH0, addresses=(), bridge="br0"),)), "ok"),
     Row(
         "interface-address",
