@@ -192,6 +192,7 @@ def test_a_full_disk_ends_it(host: Host, recording: Program, tmp_path: Path) -> 
     assert done.stderr.splitlines()[-1] == "mcast: the recording ended early: File too large"
     found = numbers(path)
     assert found == list(range(len(found)))
+    assert done.stderr.splitlines()[-2].startswith(f"{len(found)} datagrams, ")
     assert 100_001 - 1100 < path.stat().st_size <= 100_001
     with Recording(path) as opened:
         list(opened)

@@ -152,7 +152,7 @@ def run(
     _tell_result(blocks, "frame" if wire else "datagram", as_json)
     if files.error is not None:
         terminal.tell(f"mcast: the recording ended early: {_reason(files.error)}")
-    failed = files.error is not None or blocks.packets < (number or 1)
+    failed = files.error is not None or blocks.kept < (number or 1)
     return STATUS if interrupted else int(failed)
 
 
@@ -192,7 +192,7 @@ def _tell_result(blocks: Blocks, noun: str, as_json: bool) -> None:
     files = blocks.files
     dropped = sum(blocks.dropped.values()) if blocks.dropped else None
     if as_json:
-        value: dict[str, Any] = {"packets": blocks.packets, "bytes": files.bytes, "kernel_drops": dropped}
+        value: dict[str, Any] = {"packets": blocks.kept, "bytes": files.bytes, "kernel_drops": dropped}
         value["files"] = [str(each) for each in files.names]
         terminal.write_json(value | {"error": None if files.error is None else _reason(files.error)})
     if not files.names:
@@ -201,6 +201,6 @@ def _tell_result(blocks: Blocks, noun: str, as_json: bool) -> None:
         place = f"in {files.names[0]}"
     else:
         place = f"in {files.begun:,} files, the last {files.names[-1]}"
-    terminal.tell(f"{counted(blocks.packets, noun)}, {counted(files.bytes, 'byte')} {place}")
+    terminal.tell(f"{counted(blocks.kept, noun)}, {counted(files.bytes, 'byte')} {place}")
     if dropped:
         terminal.tell(f"{counted(dropped, noun)} more found no room: the kernel dropped them", "red")

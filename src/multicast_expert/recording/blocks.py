@@ -43,6 +43,11 @@ class Blocks:
         self._begin_file()
 
     @property
+    def kept(self) -> int:
+        """How many of them were written; known once it is closed."""
+        return self.packets - self.files.unwritten
+
+    @property
     def is_due(self) -> bool:
         """Whether `tick` has something to do."""
         now = monotonic()

@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import LifoQueue, SimpleQueue
 from typing import NamedTuple
+
+from multicast_expert.wire.pcapng import PACKET
 
 CHUNK = 1 << 20
 """Bytes that are written together."""
@@ -58,6 +62,8 @@ class Files:
         """How many were begun."""
         self.bytes: int = 0
         """How much was written, to all of them."""
+        self.unwritten: int = 0
+        """How many packets were given that are in none of them, because of the error."""
         self.error: OSError | None = None
         self._looked = 0.0
         self._descriptor = self._open()
@@ -101,6 +107,7 @@ class Files:
 
     def _write(self, data: memoryview) -> None:
         if self.error is not None:
+            self.unwritten += count_packets(data)
             return
         written = 0
         try:
@@ -109,8 +116,9 @@ class Files:
                 written += os.write(self._descriptor, data[written:])
             self.bytes += written
         except OSError as error:
+            whole = whole_blocks(data[:written])
+            self.unwritten += count_packets(data[whole:])
             with suppress(OSError):
-                whole = whole_blocks(data[:written])
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, whole - written, os.SEEK_CUR))
                 self.bytes += whole
             self.error = error
@@ -161,10 +169,20 @@ class Files:
 
 def whole_blocks(data: memoryview) -> int:
     """Return how many of the bytes, which begin with a block, are whole blocks."""
-    end = 0
-    while end + 8 <= len(data):
-        size = int.from_bytes(data[end + 4 : end + 8], "little")
-        if end + size > len(data):
-            break
-        end += size
-    return end
+    return sum(size for _, size in _blocks(data))
+
+
+def count_packets(data: memoryview) -> int:
+    """Return how many of the blocks are packets."""
+    return sum(kind == PACKET for kind, _ in _blocks(data))
+
+
+def _blocks(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield the kind and the size of each whole block."""
+    at = 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        at += size
+        if at > len(data):
+            return
+        yield kind, size
