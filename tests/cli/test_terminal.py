@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cli.conftest import ENVIRONMENT, PATIENCE
+from cli.conftest import ENVIRONMENT, PATIENCE, on_terminal
 from multicast_expert.testing import Host
 
 CTRL_C = b"\x03"
@@ -126,6 +126,19 @@ def test_what_follows_ctrl_c(host: Host, arguments: str, ready: str, after: str,
     # The line of the doctor's progress, with the ^C in it, is blanked.
     assert re.search(r"\^C\r(\n| +\r)" + after + r"\Z", shown, re.DOTALL), shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "module", "shown"),
+    [("top -i lo --for 2", "textual", "streams on lo"), ("bridge 239.55.66.82:5000 -i lo --for 3", "zenoh", "IN/s")],
+)
+def test_a_terminal_that_only_writes_on(host: Host, arguments: str, module: str, shown: str) -> None:
+    """Where the cursor cannot be moved, nothing is drawn anew."""
+    pytest.importorskip(module)
+    written = on_terminal(host, *arguments.split(), TERM="dumb")
+    assert shown in written
+    assert "\x1b" not in written
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ class _View:
 
     def __init__(self, bridge: Bridge, name: str, as_json: bool, exporter: Exporter | None) -> None:
         self._bridge, self._name, self._as_json, self._exporter = bridge, name, as_json, exporter
-        self._redraws = not as_json and sys.stdout.isatty()
+        self._redraws = not as_json and terminal.can_redraw(sys.stdout)
         self._before: tuple[Status, float] = bridge.status(), monotonic()
         self._lines = 0
 

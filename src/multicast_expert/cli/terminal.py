@@ -20,6 +20,8 @@ from multicast_expert.cli.render.text import Line, error_lines, printable
 UNBOUNDED = 10_000
 # Columns of help that goes elsewhere than to a terminal.
 USUAL_WIDTH = 80
+# Terminals that only write on, as in Emacs.
+DUMB = ("dumb", "unknown")
 # What a terminal is told for each word of a style (ECMA-48, SGR).
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -120,9 +122,14 @@ def show_lines(lines: Iterable[Line], stream: Any) -> None:
 
 def has_styles(stream: Any) -> bool:
     """Return whether the stream is a terminal that shows styles, and nobody switched them off."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown"):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in DUMB:
         return False
     return bool(os.environ.get("FORCE_COLOR") or (stream.isatty() and _understands_styles(stream)))
+
+
+def can_redraw(stream: Any) -> bool:
+    """Return whether the stream is a terminal on which the cursor can be moved, to write over what was shown."""
+    return bool(stream.isatty()) and os.environ.get("TERM") not in DUMB
 
 
 def _understands_styles(stream: Any) -> bool:

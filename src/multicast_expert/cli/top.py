@@ -70,7 +70,7 @@ def run(
 
 def _has_terminal() -> bool:
     # Textual draws on standard error.
-    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    return all(terminal.can_redraw(stream) for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def _screen() -> Any:
