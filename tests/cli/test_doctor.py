@@ -124,9 +124,10 @@ def test_a_wrong_command_line(mcast: Run, arguments: list[str], message: str) ->
 
 
 def test_an_unknown_check(mcast: Run) -> None:
-    """Who asks for a check that does not exist is told which there are."""
-    message = mcast("doctor", "--explain", "weather").stderr
+    """Who asks for a check that does not exist is told which there are, and which was probably meant."""
+    message = mcast("doctor", "--explain", "reverse-path").stderr
     assert all(check_name(check) in message for check in CHECKS)
+    assert " Did you mean reverse-path-filter?\n" in message
 
 
 @pytest.mark.parametrize("check", [check_name(check) for check in CHECKS])

@@ -281,6 +281,10 @@ def test_frames_of_the_wire(lab: Lab, mcast: Run, program: Program, tmp_path: Pa
     [
         (["x.pcapng"], "name the groups to record, or add --wire"),
         (["x.pcapng", "239.1.2.3"], "port"),
+        (
+            ["239.1.2.3:5000", "--for", "1"],
+            "the first argument is the file to write: mcast record FILE 239.1.2.3:5000.",
+        ),
         (["x.pcapng", "239.1.2.3:5000", "--keep", "2"], "--keep needs --every or --size"),
         (["x.pcapng", "239.1.2.3:5000", "--all-groups"], "--all-groups needs --wire"),
         (["x.pcapng", "239.1.2.3:5000", "--size", "1kB"], "at least 1 MiB"),

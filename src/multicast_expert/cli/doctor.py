@@ -23,6 +23,7 @@ from multicast_expert.cli.parameters import (
     one_interface,
     seconds,
 )
+from multicast_expert.cli.parsing import meant
 from multicast_expert.cli.render.doctor import headline, page_lines, report_lines
 from multicast_expert.cli.render.text import Line, counted
 from multicast_expert.cli.rounds import watch
@@ -245,7 +246,7 @@ def _time_text(seconds: float) -> str:
 
 def _explain(name: str) -> int:
     if name not in PAGES:
-        raise UsageError(f"there is no check {name!r}; the checks are {', '.join(PAGES)}.")
+        raise UsageError(f"there is no check {name!r}; the checks are {', '.join(PAGES)}.{meant(name, PAGES)}")
     for line in page_lines(PAGES[name], min(terminal.size(sys.stdout)[0], PAGE_WIDTH)):
         terminal.write(line)
     return 0

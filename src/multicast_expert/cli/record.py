@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -24,7 +24,7 @@ from multicast_expert.cli.parameters import (
 )
 from multicast_expert.cli.receivers import allow_descriptors, described, open_to, tell_what_is_missing
 from multicast_expert.cli.render.text import binary_size, counted
-from multicast_expert.core.endpoints import Endpoint
+from multicast_expert.core.endpoints import Endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.recording.blocks import Blocks
@@ -117,6 +117,9 @@ def run(
     if file == "-" and limits.is_divided:
         raise UsageError("--every and --size need a name for their files, not -.")
     if not texts and not wire:
+        with suppress(MulticastExpertError):
+            parse_endpoints(file)
+            raise UsageError(f"the first argument is the file to write: mcast record FILE {file}.")
         raise UsageError("name the groups to record, or add --wire to record all that is on the wire.")
     endpoints = read_endpoints(texts, needs_port=not wire)
     with ExitStack() as opened:
