@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import signal
 import socket
@@ -349,6 +350,10 @@ def test_files_that_cannot_be_read(mcast: Run, tmp_path: Path) -> None:
     done = mcast("replay", str(tmp_path / "text"))
     assert done.returncode == 1
     assert "This is no capture file" in done.stderr
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("-", str(tmp_path / "pipe")):
+        done = mcast("replay", name)
+        assert (done.returncode, "no pipe can bring it: write it to a file first." in done.stderr) == (2, True)
 
 
 def test_a_damaged_file_is_played_to_the_damage(host: Host, mcast: Run, file: Path) -> None:

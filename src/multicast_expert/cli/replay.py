@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 from multicast_expert.cli import terminal
@@ -109,6 +110,8 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Return 0 if all were sent, 1 if some failed, there were none, or a --map fits none, 130 after Ctrl-C."""
+    if file == "-" or Path(file).is_fifo():
+        raise UsageError("a recording is read more than once, so no pipe can bring it: write it to a file first.")
     score = Score(speed, begin, end, loop, tuple(maps), ttl, dscp)
     with ExitStack() as opened:
         try:
