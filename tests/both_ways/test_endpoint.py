@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import sys
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -269,21 +271,70 @@ def test_flow_control(lab: Lab, version: int) -> None:
         assert [call[0] for call in protocol.calls] == ["made", "pause", "resume", "lost"]
 
 
-def test_all_tasks_are_cancelled(run: Callable[[Body], None], version: int) -> None:
-    """A transport whose task was cancelled by others is over, and says so."""
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_all_tasks_are_cancelled(run: Callable[[Body], None], version: int, rounds: int) -> None:
+    """A transport whose task was cancelled by others, even before it ran, is over, and says so."""
 
     async def body() -> None:
         before = asyncio.all_tasks()
         transport, recorder = await create_multicast_endpoint(
             Recorder, FAMILY[version], [GROUP[version]], PORT, iface="eth0"
         )
-        await asyncio.sleep(0)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
         for task in asyncio.all_tasks() - before:
             task.cancel()
         await recorder.wait_for("lost")
         assert transport.is_closing()
 
     run(body)
+
+
+def test_all_tasks_are_cancelled_while_it_sends_the_last(lab: Lab) -> None:
+    """A program that ends after `close`, with something that still waits for room, leaves no socket open."""
+    for name, make in LOOPS.items():
+        host, other = lab.host(f"ending-{name}"), lab.host(f"beyond-{name}")
+        near, far = lab.link(host, other, ipv4=("10.5.0.1/24", "10.5.0.2/24"))
+        address = own_address(far, 4), PORT
+
+        async def body(address: tuple[str, int] = address) -> Recorder:
+            transport, protocol = await create_multicast_endpoint(Recorder, FAMILY[4], iface="eth0")
+            for sock in transport.get_extra_info("sockets"):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            while not transport.get_write_buffer_size():
+                transport.sendto(bytes(1000), address)
+            transport.close()
+            return protocol
+
+        with slow_line(near, "1mbit"), host.entered(), asyncio.Runner(loop_factory=make) as runner:
+            protocol = runner.run(body())
+        assert [call[0] for call in protocol.calls] == ["made", "lost"]
+
+
+@pytest.mark.parametrize("make", LOOPS.values(), ids=LOOPS)
+def test_a_protocol_that_ends_the_program(network: TwoLinks, make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """`sys.exit` in a callback ends the program as elsewhere: the transport is over, and nothing else is reported."""
+    unhandled: list[dict[str, Any]] = []
+    protocols: list[Recorder] = []
+
+    class Ending(Recorder):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            protocols.append(self)
+            sys.exit(3)
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        await create_multicast_endpoint(Ending, FAMILY[4], [GROUP[4]], PORT, iface="eth0")
+        with udp_socket(network.host, 4) as other:
+            other.sendto(b"end", (own_address(network.near[0], 4), PORT))
+        await asyncio.sleep(PATIENCE)
+
+    with network.host.entered(), pytest.raises(SystemExit), asyncio.Runner(loop_factory=make) as runner:
+        runner.run(body())
+    gc.collect()
+    assert [call[0] for call in protocols[0].calls] == ["made", "datagram", "lost"]
+    assert unhandled == []
 
 
 def test_the_marks_between_pause_and_resume() -> None:

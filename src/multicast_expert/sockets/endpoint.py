@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar
 
 from multicast_expert.core.addresses import MulticastAddress
@@ -51,7 +51,18 @@ class MulticastTransport(asyncio.DatagramTransport):
     def start(self) -> None:
         """Begin to hand datagrams to the protocol."""
         if not self._is_closing:
-            self._reading = self._loop.create_task(self._read())
+            self._reading = self._begin(self._read())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """End with a task that somebody cancelled with all others, or that the protocol left by SystemExit."""
+        error = None if task.cancelled() else task.exception()
+        if task in (self._reading, self._flushing):
+            self._end(error if isinstance(error, Exception) else None)
 
     # Receiving
 
@@ -68,11 +79,6 @@ class MulticastTransport(asyncio.DatagramTransport):
                 if not self._is_closing:
                     self._end(error)
                 return
-            except asyncio.CancelledError:
-                # Somebody cancelled all tasks of the loop; a transport that reads no more is over.
-                if not self._is_closing:
-                    self._end(None)
-                raise
             for datagram in datagrams:
                 if self._is_closing:
                     return
@@ -133,7 +139,7 @@ class MulticastTransport(asyncio.DatagramTransport):
         self._size += len(payload)
         self._mind_the_limits()
         if self._flushing is None:
-            self._flushing = self._loop.create_task(self._flush())
+            self._flushing = self._begin(self._flush())
 
     async def _flush(self) -> None:
         """Send what waits for room."""
@@ -210,6 +216,7 @@ class MulticastTransport(asyncio.DatagramTransport):
             return
         self._is_closing = self._is_over = True
         self._waiting.clear()
+        self._size = 0
         self._look()
         self._socket.close()
         self._call(self._protocol.connection_lost, error)
