@@ -1,15 +1,20 @@
 """A recording is read through the methods of a receiver: whole, from a time on, into arrays."""
 
+import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from interruptions.programs.interrupting import Interrupted, raise_interrupted
+from interruptions.programs.moments import each_moment
 from multicast_expert import (
     Datagram,
     DatagramBuffer,
@@ -107,6 +112,64 @@ def test_entries_have_the_port(recording: Recording) -> None:
     """What a Datagram has no room for."""
     first = next(recording.entries())
     assert (first.destination, first.port, first.is_to_group) == ("239.1.2.3", 5000, True)
+
+
+def test_entries_go_on_where_others_ended(recording: Recording) -> None:
+    """Whether they were read to their end or given up."""
+    for first in (0, 2):
+        for number, entry in enumerate(recording.entries(), first):
+            assert entry.data == b"%d" % number
+            if number == first + 1:
+                break
+    assert next(iter(recording)) == DATAGRAMS[4]
+
+
+def test_a_handler_raises_at_each_moment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being read then comes next, each datagram once, whatever receives."""
+    # So that a datagram is read in several pieces.
+    monkeypatch.setattr("multicast_expert.wire.capture_file._CHUNK", 64)
+    wanted = [each for each in DATAGRAMS if each.sender[1] == 4000 and each.group == "239.1.2.3"][:4]
+    path = file.with_name("short.pcapng")
+    write_recording(path, [(each, 5000) for each in wanted])
+    for receive in (RecordedReceiver.receive_many, lambda receiver: [receiver.receive()]):
+        for moments in each_moment(raise_interrupted):
+            found: list[Datagram] = []
+            with RecordedReceiver(path, ["239.1.2.3"], 5000) as receiver:
+                with suppress(Interrupted, TimeoutError), moments:
+                    while True:
+                        found += receive(receiver)
+                with suppress(TimeoutError):
+                    while True:
+                        found += receive(receiver)
+            assert found == wanted, moments.where
+
+
+def test_threads_share_a_receiver(file: Path) -> None:
+    """Each datagram goes to one of them."""
+
+    def receive() -> list[Datagram]:
+        return list(receiver)
+
+    with RecordedReceiver(file, ["239.1.2.3"], 5000) as receiver, ThreadPoolExecutor(4) as threads:
+        found = [each for thread in [threads.submit(receive) for _ in range(4)] for each in thread.result()]
+    assert sorted(each.data for each in found) == sorted(each.data for each in DATAGRAMS if each.group == "239.1.2.3")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this OS has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_the_child_of_a_fork_reads_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parent and child each get all that follows."""
+    monkeypatch.setattr("multicast_expert.wire.capture_file._CHUNK", 64)
+    wanted = [each for each in DATAGRAMS if each.group == "239.1.2.3"]
+    with RecordedReceiver(file, ["239.1.2.3"], 5000) as receiver:
+        assert receiver.receive() == wanted[0]
+        system: Any = os
+        child = system.fork()
+        if child == 0:
+            os._exit(list(receiver) != wanted[1:])
+        _, status = system.waitpid(child, 0)
+        assert list(receiver) == wanted[1:]
+        assert status == 0
 
 
 def test_a_receiver_of_a_recording(file: Path) -> None:

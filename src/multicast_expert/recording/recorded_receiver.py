@@ -13,16 +13,17 @@ from multicast_expert.core.datagram_buffer import DatagramBuffer, Rows
 from multicast_expert.core.endpoints import Endpoint
 from multicast_expert.engine import Reader
 from multicast_expert.engine.receive_socket import ReceiveSocket
-from multicast_expert.recording.recording import Recording
+from multicast_expert.recording.recording import Recording, as_datagram
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.receiver import room_in
+from multicast_expert.wire.captured import CapturedDatagram
 
 
 class RecordingSource:
     """The datagrams of a recording, as a Reader takes them. When they end, nothing comes any more."""
 
-    def __init__(self, datagrams: Iterator[Datagram]) -> None:
-        self._datagrams = datagrams
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
         self.intake: Any = SimpleNamespace(unread=False)
         self.quick: ReceiveSocket | None = None
         self.turns: Iterator[ReceiveSocket] = iter(())
@@ -33,13 +34,17 @@ class RecordingSource:
 
     def one(self, backlog: list[Datagram], /) -> bool:
         """Put the next datagram into the backlog; return whether there was one."""
-        for datagram in self._datagrams:
-            self.datagrams += 1
-            self.bytes += len(datagram.data)
-            self.truncated += datagram.truncated
-            backlog[:0] = [datagram]
-            return True
-        return False
+        return self._take(backlog, 0)
+
+    def _take(self, into: list[Datagram], at: int) -> bool:
+        return self._recording.take(self._counted, into, at)
+
+    def _counted(self, entry: CapturedDatagram) -> Datagram:
+        datagram = as_datagram(entry)
+        self.datagrams += 1
+        self.truncated += datagram.truncated
+        self.bytes += len(datagram.data)
+        return datagram
 
     def has_next(self, empty: ReceiveSocket, /) -> bool:
         """Return whether another socket holds something: there is none."""
@@ -47,11 +52,9 @@ class RecordingSource:
 
     def many(self, limit: int, datagrams: list[Datagram], /) -> None:
         """Append the next datagrams, at most `limit`."""
-        fresh: list[Datagram] = []
         for _ in range(limit):
-            if not self.one(fresh):
+            if not self._take(datagrams, len(datagrams)):
                 return
-            datagrams += (fresh.pop(),)
 
     def into(self, rows: Rows, backlog: list[Datagram], /) -> None:
         """Move datagrams into the rows, as far as there is room; the one that finds none goes to the backlog."""
@@ -89,7 +92,7 @@ class RecordedReceiver(Openable):
 
     def _open(self) -> None:
         self._recording = Recording(self._path, self._endpoints)
-        self._source = RecordingSource(iter(self._recording))
+        self._source = RecordingSource(self._recording)
         self._reader = Reader(self._source, [])
 
     def _close(self) -> None:
@@ -97,7 +100,9 @@ class RecordedReceiver(Openable):
         self._reader.backlog.clear()
 
     def _abandon(self) -> None:
-        """In the child of a fork: it reads on in the file that it shares with the parent."""
+        """In the child of a fork: it reads on for itself; what the parent has taken, the parent hands out."""
+        self._recording.abandon()
+        self._reader.backlog.clear()
 
     def _opened(self) -> Reader:
         self._check_open()

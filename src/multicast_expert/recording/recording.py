@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from io import FileIO
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from multicast_expert.core.datagram import Datagram
 from multicast_expert.core.datagram_buffer import DatagramOrigin
@@ -15,9 +18,32 @@ from multicast_expert.core.endpoints import Endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.wire import pcapng
 from multicast_expert.wire.capture_file import CaptureFile
-from multicast_expert.wire.captured import CapturedDatagram, datagrams
+from multicast_expert.wire.captured import CapturedDatagram, Fragments, datagram_in
+
+Made = TypeVar("Made")
 
 _BILLION = 1_000_000_000
+
+
+class _OwnPlace(FileIO):
+    """Reads at a place that the child of a fork does not share, except from a pipe."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._place = 0
+        self._has_places = hasattr(os, "pread") and self.seekable()
+
+    def read(self, size: int | None = -1, /) -> Any:
+        if not self._has_places or size is None:
+            return super().read(size)
+        # Another call between these would be a moment for a signal handler.
+        (data,) = map(os.pread, (self.fileno(),), (size,), (self._place,))
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._place = super().seek(offset, whence)
+        return self._place
 
 
 class Recording:
@@ -37,7 +63,7 @@ class Recording:
         self.path: Path = Path(path)
         """The file."""
         self._wanted = None if endpoints is None else list(_wanted(endpoints))
-        self._file = self.path.open("rb")
+        self._file = _OwnPlace(self.path)
         try:
             self._packets = CaptureFile(self._file)
         except BaseException as error:
@@ -45,7 +71,8 @@ class Recording:
             if isinstance(error, MulticastExpertError):
                 raise MulticastExpertError(f"{self.path}: {error}") from None
             raise
-        self._entries = self._read()
+        self._fragments = Fragments()
+        self._lock = threading.RLock()
         self._start_ns: int | None = None
 
     def __enter__(self) -> Self:
@@ -59,28 +86,57 @@ class Recording:
         self._file.close()
 
     def __iter__(self) -> Iterator[Datagram]:
-        for each in self._entries:
-            yield as_datagram(each)
+        return self._read(as_datagram)
 
     def entries(self) -> Iterator[CapturedDatagram]:
         """Yield the datagrams as tuples that have the port, too.
 
         They come from the same place in the file as those of `__iter__`.
         """
-        yield from self._entries
+        return self._read(lambda entry: entry)
 
-    def _read(self) -> Iterator[CapturedDatagram]:
-        found = datagrams(self._packets)
-        return found if self._wanted is None else filter(self._is_wanted, found)
+    def _read(self, made: Callable[[CapturedDatagram], Made]) -> Iterator[Made]:
+        left: list[Made] = []
+        while self.take(made, left, 0):
+            yield left.pop()
+
+    def take(self, made: Callable[[CapturedDatagram], Made], into: list[Made], at: int) -> bool:
+        """Put what is made of the next datagram into a list, at a place; return whether there was one.
+
+        Any thread may call it. After an exception (Ctrl-C) the datagram is in the list, or comes next. No generator
+        takes part: one that an exception passes through has ended.
+        """
+        with self._lock:
+            try:
+                while (packet := self._packets.read()) is not None:
+                    entry = datagram_in(packet, self._fragments)
+                    if entry is not None and self._is_wanted(entry):
+                        result = (made(entry),)
+                        into[at:at] = result
+                        self._packets.is_taken = True
+                        return True
+            except BaseException:
+                self._packets.again()
+                raise
+        return False
+
+    def abandon(self) -> None:
+        """In the child of a fork: go on, though another thread of the parent was just reading."""
+        self._lock = threading.RLock()
+        self._packets.again()
 
     def _is_wanted(self, entry: CapturedDatagram) -> bool:
-        return any(
-            entry.destination == group
-            and port in (None, entry.port)
-            and source in (None, entry.source)
-            and iface in (None, entry.interface)
-            for group, port, source, iface in self._wanted or ()
-        )
+        if self._wanted is None:
+            return True
+        for group, port, source, iface in self._wanted:
+            if (
+                entry.destination == group
+                and port in (None, entry.port)
+                and source in (None, entry.source)
+                and iface in (None, entry.interface)
+            ):
+                return True
+        return False
 
     @property
     def start_ns(self) -> int:
@@ -97,7 +153,7 @@ class Recording:
         time: seconds since the first packet, or the time of day as a datetime. The first time it reads the file up to
         there, later it remembers.
         """
-        self._entries = self._read()
+        self._fragments = Fragments()
         return self._packets.seek(self.time_ns(time))
 
     def time_ns(self, time: float | datetime) -> int:

@@ -68,8 +68,8 @@ class _Input:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.bytes = b""
-        self.at = 0
-        """Where in `bytes` the next block begins."""
+        self.first = self.at = 0
+        """Where in `bytes` the latest packet was looked for, and where the next block begins."""
         self._start = 0
 
     @property
@@ -79,16 +79,15 @@ class _Input:
 
     def has(self, size: int) -> bool:
         """Return whether so many bytes follow, and have them in `bytes`."""
-        there = len(self.bytes) - self.at
-        if there >= size:
-            return True
-        pieces = [self.bytes[self.at :]]
-        while there < size and (more := self._file.read(_CHUNK)):
-            pieces.append(more)
-            there += len(more)
-        self._start += self.at
-        self.bytes, self.at = b"".join(pieces), 0
-        return there >= size
+        while len(self.bytes) - self.at < size:
+            # It is read and kept without a moment for a signal handler in between.
+            (more,) = map(self._file.read, (_CHUNK,))
+            if not more:
+                return False
+            done = self.first
+            self.bytes, self.at, self.first = self.bytes[done:] + more, self.at - done, 0
+            self._start += done
+        return True
 
     @property
     def is_over(self) -> bool:
@@ -98,7 +97,7 @@ class _Input:
     def go_to(self, offset: int) -> None:
         """Read from another place on."""
         self._file.seek(offset)
-        self.bytes, self.at, self._start = b"", 0, offset
+        self.bytes, self.first, self.at, self._start = b"", 0, 0, offset
 
 
 class CaptureFile:
@@ -115,6 +114,9 @@ class CaptureFile:
         """The latest time of all packets that were read, in nanoseconds since 1970; -1 before the first."""
         self._marks: list[_Mark] = []
         self._kept: CapturedPacket | None = None
+        self.is_taken: bool = True
+        """Whether the latest packet has reached who reads; to be set by those that call `again`."""
+        self._before: tuple[str, list[_Interface], CapturedPacket | None] = "<", [], None
         self.is_cut: bool = False
         """Whether the end was reached, and the last block is incomplete."""
         self.dropped: dict[str | None, int] = {}
@@ -142,6 +144,8 @@ class CaptureFile:
 
     def read(self) -> CapturedPacket | None:
         """Return the next packet; None at the end."""
+        source = self._input
+        source.first, self._before, self.is_taken = source.at, (self._order, self._interfaces, self._kept), False
         kept, self._kept = self._kept, None
         if kept is not None:
             return kept
@@ -158,6 +162,12 @@ class CaptureFile:
             if self.is_cut:
                 return None
 
+    def again(self) -> None:
+        """Read the latest packet once more, unless it is taken: an exception came while it was read or looked at."""
+        if not self.is_taken:
+            self._input.at = self._input.first
+            self._order, self._interfaces, self._kept = self._before
+
     def seek(self, time_ns: int) -> bool:
         """Go to the first packet of this time or later; return whether there is one.
 
@@ -166,7 +176,7 @@ class CaptureFile:
         place = max(0, bisect_left(self._marks, (time_ns,)) - 1)
         mark = self._marks[place]
         self._input.go_to(mark.offset)
-        self._order, self._interfaces = mark.order, list(mark.interfaces)
+        self._order, self._interfaces = mark.order, mark.interfaces
         self.latest_ns, self._kept, self.is_cut = mark.latest_ns, None, False
         for packet in self:
             if (packet.time_ns or 0) >= time_ns:
@@ -180,7 +190,7 @@ class CaptureFile:
         return self._input.offset
 
     def _mark(self) -> None:
-        self._marks.append(_Mark(self.latest_ns, self._input.offset, self._order, list(self._interfaces)))
+        self._marks.append(_Mark(self.latest_ns, self._input.offset, self._order, self._interfaces))
 
     def _damage(self, what: str) -> MulticastExpertError:
         return MulticastExpertError(f"The capture file is damaged at byte {self._input.offset:,}: {what}.")
@@ -250,7 +260,7 @@ class CaptureFile:
         elif kind == pcapng.INTERFACE:
             if len(self._interfaces) >= INTERFACES:
                 raise self._damage(f"more than {INTERFACES:,} interfaces")
-            self._interfaces.append(self._described(start, end))
+            self._interfaces = [*self._interfaces, self._described(start, end)]
         elif kind == pcapng.STATISTICS:
             self._count_drops(start, end)
         elif kind == pcapng.SIMPLE_PACKET:

@@ -63,11 +63,16 @@ def datagrams(packets: Iterable[CapturedPacket]) -> Iterator[CapturedDatagram]:
     """Yield the datagrams in packets, each when its last fragment has come. Everything else is left out."""
     fragments = Fragments()
     for captured in packets:
-        packet = ip_packet(captured.link_type, captured.data)
-        whole = None if packet is None else fragments.whole(packet)
-        found = None if whole is None else _datagram(captured, whole)
+        found = datagram_in(captured, fragments)
         if found is not None:
             yield found
+
+
+def datagram_in(captured: CapturedPacket, fragments: Fragments) -> CapturedDatagram | None:
+    """Return the datagram in a packet, or that which it completes; None where there is none."""
+    packet = ip_packet(captured.link_type, captured.data)
+    whole = None if packet is None else fragments.whole(packet)
+    return None if whole is None else _datagram(captured, whole)
 
 
 def _datagram(captured: CapturedPacket, packet: bytes) -> CapturedDatagram | None:
