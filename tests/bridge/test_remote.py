@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from subprocess import run
@@ -141,6 +141,35 @@ def test_tasks_receive(lab: None) -> None:
 
     with pair() as (tx, rx):
         assert asyncio.run(work(tx, rx)) == numbered(20)
+
+
+def test_before_it_is_opened() -> None:
+    """It says so, whatever it is asked to do."""
+    rx, tx = receiver(ENDPOINTS[0], [HERE]), sender(ENDPOINTS[0], [HERE])
+    for use in (rx.receive, rx.receive_many, lambda: asyncio.run(rx.async_receive(0)), lambda: tx.send(b"")):
+        with pytest.raises(NotOpenError):
+            use()
+    assert list(rx) == []
+    assert not tx.is_wanted
+    rx.close()
+
+
+def test_tasks_take_turns(lab: None) -> None:
+    """A task that polls lets others run; a timeout names the seconds that were asked for."""
+
+    async def body(rx: RemoteReceiver) -> None:
+        for timeout in (0, 0.01):
+            with pytest.raises(TimeoutError, match=f"within {timeout} s"):
+                await rx.async_receive(timeout)
+        other = asyncio.create_task(asyncio.sleep(0))
+        while not other.done():
+            assert monotonic() < deadline
+            with suppress(TimeoutError):
+                await rx.async_receive(0)
+
+    deadline = monotonic() + 10
+    with pair() as (_, rx):
+        asyncio.run(body(rx))
 
 
 def test_a_source_is_chosen(lab: None) -> None:

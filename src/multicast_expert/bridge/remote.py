@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from math import inf
 from time import monotonic, time_ns
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from multicast_expert.bridge.frames import (
     ID_BYTES,
@@ -188,13 +189,22 @@ class RemoteReceiver(_Participant):
 
     def receive_many(self, limit: int = 1024, timeout: float | None = None) -> list[Datagram]:
         """Return the datagrams that are there, 1 to `limit`; waits only for the first. Raises TimeoutError."""
+        self._check_open()
         with self._change:
             self._change.wait_for(lambda: self._waiting or not self.is_opened, timeout)
+            found = self._taken(limit)
+        return found or self._time_out(timeout)
+
+    def _taken(self, limit: int) -> list[Datagram]:
+        with self._change:
             found = self._take(max(1, limit))
         if not found:
             self._check_open()
-            raise TimeoutError(f"Nothing was received within {timeout} s.")
         return found
+
+    @staticmethod
+    def _time_out(timeout: float | None) -> NoReturn:
+        raise TimeoutError(f"Nothing was received within {timeout} s.")
 
     def receive(self, timeout: float | None = None) -> Datagram:
         """Return the next datagram. timeout: seconds; None: for ever. Raises TimeoutError."""
@@ -208,15 +218,18 @@ class RemoteReceiver(_Participant):
 
     async def async_receive_many(self, limit: int = 1024, timeout: float | None = None) -> list[Datagram]:
         """As `receive_many`; a cancelled call loses nothing."""
-        from multicast_expert.sockets.loops import in_thread  # noqa: PLC0415 - takes long to import
+        from multicast_expert.sockets.loops import checkpoint, in_thread  # noqa: PLC0415 - takes long to import
 
-        deadline = None if timeout is None else monotonic() + timeout
-        while not self._waiting and self.is_opened:
-            left = 1.0 if deadline is None else min(1.0, deadline - monotonic())
+        self._check_open()
+        # Other tasks get their turn, also while datagrams come without a pause.
+        await checkpoint()
+        deadline = inf if timeout is None else monotonic() + timeout
+        while not (found := self._taken(limit)):
+            left = min(1.0, deadline - monotonic())
             if left <= 0:
-                break
+                self._time_out(timeout)
             await in_thread(lambda left=left: self._wait(left))  # type: ignore[misc]
-        return self.receive_many(limit, 0)
+        return found
 
     def _wait(self, timeout: float) -> bool:
         with self._change:
