@@ -3,6 +3,7 @@
 Everything happens on the loopback interface and on `eth0` of the network that the documentation speaks of.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Interface
@@ -17,6 +18,7 @@ from multicast_expert import (
     MulticastExpertError,
     MulticastOSError,
     find_interfaces,
+    multicast_ping,
 )
 from multicast_expert.system import interfaces as discovery
 from multicast_expert.system import kernel, routes
@@ -30,6 +32,12 @@ LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 ETHERNET = {V4: "10.9.0.1", V6: "fd09::1"}
 PORT = 12345
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["ipv4", "ipv6"])
+
+
+def ping(**wish: Any) -> Any:
+    """The first answer to a ping."""
+    return asyncio.run(anext(multicast_ping("127.0.0.1", iface="lo", **wish)))  # type: ignore[arg-type]  # an async generator
+
 
 BAD_INPUT: dict[str, tuple[Callable[[], Any], str]] = {
     "unicast group": (lambda: McastRxSocket(V4, ["10.0.0.1"], PORT, "lo"), "not a multicast address"),
@@ -110,6 +118,12 @@ BAD_INPUT: dict[str, tuple[Callable[[], Any], str]] = {
     "no such family": (lambda: McastRxSocket(1, ["239.1.2.3"], PORT, "lo"), "neither socket.AF_INET"),
     "no such family to send": (lambda: McastTxSocket(1, ["239.1.2.3"], "lo"), "neither socket.AF_INET"),
     "negative timeout": (lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, "lo", timeout=-1), "timeout -1"),
+    "no query": (lambda: ping(count=0), "count 0"),
+    "half a query": (lambda: ping(count=1.5), "count 1.5"),
+    "no interval": (lambda: ping(interval=0), "interval 0"),
+    "interval as text": (lambda: ping(interval="1"), "interval '1'"),
+    "queries too long for UDP": (lambda: ping(size=70_000), "size 70000"),
+    "negative patience": (lambda: ping(timeout=-1), "timeout -1"),
     "timeout as text": (lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, "lo", timeout="1"), "timeout '1'"),  # type: ignore[arg-type]  # the claim
 }
 

@@ -19,10 +19,10 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.ping.client import Pinging, resolve, verdict_of, wish_for
 from multicast_expert.ping.sweep import sweep
 from multicast_expert.ping.verdict import Finding
+from multicast_expert.ping.wish import LARGEST
 
 _FASTEST = 0.001
 _FLOOD = 0.01
-_LARGEST = 65_000
 _SWEEP_FIRST = 3
 """Queries before the first size, so that the tree is set up."""
 
@@ -57,7 +57,7 @@ def run(
     iface: Annotated[str | None, Parameter("-I, --interface IFACE", "Use only it.", values="interface")] = None,
     ssm: Annotated[bool, Parameter("--ssm", "Receive from the host only; usual without a group.")] = False,
     asm: Annotated[bool, Parameter("--asm", "Receive the group from any source.")] = False,
-    size: Annotated[int, Parameter("-s, --size N", "Bytes of each answer, at least.", whole(0, _LARGEST))] = 0,
+    size: Annotated[int, Parameter("-s, --size N", "Bytes of each answer, at least.", whole(0, LARGEST))] = 0,
     ttl: Annotated[int | None, Parameter("--ttl N", "Hops that this host's datagrams may go.", whole(1, 255))] = None,
     only4: Annotated[bool, Parameter("-4, --ipv4", "IPv4 addresses of names.")] = False,
     only6: Annotated[bool, Parameter("-6, --ipv6", "IPv6 addresses of names.")] = False,

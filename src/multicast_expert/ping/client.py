@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
+from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ from multicast_expert.ping.pinger import Heard, Pinger, interface_towards
 from multicast_expert.ping.queries import Answer
 from multicast_expert.ping.server import PingServer, ServerSettings
 from multicast_expert.ping.verdict import Finding, Pair, clock_findings, is_deaf, judge
-from multicast_expert.ping.wish import Wish
+from multicast_expert.ping.wish import LARGEST, Wish
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.routes import source_address
 
@@ -245,8 +246,12 @@ async def multicast_ping(
     server.
 
     Raises TimeoutError if the server has not answered for `timeout` seconds from the start on, MulticastExpertError if
-    it refuses the group or its name is unknown.
+    it refuses the group, its name is unknown, or a number makes no sense.
     """
+    _check_number("count", count is None or (isinstance(count, int) and count >= 1), count, "None or 1 or more")
+    _check_number("interval", isinstance(interval, int | float) and 0 < interval < inf, interval, "above 0 seconds")
+    _check_number("size", isinstance(size, int) and 0 <= size <= LARGEST, size, f"0 to {LARGEST} bytes")
+    _check_number("timeout", isinstance(timeout, int | float) and timeout >= 0, timeout, "0 seconds or more")
     (address, *_) = await resolve(host)
     wish = wish_for(address.version, group, source_specific)
     wish = Wish(wish.version, wish.group, wish.source_specific, interval, count, size)
@@ -257,6 +262,11 @@ async def multicast_ping(
                 if heard.answer is not None:
                     yield heard.answer
         raise_failure(conversation)
+
+
+def _check_number(name: str, is_right: bool, value: object, right: str) -> None:
+    if not is_right:
+        raise MulticastExpertError(f"{name} {value!r} is out of range: {right}.")
 
 
 def raise_failure(conversation: Conversation) -> None:

@@ -8,6 +8,9 @@ from ipaddress import ip_network
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.ping.messages import DEFAULT_GROUPS, SOURCE_SPECIFIC, Network
 
+LARGEST = 65_000
+"""Bytes of a query, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
