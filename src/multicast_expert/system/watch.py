@@ -324,11 +324,10 @@ def _refusal(error: OSError) -> MulticastOSError:
 
 
 def _no_thread(error: RuntimeError) -> MulticastExpertError:
-    if "shutdown" in str(error):
-        return MulticastExpertError(
-            "The program is ending, so changes of the interfaces cannot be watched any longer: pass heal=False."
-        )
-    return _refusal(OSError(errno.EAGAIN, str(error)))
+    if "start new thread" in str(error):
+        return _refusal(OSError(errno.EAGAIN, str(error)))
+    # The program is ending, or this is an interpreter within another one.
+    return MulticastExpertError(f"Changes of the interfaces cannot be watched here: {error}. Pass heal=False.")
 
 
 def unwatch(subscriber: Subscriber, namespace: int) -> None:
