@@ -143,6 +143,24 @@ def test_a_join_that_fails_on_one_interface_is_undone(network: TwoLinks, version
         leave(sock, GROUP[version], iface="eth1")
 
 
+def test_leaving_after_the_interfaces_have_changed(lab: Lab, version: int) -> None:
+    """One has come, and one has lost its address: the group is left wherever it was joined."""
+    host = two_links(lab, name=f"changing{version}").host
+    with host.entered(), udp_socket(host, version, (any_address(version), PORT)) as sock:
+        join(sock, GROUP[version])
+        host.ip(
+            "addr flush dev eth1",
+            "link add also0 type veth peer name also1",
+            "addr add 10.3.0.1/24 dev also0",
+            "addr add fd03::1/64 dev also0",
+            "link set also0 up",
+        )
+        leave(sock, GROUP[version])
+        for iface in ("eth0", "eth1", None):
+            with pytest.raises(MulticastOSError, match="leave"):
+                leave(sock, GROUP[version], iface=iface)
+
+
 def test_a_dual_stack_socket(network: TwoLinks) -> None:
     """One IPv6 socket that takes IPv4 too joins groups of both."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:

@@ -15,12 +15,13 @@ from multicast_expert.core.addresses import (
     parse_sources,
 )
 from multicast_expert.core.both_ways import SendSettings, plan_plain
+from multicast_expert.core.errors import MulticastExpertError, NotJoinedError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
 from multicast_expert.core.plan import Join, ReceiveSettings, check_dscp, check_hop_limit
 from multicast_expert.core.scopes import Scope, in_scope, parse_scoped_groups
 from multicast_expert.engine.opening import change_membership, dress_socket
 from multicast_expert.system import kernel
-from multicast_expert.system.interfaces import choose_for_receiving
+from multicast_expert.system.interfaces import choose_for_receiving, scan_interfaces
 from multicast_expert.system.kernel import Socket, ip_version
 
 
@@ -120,9 +121,20 @@ def leave(
     iface: IfaceSpecifier | None = None,
     source: MulticastAddress | None = None,
 ) -> None:
-    """Leave what `join` joined with the same arguments. Raises MulticastExpertError and MulticastOSError."""
-    for each in _joins(group, iface, source):
-        change_membership(kernel.SYSTEM, _dressable(sock), each.change(kernel.SYSTEM.platform, each.leave_operation))
+    """Leave what `join` joined with the same arguments, also if interfaces have come or lost their addresses since.
+
+    Raises MulticastExpertError and MulticastOSError, if the group can be left nowhere.
+    """
+    joins = _joins(group, iface, source, everywhere=iface is None)
+    changes = [each.change(kernel.SYSTEM.platform, each.leave_operation) for each in joins]
+    failures: list[MulticastExpertError] = []
+    for change in changes:
+        try:
+            change_membership(kernel.SYSTEM, _dressable(sock), change)
+        except MulticastExpertError as error:
+            failures.append(error)
+    if len(failures) == len(changes):
+        raise next(iter(failures), NotJoinedError(f"{group} is not joined."))
 
 
 def _dressable(sock: Any) -> Socket:
@@ -131,8 +143,13 @@ def _dressable(sock: Any) -> Socket:
     return taken
 
 
-def _joins(group: MulticastAddress, iface: IfaceSpecifier | None, source: MulticastAddress | None) -> list[Join]:
+def _joins(
+    group: MulticastAddress, iface: IfaceSpecifier | None, source: MulticastAddress | None, everywhere: bool = False
+) -> list[Join]:
     parsed = parse_group(group)
     parsed_source = None if source is None else parse_source(source, parsed.version)
-    choices = choose_for_receiving(None if iface is None else [iface], parsed.version)
+    if everywhere:
+        choices = [InterfaceChoice(each, required=False) for each in scan_interfaces() if not each.is_localhost()]
+    else:
+        choices = choose_for_receiving(None if iface is None else [iface], parsed.version)
     return [Join(parsed, parsed_source, choice) for choice in choices]
