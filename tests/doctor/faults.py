@@ -215,6 +215,24 @@ def sender_prohibited_by_a_rule(made: Stage) -> Arguments:
     return [ENDPOINT]
 
 
+@fault("send-route")
+def sender_without_its_address(made: Stage) -> Arguments:
+    """A program on the same host is bound to an address that the host lost."""
+    made.cable()
+    made.listener.ip("addr add 10.1.0.9/24 dev eth0")
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", source="10.1.0.9")
+    made.listener.ip("addr del 10.1.0.9/24 dev eth0")
+    return [ENDPOINT]
+
+
+@fault("mtu", "no-traffic")
+def sender_of_datagrams_too_long(made: Stage) -> Arguments:
+    """A program on the same host sends more at once than a datagram can hold."""
+    made.cable()
+    made.listener.send_datagrams(GROUP, PORT, interface="eth0", size=65510)
+    return [ENDPOINT]
+
+
 @fault("ipsec", cured=True)
 def sender_without_an_association(made: Stage) -> Arguments:
     """An IPsec policy demands encryption of what a program on the same host sends, and there is no association."""

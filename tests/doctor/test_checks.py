@@ -40,6 +40,7 @@ from multicast_expert.doctor.facts import (
     Buffer,
     Drop,
     Facts,
+    FailedSends,
     FilterFacts,
     IpsecPolicy,
     JoinTrial,
@@ -71,6 +72,8 @@ VXLAN = replace(ETH0, kind="vxlan", floods_to=())
 MACVLAN = replace(ETH0, kind="macvlan", mode="bridge", parent="eth1")
 OTHER_MACVLAN = replace(ETH1, name="mv0", kind="macvlan", mode="bridge", parent="eth0", addresses=("10.1.0.9/24",))
 SOURCE_MODE = replace(MACVLAN, mode="source", stations=("02:00:00:00:00:07",))
+LOSING = FailedSends("sender", "10.1.0.9", None, None, True, "ENETUNREACH", 99)
+TOO_LONG = FailedSends("sender", "0.0.0.0", None, None, False, "EMSGSIZE", 99)
 OWN_STATION = "02:00:00:00:00:01"
 STATION = replace(ETH0, ethernet_address=OWN_STATION)
 BLOCKS_ONE = ReceiverFacts((("239.1.2.3", None, "eth0"),), (("239.1.2.3", "10.1.0.7", "eth0"),), 0, 0)
@@ -901,6 +904,27 @@ ROWS += [
     Row("traffic-control", change(STOLEN, filters=(DECIDING,), counters=counted(Ip__InReceives=100),
                                   frames=(frames(), frames(interface="lo"))), "problem", "BPF program"),
     Row("wrong-interface", unprivileged(deaf(arrivals=(ON_LOOPBACK,))), "unknown", "something on this host sends them"),
+    Row("send-route", deaf(failed_sends=(LOSING,)), "suspect", "bound to 10.1.0.9"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, peer=GROUP, peer_port=PORT),)), "problem", "bound to"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, peer=GROUP, peer_port=PORT + 1),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, peer="10.3.0.3", peer_port=PORT),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, is_for_groups=False),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, own=OWN),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, own="127.0.0.9"),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, own="0.0.0.0"),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, error="EPERM"),)), "ok"),
+    Row("send-route", deaf(failed_sends=(replace(LOSING, count=2),)), "ok"),
+    Row("send-route", deaf(failed_sends=(LOSING,), memberships=(joined(),)), "ok"),
+    Row("send-route", healthy(failed_sends=(LOSING,)), "ok"),
+    Row("send-route", deaf(failed_sends=(LOSING,), frames=(frames(sender=OWN, outgoing=True),)), "ok"),
+    Row("no-traffic", deaf(failed_sends=(LOSING,)), "suspect"),
+    Row("no-traffic", deaf(failed_sends=(replace(LOSING, peer="10.3.0.3"),)), "problem"),
+    Row("mtu", deaf(failed_sends=(TOO_LONG,), lookups=(Lookups("sender", "eth0", 99, 0),)), "problem", "longer"),
+    Row("mtu", deaf(failed_sends=(replace(TOO_LONG, peer=GROUP, peer_port=PORT),)), "problem", "longer than the MTU"),
+    Row("mtu", deaf(failed_sends=(TOO_LONG,)), "ok"),
+    Row("mtu", deaf(failed_sends=(TOO_LONG,), lookups=(Lookups("other", "eth0", 99, 0),)), "ok"),
+    Row("mtu", deaf(failed_sends=(TOO_LONG,), lookups=(Lookups("sender", "eth0", 199, 0),)), "ok"),
+    Row("mtu", healthy(failed_sends=(TOO_LONG,), lookups=(Lookups("sender", "eth0", 99, 0),)), "suspect"),
     # More datagrams than the interface took in did not come by its wire.
     Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 3}}), "unknown", "by no wire"),
     Row("wrong-interface", change(ELSEWHERE, interface_counters={"eth1": {"rx_packets": 100}}), "problem"),

@@ -174,7 +174,7 @@ def test_what_was_fine_and_what_was_not_read() -> None:
 
 def test_all_was_read() -> None:
     """Where nothing is missing, nothing is said about it."""
-    facts = healthy(reporters=(), drops=(), lookups=())
+    facts = healthy(reporters=(), drops=(), lookups=(), failed_sends=())
     assert list(unread_facts(facts)) == []
     assert "Not read:" not in [line.plain for line in report_lines(judge(facts), facts, "now", 200, verbose=True)]
 

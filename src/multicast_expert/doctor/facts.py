@@ -258,6 +258,23 @@ class Lookups:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedSends:
+    """How often sends of a program of this host failed, from one socket and for one reason."""
+
+    program: str
+    own: str
+    """The address that the socket is bound to; 0.0.0.0 and :: stand for any."""
+    peer: str | None
+    """The address that it is connected to; None: it is not, and where it sends to is not known."""
+    peer_port: int | None
+    is_for_groups: bool
+    """Whether its program set an interface or a hop limit for groups over IPv4."""
+    error: str
+    """The name of the errno: `EINVAL`."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A firewall rule that drops something, or the policy of a chain that does."""
 
@@ -442,6 +459,7 @@ class Trial:
     filters: tuple[FilterFacts, ...] | Unread = ()
     """The filters of traffic control, with what their actions got during the trial."""
     lookups: tuple[Lookups, ...] | Unread = Unread("The kernel was not asked who sends to the group.")
+    failed_sends: tuple[FailedSends, ...] | Unread = Unread("The kernel was not asked whose sends fail.")
     aside: float = 0.0
     """For how many seconds the counters were watched without our membership, before and after."""
     course: tuple[Moment, ...] = ()

@@ -12,6 +12,7 @@ _NAMES: Mapping[str, str] = {
     "trial": "the trial", "frames": "frames", "queries": "queries", "reporters": "reports of other hosts",
     "queues": "the queues of the interfaces", "drops": "the drops of the kernel",
     "filters": "the filters of traffic control", "lookups": "the programs that send",
+    "failed_sends": "sends that fail",
 }  # fmt: skip
 
 

@@ -151,9 +151,14 @@ def _nothing_seen(facts: Facts, seconds: str, evidence: dict[str, object]) -> Fi
         evidence |= tunnels
         summary = f"Nothing of {group} came out of {phrases.named(tunnels)} in {seconds}: look at the far end."
     # If our reports did not leave, the network has no part in it.
-    doubtful = lost or counters.reports_kept(facts) or stuck_queue(facts) or sending.may_be_refused(facts)
+    doubtful = lost or counters.reports_kept(facts) or stuck_queue(facts) or _may_fail(facts)
     verdict: Verdict = "suspect" if doubtful else "problem"
     return finding(verdict, summary, evidence, tuple(_ask(facts)))
+
+
+def _may_fail(facts: Facts) -> bool:
+    """Return whether a program of this host may be the sender, and fail."""
+    return sending.may_be_refused(facts) or bool(sending.without_its_address(facts) or sending.too_long(facts))
 
 
 def _came_in(facts: Facts) -> dict[str, object]:

@@ -10,6 +10,7 @@ from multicast_expert.doctor.checks.fragments import only_the_last
 from multicast_expert.doctor.evidence import sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
 from multicast_expert.doctor.facts import Facts, InterfaceFacts, Unread, address_of, interface_setting, known
+from multicast_expert.doctor.path import sending
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
 _SMALLEST_IPV6_MTU = 1280
@@ -166,6 +167,9 @@ def mtu(facts: Facts) -> Finding:
     nobody tells the sender: there is no path MTU discovery for groups. Where the sender's MTU is larger than one on the
     way, its datagrams travel in fragments that are too large as well, and only the last, short one of each arrives.
 
+    A program that forbids fragments (`IP_PMTUDISC_DO`), or sends more than 65,507 bytes at once, gets `EMSGSIZE` on its
+    own host, and nothing leaves. Since Linux 6.4 root sees such sends.
+
     IPv6 is switched off on an interface with an MTU below 1280; all its IPv6 memberships are lost then, and stay lost
     when the MTU is set back.
 
@@ -190,6 +194,15 @@ def mtu(facts: Facts) -> Finding:
         )
         remedy = (*(f"ip link set dev {shlex.quote(each.name)} mtu 1500" for each in small),)
         return problem(summary, evidence, (*remedy, "Start the receivers again, so that they join."))
+    if too_long := sending.too_long(facts):
+        evidence |= {each.program: f"{each.count} sends failed" for each in too_long}
+        summary = f"{too_long[0].program} of this host sends datagrams that are longer than the MTU, and they fail."
+        steps = (
+            "Have it send shorter datagrams, or allow fragments (IP_MTU_DISCOVER, IPV6_DONTFRAG).",
+            f"Or raise the MTU of the interface, or of the route (`ip route get {facts.target.group}`).",
+        )
+        partly = sending.others_arrive(facts) or sending.left(facts)
+        return finding("suspect" if partly else "problem", summary, evidence, steps)
     dropped = {each.name: _dropped(facts, each.name) for each in interfaces if (each.mtu or _USUAL_MTU) < _USUAL_MTU}
     if any(dropped.values()) and not received(facts) and not sightings.frames(facts):
         name = next(name for name, count in dropped.items() if count)

@@ -28,16 +28,22 @@ def send_route(facts: Facts) -> Finding:
 
     Over IPv4, programs that name the interface (as this library and `mcast` always do) need no route.
 
+    A socket that is bound to an IPv4 address which its host has lost since, as after a new lease of DHCP, fails with
+    `ENETUNREACH` or `EINVAL` whatever the routes are, and goes on failing. Since Linux 6.4 root sees what fails.
+
     **How to see it:** which way the group goes, and how often a datagram had none.
 
         ip route get 239.1.2.3; ip rule show
         nstat -az IpOutNoRoutes Ip6OutNoRoutes
+        ss -uanp; ip -br addr
 
     **Cure:** name the interface in the program (`iface=`, `-i`; IP_MULTICAST_IF), or add a route for groups:
 
         ip route add 224.0.0.0/4 dev eth0
         ip route replace 239.1.2.3/32 dev eth0
     """
+    if found := _without_its_address(facts):
+        return found
     known(facts.routes)
     route, lost = this_host.route_to(facts, facts.target.group), counters.moved(facts, "Ip.OutNoRoutes") or 0
     if route is None:
@@ -61,6 +67,24 @@ def send_route(facts: Facts) -> Finding:
         text = f"The route to the group is of the type {route.kind}: no program that lets it choose can send or join."
         return suspect(text, evidence, phrases.remedy(trial_of(facts).lookups))
     return unknown(text, evidence, phrases.remedy(trial_of(facts).lookups))
+
+
+def _without_its_address(facts: Facts) -> Finding | None:
+    """Judge programs of this host that are bound to an address which it has lost, so that all that they send fails."""
+    failed = sending.without_its_address(facts)
+    certain = [each for each in failed if each.peer is not None]
+    # Where they send to is not known if they are not connected; who receives the group here may well not send it.
+    if not failed or sending.left(facts) != 0 or (not certain and (received(facts) or this_host.was_joined(facts))):
+        return None
+    first = (certain or failed)[0]
+    evidence: dict[str, object] = {"program": first.program, "bound to": first.own, "sends that failed": first.count}
+    summary = f"{first.program} is bound to {first.own}, which no interface of this host has: all that it sends fails."
+    steps = (
+        f"Start {first.program} again, so that it binds to an address of this host.",
+        f"Or give {first.own} back to its interface, as with `ip addr add {first.own}/24 dev eth0`.",
+    )
+    verdict = problem if certain and not sending.others_arrive(facts) else suspect
+    return verdict(summary, evidence, steps)
 
 
 _LEADING_NOWHERE = ("blackhole", "unreachable", "prohibit")

@@ -17,6 +17,7 @@ from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.doctor.facts import (
     Bridge,
     Drop,
+    FailedSends,
     FilterFacts,
     InterfaceFacts,
     IpsecPolicy,
@@ -35,6 +36,7 @@ from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
 from multicast_expert.system.drops.lookups import LookupWatch
+from multicast_expert.system.drops.sends import SendWatch
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
@@ -200,6 +202,29 @@ class Host:
             return Unread(f"The lookups of routes could not be read: {error.strerror or error}.")
         return tuple(
             Lookups(each.program, self.name(each.interface) if each.interface else None, each.asked, each.refused)
+            for each in found
+        )
+
+    def open_send_watch(self) -> SendWatch | Unread:
+        """Begin to count the sends that fail, if that is allowed; close it afterwards."""
+        return Unread(f"{SYSTEM.platform.title} does not tell whose sends fail.")
+
+    def failed_sends(self, watch: SendWatch) -> tuple[FailedSends, ...] | Unread:
+        """Return the sends that failed since the watch began."""
+        try:
+            found = watch.failures()
+        except OSError as error:
+            return Unread(f"The failed sends could not be read: {error.strerror or error}.")
+        return tuple(
+            FailedSends(
+                each.program,
+                str(each.own),
+                None if each.peer.is_unspecified else str(each.peer),
+                each.peer_port or None,
+                each.is_for_groups,
+                SYSTEM.platform.errors.get(each.number, str(each.number)),
+                each.times,
+            )
             for each in found
         )
 

@@ -41,6 +41,7 @@ from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
 from multicast_expert.system.drops.lookups import LookupWatch
 from multicast_expert.system.drops.refusals import ONLY_ROOT
+from multicast_expert.system.drops.sends import SendWatch
 from multicast_expert.system.drops.watch import Watch, open_watch
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
@@ -357,6 +358,13 @@ class LinuxHost(Host):
         """Begin to count how often programs look up the route to the group, which the kernel allows to root."""
         try:
             return LookupWatch(ip_address(self.target.group))
+        except MulticastExpertError as refused:
+            return Unread(str(refused), again_as_root(self.target) if str(refused) == ONLY_ROOT else "")
+
+    def open_send_watch(self) -> SendWatch | Unread:
+        """Begin to count the sends that fail, which the kernel allows to root."""
+        try:
+            return SendWatch(ip_address(self.target.group).version)
         except MulticastExpertError as refused:
             return Unread(str(refused), again_as_root(self.target) if str(refused) == ONLY_ROOT else "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multicast_expert.doctor.evidence import counters, this_host
 from multicast_expert.doctor.evidence.sightings import frames, trial_of
-from multicast_expert.doctor.facts import Arrivals, Facts, Lookups, Unread, address_of
+from multicast_expert.doctor.facts import Arrivals, Facts, FailedSends, Lookups, Unread, address_of, same
 from multicast_expert.doctor.path import endings
 
 FEW = 2
@@ -57,6 +57,48 @@ def refused(facts: Facts) -> int | None:
         return None
     count = sum(each.refused for each in lookups(facts)) // _per_datagram(facts)
     return count if count > max(FEW, asked(facts) // 50) else 0
+
+
+def failures(facts: Facts, *errors: str) -> tuple[FailedSends, ...]:
+    """Return the sends of this host that failed with these errors and may be for the target; none if not known."""
+    found = trial_of(facts).failed_sends
+    target = facts.target
+    return tuple(
+        each
+        for each in (() if isinstance(found, Unread) else found)
+        if each.error in errors
+        and each.count > FEW
+        and (each.peer is None or (same(each.peer, target.group) and target.port in (None, each.peer_port)))
+    )
+
+
+def without_its_address(facts: Facts) -> tuple[FailedSends, ...]:
+    """Return the sends that failed because the socket is bound to an address that no interface has any more.
+
+    IPv4 only: IPv6 sends with such an address all the same.
+    """
+    own = this_host.own_addresses(facts)
+    return tuple(
+        each
+        for each in failures(facts, "ENETUNREACH", "EINVAL")
+        if (address := address_of(each.own)) is not None
+        and address.version == facts.target.group_version == 4
+        and not (address.is_unspecified or address.is_loopback or address.is_multicast or address in own)
+        and (each.peer is not None or each.is_for_groups)
+    )
+
+
+def too_long(facts: Facts) -> tuple[FailedSends, ...]:
+    """Return the sends to the target that failed because the datagrams are longer than the MTU.
+
+    A socket that is not connected asks for the way to the group before it fails: as often, if all fails.
+    """
+    found = []
+    for each in failures(facts, "EMSGSIZE"):
+        ways = sum(ask.asked for ask in lookups(facts) if ask.program == each.program) // _per_datagram(facts)
+        if each.peer is not None or each.count * counters.MOST <= ways <= each.count / counters.MOST:
+            found.append(each)
+    return tuple(found)
 
 
 def _per_datagram(facts: Facts) -> int:

@@ -93,6 +93,9 @@ class Attempt:
             lookups = self._host.open_lookup_watch()
             if not isinstance(lookups, Unread):
                 opened.callback(lookups.close)
+            sends = self._host.open_send_watch()
+            if not isinstance(sends, Unread):
+                opened.callback(sends.close)
             capture = self._host.open_capture()
             if isinstance(capture, Capture):
                 opened.callback(capture.close)
@@ -114,7 +117,8 @@ class Attempt:
             else:
                 trial = replace(trial, drops=Unread(watch.limits), any_drops=drops)
             found = lookups if isinstance(lookups, Unread) else self._host.lookups(lookups)
-            trial = replace(trial, lookups=found, filters=_taken(filters, self._host.filters()))
+            failed = sends if isinstance(sends, Unread) else self._host.failed_sends(sends)
+            trial = replace(trial, lookups=found, failed_sends=failed, filters=_taken(filters, self._host.filters()))
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))
             if by_counters and _lost_most(trial) and not _is_member(facts):

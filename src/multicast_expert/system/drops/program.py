@@ -6,7 +6,7 @@ that BTF tells. All numbers of the packet are in network byte order, all others 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 from types import MappingProxyType
@@ -82,6 +82,8 @@ class Layout(NamedTuple):
     """By struct and member."""
     lookups: Mapping[str, int] = MappingProxyType({})
     """The same for LOOKUP_MEMBERS; empty if this kernel has none of them, as without IPv6."""
+    sends: Mapping[str, int] = MappingProxyType({})
+    """The same for SEND_MEMBERS; empty if this kernel does not tell the results of sends."""
 
 
 MEMBERS = (
@@ -98,6 +100,12 @@ LOOKUP_MEMBERS = (
     "fib6_table.tb6_id", "fib6_result.fib6_type", "task_struct.nsproxy", "nsproxy.net_ns", "net.ns.inum",
 )  # fmt: skip
 """What a program reads at the lookup of a route."""
+SEND_MEMBERS = (
+    "sock.sk_protocol", "sock.__sk_common.skc_family", "sock.__sk_common.skc_net", "net.ns.inum",
+    "sock.__sk_common.skc_rcv_saddr", "sock.__sk_common.skc_daddr", "sock.__sk_common.skc_dport",
+    "sock.__sk_common.skc_v6_rcv_saddr", "sock.__sk_common.skc_v6_daddr", "inet_sock.mc_ttl", "inet_sock.mc_index",
+)  # fmt: skip
+"""What a program reads where a send ends."""
 
 
 def read_layout(data: bytes) -> Layout:
@@ -107,11 +115,18 @@ def read_layout(data: bytes) -> Layout:
     parameters = btf.parameters("btf_trace_kfree_skb")
     reasons = btf.enumeration("skb_drop_reason") if parameters > 3 else {}
     offsets = {each: btf.offset(*each.split(".", 1)) for each in MEMBERS}
+    lookups = _offsets(btf, LOOKUP_MEMBERS)
+    return Layout(reasons, parameters > 4, offsets, lookups, _offsets(btf, SEND_MEMBERS, "btf_trace_sock_send_length"))
+
+
+def _offsets(btf: Btf, members: Iterable[str], tracepoint: str | None = None) -> dict[str, int]:
+    """Return the offsets of members; none if this kernel has not all of them, or not the tracepoint."""
     try:
-        lookups = {each: btf.offset(*each.split(".", 1)) for each in LOOKUP_MEMBERS}
+        if tracepoint is not None:
+            btf.parameters(tracepoint)
+        return {each: btf.offset(*each.split(".", 1)) for each in members}
     except MulticastExpertError:
-        lookups = {}
-    return Layout(reasons, parameters > 4, offsets, lookups)
+        return {}
 
 
 # The places of the stack: in the key, and below it the header of the packet.
