@@ -918,6 +918,8 @@ ROWS += [
     Row("send-route", healthy(failed_sends=(LOSING,)), "ok"),
     Row("send-route", deaf(failed_sends=(LOSING,), frames=(frames(sender=OWN, outgoing=True),)), "ok"),
     Row("no-traffic", deaf(failed_sends=(LOSING,)), "suspect"),
+    Row("no-traffic", unprivileged(deaf(), counters=counted(Ip__OutNoRoutes=99)), "unknown", "without a route"),
+    Row("no-traffic", unprivileged(deaf(), counters=counted(Ip__OutNoRoutes=2)), "problem"),
     Row("no-traffic", deaf(failed_sends=(replace(LOSING, peer="10.3.0.3"),)), "problem"),
     Row("mtu", deaf(failed_sends=(TOO_LONG,), lookups=(Lookups("sender", "eth0", 99, 0),)), "problem", "longer"),
     Row("mtu", deaf(failed_sends=(replace(TOO_LONG, peer=GROUP, peer_port=PORT),)), "problem", "longer than the MTU"),

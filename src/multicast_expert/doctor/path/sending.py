@@ -160,6 +160,7 @@ def kept_by_counters(facts: Facts) -> dict[str, int]:
 def may_be_refused(facts: Facts) -> bool:
     """Return whether programs of this host may fail to send to the group for want of a route, without a trace."""
     route = this_host.route_to(facts, facts.target.group)
-    if refused(facts) is not None or route is None or route.interface is not None:
+    if refused(facts) is not None or route is None:
         return bool(refused(facts))
-    return route.kind != "unicast" or (counters.moved(facts, "Ip.OutNoRoutes") or 0) > FEW
+    # A socket that is bound to an address which the host lost has none either, whatever the tables say.
+    return (route.interface is None and route.kind != "unicast") or (counters.moved(facts, "Ip.OutNoRoutes") or 0) > FEW
