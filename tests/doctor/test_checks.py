@@ -746,6 +746,7 @@ WANTING = Member(socket(address="10.1.0.1"), (Membership(ip_address(GROUP), "eth
 FOR_ANOTHER = joined(any_source=False, included=(SourceUse(ip_address("10.1.0.7"), 1),))
 FOR_THE_TALKER = joined(any_source=False, included=(SourceUse(ip_address(TALKER), 1),))
 ASTRAY = Member(socket()._replace(port=5001), (Membership(ip_address(GROUP), "eth0", False),))
+BOUND_ASTRAY = ASTRAY._replace(socket=socket(address=GROUP)._replace(port=5001))
 PRIVILEGED = deaf(port=500, joins=(JoinTrial("eth0", None, "EACCES"),), machine=Machine("linux", "6", 1000, False))
 REFUSED = deaf(joins=(JoinTrial("eth0", None, "EPERM"),))
 CLOSED = bridge(ports=("eth0", "vnet1"), barred_ports=(("eth0", "blocking"),))
@@ -973,6 +974,8 @@ ROWS += [
     Row("program", healthy(sockets=(), members_elsewhere=(ASTRAY,)), "suspect", "player (process 4711) on port 5001",
         "listen on port 5000"),
     Row("program", healthy(sockets=(socket(),), members_elsewhere=(ASTRAY,)), "ok"),
+    Row("program", healthy(sockets=(BOUND_ASTRAY.socket,), members=(BOUND_ASTRAY,)), "suspect", "on port 5001"),
+    Row("program", healthy(members=(BOUND_ASTRAY,), frames=(frames(), frames(port=5001))), "ok"),
     Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER,), sockets=(socket(),))), "problem", "10.1.0.7 only"),
     Row("program", unprivileged(healthy(memberships=(FOR_ANOTHER, joined()), sockets=(socket(),))), "ok"),
     Row("program", unprivileged(healthy(memberships=(FOR_THE_TALKER,), sockets=(socket(),))), "ok"),

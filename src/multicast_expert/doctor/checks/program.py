@@ -103,8 +103,10 @@ def _on_other_ports(facts: Facts) -> list[Member]:
     wanted = received(facts) or sightings.wanted(facts)
     if facts.receiver is not None or not wanted or any(this_host.may_want(facts, each) for each in _at_port(facts)):
         return []
-    busy = {each.port for each in sightings.frames(facts) or ()}
-    return [each for each in facts.members_elsewhere if each.socket.port not in busy]
+    busy = {each.port for each in sightings.frames(facts) or ()} | {facts.target.port, None}
+    # Sockets that are bound to the group are among the members, whatever their port.
+    bound = (each for each in facts.members if same(str(each.socket.address), facts.target.group) and each.memberships)
+    return [each for each in (*facts.members_elsewhere, *bound) if each.socket.port not in busy]
 
 
 def _deaf(facts: Facts) -> Iterator[tuple[UdpSocket, str, str]]:
