@@ -760,6 +760,12 @@ KEPT_AT_HOME = deaf(drops=(drop("NOT_SPECIFIED", function="ip_mc_output", source
 UNJOINED = set_to(deaf(frames=(frames(fragments=9),), counters=counted(Ip__ReasmReqds=9)), ipv4__ipfrag_high_thresh="0")
 STOLEN = deaf(frames=(frames(),), drops=())
 STEALING = FilterFacts("eth0", "ingress", "u32", 49152, "mirred egress redirect dev eth1", True, 100)
+SENT_OUT_AGAIN = change(
+    STOLEN,
+    frames=(frames(), frames(interface="eth1", outgoing=True)),
+    drops=(drop("NOT_SPECIFIED", function="ip_rcv_finish_core", interface="eth9", count=60),),
+    counters=counted(Ip__InReceives=100, IpExt__InMcastPkts=100),
+)
 DECIDING = FilterFacts("eth0", "ingress", "bpf", 1, "bpf", None, None)
 SENDING = healthy(arrivals=(arrivals(100, sender=OWN),), frames=(), drops=())
 SENT_TO_QUEUE = drop("QDISC_DROP", source=OWN, outgoing=True)
@@ -871,6 +877,13 @@ ROWS += [
     Row("traffic-control", change(STOLEN, filters=(STEALING,)), "problem", "mirred", "tc filter del dev eth0"),
     Row("traffic-control", change(STOLEN, filters=(replace(STEALING, packets=3),)), "ok"),
     Row("traffic-control", change(STOLEN, filters=(replace(STEALING, diverts=False),)), "ok"),
+    # The far end of eth1 is on this host: there half of the datagrams reach IP, and nobody has joined.
+    Row("traffic-control", change(SENT_OUT_AGAIN, filters=(STEALING,)), "problem", "mirred egress redirect dev eth1"),
+    Row("traffic-control", change(SENT_OUT_AGAIN, filters=(replace(STEALING, packets=3),)), "ok"),
+    Row("traffic-control", change(SENT_OUT_AGAIN, filters=(replace(STEALING, diverts=False),)), "ok"),
+    Row("traffic-control", change(SENT_OUT_AGAIN, filters=(replace(STEALING, action="gact stolen"),)), "ok"),
+    Row("wrong-interface", unprivileged(ELSEWHERE, filters=(STEALING,)), "unknown", "may send them there"),
+    Row("wrong-interface", unprivileged(ELSEWHERE, filters=(replace(STEALING, packets=3),)), "problem"),
     Row("traffic-control", change(STOLEN, filters=(DECIDING,)), "problem", "BPF program"),
     Row("traffic-control", change(STOLEN, filters=(DECIDING,), firewall=UNKNOWN), "ok"),
     Row("traffic-control", change(STOLEN, drops=(drop("NETFILTER_DROP", hook="input"),), filters=(STEALING,)), "ok"),

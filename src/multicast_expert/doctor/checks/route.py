@@ -276,6 +276,10 @@ def wrong_interface(facts: Facts) -> Finding:
         if sightings.frames(facts) is None and (background.beyond_usual(facts, counters.filtered) or 0) > 0:
             text = "Datagrams come in on another interface, and packets were dropped that may have come in on this one."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
+        count = sum(each.count for each in elsewhere)
+        if any((each.packets or 0) >= counters.MOST * count for each in this_host.diverting_filters(facts)):
+            text = f"The datagrams reach {phrases.named(places)}, and a filter of traffic control may send them there."
+            return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))
         if all(sightings.is_diverted(facts, each) for each in elsewhere):
             text = f"The datagrams reach {phrases.named(places)} by no wire: something on this host sends them there."
             return unknown(text, evidence, phrases.remedy(trial_of(facts).frames))

@@ -7,7 +7,7 @@ import shlex
 from multicast_expert.doctor import phrases
 from multicast_expert.doctor.evidence import counters, sightings, this_host
 from multicast_expert.doctor.evidence.sightings import received, trial_of
-from multicast_expert.doctor.facts import Facts, FilterFacts, QueueFacts, Unread, known, same
+from multicast_expert.doctor.facts import Facts, FilterFacts, QueueFacts, Unread, address_of, known, same
 from multicast_expert.doctor.path import endings, sending
 from multicast_expert.doctor.report import Finding, Verdict, finding, ok, problem, suspect, unknown
 
@@ -81,6 +81,8 @@ def _on_the_way_in(facts: Facts) -> Finding | None:
         return _by_counters_alone(facts)
     if not missing:
         return None
+    if found := _sent_out_again(facts, missing):
+        return found
     counts = endings.by_check(facts)
     if counts is None:
         # Only the counters tell: what the ingress dropped never reached IP.
@@ -145,6 +147,20 @@ def _diverted(facts: Facts, missing: int) -> Finding | None:
     does = f"takes the datagrams (`{one.action}`)" if guilty else "takes the datagrams: it is a BPF program"
     summary = f"A filter of traffic control (tc) at the ingress of {one.interface} {does}."
     return problem(summary, evidence, _remove(one))
+
+
+def _sent_out_again(facts: Facts, missing: int) -> Finding | None:
+    """Judge datagrams that a filter sent out of another interface: they may come back to IP by the far end of it."""
+    own = this_host.own_addresses(facts)
+    for each in this_host.diverting_filters(facts):
+        place = each.action.rpartition(" dev ")[2]
+        out = [one for one in sightings.frames(facts, outgoing=True) or () if one.interface == place]
+        count = sum(one.count for one in out if address_of(one.sender) not in own)
+        if min(each.packets or 0, count) >= counters.MOST * missing:
+            evidence: dict[str, object] = {"datagrams that came in": missing, f"frames out of {place}": count}
+            summary = f"A filter of traffic control (tc) at the ingress of {each.interface} takes the datagrams"
+            return problem(f"{summary} (`{each.action}`).", evidence, _remove(each))
+    return None
 
 
 def _rewritten(facts: Facts, missing: int) -> Finding | None:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.doctor.facts import (
     Facts,
+    FilterFacts,
     InterfaceFacts,
     Passage,
     Route,
@@ -54,6 +55,14 @@ def may_be_rewritten(facts: Facts) -> bool:
     names = {each.name for each in below(facts)}
     listed = () if isinstance(filters, Unread) else filters
     return any(each.interface in names and each.hook == "ingress" and each.diverts is None for each in listed)
+
+
+def diverting_filters(facts: Facts) -> list[FilterFacts]:
+    """Return the filters of tc at the ingress of the chosen interfaces whose actions keep packets from IP."""
+    filters = () if isinstance(facts.trial, Unread) else facts.trial.filters
+    names = {each.name for each in below(facts)}
+    listed = () if isinstance(filters, Unread) else filters
+    return [each for each in listed if each.interface in names and each.hook == "ingress" and each.diverts]
 
 
 def own_addresses(facts: Facts) -> set[IPAddress]:
