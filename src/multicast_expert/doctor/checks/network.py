@@ -89,7 +89,9 @@ def _forgotten(facts: Facts, heard: dict[str, object], steps: tuple[str, ...]) -
     summary = "The datagrams stopped, and came again after a new join: a switch or router had forgotten this host"
     if heard or counters.queries_were_dropped(facts) is not False:
         return suspect(f"{summary}, although there may be a querier.", evidence, steps)
-    return problem(f"{summary}, and there is no querier.", evidence, steps)
+    # One that asks more rarely than the switch forgets is no help either, and may not have been heard.
+    often = "If there is a querier, have it ask more often than the switch forgets."
+    return problem(f"{summary}, and no query came.", evidence, (*steps, often))
 
 
 def _four(facts: Facts) -> bool:
