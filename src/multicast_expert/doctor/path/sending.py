@@ -91,12 +91,13 @@ def without_its_address(facts: Facts) -> tuple[FailedSends, ...]:
 def too_long(facts: Facts) -> tuple[FailedSends, ...]:
     """Return the sends to the target that failed because the datagrams are longer than the MTU.
 
-    A socket that is not connected asks for the way to the group before it fails: as often, if all fails.
+    A socket that is not connected asks for the way to the group before it fails, over IPv6 once or twice: as often, if
+    all fails.
     """
     found = []
     for each in failures(facts, "EMSGSIZE"):
-        ways = sum(ask.asked for ask in lookups(facts) if ask.program == each.program) // _per_datagram(facts)
-        if each.peer is not None or each.count * counters.MOST <= ways <= each.count / counters.MOST:
+        ways, most = sum(ask.asked for ask in lookups(facts) if ask.program == each.program), each.count / counters.MOST
+        if each.peer is not None or each.count * counters.MOST <= ways <= most * _per_datagram(facts):
             found.append(each)
     return tuple(found)
 
