@@ -172,6 +172,29 @@ def test_tasks_take_turns(lab: None) -> None:
         asyncio.run(body(rx))
 
 
+@pytest.mark.parametrize(
+    "ends",
+    ["", "rx.close(); tx.close()", "os.fork() or sys.exit()", "os.fork() or rx.close()", "os.fork() or gc.collect()"],
+)
+def test_a_program_ends(lab: None, ends: str) -> None:
+    """At once and without a word, whether it has closed all or not, and so does the child of a fork."""
+    program = f"""
+import gc, os, sys
+from multicast_expert.bridge import Connection, receiver, sender
+rx = receiver({ENDPOINTS[0]!r}, connection=Connection(listen=[{HERE!r}])).open()
+tx = sender({ENDPOINTS[0]!r}, [{HERE!r}]).open()
+{ends}
+"""
+    # A child that hangs holds the pipe.
+    ended = run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
 def test_a_source_is_chosen(lab: None) -> None:
     """Datagrams of others are left out, those of a program without an address too."""
     with pair("232.1.2.3:5000", "10.0.0.7@232.1.2.3:5000") as (tx, rx):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from ctypes import py_object, pythonapi
 from itertools import islice
 from math import inf
 from time import monotonic, time_ns
 from types import TracebackType
 from typing import NoReturn, Self
+from weakref import WeakSet
 
 from multicast_expert.bridge.frames import (
     ID_BYTES,
@@ -80,6 +83,7 @@ class _Participant:
             session.close()
             raise
         self._session = session
+        _opened.add(self)
         return self
 
     def _begin(self, session: ZenohNetwork) -> None:
@@ -88,12 +92,19 @@ class _Participant:
     def close(self) -> None:
         """Leave the network of bridges. A second call does nothing."""
         session, self._session = self._session, None
+        _opened.discard(self)
         if session is not None:
             self._end()
             session.close()
 
     def _end(self) -> None:
         raise AssertionError
+
+    def abandon(self) -> None:
+        """In the child of a fork, where Zenoh has no threads: it is closed, without a word to the network."""
+        self._inherited, self._session = self._session, None
+        # Zenoh would wait for its threads for ever when what belongs to it is collected, also at the end of the child.
+        pythonapi.Py_IncRef(py_object(self))
 
     def _check_open(self) -> ZenohNetwork:
         if self._session is None:
@@ -107,6 +118,27 @@ class _Participant:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+_opened: WeakSet[_Participant] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what the program has not: Zenoh aborts a process whose interpreter ends while a thread waits in it."""
+    for each in list(_opened):
+        each.close()
+
+
+def _abandon_all() -> None:
+    inherited = list(_opened)
+    _opened.clear()
+    for each in inherited:
+        each.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 class RemoteReceiver(_Participant):
