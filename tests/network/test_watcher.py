@@ -323,6 +323,20 @@ def test_the_thread_of_reports_ends(script: ScriptedEvents, monkeypatch: pytest.
     assert subscriber.threads[1] is not subscriber.threads[0]
 
 
+def test_a_report_that_exits(script: ScriptedEvents) -> None:
+    """`sys.exit` in the code of the user ends that report only."""
+
+    class Exiting(Reports):
+        def report(self) -> None:
+            super().report()
+            sys.exit(1)
+
+    watcher.watch(subscriber := Exiting(), NOWHERE)
+    for count in (1, 2):
+        script.tell(Changes())
+        wait_until(lambda count=count: len(subscriber.threads) == count, "it reports")
+
+
 # No thread to be had
 
 

@@ -267,7 +267,7 @@ class Reporter:
             try:
                 if subscriber is not None:
                     getattr(subscriber, "report")()  # noqa: B009 - a subscriber need not have it
-            except Exception:
+            except (Exception, SystemExit):
                 logger = get_logger()
                 logger.exception("Reporting what happened to memberships failed")
             del subscriber  # else it would not be collected while this thread waits
