@@ -1,9 +1,11 @@
 """What every receiver does, blocking or async: one set of claims for all faces."""
 
 import contextlib
+import copy
 import errno
 import gc
 import math
+import pickle
 import warnings
 from time import monotonic, time_ns
 from typing import Any
@@ -377,6 +379,18 @@ class TestOpeningAndClosing:
         with receiver:
             receiver.close()
         assert not receiver.is_opened
+
+    async def test_an_open_receiver_is_not_copied(self, face: Face, network: Network, version: int) -> None:
+        """A copy that is forgotten would close the descriptors of both; one that is not open may be copied."""
+        receiver = receiver_of(face, version)
+        wrapped = getattr(receiver, "_socket", receiver)
+        async with receiver:
+            for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match=f"cannot copy or pickle an open {type(wrapped).__name__}"):
+                    duplicate(wrapped)
+            gc.collect()
+            network.send(b"x", GROUP[version])
+            assert (await receiver.receive()).data == b"x"
 
     async def test_what_was_joined_at_run_time_is_joined_again(
         self, face: Face, network: Network, version: int

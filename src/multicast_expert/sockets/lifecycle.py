@@ -103,6 +103,12 @@ class Openable:
         if self.is_opened or not entered:
             self.close()
 
+    def __getstate__(self) -> object:
+        # A copy would close the descriptors of the original when it is forgotten.
+        if self.is_opened:
+            raise TypeError(f"cannot copy or pickle an open {type(self).__name__}")
+        return super().__getstate__()
+
     def __del__(self) -> None:
         try:
             if self.is_opened:
