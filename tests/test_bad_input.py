@@ -19,6 +19,7 @@ from multicast_expert import (
     MulticastOSError,
     find_interfaces,
     multicast_ping,
+    plain_sockets,
 )
 from multicast_expert.system import interfaces as discovery
 from multicast_expert.system import kernel, routes
@@ -118,6 +119,15 @@ BAD_INPUT: dict[str, tuple[Callable[[], Any], str]] = {
     "no such family": (lambda: McastRxSocket(1, ["239.1.2.3"], PORT, "lo"), "neither socket.AF_INET"),
     "no such family to send": (lambda: McastTxSocket(1, ["239.1.2.3"], "lo"), "neither socket.AF_INET"),
     "negative timeout": (lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, "lo", timeout=-1), "timeout -1"),
+    "buffer as text": (
+        lambda: McastRxSocket(V4, ["239.1.2.3"], PORT, "lo", receive_buffer="1"),  # type: ignore[arg-type]  # the claim
+        "receive_buffer '1'",
+    ),
+    "no buffer": (lambda: plain_sockets(V4, ["239.1.2.3"], PORT, "lo", receive_buffer=-1), "receive_buffer -1"),
+    "a buffer beyond all": (
+        lambda: plain_sockets(V4, ["239.1.2.3"], PORT, "lo", receive_buffer=1 << 31),
+        "receive_buffer 2147483648",
+    ),
     "no query": (lambda: ping(count=0), "count 0"),
     "half a query": (lambda: ping(count=1.5), "count 1.5"),
     "no interval": (lambda: ping(interval=0), "interval 0"),

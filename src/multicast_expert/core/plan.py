@@ -109,6 +109,8 @@ class SocketPlan(NamedTuple):
 
 BufferSize = int | Literal["largest"]
 """The receive buffer to ask for, in bytes; "largest": as large as the OS grants, up to LARGEST_BUFFER."""
+MAX_BUFFER = 0x3FFFFFFF
+"""Bytes: Linux counts twice the size that is asked for, in an int."""
 
 
 class ReceiveSettings(NamedTuple):
@@ -284,6 +286,12 @@ def check_dscp(dscp: int | None) -> None:
     """Raise MulticastExpertError unless the priority mark is None or 0 to 63."""
     if dscp is not None and (not isinstance(dscp, int) or not 0 <= dscp <= 63):
         raise MulticastExpertError(f"dscp {dscp!r} is out of range: 0 to 63.")
+
+
+def check_receive_buffer(size: BufferSize | None) -> None:
+    """Raise MulticastExpertError unless a receive buffer can be asked for."""
+    if size not in (None, "largest") and (not isinstance(size, int) or not 1 <= size <= MAX_BUFFER):
+        raise MulticastExpertError(f"receive_buffer {size!r} is out of range: 1 to {MAX_BUFFER} bytes.")
 
 
 def bind_address(text: str, version: int, port: int, scope: int) -> tuple[str, int] | tuple[str, int, int, int]:

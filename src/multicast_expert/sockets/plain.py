@@ -17,7 +17,7 @@ from multicast_expert.core.addresses import (
 from multicast_expert.core.both_ways import SendSettings, plan_plain
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, InterfaceChoice, one_spelling
-from multicast_expert.core.plan import Join, ReceiveSettings, check_dscp, check_hop_limit
+from multicast_expert.core.plan import Join, ReceiveSettings, check_dscp, check_hop_limit, check_receive_buffer
 from multicast_expert.core.scopes import Scope, in_scope, parse_scoped_groups
 from multicast_expert.engine.opening import change_membership, dress_socket
 from multicast_expert.system import kernel
@@ -51,6 +51,7 @@ def plain_sockets(
     sources: list[IPAddress | None] = [*parse_sources(source_ips or (), version)] or [None]
     check_hop_limit(ttl)
     check_dscp(dscp)
+    check_receive_buffer(receive_buffer)
     if port != 0:
         parse_port(port)
     specifiers = one_spelling(iface=iface, ifaces=ifaces)

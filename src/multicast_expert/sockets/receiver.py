@@ -19,7 +19,7 @@ from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.datagram_buffer import DatagramBuffer, Rows
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
-from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings
+from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings, check_receive_buffer
 from multicast_expert.core.scopes import ScopedGroup, parse_scoped_groups
 from multicast_expert.engine import ReceiveSockets, receiving
 from multicast_expert.sockets.healing import Events, Healer, HealingEvent
@@ -42,8 +42,6 @@ class Default(Enum):
 
 
 DEFAULT = Default.TIMEOUT
-MAX_BUFFER = 0x3FFFFFFF
-"""Bytes: Linux counts twice the size that is asked for, in an int."""
 BATCH = 64
 """How many datagrams an iteration takes from the OS together."""
 
@@ -78,8 +76,7 @@ class Receiver(Openable):
         sources: list[IPAddress | None] = [None]
         if source_ips:
             sources = [*parse_sources(source_ips, version)] or [None]
-        if isinstance(receive_buffer, int) and not 1 <= receive_buffer <= MAX_BUFFER:
-            raise MulticastExpertError(f"receive_buffer {receive_buffer!r} is out of range: 1 to {MAX_BUFFER} bytes.")
+        check_receive_buffer(receive_buffer)
         self._settings = ReceiveSettings(
             version, self._parsed_port(port), timestamps, receive_buffer, enable_external_loopback, gro, traffic_class
         )
