@@ -31,13 +31,13 @@ class _OwnPlace(FileIO):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._place = 0
-        self._has_places = hasattr(os, "pread") and self.seekable()
+        # By name: Windows has none.
+        self._read_at: Any = getattr(os, "pread", None) if self.seekable() else None
 
     def read(self, size: int | None = -1, /) -> Any:
-        if not self._has_places or size is None:
+        if self._read_at is None or size is None:
             return super().read(size)
-        # Another call between these would be a moment for a signal handler.
-        (data,) = map(os.pread, (self.fileno(),), (size,), (self._place,))
+        data = self._read_at(self.fileno(), size, self._place)
         self._place += len(data)
         return data
 
