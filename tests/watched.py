@@ -5,6 +5,7 @@ python tests/watched.py MODULE ARGUMENTS      as python -m MODULE ARGUMENTS
 
 import os
 import runpy
+import signal
 import sys
 import threading
 import traceback
@@ -35,5 +36,8 @@ def end_with_any_thread() -> None:
 if __name__ == "__main__":
     # What is imported is what the module would import, not the modules of the tests.
     del sys.path[0], sys.argv[0]
+    if hasattr(signal, "SIGHUP"):
+        # nohup has the suite ignore it, and so its programs.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     end_with_any_thread()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

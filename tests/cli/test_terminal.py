@@ -33,7 +33,9 @@ class Terminal:
         self._before = termios.tcgetattr(self._tty)
         environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("COLUMNS", "NO_COLOR")}
         ends: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), self._tty)
-        words = ["setsid", "--ctty", sys.executable, "-m", "multicast_expert", *arguments]
+        # nohup has the suite ignore SIGHUP, and so its programs.
+        command = ["env", "--default-signal=HUP", sys.executable, "-m", "multicast_expert", *arguments]
+        words = ["setsid", "--ctty", *command]
         self.process: subprocess.Popen[bytes] = host.popen(words, env=environment | {"TERM": "xterm-256color"}, **ends)
 
     def until(self, text: str) -> None:

@@ -95,7 +95,7 @@ def play(arguments: argparse.Namespace, board: str, seconds: float, pure: bool) 
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(player.pid, signal.SIGKILL)
             player.wait()
-    return [name for name, player in players.items() if player.returncode]
+    return [f"{name} (status {player.returncode})" for name, player in players.items() if player.returncode]
 
 
 if __name__ == "__main__":

@@ -256,6 +256,8 @@ def play_on_a_loop(face: str, generation: Generation) -> None:
         if generation.over.is_set() and generation.ending == "in a handler":
             with contextlib.suppress(MulticastExpertError):
                 rx.close()
+        if not rx.is_opened:
+            # No timer may be left: one that runs out when the interpreter has ended kills the process.
             return
         if tasks and face != "trio":
             random.choice(tasks).cancel()
