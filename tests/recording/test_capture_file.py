@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import struct
 import subprocess
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from shutil import which
@@ -241,3 +243,16 @@ def test_files_that_wireshark_writes(form: str, tmp_path: Path) -> None:
     found = read(theirs.read_bytes())
     assert [each.data for each in found] == PAYLOADS
     assert found[0].time_ns == (START_NS if form != "pcap" else START_NS // 1000 * 1000)
+
+
+def test_what_is_no_packet_is_not_kept() -> None:
+    """A file without packets takes no more memory than one with many."""
+    head = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    unknown = struct.pack("<II4084xI", 0x0BAD, 4096, 4096)
+    file = io.BytesIO(head + unknown * 2048)
+    tracemalloc.start()
+    try:
+        assert CaptureFile(file).read() is None
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()

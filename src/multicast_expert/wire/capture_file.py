@@ -115,7 +115,7 @@ class CaptureFile:
         self._marks: list[_Mark] = []
         self._kept: CapturedPacket | None = None
         self.is_taken: bool = True
-        """Whether the latest packet has reached who reads; to be set by those that call `again`."""
+        """Whether the reader has the latest packet; those that call `again` set it."""
         self._before: tuple[str, list[_Interface], CapturedPacket | None] = "<", [], None
         self.is_cut: bool = False
         """Whether the end was reached, and the last block is incomplete."""
@@ -161,6 +161,8 @@ class CaptureFile:
                 return packet
             if self.is_cut:
                 return None
+            # What held no packet is not read again, nor kept.
+            source.first, self._before = source.at, (self._order, self._interfaces, None)
 
     def again(self) -> None:
         """Read the latest packet once more, unless it is taken: an exception came while it was read or looked at."""
