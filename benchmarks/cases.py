@@ -112,6 +112,13 @@ CASES = (
         ),
     ),
     Case(
+        "receive-into",
+        "Receiving into arrays, eight calls one after the other",
+        "receive",
+        (INTO_WITHOUT_GRO, C_RECVMMSG),
+        {"batch": 8 * 1024, "repeats": 1},
+    ),
+    Case(
         "receive-gro",
         "Receiving what a local sender sent 64 at a time (GSO)",
         "receive",
@@ -288,7 +295,12 @@ TARGETS = (
     ),
     Target(
         "`receive_into` without GRO / C `recvmmsg` with the same metadata",
+        *("receive-into", INTO_WITHOUT_GRO.label, C_RECVMMSG.label, 1.05),
+    ),
+    Target(
+        "the same in single calls, with other programs on the core in between",
         *("receive-many", INTO_WITHOUT_GRO.label, C_RECVMMSG.label, 1.05),
+        beside=True,
     ),
     Target(
         "`receive` one at a time / raw `socket.recvmsg` with the same metadata",

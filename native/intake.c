@@ -157,6 +157,41 @@ store_segments(Intake *self, Arena *arena, const Message *message, Rows *rows)
     return stored;
 }
 
+/* Store the messages behind the one that was read last which are like it, each in its place in the rows already, as most
+are; return how many. */
+static int
+store_alike(Arena *arena, Rows *rows, Counts *counts)
+{
+    const Slot *model = &arena->headers[arena->told], *next = &arena->headers[arena->slot];
+    const struct iovec *place = arena->pieces[arena->slot];
+    const Py_ssize_t row = rows->count, end = rows->end, size = model->msg_len;
+    if (arena->slot == arena->filled || arena->facts.segment_size != 0 ||
+        place->iov_base != (char *)rows->memory.buf + end) {
+        return 0;
+    }
+    const Py_ssize_t room = rows->capacity - row, left = arena->filled - arena->slot, most = room < left ? room : left;
+    int64_t *offsets = rows->offsets + row, *timestamps = rows->timestamps + row;
+    int32_t *lengths = rows->lengths + row, *sources = rows->sources + row;
+    const int64_t timestamp = arena->facts.timestamp;
+    const int32_t source = (int32_t)rows->last_place;
+    int stored = 0;
+    for (; stored < most; stored++, next++) {
+        if (next->msg_len != model->msg_len || !same_facts(&next->msg_hdr, &model->msg_hdr)) {
+            break;
+        }
+        offsets[stored] = end + stored * size;
+        lengths[stored] = (int32_t)size;
+        timestamps[stored] = timestamp;
+        sources[stored] = source;
+    }
+    arena->slot += stored;
+    rows->count += stored;
+    rows->end += stored * size;
+    counts->datagrams += (unsigned long long)stored;
+    counts->payload_bytes += (unsigned long long)(stored * size);
+    return stored;
+}
+
 /* As `append_messages`, for rows. What finds no room stays in the arena. */
 Py_ssize_t
 store_messages(Intake *self, Arena *arena, Rows *rows)
@@ -174,7 +209,7 @@ store_messages(Intake *self, Arena *arena, Rows *rows)
         }
         longest = message.size > longest ? message.size : longest;
         most = run > most ? run : most;
-        total += run;
+        total += run + store_alike(arena, rows, &self->counts);
     }
     release_message(&message);
     expect_size(rows, longest);

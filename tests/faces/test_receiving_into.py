@@ -108,6 +108,49 @@ async def test_any_sizes_in_any_buffers(face: Face, network: Network, version: i
         assert stats.kernel_drops == 0
 
 
+async def test_each_among_equals_has_its_own_facts(face: Face, network: Network, version: int) -> None:
+    """Datagrams of one length, or mostly, from two senders whose turns last long and short."""
+    chance = random.Random(f"{face.name}{version}")
+    buffer, total, size = DatagramBuffer(500, 1 << 17), 0, 0
+    async with receiver_of(face, version, gro=False) as receiver:
+        for odd in ([], [], [0, 99], [101, 3000], [], []):
+            sent: list[tuple[int, bytes]] = []
+            with network.sender(version, hops=3) as one, network.sender(version, hops=9) as other:
+                while len(sent) < 200:
+                    hops, sender = chance.choice([(3, one), (9, other)])
+                    for _ in range(chance.choice([1, 2, 30])):
+                        data = bytes([chance.randrange(256)]) * chance.choice([*[100] * 20, *odd])
+                        sender.sendto(data, (GROUP[version], PORT))
+                        sent.append((hops, data))
+                ports = {3: one.getsockname()[1], 9: other.getsockname()[1]}
+            buffer.clear()
+            while len(buffer) < len(sent):
+                await receiver.receive_into(buffer)
+            assert [(each.hop_limit, each.data) for each in buffer] == sent
+            assert [each.sender[1] for each in buffer] == [ports[hops] for hops, _ in sent]
+            total += len(sent)
+            size += sum(len(data) for _, data in sent)
+        assert receiver.stats()[:3] == (total, size, 0)
+
+
+@pytest.mark.parametrize("gro", [True, False], ids=["GRO", "no GRO"])
+async def test_equal_runs(face: Face, network: Network, version: int, gro: bool) -> None:
+    """Runs as long as the ones before are cut into their datagrams, too."""
+    buffer = DatagramBuffer(500, 1 << 17)
+    async with receiver_of(face, version, gro=gro) as receiver:
+        for first in range(3):
+            with network.sender(version) as sender:
+                # UDP_SEGMENT
+                sender.setsockopt(socket.IPPROTO_UDP, 103, 70)
+                for number in range(20):
+                    sender.sendto(bytes([first + number]) * 7 * 70, (GROUP[version], PORT))
+            buffer.clear()
+            while len(buffer) < 7 * 20:
+                await receiver.receive_into(buffer)
+            expected = [bytes([first + number]) * 70 for number in range(20) for _ in range(7)]
+            assert [each.data for each in buffer] == expected
+
+
 async def test_a_full_buffer(face: Face, network: Network, version: int) -> None:
     """It says so, takes nothing, and what found no room is received next, by another receive too."""
     async with receiver_of(face, version) as receiver:

@@ -72,6 +72,24 @@ def test_a_second_receive_is_refused(pipe: tuple[Pipe, list[Callable[[], None]]]
     assert [each.data for each in buffer] == sent
 
 
+def test_no_more_than_the_capacity(pipe: tuple[Pipe, list[Callable[[], None]]]) -> None:
+    """Where another thread has filled rows meanwhile, the limit is larger than the room."""
+    link, _ = pipe
+    buffer = DatagramBuffer(10, 65535)
+    rest: list[Any] = []
+    # The second time it knows how long they are.
+    for _ in range(2):
+        buffer.clear()
+        for number in range(20):
+            link.sender.send(bytes([number]) * 30)
+        link.take(100, buffer._rows)
+        assert [each.data[0] for each in buffer] == [*range(10)]
+        assert buffer.is_full
+        link.take(100, rest)
+        assert [each.data[0] for each in rest] == [*range(10, 20)]
+        rest.clear()
+
+
 def test_the_child_of_a_fork_uses_its_copy(pipe: tuple[Pipe, list[Callable[[], None]]]) -> None:
     """The receive that was under way goes on in the parent only."""
     link, acts = pipe

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, cut
 from multicast_expert.core.datagram_buffer import Rows
+from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.engine.intake import Intake
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.extension import FREE_THREADED
@@ -214,12 +215,17 @@ class Reader:
                     return datagrams
 
     def take_into(self, rows: Rows) -> int:
-        """Move what is there into the rows, as far as there is room, without waiting; return how many."""
+        """Move what is there into the rows, as far as there is room, without waiting; return how many.
+
+        Raises MulticastExpertError if the rows are full already.
+        """
+        if rows.is_full:
+            raise MulticastExpertError("The buffer is full: process what it holds, then call clear().")
         backlog, before = self.backlog, len(rows)
         try:
             if backlog:
                 rows.take(backlog)
-            if not backlog and len(rows) < rows.capacity:
+            if not backlog:
                 self._source.into(rows, backlog)
         finally:
             if backlog or self._intake.unread:

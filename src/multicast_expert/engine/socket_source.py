@@ -259,15 +259,18 @@ class SocketSource:
 
     def into(self, rows: Rows, backlog: list[Datagram]) -> None:
         """Move what is there into the rows, without waiting, as far as there is room; the rest goes to the backlog."""
-        sole, room = self._sole, rows.capacity - len(rows)
-        if self.by_descriptor and not self._filters and (sole is not None or self._sweeps):
-            # To the extension, rows are as good as a list.
-            target: Any = rows
-            if sole is not None:
-                self._take(sole, room, target)
-                return
-            if self._sweep(room, target):
-                return
+        quick, room = self.quick, rows.capacity - len(rows)
+        # To the extension, rows are as good as a list.
+        target: Any = rows
+        while quick is not None and self.by_descriptor:
+            try:
+                self.intake.batch(quick.handle, room, target)
+            except OSError as error:
+                if not self.is_over(error, quick):
+                    continue
+            return
+        if self._sole is None and self._sweeps and self._sweep(room, target):
+            return
         fresh: list[Datagram] = []
         try:
             self.many(min(room, TURNS), fresh)

@@ -15,7 +15,6 @@ from multicast_expert.engine import Reader
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.recording.recording import Recording, as_datagram
 from multicast_expert.sockets.lifecycle import Openable
-from multicast_expert.sockets.receiver import room_in
 from multicast_expert.wire.captured import CapturedDatagram
 
 
@@ -58,7 +57,7 @@ class RecordingSource:
 
     def into(self, rows: Rows, backlog: list[Datagram], /) -> None:
         """Move datagrams into the rows, as far as there is room; the one that finds none goes to the backlog."""
-        while len(rows) < rows.capacity and not backlog and self.one(backlog):
+        while not (rows.is_full or backlog) and self.one(backlog):
             rows.take(backlog)
 
     def wait(self, timeout: float | None, backlog: list[Datagram], /) -> bool:
@@ -142,7 +141,7 @@ class RecordedReceiver(Openable):
 
     def receive_into(self, buffer: DatagramBuffer, *, timeout: float | None = None) -> int:
         """Add datagrams to the buffer, as far as there is room; return how many. Raises TimeoutError at the end."""
-        found = self._opened().take_into(room_in(buffer))
+        found = self._opened().take_into(buffer._rows)
         if not (found or buffer.is_full):
             raise _ended()
         return found

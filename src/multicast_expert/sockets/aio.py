@@ -18,7 +18,7 @@ from multicast_expert.engine import SendSocket, os_error
 from multicast_expert.sockets.both_ways import BothWays
 from multicast_expert.sockets.lifecycle import Openable
 from multicast_expert.sockets.outlet import Outlet, sending_one
-from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver, room_in
+from multicast_expert.sockets.receiver import DEFAULT, Default, Receiver
 from multicast_expert.sockets.transmitter import Transmitter
 from multicast_expert.system import kernel
 
@@ -133,7 +133,7 @@ class AsyncMcastRxSocket(Receiver, AsyncOpenable):
         """Add the datagrams that are there to the buffer. See `McastRxSocket.receive_into`. Raises TimeoutError."""
         if self._is_turn_over():
             await self._give_way()
-        rows, reader = room_in(buffer), self._reader
+        rows, reader = buffer._rows, self._reader
         found = reader.take_into(rows)
         if not (found or rows.refused):
             timeout = self._effective(timeout)

@@ -16,7 +16,7 @@ from multicast_expert.core.addresses import (
     parse_sources,
 )
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
-from multicast_expert.core.datagram_buffer import DatagramBuffer, Rows
+from multicast_expert.core.datagram_buffer import DatagramBuffer
 from multicast_expert.core.errors import MulticastExpertError, NotJoinedError, warn
 from multicast_expert.core.interfaces import IfaceInfo, IfaceSpecifier, one_spelling
 from multicast_expert.core.plan import BufferSize, Join, ReceiveSettings, check_receive_buffer
@@ -339,14 +339,6 @@ class Receiver(Openable):
         return f"<{type(self).__name__} {', '.join(groups[:4]) or 'no group'}{more} port {self.port} {state}>"
 
 
-def room_in(buffer: DatagramBuffer) -> Rows:
-    """Return the rows of a buffer that is not full. Raises MulticastExpertError."""
-    rows = buffer._rows
-    if rows.is_full:
-        raise MulticastExpertError("The buffer is full: process what it holds, then call clear().")
-    return rows
-
-
 def checked_timeout(timeout: float | None) -> float | None:
     """Return the timeout if it is None or not negative, else raise MulticastExpertError."""
     if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
@@ -461,7 +453,7 @@ class McastRxSocket(Receiver):
         """
         if not self.is_opened:
             self._check_open()
-        rows, reader = room_in(buffer), self._reader
+        rows, reader = buffer._rows, self._reader
         found = reader.take_into(rows)
         if not (found or rows.refused):
             found = reader.wait_into(rows, self._effective(timeout))
