@@ -54,7 +54,7 @@ def test_lookups_are_counted_by_what_the_routing_tables_answer(
             index = socket.if_nametoindex("eth0")
             errors = send(group, interface)
             send("239.88.0.1" if ":" not in group else "ff15::88", interface)
-            found = watch.lookups()
+            found = watch.found()
         finally:
             watch.close()
     assert bool(errors) is refused
@@ -71,7 +71,7 @@ def test_other_namespaces_are_not_counted(cabled: Stage) -> None:
     try:
         with cabled.talker.entered():
             send(GROUP, "eth0")
-        assert watch.lookups() == []
+        assert watch.found() == []
     finally:
         watch.close()
 

@@ -29,11 +29,11 @@ def opened(version: int) -> socket.socket:
 
 def failures(sender: socket.socket, group: str, length: int) -> list[FailedSend]:
     """What the watch tells while NUMBER datagrams of a length, and one that succeeds, are sent to the group."""
-    with closing(SendWatch(ip_address(group).version)) as watch:
+    with closing(SendWatch(ip_address(group))) as watch:
         for _ in range(NUMBER):
             with suppress(OSError):
                 sender.sendto(bytes(length), (group, PORT))
-        return watch.failures()
+        return watch.found()
 
 
 @pytest.mark.parametrize("group", [GROUP, GROUP6])
@@ -53,11 +53,11 @@ def test_the_lost_address_and_the_peer_of_a_socket_are_told(cabled: Stage) -> No
         sender.bind(("10.1.0.9", 0))
         sender.connect((GROUP, PORT))
         cabled.listener.ip("addr del 10.1.0.9/24 dev eth0")
-        with closing(SendWatch(4)) as watch:
+        with closing(SendWatch(ip_address(GROUP))) as watch:
             for _ in range(NUMBER):
                 with suppress(OSError):
                     sender.send(b"x")
-            (only,) = watch.failures()
+            (only,) = watch.found()
     assert (str(only.own), str(only.peer), only.peer_port) == ("10.1.0.9", GROUP, PORT)
     assert (only.times, only.is_for_groups) == (NUMBER, True)
     # Older kernels answer EINVAL.
@@ -67,8 +67,8 @@ def test_the_lost_address_and_the_peer_of_a_socket_are_told(cabled: Stage) -> No
 def test_other_namespaces_are_not_counted(cabled: Stage) -> None:
     """What fails on another host does not show."""
     with cabled.listener.entered():
-        watch = SendWatch(4)
+        watch = SendWatch(ip_address(GROUP))
     with closing(watch), cabled.talker.entered(), opened(4) as sender:
         with suppress(OSError):
             sender.sendto(bytes(2000), (GROUP, PORT))
-        assert watch.failures() == []
+        assert watch.found() == []

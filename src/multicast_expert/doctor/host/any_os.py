@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.errors import MulticastExpertError
@@ -35,13 +35,16 @@ from multicast_expert.doctor.facts import (
 from multicast_expert.doctor.host.drops import named_drops
 from multicast_expert.doctor.host.linux_counters import INTERFACE_COUNTERS, KERNEL_COUNTERS, growth
 from multicast_expert.system import groups, routes
-from multicast_expert.system.drops.lookups import LookupWatch
-from multicast_expert.system.drops.sends import SendWatch
+from multicast_expert.system.drops.counting_watch import CountingWatch, Found
+from multicast_expert.system.drops.lookups import RouteLookups
+from multicast_expert.system.drops.sends import FailedSend
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.system.interfaces import scan_interfaces
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.listings import JoinedGroup, Member, UdpSocket
 from multicast_expert.wire.capture import Capture
+
+Fact = TypeVar("Fact")
 
 
 class Counters(NamedTuple):
@@ -190,33 +193,24 @@ class Host:
             return Unread(f"What the kernel dropped could not be read: {error.strerror or error}.")
         return named_drops(found, self.names)
 
-    def open_lookup_watch(self) -> LookupWatch | Unread:
-        """Begin to count how often programs look up the route to the group, if that is allowed; close it afterwards."""
-        return Unread(f"{SYSTEM.platform.title} does not tell who sends to a group.")
+    def open_counting_watch(self, kind: Callable[[IPAddress], CountingWatch[Found]]) -> CountingWatch[Found] | Unread:
+        """Begin to count how programs send to the group, if that is allowed; close it afterwards."""
+        return Unread(f"{SYSTEM.platform.title} does not report which programs send to a group.")
 
-    def lookups(self, watch: LookupWatch) -> tuple[Lookups, ...] | Unread:
+    def lookups(self, watch: CountingWatch[RouteLookups] | Unread) -> tuple[Lookups, ...] | Unread:
         """Return the lookups since the watch began."""
-        try:
-            found = watch.lookups()
-        except OSError as error:
-            return Unread(f"The lookups of routes could not be read: {error.strerror or error}.")
-        return tuple(
-            Lookups(each.program, self.name(each.interface) if each.interface else None, each.asked, each.refused)
-            for each in found
+        return _counted(
+            watch,
+            lambda each: Lookups(
+                each.program, self.name(each.interface) if each.interface else None, each.asked, each.refused
+            ),
         )
 
-    def open_send_watch(self) -> SendWatch | Unread:
-        """Begin to count the sends that fail, if that is allowed; close it afterwards."""
-        return Unread(f"{SYSTEM.platform.title} does not tell whose sends fail.")
-
-    def failed_sends(self, watch: SendWatch) -> tuple[FailedSends, ...] | Unread:
+    def failed_sends(self, watch: CountingWatch[FailedSend] | Unread) -> tuple[FailedSends, ...] | Unread:
         """Return the sends that failed since the watch began."""
-        try:
-            found = watch.failures()
-        except OSError as error:
-            return Unread(f"The failed sends could not be read: {error.strerror or error}.")
-        return tuple(
-            FailedSends(
+        return _counted(
+            watch,
+            lambda each: FailedSends(
                 each.program,
                 str(each.own),
                 None if each.peer.is_unspecified else str(each.peer),
@@ -224,13 +218,22 @@ class Host:
                 each.is_for_groups,
                 SYSTEM.platform.errors.get(each.number, str(each.number)),
                 each.times,
-            )
-            for each in found
+            ),
         )
 
     def open_capture(self) -> Capture | Unread:
         """Begin to capture frames and queries, if that is allowed."""
         return Unread(f"This program does not capture frames on {SYSTEM.platform.title}.")
+
+
+def _counted(watch: CountingWatch[Found] | Unread, fact: Callable[[Found], Fact]) -> tuple[Fact, ...] | Unread:
+    """Return what a watch has counted, as facts."""
+    if isinstance(watch, Unread):
+        return watch
+    try:
+        return tuple(map(fact, watch.found()))
+    except OSError as error:
+        return Unread(f"The kernel could not report {watch.subject}: {error.strerror or error}.")
 
 
 def _addresses(iface: IfaceInfo) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shlex
 import socket
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -39,9 +39,8 @@ from multicast_expert.doctor.host.any_os import Counters, Host, again_as_root
 from multicast_expert.doctor.host.linux_container import container
 from multicast_expert.doctor.host.linux_firewall import read_firewall
 from multicast_expert.system import groups, netlink
-from multicast_expert.system.drops.lookups import LookupWatch
+from multicast_expert.system.drops.counting_watch import CountingWatch, Found
 from multicast_expert.system.drops.refusals import ONLY_ROOT
-from multicast_expert.system.drops.sends import SendWatch
 from multicast_expert.system.drops.watch import Watch, open_watch
 from multicast_expert.system.kernel import SYSTEM
 from multicast_expert.system.linux import ask
@@ -354,17 +353,10 @@ class LinuxHost(Host):
         except OSError as error:
             return Unread(f"The kernel could not count what it drops: {error.strerror}.")
 
-    def open_lookup_watch(self) -> LookupWatch | Unread:
-        """Begin to count how often programs look up the route to the group, which the kernel allows to root."""
+    def open_counting_watch(self, kind: Callable[[IPAddress], CountingWatch[Found]]) -> CountingWatch[Found] | Unread:
+        """Begin to count how programs send to the group, which the kernel allows to root."""
         try:
-            return LookupWatch(ip_address(self.target.group))
-        except MulticastExpertError as refused:
-            return Unread(str(refused), again_as_root(self.target) if str(refused) == ONLY_ROOT else "")
-
-    def open_send_watch(self) -> SendWatch | Unread:
-        """Begin to count the sends that fail, which the kernel allows to root."""
-        try:
-            return SendWatch(ip_address(self.target.group).version)
+            return kind(ip_address(self.target.group))
         except MulticastExpertError as refused:
             return Unread(str(refused), again_as_root(self.target) if str(refused) == ONLY_ROOT else "")
 

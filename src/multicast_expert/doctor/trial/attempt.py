@@ -30,6 +30,8 @@ from multicast_expert.doctor.trial.arrivals import CountingReceiver
 from multicast_expert.doctor.trial.probe import probe
 from multicast_expert.doctor.trial.receiver import Listening, Progress
 from multicast_expert.doctor.trial.site_bridges import hear_bridges
+from multicast_expert.system.drops.lookups import LookupWatch
+from multicast_expert.system.drops.sends import SendWatch
 from multicast_expert.system.drops.watch import Watch
 from multicast_expert.wire.capture import Capture
 
@@ -90,10 +92,10 @@ class Attempt:
             watch = self._host.open_drop_watch()
             if not isinstance(watch, Unread):
                 opened.callback(watch.close)
-            lookups = self._host.open_lookup_watch()
+            lookups = self._host.open_counting_watch(LookupWatch)
             if not isinstance(lookups, Unread):
                 opened.callback(lookups.close)
-            sends = self._host.open_send_watch()
+            sends = self._host.open_counting_watch(SendWatch)
             if not isinstance(sends, Unread):
                 opened.callback(sends.close)
             capture = self._host.open_capture()
@@ -116,8 +118,7 @@ class Attempt:
                 trial = replace(trial, drops=drops, drops_limits="" if isinstance(watch, Unread) else watch.limits)
             else:
                 trial = replace(trial, drops=Unread(watch.limits), any_drops=drops)
-            found = lookups if isinstance(lookups, Unread) else self._host.lookups(lookups)
-            failed = sends if isinstance(sends, Unread) else self._host.failed_sends(sends)
+            found, failed = self._host.lookups(lookups), self._host.failed_sends(sends)
             trial = replace(trial, lookups=found, failed_sends=failed, filters=_taken(filters, self._host.filters()))
             trial = replace(trial, queues=_grown(queues, self._host.queues()), passages=self._passages(trial))
             trial = replace(trial, revived=self._try_revival(receivers, listening, facts), course=tuple(self._course))

@@ -7,21 +7,16 @@ capture and no drop shows it. The kernel has tracepoints for these lookups. Touc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import partial
 from struct import Struct
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.assembler import FRAME, R1, R2, R6, R7, R9, Register
-from multicast_expert.system.drops.bpf import Bpf
 from multicast_expert.system.drops.counting import COMMAND_SIZE, CountingProgram
-from multicast_expert.system.drops.kernel_watch import read_kernel_layout
-from multicast_expert.system.drops.refusals import refusal
-from multicast_expert.system.kernel import network_namespace
+from multicast_expert.system.drops.counting_watch import CountingWatch, Members
 
-KINDS = 512
-"""How many programs, interfaces and answers are counted separately; further ones are not counted."""
 _KEY = Struct(f"<{COMMAND_SIZE}sIIi4x")
 _AT_INTERFACE, _AT_TABLE, _AT_ANSWER = (place - _KEY.size for place in (16, 20, 24))
 _LOOPBACK_INDEX = 1
@@ -43,50 +38,25 @@ class RouteLookups(NamedTuple):
     """How often no routing table had an answer, or one of them refused."""
 
 
-class LookupWatch:
-    """Counts the lookups of the way to a group in the network namespace of the calling thread, from its creation on.
-
-    Raises MulticastExpertError if this kernel allows none.
-    """
+class LookupWatch(CountingWatch[RouteLookups]):
+    """Counts the lookups of the way to a group."""
 
     def __init__(self, group: IPAddress) -> None:
         self._version = group.version
-        self._bpf = Bpf()
-        try:
-            self._counts = self._bpf.open_counts(_KEY.size, KINDS)
-            offsets = read_kernel_layout().lookups
-            if not offsets:
-                raise MulticastExpertError("This kernel does not tell the lookups of routes.")
-            tracepoint = b"fib_table_lookup" if self._version == 4 else b"fib6_table_lookup"
-            self._bpf.attach(tracepoint, lookup_program(offsets, group, network_namespace(), self._counts))
-        except OSError as error:
-            self.close()
-            raise MulticastExpertError(refusal(error, "bpf(2)")) from error
-        except BaseException:
-            self.close()
-            raise
+        tracepoint = "fib_table_lookup" if self._version == 4 else "fib6_table_lookup"
+        program = partial(lookup_program, group)
+        super().__init__("the lookups of routes", tracepoint, _KEY, lambda layout: layout.lookups, program)
 
-    def lookups(self) -> list[RouteLookups]:
+    def found(self) -> list[RouteLookups]:
         """Return what was looked up so far. Raises OSError."""
-        found = ((_KEY.unpack(key), count) for key, count in self._bpf.counts(self._counts, _KEY.size, KINDS))
-        # An IPv4 sender that names its interface needs no route: the kernel then takes the group to be on the link.
         return summed(
-            (
-                name.partition(b"\0")[0].decode("utf-8", "replace"),
-                interface,
-                table,
-                self._is_refusal(answer, interface),
-                count,
-            )
-            for (name, interface, table, answer), count in found
+            (program, interface, table, self._is_refusal(answer, interface), count)
+            for program, interface, table, answer, count in self._counted()
         )
 
     def _is_refusal(self, answer: int, interface: int) -> bool:
+        # An IPv4 sender that names its interface needs no route: the kernel then takes the group to be on the link.
         return (answer < 0 and not interface) if self._version == 4 else answer in _REFUSING
-
-    def close(self) -> None:
-        """Detach the program."""
-        self._bpf.close()
 
 
 def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLookups]:
@@ -104,7 +74,7 @@ def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLook
     ]
 
 
-def lookup_program(offsets: Mapping[str, int], group: IPAddress, namespace: int, counts: int) -> bytes:
+def lookup_program(group: IPAddress, offsets: Members, namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint of the group's IP version. `counts`: the descriptor of its map."""
     flow = f"flowi{group.version}"
     code = CountingProgram(_KEY.size, counts)

@@ -6,22 +6,16 @@ kernel has a tracepoint for the results of sends. Touches Linux only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from ipaddress import ip_address
 from struct import Struct
 from typing import NamedTuple
 
 from multicast_expert.core.addresses import IPAddress
-from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.assembler import FRAME, R1, R2, R6, R7, R9
-from multicast_expert.system.drops.bpf import Bpf
 from multicast_expert.system.drops.counting import COMMAND_SIZE, CountingProgram
-from multicast_expert.system.drops.kernel_watch import read_kernel_layout
-from multicast_expert.system.drops.refusals import refusal
-from multicast_expert.system.kernel import network_namespace
+from multicast_expert.system.drops.counting_watch import CountingWatch, Members
 
-KINDS = 512
-"""How many sockets and errors are counted separately; further ones are not counted."""
 _KEY = Struct(f"<{COMMAND_SIZE}si2sBx16s16sI4x")
 _AT_RESULT, _AT_PEER_PORT, _AT_HOPS, _AT_OWN, _AT_PEER, _AT_INTERFACE = (
     place - _KEY.size for place in (16, 20, 22, 24, 40, 56)
@@ -51,46 +45,26 @@ class FailedSend(NamedTuple):
     times: int
 
 
-class SendWatch:
-    """Counts the failed sends of UDP in the network namespace of the calling thread, from its creation on.
+class SendWatch(CountingWatch[FailedSend]):
+    """Counts the failed sends of UDP over the IP version of a group."""
 
-    Raises MulticastExpertError if this kernel does not tell them.
-    """
+    def __init__(self, group: IPAddress) -> None:
+        self._version = group.version
+        program = partial(send_program, group.version)
+        super().__init__("the results of sends", "sock_send_length", _KEY, lambda layout: layout.sends, program)
 
-    def __init__(self, version: int) -> None:
-        self._version = version
-        self._bpf = Bpf()
-        try:
-            self._counts = self._bpf.open_counts(_KEY.size, KINDS)
-            offsets = read_kernel_layout().sends
-            if not offsets:
-                raise MulticastExpertError("This kernel does not tell the results of sends; Linux before 6.4 does not.")
-            self._bpf.attach(b"sock_send_length", send_program(offsets, version, network_namespace(), self._counts))
-        except OSError as error:
-            self.close()
-            raise MulticastExpertError(refusal(error, "bpf(2)")) from error
-        except BaseException:
-            self.close()
-            raise
-
-    def failures(self) -> list[FailedSend]:
+    def found(self) -> list[FailedSend]:
         """Return what failed so far. Raises OSError."""
         size = 4 if self._version == 4 else 16
         found = []
-        for key, count in self._bpf.counts(self._counts, _KEY.size, KINDS):
-            name, result, port, hops, own, peer, interface = _KEY.unpack(key)
-            program = name.partition(b"\0")[0].decode("utf-8", "replace")
+        for program, result, port, hops, own, peer, interface, count in self._counted():
             addresses = ip_address(own[:size]), ip_address(peer[:size])
             for_groups = self._version == 4 and bool(interface or hops != 1)
             found.append(FailedSend(program, *addresses, int.from_bytes(port, "big"), for_groups, -result, count))
         return found
 
-    def close(self) -> None:
-        """Detach the program."""
-        self._bpf.close()
 
-
-def send_program(offsets: Mapping[str, int], version: int, namespace: int, counts: int) -> bytes:
+def send_program(version: int, offsets: Members, namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint. `counts`: the descriptor of its map."""
     code = CountingProgram(_KEY.size, counts)
     code.compute(R6, "=", R1)
