@@ -3,14 +3,18 @@
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from multicast_expert.bridge.bridge import Bridge
 from multicast_expert.bridge.interest import Group, Wish
 from multicast_expert.bridge.ledger import Ledger
 from multicast_expert.bridge.network import Connection, ZenohNetwork, read_locator
 from multicast_expert.bridge.status import GroupStatus, SiteStatus, Status
+from multicast_expert.cli import terminal
+from multicast_expert.cli.bridge import _View
 from multicast_expert.cli.render.bridge import (
     Rates,
     bridge_families,
@@ -64,6 +68,20 @@ def test_the_lines() -> None:
     assert [each.plain for each in status_lines("x", early, {})] == [
         "x listens for other bridges on this network, no other site"
     ]
+
+
+def test_a_narrow_terminal_is_redrawn_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cursor goes up by as many rows as were written."""
+    monkeypatch.setattr(terminal, "can_redraw", lambda _: True)
+    monkeypatch.setattr(terminal, "size", lambda _: (40, 24))
+    view = _View(cast("Bridge", SimpleNamespace(status=lambda: STATUS)), "here", False, None)
+    view.show()
+    rows = capsys.readouterr().out.splitlines()
+    view.show()
+    assert max(map(len, rows)) <= 40
+    assert capsys.readouterr().out.startswith(f"\x1b[{len(rows)}F\x1b[J")
 
 
 def test_rates_are_of_the_time_between() -> None:

@@ -281,6 +281,24 @@ def test_a_cut_link_recovers_and_the_loss_is_counted_exactly() -> None:
             assert totals["arrived"] == totals["delivered"] == 100 + len(found)
 
 
+def test_an_interface_that_goes_away_is_a_problem_and_no_log() -> None:
+    """The status names it until it is back, and nothing else is written."""
+    with sites(1) as places:
+        (gate,) = places[0].gates
+        addresses = ("addr add 10.9.0.1/24 dev extra", "addr add fd09::1/64 dev extra nodad")
+        extra = ("link add extra type veth peer name other", *addresses, "link set extra up", "link set other up")
+        gate.ip(*extra)
+        running = bridge(gate, "-i", "extra")
+        running.status(lambda status: status["settled"] and not status["problems"], "uses it")
+        gate.ip("link del extra")
+        running.status(lambda status: status["problems"] == ["extra is missing"], "names it")
+        gate.ip(*extra)
+        running.status(lambda status: not status["problems"], "has it back")
+        running.process.terminate()
+        assert running.process.stderr is not None
+        assert running.process.stderr.read() == ""
+
+
 def test_certificates_keep_strangers_out(tmp_path: Path) -> None:
     """With keys of one authority sites hear each other; one with another key hears and says nothing."""
     for name in ("ours", "theirs"):

@@ -326,5 +326,5 @@ class Bridge:
                 sorted(seen, key=lambda each: (each.name, each.id)),
                 sorted(groups, key=lambda each: str(each.group)),
                 self._refused + self._unnoted,
-                list(self._problems),
+                [*(f"{name} is missing" for name in self._greeter.missing_interfaces), *self._problems],
             )

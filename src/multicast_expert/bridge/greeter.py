@@ -43,6 +43,12 @@ class Greeter:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def missing_interfaces(self) -> list[str]:
+        """The named interfaces that are not there, for either IP version."""
+        first, *others = (each.missing_interfaces for each in self._sockets)
+        return [name for name in first if all(name in other for other in others)]
+
     def _run(self, opened: McastSocket, groups: Sequence[str]) -> None:
         due = monotonic()
         while not self._closed.is_set():

@@ -159,6 +159,7 @@ def run(
         connecting = f"connecting to {', '.join(connect)}" if connect else ""
         terminal.tell(f"bridging {_carried(settings)}, {' and '.join(filter(None, (listening, connecting)))}")
         tell_wait(missing)
+        terminal.silence_log()
         view = _View(bridge, settings.name, as_json, exporter)
         interrupted = until_interrupted(lambda: view.follow(duration))
         view.show()
@@ -215,6 +216,9 @@ class _View:
             terminal.write_json(status_object(round(time(), 3), self._name, status, rates))
         else:
             lines = list(status_lines(self._name, status, rates))
+            if self._redraws:
+                width, _ = terminal.size(sys.stdout)
+                lines = [row for line in lines for row in line.rows(width)]
             if self._redraws and self._lines:
                 terminal.put(f"\x1b[{self._lines}F\x1b[J")
             self._lines = len(lines)
