@@ -79,6 +79,21 @@ def test_a_scan_without_root(looking: Host, mcast: Run, monkeypatch: pytest.Monk
     assert (document["queriers"], document["members"]) == (None, None)
 
 
+@pytest.mark.parametrize("way", [(), ("--setpriv",)], ids=["root", "user"])
+def test_a_scan_that_ctrl_c_ends_shows_what_it_found(
+    looking: Host, program: Program, ended: Callable[..., Done], way: tuple[str, ...]
+) -> None:
+    """As root, and without: the document is whole, and the status that of an interruption."""
+    without_root = ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw") if way else ()
+    scan = program("scan", "-i", "eth0", "-g", "239.1.1.7", "--for", "60", "--json", on=looking, prefix=without_root)
+    assert scan.stderr is not None
+    assert scan.stderr.readline().startswith("listening" if way else "looking")
+    sleep(1.0)
+    done = ended(scan, interrupt=True)
+    assert done.returncode == 130
+    assert "239.1.1.7" in [each["group"] for each in json.loads(done.stdout)["streams"]]
+
+
 def test_a_scan_of_silence(bare: Host, mcast: Run) -> None:
     """Nothing heard is status 1."""
     done = mcast("scan", "--for", "0.1", on=bare)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 from multicast_expert.cli import terminal
-from multicast_expert.cli.interruption import SIGNALS
+from multicast_expert.cli.interruption import stopped_by_ctrl_c
 from multicast_expert.cli.parameters import (
     InterfaceOption,
     JsonOption,
@@ -106,7 +104,7 @@ def run(
         chosen = one_interface(endpoint, iface), _one_source(endpoint, source)
         find = partial(_collect, endpoint, *chosen, duration)
     try:
-        with _stopped_by_ctrl_c() as stopped:
+        with stopped_by_ctrl_c() as stopped:
             if watching:
                 return watch(partial(find, stopped), stopped, as_json, verbose)
             return _judge(partial(find, stopped), as_json, verbose, save)
@@ -173,29 +171,6 @@ def _collect(
         return collect(str(endpoint.group), endpoint.port, source, iface, seconds, progress=go_on)
     finally:
         progress.show("")
-
-
-@contextmanager
-def _stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Record the first of SIGNALS inside the block, for the yielded function; the next one interrupts."""
-    noted = False
-
-    def note(*_: Any) -> None:
-        nonlocal noted
-        if noted:
-            raise KeyboardInterrupt
-        noted = True
-
-    # A shell ignores Ctrl-C for programs in the background; and only the main thread may set handlers.
-    watched = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    handlers: dict[signal.Signals, Any] = {}
-    with suppress(ValueError):
-        handlers = {each: signal.signal(each, note) for each in watched}
-    try:
-        yield lambda: noted
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
 
 
 def _read(name: str, _: Callable[[], bool]) -> Facts:

@@ -10,8 +10,8 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # A terminal or connection that goes away sends SIGHUP; Windows has none.
@@ -78,6 +78,29 @@ def until_interrupted(work: Callable[[], None]) -> bool:
     finally:
         sys.unraisablehook = hook
     return False
+
+
+@contextmanager
+def stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Record the first of SIGNALS inside the block, for the yielded function; the next one interrupts."""
+    noted = False
+
+    def note(*_: Any) -> None:
+        nonlocal noted
+        if noted:
+            raise KeyboardInterrupt
+        noted = True
+
+    # A shell ignores Ctrl-C for programs in the background; and only the main thread may set handlers.
+    watched = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    handlers: dict[signal.Signals, Any] = {}
+    with suppress(ValueError):
+        handlers = {each: signal.signal(each, note) for each in watched}
+    try:
+        yield lambda: noted
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
 
 
 def end_with_reader() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.host_state import joined_here
-from multicast_expert.cli.interruption import end_with_reader
+from multicast_expert.cli.interruption import STATUS, end_with_reader, stopped_by_ctrl_c
 from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, UsageError, command, seconds, whole
 from multicast_expert.cli.render.scan import found_lines, found_object
 from multicast_expert.cli.render.streams import Surroundings
@@ -53,7 +53,7 @@ def run(
     ifaces: InterfacesOption = (),
     as_json: JsonOption = False,
 ) -> int:
-    """Scan, and show what was found; 1 if nothing was."""
+    """Scan, and show what was found; return 1 if nothing was, 130 if Ctrl-C ended it before."""
     joined = read_groups(groups)
     may_look = kernel.SYSTEM.platform.name == "linux" and may_capture()
     if not may_look and not joined:
@@ -61,11 +61,14 @@ def run(
     way = "looking" if may_look else "listening"
     terminal.tell(f"{way} for {duration:g} s" + (f", with {len(joined)} groups joined" if joined else ""))
     end_with_reader()
-    if may_look:
-        found = scan(ifaces or None, duration, joined)
-    else:
-        terminal.silence_log()
-        found = scan_by_joining(ifaces or None, duration, joined, ports or PORTS)
+    with stopped_by_ctrl_c() as stopped:
+        if may_look:
+            found = scan(ifaces or None, duration, joined, stopped)
+        else:
+            found = scan_by_joining(ifaces or None, duration, joined, ports or PORTS, stopped)
+        interrupted = stopped()
+    if interrupted:
+        terminal.end_line()
     around = Surroundings(joined_here())
     if as_json:
         terminal.write_json(found_object(found, around), 2)
@@ -73,7 +76,7 @@ def run(
         terminal.show_lines(found_lines(found, around, terminal.size(sys.stdout)[0]), sys.stdout)
     for limit in found.limits:
         terminal.tell(f"mcast: {limit}")
-    return 0 if found.streams or found.queriers or found.members else 1
+    return STATUS if interrupted else 0 if found.streams or found.queriers or found.members else 1
 
 
 def read_groups(texts: Sequence[str]) -> list[IPAddress]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,11 @@ class Ports:
                     self._selector.register(sock, selectors.EVENT_READ, port)
             self._close = opened.pop_all().close
 
-    def run(self, seconds: float) -> None:
-        """Receive for so long, with a tick each second."""
+    def run(self, seconds: float, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Receive for so long or until `stopped` returns True, with a tick each second."""
         now = self._clock.now()
         deadline, next_tick = now + seconds, now
-        while now < deadline:
+        while now < deadline and not stopped():
             if now >= next_tick:
                 next_tick = now + 1
                 self._streams.tick(now)

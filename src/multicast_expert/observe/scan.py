@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from time import monotonic
 
@@ -22,9 +22,15 @@ BUFFER = 32 << 20
 _PATIENCE = 0.5
 
 
-def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddress] = ()) -> Found:
+def scan(
+    ifaces: Sequence[str] | None,
+    seconds: float,
+    groups: Sequence[IPAddress] = (),
+    stopped: Callable[[], bool] = lambda: False,
+) -> Found:
     """Return what a packet socket sees; it joins `groups` so that switches and routers send them here, else nothing.
 
+    It ends after so many seconds, or soon after `stopped` returns True.
     Raises MulticastOSError without the privilege, UnknownInterfaceError, or MulticastExpertError on other systems.
     """
     with ExitStack() as opened:
@@ -34,7 +40,7 @@ def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddres
         if groups:
             opened.enter_context(closing(Memberships(groups, _to_join(ifaces, groups))))
         look, start = Look(source), monotonic()
-        while (left := start + seconds - monotonic()) > 0:
+        while (left := start + seconds - monotonic()) > 0 and not stopped():
             source.wait(min(left, _PATIENCE))
             look.take()
             look.tick()
@@ -56,10 +62,15 @@ def scan(ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddres
 
 
 def scan_by_joining(
-    ifaces: Sequence[str] | None, seconds: float, groups: Sequence[IPAddress], ports: Collection[int] = PORTS
+    ifaces: Sequence[str] | None,
+    seconds: float,
+    groups: Sequence[IPAddress],
+    ports: Collection[int] = PORTS,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Found:
     """Return what sockets of the `ports` receive after joining the groups. It needs no privilege, and Linux.
 
+    It ends after so many seconds, or soon after `stopped` returns True.
     Raises MulticastOSError, UnknownInterfaceError, or MulticastExpertError.
     """
     clock, streams = Clock(), Streams()
@@ -67,7 +78,7 @@ def scan_by_joining(
     versions = {group.version for group in groups}
     start = monotonic()
     with closing(Ports(ports, versions, chosen, streams, clock)) as opened, closing(Memberships(groups, chosen)):
-        opened.run(seconds)
+        opened.run(seconds, stopped)
         unseen, heard, missing = opened.unseen(), opened.heard, opened.missing
     limits = [f"Without a packet socket, only the ports {_list(heard)} were heard."]
     if missing:
