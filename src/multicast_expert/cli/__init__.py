@@ -96,7 +96,9 @@ def _call(command: Command, words: Sequence[str]) -> int:
         gc.freeze()
         gc.enable()
     try:
-        return command.function(**parse(command.slots, words)) or 0
+        values = parse(command.slots, words)
+        command.check(values)
+        return command.function(**values) or 0
     except HelpRequest:
         from multicast_expert.cli.render.help import command_lines  # noqa: PLC0415
 

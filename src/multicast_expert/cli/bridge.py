@@ -39,8 +39,7 @@ EVERY = 1.0
 """Seconds between two statuses on a terminal, or of --json."""
 EVERY_OF_A_LOG = 60.0
 """Seconds between two statuses that go elsewhere."""
-
-
+_WITH_CERTIFICATES = ("tls/", "quic/")
 DISCOVERY = (
     "224.0.0.251:5353",
     "[ff02::fb]:5353",
@@ -135,6 +134,14 @@ def run(
     wishes = _wishes([*texts, *(DISCOVERY if discovery else ())])
     if wishes and (ranges or link_local):
         raise UsageError("--allow and --link-local are for a bridge without endpoints.")
+    if (
+        (trust or identity)
+        and config is None
+        and not any(each.startswith(_WITH_CERTIFICATES) for each in (*listen, *connect))
+    ):
+        raise UsageError(
+            "--trust and --identity need a locator that begins with tls/ or quic/: others are not encrypted."
+        )
     settings = Settings(
         Connection(listen, connect, config, trust, identity),
         network,

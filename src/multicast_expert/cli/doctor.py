@@ -19,6 +19,7 @@ from multicast_expert.cli.parameters import (
     UsageError,
     command,
     one_interface,
+    pairs,
     seconds,
 )
 from multicast_expert.cli.parsing import meant
@@ -65,6 +66,11 @@ def _read_target(text: str) -> Endpoint:
     ("mcast doctor 239.1.2.3:5000 --watch", "A line for each round, until it is healed"),
     ("mcast doctor --explain reverse-path-filter", "What a cause means, and how to see it by hand"),
     ("mcast doctor 239.1.2.3:5000 --save facts.json", "Facts for somebody else, to judge with --from"),
+    excludes=(
+        *pairs("--from", "ENDPOINT -i --source --listen --watch"),
+        *pairs("--explain", "ENDPOINT -i --source --listen --json -v --watch --save --from"),
+        "--watch --save",
+    ),
 )
 def run(
     endpoint: Annotated[
@@ -91,11 +97,7 @@ def run(
         return _explain(explained)
     if as_json and save == STREAM:
         raise UsageError("--json and --save - both write to standard output; save to a file.")
-    if watching and (saved is not None or save is not None):
-        raise UsageError("--watch asks this host again and again: it goes with neither --from nor --save.")
     if saved is not None:
-        if (endpoint, iface, source, listen) != (None, None, None, None):
-            raise UsageError("--from FILE takes no other target: the file holds it.")
         find = partial(_read, saved)
     elif endpoint is None:
         raise UsageError("Missing argument 'ENDPOINT'. (Only --from FILE and --explain CHECK need none.)")

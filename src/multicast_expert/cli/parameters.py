@@ -8,7 +8,7 @@ A parameter with a default may be left out. Those that several commands share st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
@@ -49,6 +49,10 @@ class Parameter(NamedTuple):
         last = self.spelling.removesuffix("...").split()[-1].strip("[]")
         return "" if last.startswith("-") else last
 
+    def words(self, value: Any) -> Sequence[str]:
+        """Return what may stand for it in the excludes and needs of a command, if it was given this value."""
+        return [self.negation] if value is False else self.names or [self.metavar]
+
     @property
     def many(self) -> bool:
         """Whether it takes several values."""
@@ -71,8 +75,16 @@ class Slot(NamedTuple):
 class Command:
     """A subcommand: its function, its parameters and its texts."""
 
-    def __init__(self, function: Callable[..., int | None], details: str, examples: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., int | None],
+        details: str,
+        examples: Sequence[tuple[str, str]],
+        excludes: Sequence[str] = (),
+        needs: Sequence[str] = (),
+    ) -> None:
         self.function = function
+        self.excludes, self.needs = excludes, needs
         self.name: str = function.__module__.rpartition(".")[2]
         self.details = details
         self.examples = examples
@@ -85,13 +97,37 @@ class Command:
         optional = len(hints) - len(self.function.__defaults__ or ())
         return [Slot(name, hint.__metadata__[0], turn < optional) for turn, (name, hint) in enumerate(hints.items())]
 
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Raise UsageError if two of the values that were given exclude each other, or one lacks what it needs."""
+        given = {word for slot in self.slots if slot.name in values for word in slot.parameter.words(values[slot.name])}
+        for words in self.excludes:
+            if len(found := [word for word in words.split() if word in given]) > 1:
+                raise UsageError(f"{_listed(found, 'and')} exclude each other.")
+        for words in self.needs:
+            word, *needed = words.split()
+            if word in given and given.isdisjoint(needed):
+                raise UsageError(f"{word} needs {_listed(needed, 'or')}.")
 
-def command(details: str, *examples: tuple[str, str]) -> Callable[[Callable[..., int | None]], Command]:
+
+def command(
+    details: str, *examples: tuple[str, str], excludes: Sequence[str] = (), needs: Sequence[str] = ()
+) -> Callable[[Callable[..., int | None]], Command]:
     """Return a decorator for the function of a command, which returns the exit status (None is 0).
 
     `details` are paragraphs of the help below the summary; an example is a command line and what it does.
+    excludes: options and arguments of which at most one may be given, such as `--json --hex TEXT`.
+    needs: an option, and those of which it needs one: `--keep --every --size`.
     """
-    return lambda function: Command(function, details, examples)
+    return lambda function: Command(function, details, examples, excludes, needs)
+
+
+def pairs(word: str, others: str) -> list[str]:
+    """Return the pairs of an option with each of the others, for `excludes`."""
+    return [f"{word} {other}" for other in others.split()]
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 # Values

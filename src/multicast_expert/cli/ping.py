@@ -10,7 +10,7 @@ from typing import Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import end_with_reader, until_interrupted
-from multicast_expert.cli.parameters import JsonOption, Parameter, UsageError, command, seconds, whole
+from multicast_expert.cli.parameters import JsonOption, Parameter, UsageError, command, pairs, seconds, whole
 from multicast_expert.cli.ping_run import HERE, Run
 from multicast_expert.cli.render.ping import finding_lines, summary_object
 from multicast_expert.cli.render.text import Line
@@ -47,6 +47,7 @@ def _interval(text: str) -> float:
     ("mcast ping 10.0.0.2 -c 5", "Five queries"),
     ("mcast ping 10.0.0.2 239.1.2.3 --for 600 -q", "One group, for ten minutes: long enough for switches to forget"),
     ("mcast ping 10.0.0.2 10.0.0.3 10.0.0.4 -c 10", "All pairs of these hosts, as a table"),
+    excludes=("--ssm --asm", "-4 -6", *pairs("--sweep", "-c -i -s -f -q -D --for -W --no-doctor --json")),
 )
 def run(
     texts: Annotated[Sequence[str], Parameter("HOST...", "Names or addresses, and at most one group.")],
@@ -76,11 +77,9 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Return 0 all heard, 1 some lost, 3 nothing could be told, 130 if Ctrl-C ended it before anything came."""
-    if (ssm and asm) or (only4 and only6):
-        raise UsageError("--ssm and --asm, and -4 and -6, exclude each other.")
     hosts, group = _split(texts)
-    if sweeps and (len(hosts) > 1 or as_json or count is not None or flood or size):
-        raise UsageError("--sweep takes one host, and neither -c, -f, -s nor --json.")
+    if sweeps and len(hosts) > 1:
+        raise UsageError("--sweep takes one host.")
     version = 4 if only4 else 6 if only6 else None
     try:
         names = asyncio.run(_resolved(hosts, version))

@@ -39,6 +39,7 @@ _REASONS = 8
     """,
     ("mcast pong", "Serve on all interfaces until Ctrl-C"),
     ("mcast pong -i eth0 -4 --groups 239.1.0.0/16", "Only IPv4 on one interface, only these groups"),
+    excludes=("-4 -6",),
 )
 def run(
     ifaces: InterfacesOption = (),
@@ -65,6 +66,9 @@ def run(
     served = tuple(_range(text) for text in groups) or _DEFAULT.groups
     settings = ServerSettings(served, rate, rate_in_all, ttl=ttl, information=f"mcast {__version__}")
     versions = [number for number, only in ((4, only4), (6, only6)) if only] or [4, 6]
+    for each in served if groups else ():
+        if each.version not in versions:
+            raise UsageError(f"--groups {each} is IPv{each.version}, and -{versions[0]} excludes it.")
     ports = [port for port in (PORT, OLD_PORT) if _is_free(port, versions)]
     if PORT not in ports:
         raise MulticastExpertError(f"Another program has UDP port {PORT}.")

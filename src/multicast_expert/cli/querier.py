@@ -41,6 +41,7 @@ _DEFAULT = QuerierSettings(3)
     ("mcast querier -i eth0", "Ask by IGMPv3 and MLDv2 until Ctrl-C"),
     ("mcast querier -i eth0 -4 --version 2", "For old devices that speak IGMPv2 only"),
     ("mcast querier -i eth0 --query-interval 30", "Ask more often, for switches that forget sooner"),
+    excludes=("-4 -6", "-4 --mld-version", "-6 --version"),
 )
 def run(
     ifaces: InterfacesOption = (),

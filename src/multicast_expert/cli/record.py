@@ -77,6 +77,8 @@ def _interval(text: str) -> float:
     ("mcast record day.pcapng 239.1.2.3:5000", "One group, until Ctrl-C"),
     ("mcast record feed.pcapng 239.1.1.1+20:5000 --every 3600 --keep 24", "20 groups, the last 24 hours"),
     ("mcast record --wire all.pcapng -i eth0 --for 60", "All multicast on the wire of eth0, for a minute"),
+    excludes=("--wire --wait", "--wire --receive-buffer"),
+    needs=("--keep --every --size", "--all-groups --wire"),
 )
 def run(
     file: Annotated[str, Parameter("FILE", "The file to write; it is replaced. -: standard output.", values="file")],
@@ -108,10 +110,6 @@ def run(
 ) -> int:
     """Return 0, 1 if nothing came, fewer than -c, or the disk is full, 130 if Ctrl-C ended it."""
     limits = Limits(every, size, keep, spare)
-    if keep is not None and not limits.is_divided:
-        raise UsageError("--keep needs --every or --size.")
-    if all_groups and not wire:
-        raise UsageError("--all-groups needs --wire.")
     if file == "-" and as_json:
         raise UsageError("--json and - both write to standard output.")
     if file == "-" and limits.is_divided:

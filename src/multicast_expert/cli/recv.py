@@ -19,6 +19,7 @@ from multicast_expert.cli.parameters import (
     UsageError,
     WaitOption,
     command,
+    pairs,
     read_endpoints,
     seconds,
     whole,
@@ -73,6 +74,8 @@ def _percent(text: str) -> float:
     ("mcast recv 10.0.0.7@232.1.2.3:5000 -c 1 -W 10", "Whether anything comes from this source within 10 s"),
     ("mcast recv 239.1.2.3:5000 --raw | ffplay -", "Hand a stream to a player"),
     ("mcast recv -q --every 1 239.1.2.3:5000", "Rate and loss each second, and a summary"),
+    excludes=("--json --hex --raw", *pairs("-q", "--hex --raw --full")),
+    needs=("--every -q", "--csv -q"),
 )
 def run(
     texts: Annotated[Sequence[str], Parameter("ENDPOINT...", "group:port, several, or ranges.", values="endpoint")],
@@ -107,15 +110,8 @@ def run(
     metrics: MetricsOption = None,
 ) -> int:
     """Return 0, 1 if too little came, 3 if a loss cannot be told, 130 if Ctrl-C ended it."""
-    contradictions = {
-        "--json, --hex and --raw exclude each other.": as_json + as_hex + as_raw > 1,
-        "-q shows no datagrams: leave --hex, --raw and --full out.": quiet and (as_hex or as_raw or full),
-        "--every and --csv need -q.": not quiet and (every is not None or csv is not None),
-        "--json and --csv - both write to standard output: name a file, or leave one out.": as_json and csv == "-",
-    }
-    for message, is_so in contradictions.items():
-        if is_so:
-            raise UsageError(message)
+    if as_json and csv == "-":
+        raise UsageError("--json and --csv - both write to standard output: name a file, or leave one out.")
     show = show_json if as_json else show_hex if as_hex else show_raw if as_raw else show_lines(full)
     excluded = hosts(exclude)
     wanted = open_to(read_endpoints(texts), ifaces, hosts(source), excluded, buffer, wait, traffic_class=as_json)

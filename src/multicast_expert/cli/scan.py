@@ -37,6 +37,7 @@ NEEDS_GROUPS = (
     ("mcast scan", "list what is on the wire of all interfaces"),
     ("mcast scan -i eth0 --for 130", "wait for the next query, and see all members"),
     ("mcast scan --groups 239.1.1.0/24 --for 2", "join 256 groups and list those that bring something"),
+    needs=("--port --groups",),
 )
 def run(
     groups: Annotated[

@@ -69,6 +69,14 @@ def read_dscp(text: str) -> int:
         "A numbered test stream, for mcast recv -q to measure",
     ),
     ("mcast send '[ff15::1234]:5000' --file song.ts -t 8", "A file as one datagram, across routers"),
+    excludes=(
+        "TEXT --file --lines",
+        "--rate --interval",
+    ),
+    needs=(
+        "--interval -c --for --lines",
+        "--burst -c --for --lines --rate",
+    ),
 )
 def run(
     endpoint: EndpointArgument,
@@ -115,10 +123,6 @@ def run(
             f"{endpoint} asks for the source {endpoint.source}, which only a receiver can do. A sender's source is its "
             "own address: choose that with -i."
         )
-    if (text is not None) + (file is not None) + lines > 1:
-        raise UsageError("the payload is TEXT, --file or --lines, one of them.")
-    if rate is not None and interval is not None:
-        raise UsageError("--rate and --interval exclude each other.")
     named = named_interfaces(endpoint, ifaces)
     head = stamp.SIZE if stamping else 0
     most = MAX_PAYLOAD[endpoint.group.version]
