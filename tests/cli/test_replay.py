@@ -323,9 +323,9 @@ def test_it_needs_no_privileges(host: Host, program: Program, file: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--speed", "0"], "'0' is no speed: a number above 0, or max"),
-        (["--speed", "-1"], "'-1' is no speed: a number above 0, or max"),
-        (["--speed", "fast"], "'fast' is no speed: a number above 0, or max"),
+        (["--speed", "0"], "'0' is no speed: a number from 0.000001 on, or max"),
+        (["--speed", "-1"], "'-1' is no speed: a number from 0.000001 on, or max"),
+        (["--speed", "fast"], "'fast' is no speed: a number from 0.000001 on, or max"),
         (["--from", "noon"], "'noon' is neither seconds nor a time such as"),
         (["--map", "239.1.2.3"], "--map 239.1.2.3: "),
         (["--map", "239.1.2.3=10.0.0.1"], "not a multicast address"),

@@ -173,6 +173,12 @@ def _endpoints(word: str) -> Iterator[tuple[str, str]]:
         yield from _fitting(word, sorted(found.items()))
 
 
+def _groups(word: str) -> Iterator[tuple[str, str]]:
+    """Yield groups that this host has joined."""
+    found = {endpoint.rpartition(":")[0].strip("[]"): text for endpoint, text in _endpoints("")}
+    yield from _fitting(word, found.items())
+
+
 def _files(word: str) -> Iterator[tuple[str, str]]:
     yield FILES, ""
 
@@ -180,5 +186,6 @@ def _files(word: str) -> Iterator[tuple[str, str]]:
 _KINDS: dict[str, Callable[[str], Iterator[tuple[str, str]]]] = {
     "interface": _interfaces,
     "endpoint": _endpoints,
+    "group": _groups,
     "file": _files,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
+from multicast_expert.core.addresses import IPAddress
 from multicast_expert.core.endpoints import Endpoint, parse_endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 
@@ -31,7 +32,7 @@ class Parameter(NamedTuple):
     read: Callable[[str], Any] = str
     """Returns the value that a text means. Its ValueError is about this parameter; a UsageError speaks for itself."""
     values: str | Sequence[str] = ()
-    """For completion: the possible values, or `endpoint`, `interface` or `file`."""
+    """For completion: the possible values, or `endpoint`, `group`, `interface` or `file`."""
 
     @property
     def names(self) -> list[str]:
@@ -133,12 +134,21 @@ def _listed(words: Sequence[str], last: str) -> str:
 # Values
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+MOST = 10**15
+"""The largest whole number; no count of datagrams comes so far."""
+LONGEST = 1e9
+"""Seconds: 31 years, which all clocks and waits of Python can hold."""
+
+
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
     """Return a function that reads a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
-        number = int(text) if text.removeprefix("-").isdecimal() and text.isascii() else None
-        if number is None or number < least or (most is not None and number > most):
+        # Python refuses to read thousands of digits.
+        if text.isascii() and text.isdecimal() and len(text.lstrip("0")) > len(str(most)):
+            raise ValueError(f"{text} is more than {most:,}.")
+        number = int(text) if text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 100 else None
+        if number is None or not least <= number <= most:
             raise ValueError(f"{text!r} is not a whole number {_limits(least, most)}.")
         return number
 
@@ -151,8 +161,17 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = -1.0
-    if not 0 <= number < float("inf"):
+    if number > LONGEST:
+        raise ValueError(f"{text!r} is more than {LONGEST:,.0f} seconds.")
+    if not number >= 0:
         raise ValueError(f"{text!r} is not a number of seconds.")
+    return number
+
+
+def some_seconds(text: str) -> float:
+    """Return a number of seconds above 0, where nothing would happen in 0."""
+    if (number := seconds(text)) == 0:
+        raise ValueError(f"{text!r} is no time: it takes more than 0 seconds.")
     return number
 
 
@@ -167,8 +186,8 @@ def one_of(values: Iterable[str]) -> Callable[[str], str]:
     return read
 
 
-def _limits(least: int, most: int | None) -> str:
-    return f"from {least} on" if most is None else f"from {least} to {most}"
+def _limits(least: int, most: int) -> str:
+    return f"from {least} on" if most == MOST else f"from {least} to {most}"
 
 
 def read_endpoint(text: str) -> Endpoint:
@@ -185,6 +204,13 @@ def read_endpoints(texts: Iterable[str], *, needs_port: bool = True) -> list[End
         return [endpoint for text in texts for endpoint in parse_endpoints(text, needs_port=needs_port)]
     except MulticastExpertError as error:
         raise UsageError(str(error)) from None
+
+
+def only_group(endpoint: Endpoint, why: str) -> IPAddress:
+    """Return the group of an endpoint; UsageError if it names a port, a source or an interface too."""
+    if endpoint != Endpoint(endpoint.group):
+        raise UsageError(f"{endpoint} names more than a group: {why}. Write {endpoint.group}.")
+    return endpoint.group
 
 
 def one_interface(endpoint: Endpoint, iface: str | None) -> str | None:

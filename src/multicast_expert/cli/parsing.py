@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from multicast_expert.cli.parameters import Parameter, Slot, UsageError
 
 HELP = ("-h", "--help")
+_NEGATIVE = re.compile(r"-(?:[\d.]|inf$|nan$)")
 
 
 class HelpRequest(Exception):  # noqa: N818 - asking for help is no error
@@ -37,13 +39,26 @@ def parse(slots: Sequence[Slot], words: Sequence[str]) -> dict[str, Any]:
             if parameter.negation:
                 parser.add_argument(parameter.negation, dest=name, action="store_false")
     end = words.index("--") if "--" in words else len(words)
-    found, loose = parser.parse_known_args(words[:end])
+    found, loose = parser.parse_known_args(_negative_numbers_joined(slots, words[:end]))
     for word in loose:
         if word.startswith("-") and word != "-":
             options = [each for slot in slots for each in (*slot.parameter.names, slot.parameter.negation)]
             raise UsageError(f"No such option: {word}{meant(word, options)}")
     given = vars(found) | _arguments(slots, [*loose, *words[end + 1 :]])
     return {slot.name: _read(slot.parameter, given[slot.name]) for slot in slots if slot.name in given}
+
+
+def _negative_numbers_joined(slots: Sequence[Slot], words: Sequence[str]) -> list[str]:
+    """Return the words with `-i -1` as `-i=-1`: argparse takes -1 for an option where another one is -4."""
+    names = {name: parameter for _, parameter, _ in slots for name in parameter.names}
+    joined: list[str] = []
+    for word in words:
+        before = names.get(joined[-1]) if joined else None
+        if before is not None and before.metavar and word not in names and _NEGATIVE.match(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _arguments(slots: Sequence[Slot], words: list[str]) -> dict[str, list[str]]:

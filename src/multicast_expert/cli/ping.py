@@ -10,7 +10,16 @@ from typing import Annotated
 
 from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import end_with_reader, until_interrupted
-from multicast_expert.cli.parameters import JsonOption, Parameter, UsageError, command, pairs, seconds, whole
+from multicast_expert.cli.parameters import (
+    JsonOption,
+    Parameter,
+    UsageError,
+    command,
+    pairs,
+    seconds,
+    some_seconds,
+    whole,
+)
 from multicast_expert.cli.ping_run import HERE, Run
 from multicast_expert.cli.render.ping import finding_lines, summary_object
 from multicast_expert.cli.render.text import Line
@@ -68,7 +77,8 @@ def run(
     sweeps: Annotated[bool, Parameter("--sweep", "Try sizes, hop limits and rates with one host.")] = False,
     duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
     patience: Annotated[
-        float | None, Parameter("-W SECONDS", "Give a host up that has not answered for so long (default 5).", seconds)
+        float | None,
+        Parameter("-W SECONDS", "Give a host up that has not answered for so long (default 5).", some_seconds),
     ] = None,
     doctor: Annotated[
         bool,

@@ -18,6 +18,7 @@ from multicast_expert.cli.parameters import (
     command,
     one_of,
     seconds,
+    some_seconds,
     whole,
 )
 from multicast_expert.cli.watch import show_happening, tell_more
@@ -66,7 +67,7 @@ def run(
     sources: Annotated[
         Sequence[str], Parameter("--source ADDRESS...", "Ask from it; one of IPv4, one of IPv6 (link-local).")
     ] = (),
-    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", some_seconds)] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Return 0 when the time is over."""

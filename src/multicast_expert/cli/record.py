@@ -39,7 +39,7 @@ RING = 64 << 20
 """Bytes of frames that may wait."""
 DISCARD = 9
 """A port that nothing is sent to (RFC 863): who joins with it gets no datagrams."""
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _POWERS = ["", "k", "m", "g", "t"]
 
 

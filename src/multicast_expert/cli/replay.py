@@ -33,6 +33,8 @@ from multicast_expert.recording.replayer import LATE, Replayer
 
 BAR = 24
 """Columns of the progress bar."""
+SLOWEST = 1e-6
+"""The lowest speed: a second takes 11 days."""
 LOOKED_AT = 256
 """How many datagrams are read before the first leaves, to see whether --map names any of them."""
 
@@ -41,9 +43,9 @@ def _speed(text: str) -> float | None:
     if text == "max":
         return None
     with suppress(ValueError):
-        if (speed := seconds(text)) > 0:
+        if (speed := seconds(text)) >= SLOWEST:
             return speed
-    raise ValueError(f"{text!r} is no speed: a number above 0, or max.")
+    raise ValueError(f"{text!r} is no speed: a number from {SLOWEST:f} on, or max.")
 
 
 def _moment(text: str) -> float | datetime:

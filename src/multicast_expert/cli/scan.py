@@ -10,11 +10,20 @@ from typing import Annotated
 from multicast_expert.cli import terminal
 from multicast_expert.cli.host_state import joined_here
 from multicast_expert.cli.interruption import STATUS, end_with_reader, stopped_by_ctrl_c
-from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, UsageError, command, seconds, whole
+from multicast_expert.cli.parameters import (
+    InterfacesOption,
+    JsonOption,
+    Parameter,
+    UsageError,
+    command,
+    only_group,
+    seconds,
+    whole,
+)
 from multicast_expert.cli.render.scan import found_lines, found_object
 from multicast_expert.cli.render.streams import Surroundings
 from multicast_expert.core.addresses import IPAddress, parse_group
-from multicast_expert.core.endpoints import parse_endpoints
+from multicast_expert.core.endpoints import Endpoint, parse_endpoints
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.observe.joining import PORTS
 from multicast_expert.observe.scan import scan, scan_by_joining
@@ -85,12 +94,16 @@ def read_groups(texts: Sequence[str]) -> list[IPAddress]:
     groups: dict[IPAddress, None] = {}
     for text in texts:
         try:
-            groups |= dict.fromkeys(_network(text) if "/" in text else [each.group for each in parse_endpoints(text)])
+            groups |= dict.fromkeys(_network(text) if "/" in text else map(_group, parse_endpoints(text)))
         except (ValueError, MulticastExpertError) as error:
             raise UsageError(f"--groups {text}: {error}") from None
         if len(groups) > MOST_GROUPS:
             raise UsageError(f"--groups {text}: more than {MOST_GROUPS:,} groups are too many to join at once.")
     return list(groups)
+
+
+def _group(endpoint: Endpoint) -> IPAddress:
+    return only_group(endpoint, "ports come with --port, and interfaces with -i")
 
 
 def _network(text: str) -> list[IPAddress]:

@@ -25,6 +25,7 @@ from multicast_expert.cli.parameters import (
     command,
     named_interfaces,
     seconds,
+    some_seconds,
     whole,
 )
 from multicast_expert.cli.render.text import counted, scaled
@@ -98,7 +99,7 @@ def run(
         int | None,
         Parameter("-c, --count N", "How many datagrams, usually 1; 0, or with --for or --rate: no limit.", whole(0)),
     ] = None,
-    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so many seconds.", seconds)] = None,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so many seconds.", some_seconds)] = None,
     interval: Annotated[
         float | None, Parameter("--interval SECONDS", "Seconds from one to the next, usually 1.", seconds)
     ] = None,

@@ -9,6 +9,7 @@ from contextlib import suppress
 from time import monotonic, sleep, time_ns
 
 from multicast_expert.cli import terminal
+from multicast_expert.cli.parameters import LONGEST
 from multicast_expert.core.addresses import IPv4Or6Address
 from multicast_expert.core.errors import MulticastOSError
 from multicast_expert.core.pacing import Pace
@@ -116,7 +117,7 @@ class Sending:
                 if duration is not None and (pace.due >= duration or now >= duration + (GRACE if pace.due else 0.0)):
                     return
                 if pace.due > now:
-                    sleep(pace.due - now)
+                    sleep(min(pace.due - now, LONGEST))
                 datagram = payload.ljust(size, b"\0") if stamper is None else stamper.stamped(payload, size)
                 pace.delay(self._send(datagram))
                 pace.advance(len(datagram))

@@ -12,7 +12,14 @@ from multicast_expert.cli import terminal
 from multicast_expert.cli.interruption import STATUS, end_with_reader, until_interrupted
 from multicast_expert.cli.live import Live
 from multicast_expert.cli.metrics import MetricsOption, open_exporter
-from multicast_expert.cli.parameters import InterfacesOption, JsonOption, Parameter, command, read_endpoints, seconds
+from multicast_expert.cli.parameters import (
+    InterfacesOption,
+    JsonOption,
+    Parameter,
+    command,
+    read_endpoints,
+    some_seconds,
+)
 from multicast_expert.cli.render.metrics import top_families
 from multicast_expert.cli.render.streams import stream_object, table_lines, told_apart
 from multicast_expert.cli.render.text import Line, counted
@@ -44,7 +51,7 @@ def run(
     endpoints: Annotated[
         Sequence[str], Parameter("ENDPOINT...", "group[:port], several, or ranges.", values="endpoint")
     ] = (),
-    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", some_seconds)] = None,
     ifaces: InterfacesOption = (),
     as_json: JsonOption = False,
     metrics: MetricsOption = None,

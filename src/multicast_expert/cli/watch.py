@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack, closing
+from shutil import which
 from time import localtime, monotonic, strftime
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,9 @@ from multicast_expert.cli.parameters import (
     Parameter,
     UsageError,
     command,
+    only_group,
     read_endpoints,
-    seconds,
+    some_seconds,
 )
 from multicast_expert.cli.render.metrics import Heard, watch_families
 from multicast_expert.cli.render.text import counted
@@ -48,23 +50,27 @@ LOOK_AT_COMMANDS, LOOK_AT_METRICS = 0.1, 1.0
     ("mcast watch 239.1.2.3 --on-join ./start --on-leave ./stop", "Run a script when a host joins or leaves"),
 )
 def run(
-    texts: Annotated[Sequence[str], Parameter("GROUP...", "Groups, or ranges of them.", values="endpoint")] = (),
+    texts: Annotated[Sequence[str], Parameter("GROUP...", "Groups, or ranges of them.", values="group")] = (),
     ifaces: InterfacesOption = (),
     on_join: Annotated[str | None, Parameter("--on-join COMMAND", "Run it when a host joins.")] = None,
     on_leave: Annotated[str | None, Parameter("--on-leave COMMAND", "Run it when a host leaves.")] = None,
     all_groups: Annotated[
         bool, Parameter("--all-groups", "Let the network cards pass all groups (allmulti) while it runs.")
     ] = False,
-    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", seconds)] = None,
+    duration: Annotated[float | None, Parameter("--for SECONDS", "Stop after so long.", some_seconds)] = None,
     as_json: JsonOption = False,
     metrics: MetricsOption = None,
 ) -> int:
     """Return 0 when the time is over."""
-    groups = {str(endpoint.group) for endpoint in read_endpoints(texts, needs_port=False)}
+    why = "IGMP and MLD know no ports, and interfaces come with -i"
+    groups = {str(only_group(each, why)) for each in read_endpoints(texts, needs_port=False)}
     try:
         hooks = Hooks(on_join, on_leave)
     except ValueError as error:
         raise UsageError(f"--on-join, --on-leave: {error}.") from None
+    for name in hooks.programs:
+        if which(name) is None:
+            raise UsageError(f"--on-join, --on-leave: there is no program {name}.")
     with ExitStack() as opened:
         exporter = open_exporter(metrics, opened)
         source = opened.enter_context(closing(FrameSource(ifaces or None, all_groups=all_groups)))

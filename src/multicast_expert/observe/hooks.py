@@ -42,6 +42,11 @@ class Hooks:
         self.skipped: int = 0
         """For how many events no command was run, because too many waited."""
 
+    @property
+    def programs(self) -> list[str]:
+        """The programs that the commands name."""
+        return [words[0] for words in self._words.values()]
+
     def take(self, happening: Happening) -> None:
         """Have the command of an event run, if it has one."""
         event = happening.event
