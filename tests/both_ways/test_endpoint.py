@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from both_ways.networks import TwoLinks, two_links
 from linux.judges import slow_line
 from linux.plain_sockets import FAMILY, own_address, sender_on, udp_socket
 from multicast_expert import Datagram, MulticastExpertError, MulticastOSError, create_multicast_endpoint
+from multicast_expert.sockets.aio import AsyncMcastSocket
 from multicast_expert.sockets.endpoint import MulticastTransport
 from multicast_expert.testing import Lab
 
@@ -223,6 +226,34 @@ def test_closing_within_a_callback(run: Callable[[Body], None], network: TwoLink
         await protocol.wait_for("lost")
         assert transport.is_closing()
         assert [call[0] for call in protocol.calls] == ["made", "datagram", "lost"]
+
+    run(body)
+
+
+def test_receiving_that_fails_for_good(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each error is reported, after a while ten times a second; when receiving works again, datagrams come."""
+    is_broken, real = True, AsyncMcastSocket.receive_many
+
+    async def receive_many(self: AsyncMcastSocket, *arguments: Any) -> list[Datagram]:
+        if is_broken:
+            raise MulticastOSError(errno.EIO, "receive", "Receiving failed", "", "")
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(AsyncMcastSocket, "receive_many", receive_many)
+
+    async def body() -> None:
+        nonlocal is_broken
+        transport, recorder = await create_multicast_endpoint(Recorder, socket.AF_INET, [], 0, "lo")
+        start = monotonic()
+        await recorder.wait_for("error", 12)
+        assert monotonic() - start > 0.4
+        is_broken = False
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"hello", ("127.0.0.1", transport.get_extra_info("sockname")[1]))
+        await recorder.wait_for("datagram")
+        is_broken = True
+        transport.close()
+        await recorder.wait_for("lost")
 
     run(body)
 

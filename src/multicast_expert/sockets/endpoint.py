@@ -24,6 +24,8 @@ Protocol = TypeVar("Protocol", bound=asyncio.BaseProtocol)
 
 _HIGH_WATER = 65536
 """Bytes that may wait for room before the protocol is told to pause, as in asyncio."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.1
+"""Seconds between attempts to receive that fail one after the other."""
 _AT_ONCE = 64
 """How many datagrams are handed to the protocol before other tasks get their turn."""
 
@@ -67,18 +69,22 @@ class MulticastTransport(asyncio.DatagramTransport):
     # Receiving
 
     async def _read(self) -> None:
+        pause = 0.0
         while not self._is_closing:
             try:
                 datagrams = await self._socket.receive_many(_AT_ONCE, None)
             except MulticastOSError as error:
                 self._report(error)
-                await asyncio.sleep(0)
+                # An error may be about one datagram only, so it goes on; if every attempt fails, it must not spin.
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE, 2 * pause or _FIRST_PAUSE)
                 continue
             except MulticastExpertError as error:
                 # Somebody closed the socket itself.
                 if not self._is_closing:
                     self._end(error)
                 return
+            pause = 0.0
             for datagram in datagrams:
                 if self._is_closing:
                     return
