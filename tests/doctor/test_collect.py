@@ -212,6 +212,10 @@ def test_an_interface_that_is_gone(cabled: Stage, iface: str) -> None:
     report = judge(facts)
     assert report.cause is not None
     assert report.cause.check == "interface-down"
+    assert [each.check for each in report.findings if each.verdict in ("problem", "suspect")] == ["interface-down"]
+    assert {each.check: each.remedy for each in report.findings if each.verdict == "unknown"} == dict.fromkeys(
+        ("interface-address", "wrong-interface", "ttl", "no-traffic"), ()
+    )
 
 
 # The trial

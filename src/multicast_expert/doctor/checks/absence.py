@@ -55,6 +55,8 @@ def ttl(facts: Facts) -> Finding:
     limits = [each.hop_limit for each in sightings.seen(facts) if each.hop_limit is not None]
     if limits:
         return ok("The hop limit is large enough to reach this host.", {"hop limit left": min(limits)})
+    if missing := this_host.missing(facts):
+        return unknown(missing)
     if target.source is None:
         return unknown("Name the source to find out whether a router is in between.")
     gateway = this_host.gateway_to(facts, target.source)
@@ -107,11 +109,14 @@ def no_traffic(facts: Facts) -> Finding:
         return unknown(facts.trial.reason, {}, phrases.remedy(facts.trial))
     if facts.trial.arrivals:
         return ok("Datagrams of the group reach this host.")
+    seen = sightings.frames(facts)
+    missing = this_host.missing(facts)
+    if missing and not seen:
+        return unknown(missing)
     if facts.trial.seconds < _TOO_SHORT:
         summary = f"Nothing came in {facts.trial.seconds:.1f} s, too short a time to prove anything."
         return unknown(summary, {}, ("Listen for 5 seconds or more.",))
     seconds = f"{facts.trial.seconds:.0f} s"
-    seen = sightings.frames(facts)
     if seen:
         frames = sum(each.count for each in seen)
         return ok(f"{phrases.counted(frames, 'frame')} of the group reached this host.")

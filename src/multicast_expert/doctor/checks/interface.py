@@ -102,8 +102,8 @@ def interface_address(facts: Facts) -> Finding:
         sysctl -w net.ipv6.conf.eth0.disable_ipv6=0
     """
     known(facts.interfaces)
-    if facts.target.interface is not None and not this_host.chosen(facts):
-        return unknown(f"There is no interface {facts.target.interface}.")
+    if missing := this_host.missing(facts):
+        return unknown(missing)
     version, arrived = facts.target.group_version, received(facts)
     evidence = {each.name: ", ".join(each.addresses) or "no address" for each in this_host.chosen(facts)[:_SHOWN]}
     nameless = [each for each in sightings.wanted(facts) or () if each.sender in ("0.0.0.0", "::")]

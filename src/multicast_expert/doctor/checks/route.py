@@ -252,7 +252,7 @@ def wrong_interface(facts: Facts) -> Finding:
     if received(facts):
         return ok("Datagrams come in on the expected interface.")
     if not names:
-        return unknown("There is no interface to listen on.")
+        return unknown(this_host.missing(facts) or "There is no interface to listen on.")
     port_of = {each.name: each.bridge for each in this_host.chosen(facts) if each.bridge}
     if port_of and len(port_of) == len(names):
         name, bridge = next(iter(port_of.items()))

@@ -31,6 +31,13 @@ def chosen(facts: Facts) -> tuple[InterfaceFacts, ...]:
     return tuple(each for each in interfaces(facts) if each.chosen or each.name == facts.target.interface)
 
 
+def missing(facts: Facts) -> str:
+    """Return in words that the named interface is not on this host, so that nothing is known of what it gets."""
+    target, found = facts.target.interface, interfaces(facts)
+    is_missing = target is not None and found and target not in [each.name for each in found]
+    return f"There is no interface {target or repr(target)}." if is_missing else ""
+
+
 def chosen_names(facts: Facts) -> list[str]:
     """Return the names of the chosen interfaces."""
     return [each.name for each in chosen(facts)]
