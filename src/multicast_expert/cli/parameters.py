@@ -161,9 +161,9 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = -1.0
-    if number > LONGEST:
+    if LONGEST < number < float("inf"):
         raise ValueError(f"{text!r} is more than {LONGEST:,.0f} seconds.")
-    if not number >= 0:
+    if not 0 <= number <= LONGEST:
         raise ValueError(f"{text!r} is not a number of seconds.")
     return number
 
