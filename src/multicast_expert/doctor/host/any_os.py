@@ -199,12 +199,12 @@ class Host:
 
     def lookups(self, watch: CountingWatch[RouteLookups] | Unread) -> tuple[Lookups, ...] | Unread:
         """Return the lookups since the watch began."""
-        return _counted(
-            watch,
-            lambda each: Lookups(
-                each.program, self.name(each.interface) if each.interface else None, each.asked, each.refused
-            ),
-        )
+
+        def fact(each: RouteLookups) -> Lookups:
+            interface = self.name(each.interface) if each.interface else None
+            return Lookups(each.program, interface, each.asked, each.refused)
+
+        return _counted(watch, fact)
 
     def failed_sends(self, watch: CountingWatch[FailedSend] | Unread) -> tuple[FailedSends, ...] | Unread:
         """Return the sends that failed since the watch began."""

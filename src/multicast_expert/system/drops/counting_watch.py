@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.system.drops.bpf import Bpf
@@ -14,14 +14,16 @@ from multicast_expert.system.drops.refusals import refusal
 from multicast_expert.system.kernel import network_namespace
 
 Found = TypeVar("Found")
-Members: TypeAlias = Mapping[str, int]
-"""Where members of the kernel's structs lie, in bytes."""
 KINDS = 512
 """How many kinds are counted separately; further ones are not counted."""
 
 
 class CountingWatch(Generic[Found]):
-    """Counts in the network namespace of the calling thread, from its creation on; a subclass says what.
+    """Counts in the network namespace of the calling thread, from its creation on.
+
+    subject: what is counted, for messages. tracepoint: a raw one. key: begins with the name of a thread, in
+    COMMAND_SIZE bytes. members: returns where the members of structs lie that the program reads; nothing if this kernel
+    lacks one. program: makes the code of these places, the namespace's number and the map's descriptor.
 
     Raises MulticastExpertError if this kernel does not allow it or does not report it.
     """
@@ -31,18 +33,10 @@ class CountingWatch(Generic[Found]):
         subject: str,
         tracepoint: str,
         key: Struct,
-        members: Callable[[Layout], Members],
-        program: Callable[[Members, int, int], bytes],
+        members: Callable[[Layout], Mapping[str, int]],
+        program: Callable[[Mapping[str, int], int, int], bytes],
     ) -> None:
-        """Attach a program to a raw tracepoint.
-
-        subject: what is counted, for messages. key: begins with the name of a thread, in COMMAND_SIZE bytes.
-        members: returns where the members that the program reads lie; nothing if this kernel lacks one.
-        program: returns the code; it gets these places, the number of the namespace and the descriptor of the map.
-        """
-        self.subject = subject
-        self._key = key
-        self._bpf = Bpf()
+        self.subject, self._key, self._bpf = subject, key, Bpf()
         try:
             self._counts = self._bpf.open_counts(key.size, KINDS)
             # What takes long comes after what the kernel allows to few.
@@ -50,11 +44,10 @@ class CountingWatch(Generic[Found]):
             if not offsets:
                 raise MulticastExpertError(f"This kernel does not report {subject}.")
             self._bpf.attach(tracepoint.encode(), program(offsets, network_namespace(), self._counts))
-        except OSError as error:
+        except BaseException as error:
             self.close()
-            raise MulticastExpertError(refusal(error, "bpf(2)")) from error
-        except BaseException:
-            self.close()
+            if isinstance(error, OSError):
+                raise MulticastExpertError(refusal(error, "bpf(2)")) from error
             raise
 
     def found(self) -> list[Found]:

@@ -7,7 +7,7 @@ capture and no drop shows it. The kernel has tracepoints for these lookups. Touc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from struct import Struct
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.system.drops.assembler import FRAME, R1, R2, R6, R7, R9, Register
 from multicast_expert.system.drops.counting import COMMAND_SIZE, CountingProgram
-from multicast_expert.system.drops.counting_watch import CountingWatch, Members
+from multicast_expert.system.drops.counting_watch import CountingWatch
 
 _KEY = Struct(f"<{COMMAND_SIZE}sIIi4x")
 _AT_INTERFACE, _AT_TABLE, _AT_ANSWER = (place - _KEY.size for place in (16, 20, 24))
@@ -74,7 +74,7 @@ def summed(answers: Iterable[tuple[str, int, int, bool, int]]) -> list[RouteLook
     ]
 
 
-def lookup_program(group: IPAddress, offsets: Members, namespace: int, counts: int) -> bytes:
+def lookup_program(group: IPAddress, offsets: Mapping[str, int], namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint of the group's IP version. `counts`: the descriptor of its map."""
     flow = f"flowi{group.version}"
     code = CountingProgram(_KEY.size, counts)

@@ -6,6 +6,7 @@ kernel has a tracepoint for the results of sends. Touches Linux only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_address
 from struct import Struct
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from multicast_expert.core.addresses import IPAddress
 from multicast_expert.system.drops.assembler import FRAME, R1, R2, R6, R7, R9
 from multicast_expert.system.drops.counting import COMMAND_SIZE, CountingProgram
-from multicast_expert.system.drops.counting_watch import CountingWatch, Members
+from multicast_expert.system.drops.counting_watch import CountingWatch
 
 _KEY = Struct(f"<{COMMAND_SIZE}si2sBx16s16sI4x")
 _AT_RESULT, _AT_PEER_PORT, _AT_HOPS, _AT_OWN, _AT_PEER, _AT_INTERFACE = (
@@ -64,7 +65,7 @@ class SendWatch(CountingWatch[FailedSend]):
         return found
 
 
-def send_program(version: int, offsets: Members, namespace: int, counts: int) -> bytes:
+def send_program(version: int, offsets: Mapping[str, int], namespace: int, counts: int) -> bytes:
     """Return the program for the tracepoint. `counts`: the descriptor of its map."""
     code = CountingProgram(_KEY.size, counts)
     code.compute(R6, "=", R1)
