@@ -299,6 +299,19 @@ def test_an_interface_that_goes_away_is_a_problem_and_no_log() -> None:
         assert running.process.stderr.read() == ""
 
 
+@versions
+def test_an_interface_with_one_ip_version(version: int) -> None:
+    """Bridges greet over the IP versions that there are."""
+    address = "10.9.0.1/24" if version == 4 else "fd09::1/64 nodad"
+    endpoint = next(each for each in ENDPOINTS if GROUPS[version] in each)
+    with sites(1) as places:
+        (gate,) = places[0].gates
+        gate.ip("link add extra type veth peer name other")
+        gate.ip("link set extra addrgenmode none", f"addr add {address} dev extra", "link set extra up")
+        running = bridge(gate, "-i", "extra", endpoints=[endpoint])
+        running.status(lambda status: status["settled"] and not status["problems"], "uses it")
+
+
 def test_certificates_keep_strangers_out(tmp_path: Path) -> None:
     """With keys of one authority sites hear each other; one with another key hears and says nothing."""
     for name in ("ours", "theirs"):

@@ -31,17 +31,29 @@ class Greeter:
         self._is_connected, self._decided = is_connected, decided
         self._lock = threading.RLock()
         self._closed = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._sockets: list[McastSocket] = []
+        try:
+            self._open(ifaces)
+        except BaseException:
+            self.close()
+            raise
+        for each in self._sockets:
+            thread = threading.Thread(target=self._run, args=(each,), name="mcast-bridge-greeter", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _open(self, ifaces: Sequence[str] | None) -> None:
+        """Open a socket for each IP version that the interfaces have; raise the first error if they have neither."""
+        refused: list[MulticastExpertError] = []
         for version, groups in GREETINGS.items():
             opened = McastSocket(_FAMILIES[version], groups, PORT, ifaces=ifaces, unicast=False, allow_missing=True)
-            opened.open()
-            self._sockets.append(opened)
-        self._threads = [
-            threading.Thread(target=self._run, args=(each, groups), name="mcast-bridge-greeter", daemon=True)
-            for each, groups in zip(self._sockets, GREETINGS.values(), strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
+            try:
+                self._sockets.append(opened.open())
+            except MulticastExpertError as error:
+                refused.append(error)
+        if not self._sockets:
+            raise refused[0]
 
     @property
     def missing_interfaces(self) -> list[str]:
@@ -49,12 +61,12 @@ class Greeter:
         first, *others = (each.missing_interfaces for each in self._sockets)
         return [name for name in first if all(name in other for other in others)]
 
-    def _run(self, opened: McastSocket, groups: Sequence[str]) -> None:
+    def _run(self, opened: McastSocket) -> None:
         due = monotonic()
         while not self._closed.is_set():
             if monotonic() >= due:
                 due = max(due + GREET_EVERY, monotonic())
-                self._greet(opened, groups)
+                self._greet(opened)
             try:
                 for datagram in opened.receive_many(64, timeout=max(0.0, due - monotonic())):
                     greeting = parse_greeting(datagram.data, self._network)
@@ -69,10 +81,10 @@ class Greeter:
                 self._closed.wait(GREET_EVERY)
             self._decide()
 
-    def _greet(self, opened: McastSocket, groups: Sequence[str]) -> None:
+    def _greet(self, opened: McastSocket) -> None:
         with self._lock:
             data = build_greeting(self._election.greeting, self._network)
-        for group in groups:
+        for group in opened.mcast_ips:
             with suppress(MulticastExpertError):
                 opened.sendto(data, (group, PORT))
 
