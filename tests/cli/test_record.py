@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -175,6 +176,25 @@ def test_standard_output(host: Host, tmp_path: Path, kind: str) -> None:
     assert not Path("-").exists()
 
 
+def test_standard_output_that_does_not_block(host: Host, tmp_path: Path) -> None:
+    """Another program may have set it so: a full one makes the recorder wait for the reader."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    with ours, theirs:
+        words = [*MCAST, "record", "-", ENDPOINTS[0], "-i", "eth0", "-c", "20"]
+        process = host.popen(words, stdout=theirs, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        theirs.close()
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"recording ")
+        host.run(send, 20, size=60_000)
+        select.select([ours], [], [], 30)
+        sleep(0.3)
+        (tmp_path / "it.pcapng").write_bytes(b"".join(iter(partial(ours.recv, 1 << 16), b"")))
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert numbers(tmp_path / "it.pcapng") == list(range(20))
+
+
 @pytest.mark.parametrize("more", [["--json"], ["--every", "60"]])
 def test_standard_output_is_for_one_file(mcast: Run, more: list[str]) -> None:
     """Two things in one stream are refused."""
@@ -288,6 +308,7 @@ def test_frames_of_the_wire(lab: Lab, mcast: Run, program: Program, tmp_path: Pa
         (["x.pcapng", "239.1.2.3:5000", "--keep", "2"], "--keep needs --every or --size"),
         (["x.pcapng", "239.1.2.3:5000", "--all-groups"], "--all-groups needs --wire"),
         (["x.pcapng", "239.1.2.3:5000", "--size", "1kB"], "at least 1 MiB"),
+        (["x.pcapng", "239.1.2.3:5000", "--spare", "9" * 400], "is not a size such as 100MB"),
         (["x.pcapng", "239.1.2.3:5000", "--size", "much"], "'much' is not a size such as 100MB"),
         (["x.pcapng", "239.1.2.3:5000", "--every", "0.1"], "at least one second"),
     ],
@@ -305,9 +326,14 @@ def test_a_file_that_cannot_be_written(mcast: Run, tmp_path: Path) -> None:
     done = mcast("record", str(tmp_path / "no" / "it.pcapng"), ENDPOINTS[0], "-i", "eth0")
     assert done.returncode == 1
     assert f"Cannot write {tmp_path / 'no' / 'it.pcapng'}: No such file or directory." in done.stderr
+    done = mcast("record", "/", ENDPOINTS[0], "-i", "eth0", "--every", "60")
+    assert (done.returncode, "Cannot write /: Is a directory." in done.stderr) == (1, True)
     done = mcast("record", str(tmp_path / "it.pcapng"), ENDPOINTS[0], "-i", "eth0", "--for", "0.1")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("0 datagrams, ")
+    for reader in (["tcpdump", "-nr"], ["tshark", "-r"]):
+        if which(reader[0]):
+            subprocess.run([*reader, tmp_path / "it.pcapng"], capture_output=True, check=True, timeout=60)
     done = mcast("record", str(tmp_path / "it.pcapng"), ENDPOINTS[0], "-i", "eth0", "--spare", "9999TB")
     assert done.returncode == 1
     assert "KiB that stay free" in done.stderr

@@ -197,6 +197,89 @@ def test_files_by_time(tmp_path: Path) -> None:
     assert sum(counts) == taken
 
 
+def test_files_are_readable_from_their_first_moment(tmp_path: Path) -> None:
+    """The head is written at once, so that after SIGKILL no file is empty."""
+    limits = Limits(every=60)
+    blocks = Blocks(Files(tmp_path / "it.pcapng", limits), limits)
+    blocks.take(filled(some_datagrams(10)), 5000)
+    blocks._next_file()
+    deadline = monotonic() + 30
+    while len(names := sorted(tmp_path.iterdir())) < 2 or not all(each.stat().st_size for each in names):
+        assert monotonic() < deadline
+        sleep(0.001)
+    for name, count in zip(names, (10, 0), strict=True):
+        with Recording(name) as recording:
+            assert len(list(recording)) == count
+    blocks.close()
+
+
+@pytest.mark.parametrize("quickly", [True, False])
+def test_a_new_interface_at_the_end_of_a_file(quickly: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the size of a file ends: its description and its counts are within the size, or in the next file."""
+    if not quickly:
+        monkeypatch.setattr(pcapng, "lay_datagrams_quickly", pcapng.lay_datagrams)
+    limits = Limits(size=1 << 20)
+    for left in range(0, 420, 4):
+        folder = tmp_path / str(left)
+        folder.mkdir()
+        blocks = Blocks(Files(folder / "it.pcapng", limits), limits)
+        # 15 files' worth of payload, and one that leaves so many bytes.
+        wanted = [Datagram(bytes(65_000), ("10.9.0.7", 1), "239.1.2.3", 1, "eth0")] * 16
+        blocks.take(filled(wanted), 5000)
+        rest = blocks._room() - blocks._at - left - 60
+        blocks.take(filled([Datagram(bytes(rest), ("10.9.0.7", 1), "239.1.2.3", 1, "eth0")]), 5000)
+        blocks.take(filled([Datagram(b"x", ("10.9.0.7", 1), "239.1.2.3", 2, "eth1")]), 5000)
+        blocks.close()
+        assert blocks.files.begun in (1, 2)
+        found = []
+        for name in sorted(folder.iterdir()):
+            assert name.stat().st_size <= limits.size
+            with Recording(name) as recording:
+                found += [each.interface_name for each in recording]
+        assert found == ["eth0"] * 17 + ["eth1"]
+
+
+def test_a_full_disk_leaves_no_empty_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A next file for which there is no room goes, because no program opens it."""
+    limits, real = Limits(every=60), os.write
+    blocks = Blocks(Files(tmp_path / "it.pcapng", limits), limits)
+    blocks.take(filled(some_datagrams(10)), 5000)
+    blocks._flush()
+    blocks.files._filled.put(True)
+    blocks.files.give(blocks.files.take(), 0)
+    deadline = monotonic() + 30
+    while blocks.files.begun < 2:
+        assert monotonic() < deadline
+        sleep(0.001)
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if not os.fstat(descriptor).st_size:
+            raise OSError(28, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(files.os, "write", write)
+    blocks.close()
+    assert blocks.files.error is not None
+    assert blocks.files.begun == 1
+    assert list(tmp_path.iterdir()) == blocks.files.names
+    with Recording(blocks.files.names[0]) as recording:
+        assert len(list(recording)) == 10
+
+
+def test_two_recorders_do_not_write_one_file(tmp_path: Path) -> None:
+    """The second one is refused, and the file of the first stays whole."""
+    blocks = Blocks(Files(tmp_path / "it.pcapng", Limits()), Limits())
+    blocks.take(filled(some_datagrams(10)), 5000)
+    blocks._flush()
+    with pytest.raises(OSError, match="another recorder writes it"):
+        Files(tmp_path / "it.pcapng", Limits())
+    blocks.close()
+    with Recording(tmp_path / "it.pcapng") as recording:
+        assert len(list(recording)) == 10
+    Files(tmp_path / "it.pcapng", Limits()).close()
+    assert (tmp_path / "it.pcapng").read_bytes() == b""
+
+
 def test_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is closed when the next one has begun, and the last one at the end."""
     held: set[int] = set()

@@ -116,7 +116,10 @@ class Blocks:
         number = self._numbers.get((name, link_type))
         if number is None:
             number = len(self._numbers)
-            self._add(pcapng.interface(name, link_type))
+            block = pcapng.interface(name, link_type)
+            if self._at + len(block) + _STATISTICS > self._room():
+                self._make_room()
+            self._add(block)
             self._numbers[name, link_type] = number
         return number
 
@@ -161,12 +164,15 @@ class Blocks:
         self._chunk[: len(head)] = head
         self._at = len(head)
         self._received.clear()
+        # At once: a file is readable from its first moment on.
+        self._flush()
 
     def _end_file(self) -> None:
         drops = self.drops()
         fresh = {name: count - self.dropped.get(name, 0) for name, count in drops.items()}
         self.dropped = drops
-        blocks = b""
+        # tcpdump opens no file without an interface.
+        blocks = b"" if self._numbers else pcapng.interface("", pcapng.RAW_IP)
         for (name, _), number in self._numbers.items():
             dropped, comment = fresh.get(name), ""
             if None in fresh and not number:

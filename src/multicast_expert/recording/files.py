@@ -6,7 +6,9 @@ rewritten, so after SIGKILL all of it can be read but, perhaps, its last block.
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import shutil
 import stat
 import struct
@@ -14,9 +16,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from queue import LifoQueue, SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from multicast_expert.wire.pcapng import PACKET
 
@@ -113,7 +116,11 @@ class Files:
         try:
             self._look()
             while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+                try:
+                    written += os.write(self._descriptor, data[written:])
+                except BlockingIOError:
+                    # Standard output that another program has set to non-blocking.
+                    select.select([], [self._descriptor], [])
             self.bytes += written
         except OSError as error:
             whole = whole_blocks(data[:written])
@@ -121,7 +128,7 @@ class Files:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, whole - written, os.SEEK_CUR))
                 self.bytes += whole
-            self.error = error
+            self._fail(error)
 
     def _look(self) -> None:
         """Raise OSError when the disk has less free space than is to stay."""
@@ -143,15 +150,28 @@ class Files:
                         self.names[0].unlink()
                     del self.names[0]
             except OSError as error:
-                self.error = error
+                self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """Keep the error; a newest file of several that holds nothing goes, because no program opens it."""
+        self.error = error
+        if len(self.names) > 1 and not os.fstat(self._descriptor).st_size:
+            with suppress(OSError):
+                self.names[-1].unlink()
+                del self.names[-1]
+                self.begun -= 1
 
     def _open(self) -> int:
         if self._path is None:
             descriptor = os.dup(1)
         else:
             name = self._name(self._path)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(name, flags, 0o666)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            try:
+                _empty(descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
             self.names.append(name)
         # Not a pipe to Wireshark, for instance. Windows tells the free space by names only.
         is_known = self._path is not None or hasattr(os, "statvfs")
@@ -161,10 +181,25 @@ class Files:
 
     def _name(self, path: Path) -> Path:
         """Return the name of the next file: with its number and time before the suffix, if there may be several."""
-        if not self._limits.is_divided:
+        if not self._limits.is_divided or not path.name:
             return path
         stamp = time.strftime("%Y%m%d-%H%M%S")
         return path.with_name(f"{path.stem}-{self.begun + 1:05d}-{stamp}{path.suffix}")
+
+
+def _empty(descriptor: int) -> None:
+    """Empty a file, and lock it as long as it is open. Raises OSError while another recorder writes it."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return
+    try:
+        fcntl: Any = import_module("fcntl")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EBUSY, "another recorder writes it") from None
+    except (ImportError, OSError):
+        # Windows has no such module, and some network file systems have no locks.
+        pass
+    os.ftruncate(descriptor, 0)
 
 
 def whole_blocks(data: memoryview) -> int:
