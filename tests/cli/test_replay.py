@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from time import sleep
 
 import pytest
@@ -99,6 +100,8 @@ def test_json(host: Host, mcast: Run, file: Path) -> None:
         (["--speed", "max"], range(40)),
         (["--for", "0"], []),
         (["--from", "9"], []),
+        (["--from", "1e300"], []),
+        (["--to", "1e300"], range(40)),
     ],
 )
 def test_parts_of_it(host: Host, mcast: Run, file: Path, words: list[str], numbers: range) -> None:
@@ -308,10 +311,22 @@ def test_a_stop_is_a_pause(host: Host, program: Program, tmp_path: Path) -> None
 
 
 def test_the_bar(host: Host, file: Path) -> None:
-    """On a terminal a line shows how far it is, and goes at the end."""
-    shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.2")
-    assert "[########################] 100 %  " in shown
+    """On a terminal a line shows how much was sent, not what is read ahead, and goes at the end."""
+    shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.1")
+    parts = [int(each) for each in re.findall(r"\] (\d+) %  ", shown)]
+    assert parts == sorted(parts)
+    assert parts[0] < 30
+    assert 60 < parts[-1] < 100
     assert "99 % left within" in shown.splitlines()[-1]
+
+
+def test_a_file_may_be_deleted_while_it_is_played(host: Host, file: Path) -> None:
+    """It was opened, and is played to its end."""
+    gone = Timer(0.8, file.unlink)
+    gone.start()
+    shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.1")
+    gone.join()
+    assert "80 datagrams, " in shown
 
 
 def test_it_needs_no_privileges(host: Host, program: Program, file: Path) -> None:
@@ -326,6 +341,7 @@ def test_it_needs_no_privileges(host: Host, program: Program, file: Path) -> Non
         (["--speed", "0"], "'0' is no speed: a number from 0.000001 on, or max"),
         (["--speed", "-1"], "'-1' is no speed: a number from 0.000001 on, or max"),
         (["--speed", "fast"], "'fast' is no speed: a number from 0.000001 on, or max"),
+        (["--from", "0001-01-01T00:00+14:00"], "is neither seconds nor a time such as"),
         (["--from", "noon"], "'noon' is neither seconds nor a time such as"),
         (["--map", "239.1.2.3"], "--map 239.1.2.3: "),
         (["--map", "239.1.2.3=10.0.0.1"], "not a multicast address"),

@@ -44,6 +44,13 @@ def test_loops_do_not_drift(hour: Path) -> None:
     assert [later - earlier for earlier, later in pairwise(turns)] == pytest.approx([10.0] * 19)
 
 
+def test_loops_without_a_schedule_do_not_pause(hour: Path) -> None:
+    """As fast as it goes, a turn follows the one before."""
+    with Recording(hour) as recording:
+        departures = Score(None, loop=True, begin=3590.0).departures(recording)
+        assert {next(departures).due for _ in range(30 * 3)} == {0.0}
+
+
 def test_an_older_datagram_leaves_at_once(tmp_path: Path) -> None:
     """Where a file is out of order, times never go back."""
     order = (0, 5, 3, 4, 9)

@@ -90,6 +90,47 @@ def test_seeking(recording: Recording) -> None:
     assert next(iter(recording)) == DATAGRAMS[0]
     assert not recording.seek(3)
     assert list(recording) == []
+    assert not recording.seek(float("inf"))
+    assert recording.seek(-1e300)
+    with pytest.raises(MulticastExpertError, match="nan is not a number"):
+        recording.seek(float("nan"))
+
+
+def test_a_time_of_day_is_exact(tmp_path: Path) -> None:
+    """A datagram of this very microsecond is found, the one before it is not; a time without zone is the local one."""
+    for number in range(50):
+        time = START + number * timedelta(days=3, microseconds=17_017)
+        nanoseconds = (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+        both = [Datagram(b"", ("10.9.0.7", 1), "239.1.2.3", timestamp_ns=nanoseconds - more) for more in (1, 0)]
+        write_recording(tmp_path / "it.pcapng", [(each, 5000) for each in both])
+        with Recording(tmp_path / "it.pcapng") as opened:
+            for same in (time, time.astimezone().replace(tzinfo=None)):
+                assert opened.seek(same)
+                assert [each.timestamp_ns for each in opened] == [nanoseconds]
+
+
+def test_a_reader_follows_a_writer(file: Path, tmp_path: Path) -> None:
+    """Behind the end of a file that ends within a packet it goes on when the rest is there, and the end is whole."""
+    content = file.read_bytes()
+    place = content.index(DATAGRAMS[7].data, 700)
+    for cut in range(place - 40, place + 40):
+        (tmp_path / "it.pcapng").write_bytes(content[:cut])
+        with Recording(tmp_path / "it.pcapng") as opened:
+            found = list(opened)
+            with (tmp_path / "it.pcapng").open("ab") as more:
+                more.write(content[cut:])
+            assert found + list(opened) == DATAGRAMS
+            assert not opened.is_cut
+
+
+def test_the_name_of_an_open_file_may_go(file: Path, tmp_path: Path) -> None:
+    """`mcast record --keep` deletes files, and a program that reads one reads on."""
+    path = tmp_path / "it.pcapng"
+    path.write_bytes(file.read_bytes())
+    with Recording(path) as opened:
+        path.unlink()
+        assert next(iter(opened)) == DATAGRAMS[0]
+        assert 0 < opened.position < 1
 
 
 @pytest.mark.parametrize(
@@ -283,6 +324,30 @@ def test_bad_input(tmp_path: Path, file: Path) -> None:
         Recording(file, "10.0.0.1")
     with pytest.raises(MulticastExpertError, match="without a destination"):
         write_recording(tmp_path / "x.pcapng", [(Datagram(b"x", ("10.0.0.1", 1)), 5000)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "port"),
+    [
+        ({"timestamp_ns": -1}, 5000),
+        ({"timestamp_ns": 1 << 64}, 5000),
+        ({"hop_limit": 256}, 5000),
+        ({"traffic_class": -1}, 5000),
+        ({"sender": ("10.0.0.1", 65536)}, 5000),
+        ({"sender": ("somebody", 1)}, 5000),
+        ({"sender": ("::1", 1, 0, 0)}, 5000),
+        ({"data": bytes(65508)}, 5000),
+        ({"data": bytes(65528), "sender": ("::1", 1, 0, 0), "group": "ff15::1"}, 5000),
+        ({}, 65536),
+    ],
+)
+def test_what_no_packet_has_room_for(tmp_path: Path, wrong: dict[str, Any], port: int) -> None:
+    """It is an error in words, and what was written before it can be read."""
+    good: dict[str, Any] = {"data": b"x", "sender": ("10.0.0.1", 1), "group": "239.1.2.3"}
+    with pytest.raises(MulticastExpertError, match="Datagram 1 cannot be recorded"):
+        write_recording(tmp_path / "x.pcapng", [(Datagram(**good), 5000), (Datagram(**good | wrong), port)])
+    with Recording(tmp_path / "x.pcapng") as opened:
+        assert [each.data for each in opened] == [b"x"]
 
 
 def test_unicast_of_other_programs(tmp_path: Path) -> None:

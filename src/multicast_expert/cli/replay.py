@@ -55,7 +55,7 @@ def _moment(text: str) -> float | datetime:
         pass
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is neither seconds nor a time such as 2026-05-01T12:00:00.") from None
 
 
@@ -130,8 +130,9 @@ def run(
 
         def show() -> None:
             waiting = " (waiting for a member)" if members is not None and not members.has_any() else ""
-            done = round(BAR * recording.position)
-            bar = f"[{'#' * done}{'.' * (BAR - done)}] {100 * recording.position:.0f} %"
+            part = recording.position * replayer.reached / (recording.read_bytes or 1)
+            done = round(BAR * part)
+            bar = f"[{'#' * done}{'.' * (BAR - done)}] {100 * part:.0f} %"
             progress.show(f"{bar}  {counted(replayer.sent, 'datagram')} in {replayer.elapsed:,.0f} s{waiting}")
 
         # The collector would look at all that is read ahead, in the middle of the schedule.

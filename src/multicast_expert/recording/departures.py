@@ -29,6 +29,8 @@ class Departure(NamedTuple):
     address: tuple[str, int]
     hop_limit: int
     dscp: int
+    read: int = 0
+    """How many bytes of the file were read to its end."""
 
 
 @dataclass(slots=True)
@@ -83,12 +85,13 @@ class Score:
                     hops = entry.hop_limit if self.hop_limit is None else self.hop_limit
                     dscp = entry.traffic_class >> 2 if self.dscp is None else self.dscp
                     count += 1
-                    yield Departure(last, entry.data, address, hops, dscp)
+                    yield Departure(last, entry.data, address, hops, dscp, recording.read_bytes)
             self.is_read = True
             if not self.loop or not count:
                 return
-            # The pause between two turns is as long as it is between two datagrams on average.
-            start = last + ((last - start) / max(1, count - 1) or _PAUSE)
+            if self.speed is not None:
+                # The pause between two turns is as long as it is between two datagrams on average.
+                start = last + ((last - start) / max(1, count - 1) or _PAUSE)
 
     def _address(
         self, entry: CapturedDatagram, targets: dict[tuple[str, int | None], Endpoint]

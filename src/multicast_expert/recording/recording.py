@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -23,6 +25,9 @@ from multicast_expert.wire.captured import CapturedDatagram, Fragments, datagram
 Made = TypeVar("Made")
 
 _BILLION = 1_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVER = 1e10
+"""Seconds: more than the times of a file, 63 bits of nanoseconds, lie apart."""
 
 
 class _OwnPlace(FileIO):
@@ -71,6 +76,7 @@ class Recording:
             if isinstance(error, MulticastExpertError):
                 raise MulticastExpertError(f"{self.path}: {error}") from None
             raise
+        self._size = os.fstat(self._file.fileno()).st_size
         self._fragments = Fragments()
         self._lock = threading.RLock()
         self._start_ns: int | None = None
@@ -151,16 +157,20 @@ class Recording:
         """Let the next iteration begin at a time; return whether there is anything from then on.
 
         time: seconds since the first packet, or the time of day as a datetime. The first time it reads the file up to
-        there, later it remembers.
+        there, later it remembers. Raises MulticastExpertError for nan.
         """
         self._fragments = Fragments()
         return self._packets.seek(self.time_ns(time))
 
     def time_ns(self, time: float | datetime) -> int:
         """Return nanoseconds since 1970 for what `seek` takes."""
-        return (
-            int(time.timestamp() * _BILLION) if isinstance(time, datetime) else self.start_ns + round(time * _BILLION)
-        )
+        if isinstance(time, datetime):
+            # In whole numbers: a float of today's seconds is 0.2 microseconds off.
+            aware = time if time.tzinfo else time.astimezone()
+            return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
+        if math.isnan(time):
+            raise MulticastExpertError("nan is not a number of seconds.")
+        return self.start_ns + round(max(-_EVER, min(time, _EVER)) * _BILLION)
 
     @property
     def read_ns(self) -> int:
@@ -168,9 +178,16 @@ class Recording:
         return max(0, self._packets.latest_ns - self.start_ns)
 
     @property
+    def read_bytes(self) -> int:
+        """How many bytes of the file were read."""
+        return self._packets.offset
+
+    @property
     def position(self) -> float:
         """How much of the file was read, from 0 to 1."""
-        return min(1.0, self._packets.offset / (self.path.stat().st_size or 1))
+        if not self._file.closed:
+            self._size = os.fstat(self._file.fileno()).st_size
+        return min(1.0, self.read_bytes / (self._size or 1))
 
     @property
     def is_cut(self) -> bool:
@@ -212,7 +229,8 @@ def write_recording(path: str | PathLike[str], arrivals: Iterable[tuple[Datagram
     """Write datagrams, each with the port that it was sent to, as a recording; return how many.
 
     It is meant for tests and replaces an existing file; `mcast record` writes faster. A datagram without a time gets
-    that of the one before. Raises MulticastExpertError for a datagram without a destination, and OSError.
+    that of the one before. Raises MulticastExpertError for a datagram without a destination, or with what no packet has
+    room for (a time before 1970, say), and OSError.
     """
     numbers: dict[str, int] = {}
     count = time_ns = 0
@@ -228,8 +246,14 @@ def write_recording(path: str | PathLike[str], arrivals: Iterable[tuple[Datagram
             origin = DatagramOrigin(
                 datagram.sender, None, None, None, datagram.hop_limit, datagram.destination, datagram.traffic_class
             )
-            content = pcapng.datagram_packet(pcapng.datagram_head(numbers[name], origin, port), datagram.data)
             time_ns = time_ns if datagram.timestamp_ns is None else datagram.timestamp_ns
-            file.write(pcapng.packet(numbers[name], time_ns, content, len(content)))
+            try:
+                content = pcapng.datagram_packet(pcapng.datagram_head(numbers[name], origin, port), datagram.data)
+                if content[0] >> 4 == 4 and len(content) > 0xFFFF:
+                    raise ValueError(f"{len(datagram.data):,} bytes are more than a packet of IPv4 has room for")
+                block = pcapng.packet(numbers[name], time_ns, content, len(content))
+            except (ValueError, OverflowError, struct.error) as error:
+                raise MulticastExpertError(f"Datagram {count} cannot be recorded: {error}.") from None
+            file.write(block)
             count += 1
     return count

@@ -85,6 +85,8 @@ class Replayer:
         self._score, self._ifaces, self._loopback, self._audience = score, ifaces, loopback, audience
         self.punctuality: Punctuality = Punctuality()
         self.sent: int = 0
+        self.reached: int = 0
+        """How many bytes of the file hold what has left, in this turn."""
         self.bytes: int = 0
         self.failed: int = 0
         self.paused: float = 0.0
@@ -176,13 +178,15 @@ class Replayer:
     def _send(self, start: float) -> None:
         """Send the next datagram; as fast as it goes, with those behind it that go the same way."""
         queue, audience = self._queue, self._audience
-        first = queue.popleft()
+        first = last = queue.popleft()
         run = [first.data]
         if self._score.speed is not None:
             self.punctuality.note(monotonic() - start - first.due)
         else:
-            while queue and len(run) < _RUN and queue[0][2:] == first[2:]:
-                run.append(queue.popleft().data)
+            while queue and len(run) < _RUN and queue[0][2:5] == first[2:5]:
+                last = queue.popleft()
+                run.append(last.data)
+        self.reached = last.read
         if audience is not None and not audience.has(first.address[0]):
             self._score.skipped[NOT_JOINED] += len(run)
             return

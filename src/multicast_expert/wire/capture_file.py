@@ -149,6 +149,8 @@ class CaptureFile:
         kept, self._kept = self._kept, None
         if kept is not None:
             return kept
+        # What was cut may have been written since.
+        self.is_cut = False
         while True:
             if self._input.offset >= self._marks[-1].offset + _MARK_EVERY:
                 self._mark()

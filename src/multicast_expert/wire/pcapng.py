@@ -86,11 +86,13 @@ def datagram_head(number: int, origin: DatagramOrigin, port: int) -> bytes:
     """Return what the packets of an origin share: the interface's number, and IP and UDP headers without lengths.
 
     What no system reports to a receiver is 0 (identity, flow label), as is an unknown traffic class; an unknown hop
-    limit is 64.
+    limit is 64. Raises ValueError where sender and destination are of two IP versions.
     """
     sender, sender_port = origin.sender[0].partition("%")[0], origin.sender[1]
     source = ip_address(sender)
     destination = ip_address((origin.destination or ("0.0.0.0" if source.version == 4 else "::")).partition("%")[0])
+    if source.version != destination.version:
+        raise ValueError(f"{source} cannot send to {destination}")
     hops = _USUAL_HOPS if origin.hop_limit is None else origin.hop_limit
     traffic_class = origin.traffic_class or 0
     if source.version == 4:
