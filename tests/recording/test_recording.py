@@ -313,6 +313,18 @@ def test_it_has_the_methods_of_a_receiver() -> None:
     assert {"receive", "receive_many", "receive_into", "recv", "recvfrom", "stats", "settimeout"} <= names
 
 
+def test_it_takes_the_arguments_of_a_receiver(file: Path) -> None:
+    """What McastRxSocket refuses is refused, and a group with a scope is that of one interface."""
+    for wrong, message in (([], "name at least one group"), ("239.1.2.3", "goes into brackets")):
+        with pytest.raises(MulticastExpertError, match=message):
+            RecordedReceiver(file, wrong, 5000)
+    for group, count in (("ff15::1%eth1", COUNT // 10), ("ff15::1%eth0", 0), ("ff15::1", COUNT // 10)):
+        with RecordedReceiver(file, [group], 5000) as receiver:
+            assert len(list(receiver)) == count
+            with pytest.raises(MulticastExpertError, match="timeout nan"):
+                receiver.settimeout(float("nan"))
+
+
 def test_bad_input(tmp_path: Path, file: Path) -> None:
     """What cannot be opened, or recorded, is an error in words."""
     with pytest.raises(FileNotFoundError):

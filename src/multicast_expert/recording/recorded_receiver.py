@@ -7,14 +7,17 @@ from os import PathLike
 from types import SimpleNamespace
 from typing import Any
 
-from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, parse_group, parse_port
+from multicast_expert.core.addresses import IPv4Or6Address, MulticastAddress, listed, parse_port
 from multicast_expert.core.datagram import MAX_DATAGRAM, Datagram, ReceiveStats
 from multicast_expert.core.datagram_buffer import DatagramBuffer, Rows
 from multicast_expert.core.endpoints import Endpoint
+from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.scopes import parse_scoped_group
 from multicast_expert.engine import Reader
 from multicast_expert.engine.receive_socket import ReceiveSocket
 from multicast_expert.recording.recording import Recording, as_datagram
 from multicast_expert.sockets.lifecycle import Openable
+from multicast_expert.sockets.receiver import checked_timeout
 from multicast_expert.wire.captured import CapturedDatagram
 
 
@@ -75,19 +78,22 @@ class RecordingSource:
 class RecordedReceiver(Openable):
     """Receives the groups of a port from a recording, with the methods that McastRxSocket receives with.
 
-    path: the capture file. mcast_ips: the groups. port: the UDP port.
+    path: the capture file. mcast_ips: the groups; one with a scope (`ff02::1%eth0`) from that interface only.
+    port: the UDP port.
 
     It never waits: behind the last datagram every receive ends at once, as on a socket whose timeout passes. Raises as
     Recording does.
     """
 
     def __init__(self, path: str | PathLike[str], mcast_ips: Iterable[MulticastAddress], port: int) -> None:
-        groups = list(dict.fromkeys(parse_group(each) for each in mcast_ips))
+        groups = list(dict.fromkeys(parse_scoped_group(each) for each in listed(mcast_ips, "mcast_ips")))
+        if not groups:
+            raise MulticastExpertError("mcast_ips is empty: name at least one group.")
         self._path = path
         self.port: int = parse_port(port)
-        self.mcast_ips: list[str] = [str(each) for each in groups]
+        self.mcast_ips: list[str] = [str(each.group) for each in groups]
         self.timeout: float | None = 0
-        self._endpoints = [Endpoint(group, self.port) for group in groups]
+        self._endpoints = [Endpoint(group, self.port, None, scope) for group, scope in groups]
 
     def _open(self) -> None:
         self._recording = Recording(self._path, self._endpoints)
@@ -112,8 +118,8 @@ class RecordedReceiver(Openable):
         return f"<RecordedReceiver {', '.join(self.mcast_ips)} port {self.port} of {self._path} {state}>"
 
     def settimeout(self, timeout: float | None) -> None:
-        """Take note of a timeout, which changes nothing."""
-        self.timeout = timeout
+        """Take note of a timeout, which changes nothing. Raises MulticastExpertError for a negative one."""
+        self.timeout = checked_timeout(timeout)
 
     def recvfrom(self, bufsize: int = MAX_DATAGRAM, flags: int = 0) -> tuple[bytes, IPv4Or6Address] | None:
         """Return the payload and the sender of the next datagram; None at the end."""
