@@ -235,7 +235,7 @@ class DatagramBuffer:
         lengths = self.lengths
         if not len(lengths) or size < 1:
             raise MulticastExpertError(f"There is no payload of {size} bytes.")
-        if lengths.tobytes() != array("i", [size]).tobytes() * len(lengths):
+        if lengths[0] != size or lengths.tobytes() != array("i", [size]).tobytes() * len(lengths):
             odd = next(row for row, length in enumerate(lengths) if length != size)
             raise MulticastExpertError(f"Payload {odd} has {lengths[odd]} bytes, not {size}.")
         return self.data.cast("B", (len(lengths), size))
