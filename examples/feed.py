@@ -14,8 +14,7 @@ from typing import NamedTuple
 from multicast_expert import Datagram, McastRxSocket
 from multicast_expert.recording import RecordedReceiver
 
-PATIENCE_NS = 20_000_000
-"""How long a missing message may still come by the other group."""
+PATIENCE_NS = 20_000_000  # how long a missing message may still come by the other group
 
 
 class Message(NamedTuple):
@@ -36,39 +35,40 @@ class Arbiter:
     """Hands out each message once and in order, and a Gap where some are missing for too long."""
 
     def __init__(self) -> None:
-        self.first: dict[str | None, int] = {}
-        """How many messages each group brought first."""
+        self.first: dict[str | None, int] = {}  # how many messages each group brought first
         self._next: int | None = None
-        self._waiting: dict[int, tuple[int, bytes]] = {}
-        """Messages that came before their turn: when, and what."""
+        self._waiting: dict[int, tuple[int, bytes]] = {}  # messages that came before their turn: when, and what
 
     def take(self, datagram: Datagram) -> Iterator[Message | Gap]:
         """Take a datagram of either group; yield what can be handed out now."""
         number, now = int.from_bytes(datagram.data[:8], "big"), datagram.timestamp_ns or 0
-        if self._next is None:
-            self._next = number
+        self._next = number if self._next is None else self._next
         if number >= self._next and number not in self._waiting:
             self.first[datagram.group] = self.first.get(datagram.group, 0) + 1
             self._waiting[number] = now, datagram.data[8:]
+        yield from self.ready(now)
+
+    def ready(self, now: float) -> Iterator[Message | Gap]:
+        """Yield what waits for nothing any more at this time."""
         while self._waiting:
-            if self._next not in self._waiting:
-                earliest = min(self._waiting)
+            earliest = min(self._waiting)
+            if self._next is not None and self._next < earliest:
                 if now - self._waiting[earliest][0] < PATIENCE_NS:
                     return
                 yield Gap(self._next, earliest - 1)
-                self._next = earliest
-            yield Message(self._next, self._waiting.pop(self._next)[1])
-            self._next += 1
+            self._next = earliest + 1
+            yield Message(earliest, self._waiting.pop(earliest)[1])
 
 
 def follow(datagrams: Iterable[Datagram], arbiter: Arbiter) -> Iterator[Message | Gap]:
-    """Yield the messages of a feed, in order."""
-    return (each for datagram in datagrams for each in arbiter.take(datagram))
+    """Yield the messages of a feed, in order; those that still wait at its end, too."""
+    for datagram in datagrams:
+        yield from arbiter.take(datagram)
+    yield from arbiter.ready(float("inf"))
 
 
 if __name__ == "__main__":
-    *groups, port = sys.argv[1:4]
-    file, arbiter = sys.argv[4:], Arbiter()
+    (*groups, port), file, arbiter = sys.argv[1:4], sys.argv[4:], Arbiter()
     with (
         RecordedReceiver(file[0], groups, int(port))
         if file
