@@ -134,6 +134,17 @@ def test_what_is_recorded_is_read(lay: Lay, tmp_path: Path, monkeypatch: pytest.
     assert found[0].sender[0] == "fe80::7"
 
 
+def test_drops_are_counted_once(tmp_path: Path) -> None:
+    """Those of one interface are told of it only, also where others cannot be told apart."""
+    blocks = Blocks(Files(tmp_path / "it.pcapng", Limits()), Limits())
+    blocks.drops = lambda: {"eth1": 5, None: 3}
+    blocks.take(filled(some_datagrams(10)), 5000)
+    blocks.close()
+    with Recording(tmp_path / "it.pcapng") as recording:
+        assert len(list(recording)) == 10
+        assert recording.dropped == {"eth0": 3, "eth1": 5}
+
+
 def received(path: Path) -> int:
     """How many packets the statistics of a file count."""
     content, place, count = path.read_bytes(), 0, 0

@@ -1,7 +1,10 @@
 """What the recorder does between two looks at its receivers."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,3 +34,23 @@ def test_it_pauses_only_where_the_kernel_tells_the_time(
         blocks.close()
     assert blocks.packets == 2
     assert [pause > 0 for pause in pauses] == [timestamps] * 2
+
+
+def test_drops_keep_their_name(tmp_path: Path) -> None:
+    """Where an interface comes or goes, the drops of before do not count again under another name."""
+    places = [SimpleNamespace(machine_name="eth0")]
+    stats = SimpleNamespace(kernel_drops=7)
+    receiver: Any = SimpleNamespace(network_interfaces=places, receive_buffer=1 << 20, stats=lambda: stats)
+    source: Any = SimpleNamespace(interfaces=places, lost=lambda: 7)
+    makes: list[Callable[[Blocks], object]] = [
+        lambda blocks: recorder.receiving([receiver], blocks, None),
+        lambda blocks: recorder.capturing(source, blocks, [], None),
+    ]
+    for make in makes:
+        blocks = Blocks(Files(tmp_path / "file.pcapng", Limits()), Limits())
+        make(blocks)
+        assert blocks.drops() == {"eth0": 7}
+        places.append(SimpleNamespace(machine_name="eth1"))
+        assert blocks.drops() == {"eth0": 7}
+        places.pop()
+        blocks.close()

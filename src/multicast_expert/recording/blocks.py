@@ -176,7 +176,7 @@ class Blocks:
         for (name, _), number in self._numbers.items():
             dropped, comment = fresh.get(name), ""
             if None in fresh and not number:
-                dropped, comment = sum(fresh.values()), "The drops are those of several interfaces together."
+                dropped, comment = (dropped or 0) + fresh[None], "The drops are those of several interfaces together."
             blocks += pcapng.statistics(number, time_ns(), self._received[number], dropped, comment)
         if self._at + len(blocks) > CHUNK:
             self._flush()

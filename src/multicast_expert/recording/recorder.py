@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import selectors
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing, suppress
 from time import monotonic, sleep
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram_buffer import DatagramBuffer, gathering_seconds
 from multicast_expert.core.endpoints import Endpoint
+from multicast_expert.core.interfaces import IfaceInfo
 from multicast_expert.observe.source import FrameSource
 from multicast_expert.recording.blocks import Blocks
 from multicast_expert.sockets.receiver import McastRxSocket
@@ -78,11 +79,12 @@ def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | No
     pause = gathering_seconds(each.receive_buffer for each in receivers)
     is_full = False
 
+    # By the interfaces of now: were a count to go on under another name, all of it would count again.
+    names = [_only_name(each.network_interfaces) for each in receivers]
+
     def drops() -> dict[str | None, int]:
         found: dict[str | None, int] = {}
-        for each in receivers:
-            names = {iface.machine_name for iface in each.network_interfaces}
-            name = names.pop() if len(names) == 1 else None
+        for each, name in zip(receivers, names, strict=True):
             count = each.stats().kernel_drops
             if count is not None:
                 found[name] = found.get(name, 0) + count
@@ -114,6 +116,12 @@ def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | No
     return step
 
 
+def _only_name(interfaces: Iterable[IfaceInfo]) -> str | None:
+    """Return the name of the only interface; None for several, and for none."""
+    names = {each.machine_name for each in interfaces}
+    return names.pop() if len(names) == 1 else None
+
+
 def _wait_for_any(receivers: Sequence[McastRxSocket]) -> None:
     # A new one each time: a receiver may have replaced a socket by another one with the same descriptor.
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
@@ -129,9 +137,10 @@ def capturing(
     """Return the step of a Recorder that records frames: datagrams to the endpoints, or all, and their IGMP and MLD."""
     wanted = [(str(each.group), each.port, str(each.source) if each.source else None) for each in endpoints]
 
+    name = _only_name(source.interfaces)
+
     def drops() -> dict[str | None, int]:
-        names = {iface.machine_name for iface in source.interfaces}
-        return {names.pop() if len(names) == 1 else None: source.lost()}
+        return {name: source.lost()}
 
     def step() -> None:
         source.wait(_PATIENCE)
