@@ -3,9 +3,11 @@
 import os
 import threading
 from collections.abc import Callable
+from fcntl import ioctl
 from pathlib import Path
 from random import Random
 from struct import pack, unpack_from
+from termios import FIONREAD
 from time import monotonic, sleep
 
 import pytest
@@ -392,6 +394,37 @@ def test_space_that_stays_free(tmp_path: Path) -> None:
     blocks.close()
     assert "stay free" in str(blocks.files.error)
     assert (tmp_path / "it.pcapng").read_bytes() == b""
+
+
+def test_space_is_that_of_the_file_itself(tmp_path: Path) -> None:
+    """Behind a link, or a descriptor of /dev/fd, it is not the disk of the name."""
+    limits = Limits(spare=1)
+    with (tmp_path / "it.pcapng").open("wb") as opened:
+        blocks = Blocks(Files(Path(f"/dev/fd/{opened.fileno()}"), limits), limits)
+        blocks.take(filled(some_datagrams(10)), 5000)
+        blocks.close()
+    assert blocks.files.error is None
+    with Recording(tmp_path / "it.pcapng") as recording:
+        assert len(list(recording)) == 10
+
+
+def test_the_reader_of_a_pipe_goes(tmp_path: Path) -> None:
+    """What the pipe had taken counts, packets and bytes alike."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    ours = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    blocks = Blocks(Files(path, Limits()), Limits())
+    blocks.take(filled(some_datagrams(1000)), 5000)
+    blocks._flush()
+    size, deadline = 0, monotonic() + 30
+    while size < 50_000:
+        assert monotonic() < deadline
+        (size,) = unpack_from("i", ioctl(ours, FIONREAD, bytes(4)))
+    os.close(ours)
+    blocks.close()
+    assert blocks.files.error is not None
+    assert 45_000 < blocks.files.bytes <= 65536
+    assert 0 < blocks.kept < 1000
 
 
 def test_a_slow_disk_makes_it_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

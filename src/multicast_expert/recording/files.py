@@ -125,9 +125,9 @@ class Files:
         except OSError as error:
             whole = whole_blocks(data[:written])
             self.unwritten += count_packets(data[whole:])
+            self.bytes += whole
             with suppress(OSError):
                 os.ftruncate(self._descriptor, os.lseek(self._descriptor, whole - written, os.SEEK_CUR))
-                self.bytes += whole
             self._fail(error)
 
     def _look(self) -> None:
@@ -135,7 +135,9 @@ class Files:
         now = time.monotonic()
         if self._limits.spare and self._is_on_disk and now >= self._looked + _LOOK_EVERY:
             self._looked = now
-            free = shutil.disk_usage(self._descriptor if self._path is None else self._path.parent).free
+            # The disk of the file itself, which a link may lead to.
+            place = self._descriptor if hasattr(os, "statvfs") or self._path is None else self._path.parent
+            free = shutil.disk_usage(place).free
             if free < self._limits.spare:
                 left, wanted = f"{free >> 10:,} KiB", f"{self._limits.spare >> 10:,} KiB"
                 raise OSError(f"the disk has {left} left, less than the {wanted} that stay free")
