@@ -313,11 +313,17 @@ def test_a_stop_is_a_pause(host: Host, program: Program, tmp_path: Path) -> None
 def test_the_bar(host: Host, file: Path) -> None:
     """On a terminal a line shows how much was sent, not what is read ahead, and goes at the end."""
     shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.1")
-    parts = [int(each) for each in re.findall(r"\] (\d+) %  ", shown)]
+    parts = [int(each) for each in re.findall(r"(\d+) %  \d+ datagrams in \d s  \[#*\.*\]", shown)]
     assert parts == sorted(parts)
     assert parts[0] < 30
     assert 60 < parts[-1] < 100
     assert "99 % left within" in shown.splitlines()[-1]
+
+
+def test_a_narrow_terminal_cuts_the_bar(host: Host, file: Path) -> None:
+    """How much was sent, and for how long, stays readable."""
+    shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.1", COLUMNS="40")
+    assert re.search(r"\r +[1-9]\d* %  \d+ datagrams in 1 s  \[#*\.*\r", shown)
 
 
 def test_a_file_may_be_deleted_while_it_is_played(host: Host, file: Path) -> None:

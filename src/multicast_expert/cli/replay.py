@@ -132,8 +132,9 @@ def run(
             waiting = " (waiting for a member)" if members is not None and not members.has_any() else ""
             part = recording.position * replayer.reached / (recording.read_bytes or 1)
             done = round(BAR * part)
-            bar = f"[{'#' * done}{'.' * (BAR - done)}] {100 * part:.0f} %"
-            progress.show(f"{bar}  {counted(replayer.sent, 'datagram')} in {replayer.elapsed:,.0f} s{waiting}")
+            spent = f"{counted(replayer.sent, 'datagram')} in {replayer.elapsed:,.0f} s{waiting}"
+            # The bar comes last: a narrow terminal cuts that.
+            progress.show(f"{100 * part:3.0f} %  {spent}  [{'#' * done}{'.' * (BAR - done)}]")
 
         # The collector would look at all that is read ahead, in the middle of the schedule.
         gc.disable()
