@@ -320,6 +320,16 @@ def test_the_bar(host: Host, file: Path) -> None:
     assert "99 % left within" in shown.splitlines()[-1]
 
 
+@pytest.mark.parametrize("words", [["--speed", "0.5"], ["--speed", "max", "--loop", "--for", "2"]])
+def test_the_bar_of_a_fast_feed(host: Host, tmp_path: Path, words: list[str]) -> None:
+    """It is there, too, where datagrams leave no time for it."""
+    path = tmp_path / "fast.pcapng"
+    feed = [Datagram(b"", ("10.9.0.7", 4000), GROUP, timestamp_ns=number * 500_000) for number in range(2000)]
+    write_recording(path, [(each, 5000) for each in feed])
+    shown = on_terminal(host, "replay", str(path), "-i", "eth0", *words, "--json")
+    assert re.search(r"\d %  [\d,]+ datagrams in 1 s  \[#+", shown)
+
+
 def test_a_narrow_terminal_cuts_the_bar(host: Host, file: Path) -> None:
     """How much was sent, and for how long, stays readable."""
     shown = on_terminal(host, "replay", str(file), "-i", "eth0", "--speed", "0.1", COLUMNS="40")

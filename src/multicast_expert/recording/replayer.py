@@ -24,6 +24,9 @@ _AHEAD, _FIRST_AHEAD = 4096, 256
 """How many datagrams are read before their time, and how many before the first one leaves."""
 _TIME_TO_READ = 0.0004
 """Seconds that have to be left to read another one."""
+_TIME_TO_IDLE = 0.004
+_IDLE_EVERY, _IDLE_AT_LEAST_EVERY = 0.2, 1.0
+"""Seconds between two calls of `idle` where so much time is left, and where it never is: few datagrams are late so."""
 _SPIN = 0.00008
 """Seconds that the clock is watched before a departure: a sleep may last so much longer."""
 _LONGEST_SLEEP = 0.1
@@ -100,7 +103,9 @@ class Replayer:
         self._failure: MulticastExpertError | None = None
 
     def run(self, departures: Iterator[Departure], duration: float | None, idle: Callable[[], None]) -> None:
-        """Send them all, for so many seconds at most; `idle` is called a few times a second where there is time.
+        """Send them all, for so many seconds at most.
+
+        `idle` is called a few times a second where there is time, and once a second where there is none.
 
         Raises MulticastOSError if the first cannot be sent (later failures are counted), and the damage of a file.
         """
@@ -121,12 +126,13 @@ class Replayer:
                 if max(now, due) >= self._deadline:
                     return
                 left = due - now
-                if left > _TIME_TO_READ and len(self._queue) < _AHEAD and self._read(departures):
-                    continue
-                if left > 10 * _TIME_TO_READ and self.elapsed > shown + 0.2:
+                if self.elapsed > shown + (_IDLE_EVERY if left > _TIME_TO_IDLE else _IDLE_AT_LEAST_EVERY):
                     shown = self.elapsed
                     idle()
-                elif left > _SPIN:
+                    continue
+                if left > _TIME_TO_READ and len(self._queue) < _AHEAD and self._read(departures):
+                    continue
+                if left > _SPIN:
                     sleep(min(left - _SPIN, _LONGEST_SLEEP))
                 elif left <= 0 and not self._has_to_wait(now - due, idle):
                     self._send(start + self.paused)
