@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from struct import pack
 
 import pytest
 
@@ -10,6 +11,7 @@ from multicast_expert import Datagram, parse_endpoint
 from multicast_expert.recording import Recording, write_recording
 from multicast_expert.recording.departures import Score
 from multicast_expert.recording.replayer import LATE, Punctuality
+from multicast_expert.wire import pcapng
 from multicast_expert.wire.frames import udp_packet
 from recording import captures
 
@@ -58,6 +60,18 @@ def test_an_older_datagram_leaves_at_once(tmp_path: Path) -> None:
     write_recording(tmp_path / "it.pcapng", [(each, 5000) for each in datagrams])
     with Recording(tmp_path / "it.pcapng") as recording:
         assert [each.due for each in Score().departures(recording)] == [0, 5, 5, 5, 9]
+
+
+def test_what_has_no_time_leaves_with_what_is_before_it(tmp_path: Path) -> None:
+    """Simple packets of pcapng have none, and may come first."""
+    packets = [udp_packet(("10.9.0.7", 4000), ("239.1.2.3", 5000), b"%d" % number) for number in range(4)]
+    simple = [pcapng.block(pcapng.SIMPLE_PACKET, pack("<I", len(each)) + each) for each in packets]
+    timed = [pcapng.packet(0, START_NS + at * 10**9, packets[at], len(packets[at])) for at in (1, 3)]
+    blocks = [simple[0], timed[0], simple[2], timed[1]]
+    (tmp_path / "it.pcapng").write_bytes(b"".join([pcapng.section(), pcapng.interface("", pcapng.RAW_IP), *blocks]))
+    with Recording(tmp_path / "it.pcapng") as recording:
+        found = [(each.due, each.data) for each in Score().departures(recording)]
+    assert found == [(0, b"0"), (0, b"1"), (0, b"2"), (2, b"3")]
 
 
 def test_what_cannot_be_sent_is_skipped(tmp_path: Path) -> None:

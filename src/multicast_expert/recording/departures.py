@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ class Score:
         finish = None if self.end is None else recording.time_ns(self.end)
         start = 0.0
         while True:
-            recording.seek(0 if self.begin is None else self.begin)
+            # Packets without a time may stand before the first one that has one.
+            recording.seek(-math.inf if self.begin is None else self.begin)
             first = None
             last, count = start, 0
             for entry in recording.entries():
