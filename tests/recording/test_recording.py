@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -235,6 +236,22 @@ def test_threads_without_a_lock_are_seen(file: Path, monkeypatch: pytest.MonkeyP
     except (MulticastExpertError, struct.error, IndexError):
         return
     assert sorted(each.data for each in found) != sorted(each.data for each in DATAGRAMS if each.group == "239.1.2.3")
+
+
+def test_a_thread_seeks_while_another_reads(recording: Recording) -> None:
+    """Each sees whole datagrams, and no damage."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            seeking = pool.submit(lambda: [recording.seek(number % 3) for number in range(300)])
+            found = []
+            while not seeking.done():
+                found += recording
+            assert all(seeking.result())
+    finally:
+        sys.setswitchinterval(before)
+    assert set(found) <= set(DATAGRAMS)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this OS has no fork")

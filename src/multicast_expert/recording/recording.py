@@ -159,8 +159,9 @@ class Recording:
         time: seconds since the first packet, or the time of day as a datetime. The first time it reads the file up to
         there, later it remembers. Raises MulticastExpertError for nan.
         """
-        self._fragments = Fragments()
-        return self._packets.seek(self.time_ns(time))
+        with self._lock:
+            self._fragments = Fragments()
+            return self._packets.seek(self.time_ns(time))
 
     def time_ns(self, time: float | datetime) -> int:
         """Return nanoseconds since 1970 for what `seek` takes."""
