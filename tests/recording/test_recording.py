@@ -192,6 +192,21 @@ def test_a_handler_raises_at_each_moment(file: Path, monkeypatch: pytest.MonkeyP
             assert found == wanted, moments.where
 
 
+def test_a_handler_raises_while_it_seeks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No exception is lost, what is read then is whole, and the next seek finds its time."""
+    monkeypatch.setattr("multicast_expert.wire.capture_file._CHUNK", 64)
+    monkeypatch.setattr("multicast_expert.wire.capture_file._MARK_EVERY", 100)
+    path = file.with_name("short.pcapng")
+    write_recording(path, [(each, 5000) for each in DATAGRAMS[:6]])
+    for moments in each_moment(raise_interrupted):
+        with Recording(path) as recording:
+            with suppress(Interrupted), moments:
+                recording.seek(0.03)
+            assert list(recording) in [DATAGRAMS[place:6] for place in range(7)], moments.where
+            assert recording.seek(0.03)
+            assert list(recording) == DATAGRAMS[3:6]
+
+
 def received_by_threads(file: Path, monkeypatch: pytest.MonkeyPatch, lock: Any = None) -> list[Datagram]:
     """What four threads receive that change places within each read of the file, and before each packet is looked at.
 

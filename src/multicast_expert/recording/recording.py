@@ -149,8 +149,10 @@ class Recording:
         """The time of the first packet in the file, in nanoseconds since 1970; 0 if none has a time."""
         if self._start_ns is None:
             with self.path.open("rb") as file:
-                times = (each.time_ns for each in CaptureFile(file))
-                self._start_ns = next((time for time in times if time is not None), 0)
+                packets = CaptureFile(file)
+                while (packet := packets.read()) is not None and packet.time_ns is None:
+                    pass
+                self._start_ns = 0 if packet is None or packet.time_ns is None else packet.time_ns
         return self._start_ns
 
     def seek(self, time: float | datetime) -> bool:

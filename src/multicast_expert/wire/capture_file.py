@@ -182,7 +182,8 @@ class CaptureFile:
         self._input.go_to(mark.offset)
         self._order, self._interfaces = mark.order, mark.interfaces
         self.latest_ns, self._kept, self.is_cut = mark.latest_ns, None, False
-        for packet in self:
+        # By no generator: an exception in the moment in which it ends is lost.
+        while (packet := self.read()) is not None:
             if (packet.time_ns or 0) >= time_ns:
                 self._kept = packet
                 return True
