@@ -76,6 +76,28 @@ def test_fragments_are_joined(cut: Callable[[bytes, int], list[bytes]]) -> None:
         assert read(captures.pcapng(101, pieces[:missing] + pieces[missing + 1 :])) == []
 
 
+@pytest.mark.parametrize("cut", [captures.fragments_v4, captures.fragments_v6])
+@pytest.mark.parametrize(
+    ("second_ns", "interface"),
+    [(3_000_000_000, "eth0"), (-3_000_000_000, "eth0"), (1, "eth1")],
+    ids=["later", "earlier", "elsewhere"],
+)
+def test_fragments_of_two_packets_are_not_joined(
+    cut: Callable[[bytes, int], list[bytes]], second_ns: int, interface: str
+) -> None:
+    """Identities come again after some time, and a packet is captured on several interfaces."""
+    old, new = cut(bytes(3000), 1024), cut(b"x" * 3000, 1024)
+    for missing in range(len(old)):
+        fragments = Fragments()
+        for piece in old[:missing] + old[missing + 1 :]:
+            assert fragments.whole(piece, START_NS, "eth0") is None
+        for piece in new[:-1]:
+            assert fragments.whole(piece, START_NS + second_ns, interface) is None
+        whole = fragments.whole(new[-1], START_NS + second_ns, interface)
+        assert whole is not None
+        assert whole.endswith(b"x" * 3000)
+
+
 def test_fragments_are_bounded() -> None:
     """However many packets lack their rest, few of them and of their fragments are remembered: the newest."""
     waiting = Fragments()

@@ -21,6 +21,8 @@ _ROUTING, _DESTINATION_OPTIONS = 43, 60
 _MORE, _PLACE = 0x2000, 0x1FFF
 _PENDING, _PIECES = 256, 4096
 """How many fragmented packets wait for their rest, and how many fragments of them."""
+_APART_NS = 2_000_000_000
+"""Nanoseconds from a packet's first fragment that came: a later one is of another packet with the same identity."""
 
 
 class CapturedDatagram(NamedTuple):
@@ -71,7 +73,7 @@ def datagrams(packets: Iterable[CapturedPacket]) -> Iterator[CapturedDatagram]:
 def datagram_in(captured: CapturedPacket, fragments: Fragments) -> CapturedDatagram | None:
     """Return the datagram in a packet, or that which it completes; None where there is none."""
     packet = ip_packet(captured.link_type, captured.data)
-    whole = None if packet is None else fragments.whole(packet)
+    whole = None if packet is None else fragments.whole(packet, captured.time_ns, captured.interface)
     return None if whole is None else _datagram(captured, whole)
 
 
@@ -111,9 +113,11 @@ def _length(packet: bytes) -> int:
 class _Pieces:
     """The fragments of one packet that have come."""
 
-    __slots__ = ("data", "first", "size", "there")
+    __slots__ = ("data", "first", "size", "there", "time_ns")
 
-    def __init__(self) -> None:
+    def __init__(self, time_ns: int | None) -> None:
+        self.time_ns = time_ns
+        """When the first that came was captured."""
         self.data: dict[int, bytes] = {}
         self.there = 0
         """How many bytes they have."""
@@ -121,6 +125,10 @@ class _Pieces:
         """The header of the first one, without its fragmentation."""
         self.size: int | None = None
         """The length of all together, once the last one is there."""
+
+    def are_of_another(self, time_ns: int | None) -> bool:
+        """Return whether a fragment of that time belongs to another packet."""
+        return None not in (time_ns, self.time_ns) and abs((time_ns or 0) - (self.time_ns or 0)) > _APART_NS
 
     def joined(self) -> bytes | None:
         if self.first is None or self.size is None or self.there < self.size:
@@ -138,17 +146,26 @@ class Fragments:
     """Joins fragments of IP packets (RFC 791, RFC 8200). The oldest of too many is forgotten."""
 
     def __init__(self) -> None:
-        self._pending: dict[bytes, _Pieces] = {}
+        self._pending: dict[tuple[str | None, bytes], _Pieces] = {}
         self._count = 0
+        self._time_ns: int | None = None
+        self._interface: str | None = None
 
-    def whole(self, packet: bytes) -> bytes | None:
-        """Return a packet that is no fragment, or the whole that its fragment completes; None for other fragments."""
+    def whole(self, packet: bytes, time_ns: int | None = None, interface: str | None = None) -> bytes | None:
+        """Return a packet that is no fragment, or the whole that its fragment completes; None for other fragments.
+
+        Those that were captured on several interfaces, or at quite different times, are not of one packet.
+        """
         if packet[0] >> 4 == 4:
             if len(packet) < 20 or not unpack_from("!H", packet, 6)[0] & (_MORE | _PLACE):
                 return packet
+            self._time_ns, self._interface = time_ns, interface
             return self._add_v4(packet)
         start = _fragment_header(packet)
-        return packet if start is None else self._add_v6(packet, start)
+        if start is None:
+            return packet
+        self._time_ns, self._interface = time_ns, interface
+        return self._add_v6(packet, start)
 
     def _add_v4(self, packet: bytes) -> bytes | None:
         start = 4 * (packet[0] & 0x0F)
@@ -178,11 +195,17 @@ class Fragments:
         head, data = found
         return head[:4] + pack("!H", len(data) if len(data) <= 0xFFFF else 0) + head[6:] + data
 
-    def _add(self, key: bytes, start: int, more: bool, data: bytes, head: bytes) -> tuple[bytes, bytes] | None:
+    def _add(self, identity: bytes, start: int, more: bool, data: bytes, head: bytes) -> tuple[bytes, bytes] | None:
         """Keep a fragment; return header and content of the packet that it completes."""
         if start + len(data) > 0xFFFF:
             return None
-        pieces = self._pending.setdefault(key, _Pieces())
+        key, now = (self._interface, identity), self._time_ns
+        pieces = self._pending.get(key)
+        if pieces is not None and pieces.are_of_another(now):
+            self._forget(key)
+            pieces = None
+        if pieces is None:
+            pieces = self._pending[key] = _Pieces(now)
         self._count += start not in pieces.data
         pieces.there += len(data) - len(pieces.data.get(start, b""))
         pieces.data[start] = data
@@ -198,7 +221,7 @@ class Fragments:
             self._forget(next(iter(self._pending)))
         return None
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, key: tuple[str | None, bytes]) -> None:
         self._count -= len(self._pending.pop(key).data)
 
 
