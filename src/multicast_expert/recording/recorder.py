@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing, suppress
 from time import monotonic, sleep
+from typing import TypeAlias
 
 from multicast_expert.core.addresses import address_text
 from multicast_expert.core.datagram_buffer import DatagramBuffer, gathering_seconds
@@ -23,16 +24,17 @@ _ROWS, _MEMORY = 512, 1 << 19
 """Room for datagrams that are taken together: no more than stays in a processor's cache until it is written."""
 _PATIENCE = 0.2
 """Seconds until an end is noticed where nothing comes."""
+_LAST = 2.0
+"""Seconds that the end may take what has come before it."""
 _FRAMES = 1024
+Step: TypeAlias = Callable[[float], int]
+"""Takes what is there, waits for it so many seconds at most, and returns how many were taken."""
 
 
 class Recorder:
-    """Takes what `step` takes, again and again, until `stop`, `most` packets, the deadline, or an error of the disk.
+    """Takes what `step` takes, again and again, until `stop`, `most` packets, the deadline, or an error of the disk."""
 
-    step: takes what is there, waits for it some moments at most.
-    """
-
-    def __init__(self, blocks: Blocks, step: Callable[[], None], most: int | None, duration: float | None) -> None:
+    def __init__(self, blocks: Blocks, step: Step, most: int | None, duration: float | None) -> None:
         self._blocks, self._step, self._most = blocks, step, most
         self._deadline = None if duration is None else monotonic() + duration
         self._stopped, self._ended = threading.Event(), threading.Event()
@@ -46,34 +48,38 @@ class Recorder:
         return self._ended.wait(seconds)
 
     def stop(self) -> None:
-        """Take what is there a last time, and write all that was taken."""
+        """Take all that has come so far, and write it."""
         self._stopped.set()
         self._thread.join()
 
-    def _is_over(self) -> bool:
-        return (
-            self._blocks.files.error is not None
-            or (self._most is not None and self._blocks.packets >= self._most)
-            or (self._deadline is not None and monotonic() >= self._deadline)
-        )
+    def _is_enough(self) -> bool:
+        return self._blocks.files.error is not None or (self._most is not None and self._blocks.packets >= self._most)
+
+    def _has_to_end(self) -> bool:
+        return self._stopped.is_set() or (self._deadline is not None and monotonic() >= self._deadline)
+
+    def _take(self, patience: float) -> int:
+        count = self._step(patience)
+        if self._blocks.is_due:
+            self._blocks.tick()
+        return count
 
     def _run(self) -> None:
         try:
             with closing(self._blocks):
-                while not self._is_over():
-                    is_last = self._stopped.is_set()
-                    self._step()
-                    if self._blocks.is_due:
-                        self._blocks.tick()
-                    if is_last:
-                        return
+                while not (self._is_enough() or self._has_to_end()):
+                    self._take(_PATIENCE)
+                # One step takes a part only of what may wait in the receive buffers.
+                end = monotonic() + _LAST
+                while not self._is_enough() and self._take(0) and monotonic() < end:
+                    pass
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             self.failure = error
         finally:
             self._ended.set()
 
 
-def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | None) -> Callable[[], None]:
+def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | None) -> Step:
     """Return the step of a Recorder that records what the receivers get."""
     buffer = DatagramBuffer(_ROWS, _MEMORY)
     pause = gathering_seconds(each.receive_buffer for each in receivers)
@@ -102,15 +108,18 @@ def receiving(receivers: Sequence[McastRxSocket], blocks: Blocks, most: int | No
             return count
         return 0
 
-    def step() -> None:
+    def step(patience: float) -> int:
         nonlocal is_full
         is_full = False
         if len(receivers) == 1:
-            take(receivers[0], _PATIENCE)
-        elif not sum(take(each, 0) for each in receivers):
-            _wait_for_any(receivers)
-        if not is_full:
+            count = take(receivers[0], patience)
+        else:
+            count = sum(take(each, 0) for each in receivers)
+            if patience and not count:
+                _wait_for_any(receivers, patience)
+        if patience and not is_full:
             sleep(pause)
+        return count
 
     blocks.drops = drops
     return step
@@ -122,18 +131,16 @@ def _only_name(interfaces: Iterable[IfaceInfo]) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _wait_for_any(receivers: Sequence[McastRxSocket]) -> None:
+def _wait_for_any(receivers: Sequence[McastRxSocket], patience: float) -> None:
     # A new one each time: a receiver may have replaced a socket by another one with the same descriptor.
     with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         for receiver in receivers:
             for descriptor in receiver.filenos():
                 selector.register(descriptor, selectors.EVENT_READ)
-        selector.select(_PATIENCE)
+        selector.select(patience)
 
 
-def capturing(
-    source: FrameSource, blocks: Blocks, endpoints: Collection[Endpoint], most: int | None
-) -> Callable[[], None]:
+def capturing(source: FrameSource, blocks: Blocks, endpoints: Collection[Endpoint], most: int | None) -> Step:
     """Return the step of a Recorder that records frames: datagrams to the endpoints, or all, and their IGMP and MLD."""
     wanted = [(str(each.group), each.port, str(each.source) if each.source else None) for each in endpoints]
 
@@ -142,13 +149,15 @@ def capturing(
     def drops() -> dict[str | None, int]:
         return {name: source.lost()}
 
-    def step() -> None:
-        source.wait(_PATIENCE)
-        for frame in source.take(_FRAMES):
+    def step(patience: float) -> int:
+        source.wait(patience)
+        frames = source.take(_FRAMES)
+        for frame in frames:
             if most is not None and blocks.packets >= most:
-                return
+                break
             if not wanted or _is_wanted(frame, wanted):
                 blocks.take_frame(frame)
+        return len(frames)
 
     blocks.drops = drops
     return step
