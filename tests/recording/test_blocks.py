@@ -147,6 +147,23 @@ def test_drops_are_counted_once(tmp_path: Path) -> None:
         assert recording.dropped == {"eth0": 3, "eth1": 5}
 
 
+def test_drops_may_become_fewer(tmp_path: Path) -> None:
+    """In the moment in which a receiver closes a socket they do; that does not end the recording."""
+    limits, counts = Limits(every=60), [{"eth0": 7}, {"eth0": 5}, {}, {"eth0": 9}]
+    blocks = Blocks(Files(tmp_path / "it.pcapng", limits), limits)
+    blocks.drops = lambda: dict(counts.pop(0))
+    for _ in range(3):
+        blocks.take(filled(some_datagrams(10)), 5000)
+        blocks._next_file()
+    blocks.close()
+    found = []
+    for name in sorted(tmp_path.iterdir()):
+        with Recording(name) as recording:
+            list(recording)
+            found.append(recording.dropped.get("eth0"))
+    assert found == [7, 0, None, 4]
+
+
 def received(path: Path) -> int:
     """How many packets the statistics of a file count."""
     content, place, count = path.read_bytes(), 0, 0

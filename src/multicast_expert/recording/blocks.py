@@ -36,7 +36,7 @@ class Blocks:
         self._received: Counter[int] = Counter()
         self._heads: dict[tuple[DatagramOrigin, int], bytes] = {}
         self.dropped: dict[str | None, int] = {}
-        """What `drops` returned last."""
+        """What `drops` returned last, by interface."""
         self._chunk = files.take()
         self._at = self._written = 0
         self._began = self._flushed = monotonic()
@@ -169,8 +169,9 @@ class Blocks:
 
     def _end_file(self) -> None:
         drops = self.drops()
-        fresh = {name: count - self.dropped.get(name, 0) for name, count in drops.items()}
-        self.dropped = drops
+        # A count may be one too high, or missing, in the moment in which a receiver closes one of its sockets.
+        fresh = {name: max(0, count - self.dropped.get(name, 0)) for name, count in drops.items()}
+        self.dropped |= drops
         # tcpdump opens no file without an interface.
         blocks = b"" if self._numbers else pcapng.interface("", pcapng.RAW_IP)
         for (name, _), number in self._numbers.items():
