@@ -1,5 +1,6 @@
 """The schedule of a replay is absolute, and its report is right."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -9,8 +10,8 @@ import pytest
 
 from multicast_expert import Datagram, parse_endpoint
 from multicast_expert.recording import Recording, write_recording
-from multicast_expert.recording.departures import Score
-from multicast_expert.recording.replayer import LATE, Punctuality
+from multicast_expert.recording.departures import Departure, Score
+from multicast_expert.recording.replayer import LATE, Punctuality, Replayer
 from multicast_expert.wire import pcapng
 from multicast_expert.wire.frames import udp_packet
 from recording import captures
@@ -72,6 +73,20 @@ def test_what_has_no_time_leaves_with_what_is_before_it(tmp_path: Path) -> None:
     with Recording(tmp_path / "it.pcapng") as recording:
         found = [(each.due, each.data) for each in Score().departures(recording)]
     assert found == [(0, b"0"), (0, b"1"), (0, b"2"), (2, b"3")]
+
+
+def test_long_datagrams_are_not_all_read_ahead(multicast_loopback: str) -> None:
+    """What waits for its time is bounded in bytes, too."""
+    read = 0
+
+    def departures() -> Iterator[Departure]:
+        nonlocal read
+        for number in range(4000):
+            read += 1
+            yield Departure(number / 50, bytes(10), ("239.1.2.3", 5000), 1, 0, number * 60_000)
+
+    Replayer(Score(), [multicast_loopback]).run(departures(), 0.5, lambda: None)
+    assert 256 <= read < 400
 
 
 def test_what_cannot_be_sent_is_skipped(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from multicast_expert.sockets.transmitter import McastTxSocket
 
 _AHEAD, _FIRST_AHEAD = 4096, 256
 """How many datagrams are read before their time, and how many before the first one leaves."""
+_AHEAD_BYTES = 16 << 20
+"""How many bytes of the file they may take."""
 _TIME_TO_READ = 0.0004
 """Seconds that have to be left to read another one."""
 _TIME_TO_IDLE = 0.004
@@ -130,7 +132,7 @@ class Replayer:
                     shown = self.elapsed
                     idle()
                     continue
-                if left > _TIME_TO_READ and len(self._queue) < _AHEAD and self._read(departures):
+                if left > _TIME_TO_READ and self._may_read_ahead() and self._read(departures):
                     continue
                 if left > _SPIN:
                     sleep(min(left - _SPIN, _LONGEST_SLEEP))
@@ -141,6 +143,11 @@ class Replayer:
 
     def _note_stop(self, *_: Any) -> None:
         self._was_stopped = True
+
+    def _may_read_ahead(self) -> bool:
+        queue = self._queue
+        # With --loop those of the next turn wait until the last turn has left.
+        return len(queue) < _AHEAD and abs(queue[-1].read - queue[0].read) < _AHEAD_BYTES
 
     def _read(self, departures: Iterator[Departure]) -> bool:
         """Read the next datagram, and open what it leaves from; return whether there is one."""

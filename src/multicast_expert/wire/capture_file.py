@@ -15,7 +15,7 @@ from multicast_expert.core.errors import MulticastExpertError
 from multicast_expert.wire import pcapng
 
 LONGEST = 16 << 20
-"""Bytes: a longer block is damaged. Wireshark has the same limit."""
+"""Bytes: a longer block is damaged. libpcap has the same limit."""
 INTERFACES = 4096
 """How many interfaces a section may have."""
 _CHUNK = 1 << 18
