@@ -63,6 +63,22 @@ def test_an_older_datagram_leaves_at_once(tmp_path: Path) -> None:
         assert [each.due for each in Score().departures(recording)] == [0, 5, 5, 5, 9]
 
 
+def test_parts_of_a_file_that_is_out_of_order(tmp_path: Path) -> None:
+    """What is within the times leaves, and nothing else, though others stand between."""
+    order = (0.0, 2.0, 0.9, 1.0, 2.1, 2.0, 1.9, 3.2, 1.5)
+    datagrams = [
+        Datagram(b"%.1f" % each, ("10.9.0.7", 1), "239.1.2.3", timestamp_ns=START_NS + round(each * 10**9))
+        for each in order
+    ]
+    write_recording(tmp_path / "it.pcapng", [(each, 5000) for each in datagrams])
+    with Recording(tmp_path / "it.pcapng") as recording:
+        score = Score(begin=1.0, end=2.0)
+        found = [each.data for each in score.departures(recording)]
+    # Behind what is far beyond the end nothing is read.
+    assert found == [b"2.0", b"1.0", b"2.0", b"1.9"]
+    assert score.is_read
+
+
 def test_what_has_no_time_leaves_with_what_is_before_it(tmp_path: Path) -> None:
     """Simple packets of pcapng have none, and may come first."""
     packets = [udp_packet(("10.9.0.7", 4000), ("239.1.2.3", 5000), b"%d" % number) for number in range(4)]

@@ -163,7 +163,9 @@ def _part(recording: Recording, score: Score) -> str:
 def _why_nothing(recording: Recording, score: Score) -> str:
     if score.begin is None and score.end is None:
         return f"there is no datagram in {recording.path}"
-    ends = f": it ends {recording.read_ns / 1e9:,.1f} s after its beginning" if recording.position == 1 else ""
+    end_ns = recording.start_ns + recording.read_ns
+    is_behind = score.begin is not None and recording.time_ns(score.begin) > end_ns
+    ends = f": it ends {recording.read_ns / 1e9:,.1f} s after its beginning" if is_behind else ""
     return f"nothing of {recording.path} is within that time{ends}"
 
 

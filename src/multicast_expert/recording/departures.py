@@ -17,6 +17,8 @@ NOT_TO_A_GROUP, CUT, NOT_JOINED = "not to a group", "cut by the capture", "to a 
 TO_NO_PORT = "to port 0"
 """Why datagrams are skipped."""
 _BILLION = 1e9
+_DISORDER_NS = 1_000_000_000
+"""Nanoseconds by which a packet may stand behind later ones, as in captures of several interfaces."""
 _PAUSE = 1.0
 """Seconds between two turns of a recording that has one time only."""
 
@@ -67,7 +69,8 @@ class Score:
     def departures(self, recording: Recording) -> Iterator[Departure]:
         """Yield the datagrams in the order of the file; when one is older than the one before, they leave together."""
         targets = {(str(old.group), old.port): new for old, new in self.maps}
-        finish = None if self.end is None else recording.time_ns(self.end)
+        earliest = -math.inf if self.begin is None else recording.time_ns(self.begin)
+        latest = math.inf if self.end is None else recording.time_ns(self.end)
         start = 0.0
         while True:
             # Packets without a time may stand before the first one that has one.
@@ -75,8 +78,10 @@ class Score:
             first = None
             last, count = start, 0
             for entry in recording.entries():
-                if finish is not None and entry.time_ns is not None and entry.time_ns > finish:
-                    break
+                if entry.time_ns is not None and not earliest <= entry.time_ns <= latest:
+                    if entry.time_ns > latest + _DISORDER_NS:
+                        break
+                    continue
                 if first is None:
                     first = entry.time_ns
                 self.found += 1
