@@ -69,12 +69,13 @@ class Files:
         """How many packets were given that are in none of them, because of the error."""
         self.error: OSError | None = None
         self._looked = 0.0
-        self._descriptor = self._open()
         # The last one that was written comes first: it is in the caches, and most of the others are never touched.
         self._free: LifoQueue[bytearray] = LifoQueue()
         for _ in range(CHUNKS):
             self._free.put(bytearray(CHUNK))
         self._filled: SimpleQueue[tuple[bytearray, int] | bool] = SimpleQueue()
+        # Behind what takes time: the head of the file follows at once.
+        self._descriptor = self._open()
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
