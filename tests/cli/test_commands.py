@@ -141,7 +141,7 @@ def test_a_receiver_heals(multicast_lab: Lab, mcast: Run, listening: Program, en
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("record /dev/null 239.1.2.3:5000%eth0", "mcast: 1 group lost with eth0\n0 datagrams, 48 bytes in /dev/null\n"),
+        ("record /dev/null 239.1.2.3:5000%eth0", "mcast: 1 group lost with eth0\n0 datagrams, 80 bytes in /dev/null\n"),
         ("pong -i eth0", "0 queries answered, 0 too fast, 0 unreadable\n"),
     ],
 )
