@@ -85,7 +85,8 @@ class Command:
         needs: Sequence[str] = (),
     ) -> None:
         self.function = function
-        self.excludes, self.needs = excludes, needs
+        self.excludes: Sequence[str] = excludes
+        self.needs: Sequence[str] = needs
         self.name: str = function.__module__.rpartition(".")[2]
         self.details = details
         self.examples = examples

@@ -36,7 +36,8 @@ class CountingWatch(Generic[Found]):
         members: Callable[[Layout], Mapping[str, int]],
         program: Callable[[Mapping[str, int], int, int], bytes],
     ) -> None:
-        self.subject, self._key, self._bpf = subject, key, Bpf()
+        self.subject: str = subject
+        self._key, self._bpf = key, Bpf()
         try:
             self._counts = self._bpf.open_counts(key.size, KINDS)
             # What takes long comes after what the kernel allows to few.
