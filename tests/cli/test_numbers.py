@@ -50,8 +50,8 @@ SECONDS = "is not a number of seconds."
             f"Invalid value for '-c' / '--count': {'9' * 25} is more than 1,000,000,000,00",
         ),
         (f"recv {GROUP} -c {MANY}", f"Invalid value for '-c' / '--count': {MANY} is more than 1,000,000,000,000,000."),
-        ("replay x --from 1e300", "Invalid value for '--from': '1e300' is neither seconds nor a time"),
-        ("replay x --to inf", "Invalid value for '--to': 'inf' is neither seconds nor a time"),
+        ("replay x --from 1e300", "Invalid value for '--from': '1e300' is more than 1,000,000,000 seconds"),
+        ("replay x --to inf", "Invalid value for '--to': 'inf' is not a number of seconds"),
         (
             "replay x --speed 1e-320",
             "Invalid value for '--speed': '1e-320' is no speed: a number from 0.000001 on, or max.",

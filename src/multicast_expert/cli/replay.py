@@ -50,9 +50,11 @@ def _speed(text: str) -> float | None:
 
 def _moment(text: str) -> float | datetime:
     try:
-        return seconds(text)
+        float(text)
     except ValueError:
         pass
+    else:
+        return seconds(text)
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
