@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from bridge.network import (
     ENDPOINTS,
+    FAMILIES,
     GROUPS,
     HUB,
     PORT,
@@ -25,6 +27,7 @@ from bridge.network import (
     sites,
 )
 from multicast_expert.testing import Host
+from multicast_expert.wire.bridge_greeting import PORT as GREETING_PORT
 
 pytestmark = [pytest.mark.usefixtures("lab"), pytest.mark.slow]
 versions = pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
@@ -310,6 +313,21 @@ def test_an_interface_with_one_ip_version(version: int) -> None:
         gate.ip("link set extra addrgenmode none", f"addr add {address} dev extra", "link set extra up")
         running = bridge(gate, "-i", "extra", endpoints=[endpoint])
         running.status(lambda status: status["settled"] and not status["problems"], "uses it")
+
+
+@versions
+def test_a_bridge_that_cannot_greet_does_not_begin(version: int) -> None:
+    """Another program has the port of the greetings to itself over one IP version: nobody there would hear it."""
+    with sites(1) as places:
+        (gate,) = places[0].gates
+        with gate.entered():
+            other = socket.socket(FAMILIES[version], socket.SOCK_DGRAM)
+        with other:
+            if version == 6:
+                other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            other.bind(("", GREETING_PORT))
+            with pytest.raises(AssertionError, match=f"port {GREETING_PORT}"):
+                bridge(gate)
 
 
 def test_certificates_keep_strangers_out(tmp_path: Path) -> None:

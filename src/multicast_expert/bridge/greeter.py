@@ -9,7 +9,7 @@ from contextlib import suppress
 from time import monotonic
 
 from multicast_expert.bridge.election import GREET_EVERY, Election
-from multicast_expert.core.errors import MulticastExpertError
+from multicast_expert.core.errors import MulticastExpertError, MulticastOSError
 from multicast_expert.sockets.both_ways import McastSocket
 from multicast_expert.wire.bridge_greeting import GREETINGS, PORT, build_greeting, network_mark, parse_greeting
 
@@ -35,22 +35,25 @@ class Greeter:
         self._sockets: list[McastSocket] = []
         try:
             self._open(ifaces)
+            for each in self._sockets:
+                thread = threading.Thread(target=self._run, args=(each,), name="mcast-bridge-greeter", daemon=True)
+                thread.start()
+                self._threads.append(thread)
         except BaseException:
             self.close()
             raise
-        for each in self._sockets:
-            thread = threading.Thread(target=self._run, args=(each,), name="mcast-bridge-greeter", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _open(self, ifaces: Sequence[str] | None) -> None:
-        """Open a socket for each IP version that the interfaces have; raise the first error if they have neither."""
+        """Open a socket for each IP version that the interfaces have; they need one. Raises what the OS refuses."""
         refused: list[MulticastExpertError] = []
         for version, groups in GREETINGS.items():
             opened = McastSocket(_FAMILIES[version], groups, PORT, ifaces=ifaces, unicast=False, allow_missing=True)
             try:
                 self._sockets.append(opened.open())
+            except MulticastOSError:
+                raise
             except MulticastExpertError as error:
+                # No interface has an address of this version.
                 refused.append(error)
         if not self._sockets:
             raise refused[0]
